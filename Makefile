@@ -1,0 +1,78 @@
+# `make demo` shows it, `make check` is for every change, `make test` is everything.
+
+PYTHON ?= python3
+PORT ?= 5000
+VENV := .venv
+PY := $(VENV)/bin/python
+PACKAGING := setup.cfg pyproject.toml $(wildcard setup.py)
+LINTED := $(wildcard flask_wschat tests benchmarks tools example_app.py)
+
+.PHONY: help demo test check lint cov bench autobahn clean
+
+help:
+	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
+	@echo "make check     format, lint, types and the quick tests"
+	@echo "make test      everything, with Chromium, Redis and nginx"
+	@echo "make cov       tests with branch coverage"
+	@echo "make bench     speed and memory beside plain gevent-websocket"
+	@echo "make autobahn  the protocol conformance suite, when wstest is installed"
+	@echo "make clean     remove what the other targets made, except .venv"
+
+# The port comes first: nobody should wait for an install to learn that it is taken.
+demo:
+	@sh tools/venv.sh python "$(PYTHON)"
+	@$(PYTHON) tools/free_port.py "$(PORT)"
+	@$(MAKE) -s --no-print-directory $(VENV)/.demo
+	@echo "==> Starting the demos"
+	@PORT="$(PORT)" exec $(PY) example_app.py
+
+test: $(VENV)/.dev
+	@sh tools/system.sh
+	@$(MAKE) --no-print-directory lint
+	@echo "==> Tests"
+	@$(PY) -m pytest tests -q
+	@if [ -d tests/js ]; then echo "==> Tests of the browser client"; node --test tests/js; fi
+
+check: lint
+	@echo "==> Quick tests"
+	@$(PY) -m pytest tests -q -m "not slow and not browser"
+
+lint: $(VENV)/.dev
+	@echo "==> Format, lint, types"
+	@$(PY) -m ruff format --check --quiet $(LINTED) || { $(PY) -m ruff format --check $(LINTED); \
+		echo "Run: $(PY) -m ruff format $(LINTED)"; exit 1; }
+	@$(PY) -m ruff check --quiet $(LINTED)
+	@$(PY) -m mypy $(LINTED)
+
+cov: $(VENV)/.dev
+	@echo "==> Coverage of the codec by its own tests"
+	@$(PY) -m coverage erase
+	@$(PY) -m coverage run -m pytest tests/codec -q
+	@$(PY) -m coverage combine --quiet
+	@$(PY) -m coverage report --include="flask_wschat/codec/*" --fail-under=100
+	@echo "==> Coverage of everything"
+	@$(PY) -m coverage erase
+	@$(PY) -m coverage run -m pytest tests -q
+	@$(PY) -m coverage combine --quiet
+	@$(PY) -m coverage report
+
+bench: $(VENV)/.dev
+	@echo "==> Benchmarks (about 90 seconds; needs two idle cores and a C compiler)"
+	@$(PY) -m benchmarks.foundation
+
+autobahn: $(VENV)/.dev
+	@$(PY) -m tools.autobahn
+
+clean:
+	rm -rf build dist htmlcov *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f .coverage .coverage.*
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# Stamps: newer than the packaging files means that nothing is to be installed.
+$(VENV)/.demo: $(PACKAGING)
+	@sh tools/venv.sh install "$(PYTHON)" $(VENV) .
+	@touch $@
+
+$(VENV)/.dev: $(PACKAGING)
+	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[dev]"
+	@touch $@ $(VENV)/.demo

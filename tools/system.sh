@@ -1,0 +1,49 @@
+#!/bin/sh
+# Look for the programs that tests need beside Python; install or name what is missing.
+#
+# With CI=true a missing program is an error. Otherwise its tests skip and say so.
+set -eu
+
+. "$(dirname "$0")/apt.sh"
+
+# nginx is in /usr/sbin on Debian, which an ordinary user's PATH lacks.
+PATH=$PATH:/usr/sbin:/sbin
+
+found() {
+    for name in $(echo "$1" | tr '|' ' '); do
+        command -v "$name" >/dev/null 2>&1 && return
+    done
+    return 1
+}
+
+# Lines of: the command (or one of several), then Debian's package.
+wanted() {
+    echo "chromium|chromium-browser|google-chrome chromium"
+    echo "redis-server|valkey-server redis-server"
+    echo "nginx nginx"
+    [ ! -d tests/js ] || echo "node nodejs"
+}
+
+missing() {
+    wanted | while read -r commands package; do
+        found "$commands" || echo "$package"
+    done
+}
+
+packages=$(missing)
+if [ -z "$packages" ]; then
+    exit 0
+fi
+
+# One at a time: a package that a distribution lacks must not keep the others away.
+for package in $packages; do
+    apt_install "$package" || true
+done
+
+packages=$(missing | tr '\n' ' ')
+if [ -n "$packages" ]; then
+    echo "Missing for some of the tests. On Debian and Ubuntu: apt-get install $packages" >&2
+    if [ "${CI:-}" = true ]; then
+        exit 1
+    fi
+fi
