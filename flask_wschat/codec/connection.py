@@ -1,0 +1,315 @@
+"""One WebSocket connection without I/O: bytes in, events out (RFC 6455 §5 to §8).
+
+``Connection`` joins fragments, checks text, answers pings and takes part in the
+closing handshake, in either role. It reads no clock and logs nothing; what a peer does
+wrong becomes an event and a close code, never an exception.
+"""
+
+from __future__ import annotations
+
+import codecs
+import enum
+import io
+import os
+from typing import NamedTuple
+
+from ..errors import ConnectionClosed, InvalidPayload, ProtocolError
+from .frames import CloseCode, FrameParser, Opcode, encode_frame
+
+
+class Ping(NamedTuple):
+    """The peer asked for a sign of life; the answer already waits to be sent."""
+
+    payload: bytes
+
+
+class Pong(NamedTuple):
+    """The peer answered a ping, or sent a heartbeat unasked (§5.5.3)."""
+
+    payload: bytes
+
+
+class Closed(NamedTuple):
+    """The connection ended; the last event there is.
+
+    ``code`` is what the peer's close frame said (1005: it gave none), what we failed
+    the connection with, or 1006 when the bytes just stopped.
+    """
+
+    code: int
+    reason: str
+
+
+Event = str | bytes | Ping | Pong | Closed
+"""A text message is a ``str``, a binary message ``bytes``."""
+
+
+class State(enum.Enum):
+    """Where a connection is in its closing handshake (§7.1)."""
+
+    OPEN = "open"
+    CLOSING = "closing"  # our close frame is sent, the peer's is awaited
+    CLOSED = "closed"
+
+
+class _Move(enum.Enum):
+    SEND_CLOSE = enum.auto()
+    RECEIVE_CLOSE = enum.auto()
+    FAIL = enum.auto()  # the peer broke the protocol (§7.1.7)
+    EOF = enum.auto()
+
+
+# What may happen when, and what then holds. A move that is not here does nothing.
+_MOVES = {
+    (State.OPEN, _Move.SEND_CLOSE): State.CLOSING,
+    (State.OPEN, _Move.RECEIVE_CLOSE): State.CLOSED,
+    (State.OPEN, _Move.FAIL): State.CLOSED,
+    (State.OPEN, _Move.EOF): State.CLOSED,
+    (State.CLOSING, _Move.RECEIVE_CLOSE): State.CLOSED,
+    (State.CLOSING, _Move.FAIL): State.CLOSED,
+    (State.CLOSING, _Move.EOF): State.CLOSED,
+}
+
+_TEXT, _BINARY, _CLOSE = int(Opcode.TEXT), int(Opcode.BINARY), int(Opcode.CLOSE)
+_PING, _PONG, _CONTROL = int(Opcode.PING), int(Opcode.PONG), 0x8
+
+_STEP = 1 << 16
+"""Bytes parsed at a time: what one read brings bounds the frames held at once."""
+
+
+class Connection:
+    """The protocol's state for one peer.
+
+    ``client`` tells our role. ``max_message`` is the limit in bytes of one incoming
+    message, all its fragments together; it is checked on frame headers.
+    """
+
+    __slots__ = ("_client", "_message", "_out", "_parser", "_utf8", "state")
+
+    def __init__(self, *, client: bool = False, max_message: int = 1 << 20) -> None:
+        self._client = client
+        self._parser = FrameParser(masked=not client, max_message=max_message)
+        # The fragments of a message under way, joined: a list of them would cost 40
+        # bytes and more for each, and it is the peer who says how many there are.
+        self._message: io.BytesIO | None = None
+        self._utf8: codecs.IncrementalDecoder | None = None  # if that message is text
+        self._out: list[bytes] | None = None
+        self.state = State.OPEN
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Return the events that these bytes from the peer complete.
+
+        Afterwards ``data_to_send()`` may have an answer.
+        """
+        events: list[Event] = []
+        try:
+            if len(data) <= _STEP:
+                self._receive(data, events)
+            else:
+                for start in range(0, len(data), _STEP):
+                    self._receive(data[start : start + _STEP], events)
+        except ProtocolError as fault:
+            self._fail(fault, events)
+        return events
+
+    def receive_eof(self) -> list[Event]:
+        """Return the end of the connection, unless it was known (§7.1.5: 1006)."""
+        if not self._move(_Move.EOF):
+            return []
+        return [Closed(CloseCode.ABNORMAL, "connection lost")]
+
+    def data_to_send(self) -> bytes:
+        """Return, once, the control frames that answer what was received."""
+        if self._out is None:
+            return b""
+        data = b"".join(self._out)
+        self._out = None
+        return data
+
+    def send(self, message: str | bytes) -> bytes:
+        """Return the frame of a text (``str``) or binary (``bytes``) message.
+
+        :raises ConnectionClosed: a close frame was sent or received, or the end met.
+        """
+        if isinstance(message, str):
+            return self._frame(_TEXT, message.encode())
+        return self._frame(_BINARY, message)
+
+    def ping(self, payload: bytes = b"") -> bytes:
+        """Return a ping frame (§5.5.2).
+
+        :raises ValueError: the payload is over 125 bytes.
+        :raises ConnectionClosed: as ``send``.
+        """
+        return self._frame(_PING, payload)
+
+    def close(self, code: int = 1000, reason: str = "") -> bytes:
+        """Return the close frame that begins the closing handshake (§7.1.2).
+
+        Empty when one was already sent or the connection is over. ``reason`` is cut,
+        between characters, to the 123 bytes of UTF-8 that fit.
+
+        :raises ValueError: ``code`` may not be sent (§7.4).
+        """
+        if not is_sendable(code):
+            raise ValueError(
+                f"close code {code} may not be sent: use 1000, 1001, 3000-4999 …"
+            )
+        if not self._move(_Move.SEND_CLOSE):
+            return b""
+        return self._encode(_CLOSE, _close_payload(code, reason))
+
+    def _receive(self, data: bytes, events: list[Event]) -> None:
+        """Append the events that ``data`` completes.
+
+        :raises ProtocolError: the peer did wrong, after the events before that.
+        """
+        if self.state is State.CLOSED:
+            return  # §1.4: what follows a close frame is discarded
+        parser = self._parser
+        for frame in parser.feed(data):
+            opcode, payload, fin, _ = frame
+            if opcode & _CONTROL:
+                self._control(opcode, payload, events)
+                if opcode == _CLOSE:
+                    return
+            elif self.state is not State.OPEN:
+                continue  # we said goodbye: nobody reads messages any more
+            elif not fin or not opcode:
+                self._fragment(opcode, payload, fin, events)
+            elif opcode == _TEXT:
+                events.append(_decode(payload))
+            else:
+                events.append(payload)
+        if parser.fault is not None:
+            raise parser.fault
+
+    def _frame(self, opcode: int, payload: bytes) -> bytes:
+        if self.state is not State.OPEN:
+            raise ConnectionClosed(CloseCode.ABNORMAL, "already closed")
+        return self._encode(opcode, payload)
+
+    def _encode(self, opcode: int, payload: bytes) -> bytes:
+        mask = os.urandom(4) if self._client else None
+        return encode_frame(opcode, payload, mask=mask)
+
+    def _move(self, move: _Move) -> bool:
+        """Make ``move``; False where it is not among the legal ones."""
+        target = _MOVES.get((self.state, move))
+        if target is None:
+            return False
+        self.state = target
+        return True
+
+    def _reply(self, opcode: int, payload: bytes) -> None:
+        if self._out is None:
+            self._out = []
+        self._out.append(self._encode(opcode, payload))
+
+    def _fail(self, fault: ProtocolError, events: list[Event]) -> None:
+        """Fail the connection (§7.1.7): say why, once, and hear nothing more."""
+        if self.state is State.OPEN:
+            self._reply(_CLOSE, _close_payload(fault.close_code, str(fault)))
+        self._move(_Move.FAIL)
+        self._message = self._utf8 = None
+        events.append(Closed(fault.close_code, str(fault)))
+
+    def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
+        """Answer a control frame (§5.5), which may stand between fragments."""
+        if opcode == _CLOSE:
+            code, reason = _parse_close(payload)
+            if self.state is State.OPEN:
+                # §5.5.1: answer with the code received; none when there was none.
+                self._reply(_CLOSE, payload[:2])
+            self._move(_Move.RECEIVE_CLOSE)
+            self._message = self._utf8 = None
+            events.append(Closed(code, reason))
+        elif opcode == _PING:
+            # §5.5.2: due until a close frame was received, sent ones don't matter.
+            self._reply(_PONG, payload)
+            events.append(Ping(payload))
+        else:
+            events.append(Pong(payload))
+
+    def _fragment(
+        self, opcode: int, payload: bytes, fin: bool, events: list[Event]
+    ) -> None:
+        """Add a part of a message (§5.4); text is checked as it comes (§8.1)."""
+        if opcode:
+            self._message = io.BytesIO()
+            self._utf8 = _Utf8() if opcode == _TEXT else None
+        message, utf8 = self._message, self._utf8
+        assert message is not None  # the parser lets no continuation come first
+        message.write(payload)
+        if fin:
+            whole = message.getvalue()  # the buffer itself, not a copy
+            events.append(whole if utf8 is None else _decode(whole))
+            self._message = self._utf8 = None
+        elif utf8 is not None:
+            _check_part(utf8, payload)
+
+
+class EncodedMessage:
+    """A message framed once for any number of receivers, as a server sends it."""
+
+    __slots__ = ("plain",)
+
+    plain: bytes
+    """The unmasked frame."""
+
+    def __init__(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            self.plain = encode_frame(_TEXT, message.encode())
+        else:
+            self.plain = encode_frame(_BINARY, message)
+
+
+def is_sendable(code: int) -> bool:
+    """Whether ``code`` may stand in a close frame (§7.4 and the IANA registry)."""
+    return 3000 <= code <= 4999 or (
+        1000 <= code <= 1014 and code not in (1004, 1005, 1006)
+    )
+
+
+def _close_payload(code: int, reason: str) -> bytes:
+    text = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
+    return int(code).to_bytes(2, "big") + text.encode()
+
+
+def _parse_close(payload: bytes) -> tuple[int, str]:
+    """Return the code and reason of a close frame's payload (§5.5.1, §7.4)."""
+    if not payload:
+        return CloseCode.NO_STATUS, ""
+    if len(payload) < 2:
+        raise ProtocolError("close frame with half a code (RFC 6455 §5.5.1)")
+    code = int.from_bytes(payload[:2], "big")
+    if not is_sendable(code):
+        raise ProtocolError(f"illegal close code {code} (RFC 6455 §7.4)")
+    return code, _decode(payload[2:])
+
+
+_Utf8 = codecs.getincrementaldecoder("utf-8")
+_NOT_UTF8 = "text is not UTF-8 (RFC 6455 §8.1)"
+
+
+def _decode(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise InvalidPayload(_NOT_UTF8) from None
+
+
+def _check_part(utf8: codecs.IncrementalDecoder, payload: bytes) -> None:
+    """Raise at the first byte that no valid text can have there.
+
+    Text is decoded a second time when it is whole. Keeping what is decoded here would
+    save that, but then one emoji makes a message of 1 MiB four times its size.
+    """
+    try:
+        utf8.decode(payload)
+    except UnicodeDecodeError:
+        raise InvalidPayload(_NOT_UTF8) from None
+    pending = utf8.getstate()[0]
+    if len(pending) == 2 and pending[0] == 0xED and pending[1] >= 0xA0:
+        # CPython waits for the third byte of a surrogate, which no byte can mend.
+        raise InvalidPayload(_NOT_UTF8)

@@ -1,0 +1,289 @@
+"""Frames: the bytes of RFC 6455 §5, in both directions.
+
+This file knows headers, masks and lengths. It knows no messages' content, no
+handshake and no closing: those are ``connection``'s. It does no I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import NamedTuple
+
+from ..errors import MessageTooBig, ProtocolError
+
+
+class Opcode(enum.IntEnum):
+    """What a frame is (RFC 6455 §5.2); from ``CLOSE`` on, a control frame."""
+
+    CONTINUATION = 0x0
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+
+class CloseCode(enum.IntEnum):
+    """Why a connection ended (RFC 6455 §7.4.1 and the IANA registry)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005
+    ABNORMAL = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+
+
+class Frame(NamedTuple):
+    """One frame, or one piece of a data frame that is still arriving.
+
+    ``payload`` is unmasked. ``opcode`` is an ``Opcode`` value.
+    """
+
+    opcode: int
+    payload: bytes
+    fin: bool = True
+    rsv1: bool = False
+
+
+# Plain integers for the hot path: an IntEnum member costs an attribute look-up.
+_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PONG = 0x0, 0x1, 0x2, 0x8, 0xA
+_FIN, _RSV1, _RSV, _OPCODE, _MASKED, _LENGTH = 0x80, 0x40, 0x70, 0x0F, 0x80, 0x7F
+
+
+def apply_mask(data: bytes, mask: bytes) -> bytes:
+    """Return ``data`` XORed with the 4-byte ``mask`` repeated (RFC 6455 §5.3).
+
+    The same call masks and unmasks.
+    """
+    # A loop in Python is too slow. On 64 bytes the XOR of big integers takes 0.6 µs and
+    # the four strides 1.0; on 64 KiB it is 130 µs and 65; they meet at about 900.
+    size = len(data)
+    if size < 900:
+        return _xor(data, (mask * ((size + 3) >> 2))[:size])
+    output = bytearray(size)
+    for lane, key in enumerate(mask):
+        output[lane::4] = data[lane::4].translate(_XOR_TABLES[key])
+    return bytes(output)
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    number = int.from_bytes(left, "little") ^ int.from_bytes(right, "little")
+    return number.to_bytes(len(left), "little")
+
+
+_XOR_TABLES = [_xor(bytes(range(256)), bytes([key]) * 256) for key in range(256)]
+
+
+def encode_frame(
+    opcode: int,
+    payload: bytes,
+    *,
+    fin: bool = True,
+    rsv1: bool = False,
+    mask: bytes | None = None,
+) -> bytes:
+    """Return the bytes of one frame (RFC 6455 §5.2), its length in the fewest bytes.
+
+    ``mask`` is the 4-byte masking key, which a client must draw anew for each frame
+    (§5.3) and a server must not use (§5.1).
+
+    :raises ValueError: a control frame is fragmented or over 125 bytes (§5.5).
+    """
+    size = len(payload)
+    if opcode >= _CLOSE and (size > 125 or not fin):
+        raise ValueError(f"bad control frame: {size} bytes, fin={fin}")
+    first = (_FIN if fin else 0) | (_RSV1 if rsv1 else 0) | opcode
+    masked = 0 if mask is None else _MASKED
+    if size < 126:
+        header = struct.pack("!BB", first, masked | size)
+    elif size < 1 << 16:
+        header = struct.pack("!BBH", first, masked | 126, size)
+    else:
+        header = struct.pack("!BBQ", first, masked | 127, size)
+    if mask is None:
+        return header + payload
+    return header + mask + apply_mask(payload, mask)
+
+
+class FrameParser:
+    """Cuts a byte stream into frames and checks what their headers can tell.
+
+    Checked here, on the header and before the payload arrives: reserved bits and
+    opcodes, masking, minimal lengths, control frames, the order of fragments, and the
+    size of the whole message. A data frame that arrives in parts is handed on in parts,
+    the later ones as continuations: §5.4 lets anyone on the way fragment so, and thus
+    no more is held here than one header or one control frame.
+
+    ``masked``: the peer must mask (a client does) or must not (a server).
+    ``max_message``: bytes in all fragments of a message together. ``rsv1``: an
+    extension gave that bit a meaning on the first frame of a message (RFC 7692 §6).
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_fin",
+        "_in_message",
+        "_key",
+        "_masked",
+        "_max_message",
+        "_opcode",
+        "_remaining",
+        "_rsv1",
+        "_rsv1_allowed",
+        "_size",
+        "fault",
+    )
+
+    fault: ProtocolError | None
+    """Why parsing stopped for good, or None; frames before the fault were returned."""
+
+    def __init__(self, *, masked: bool, max_message: int, rsv1: bool = False) -> None:
+        self._masked = _MASKED if masked else 0
+        self._max_message = max_message
+        self._rsv1_allowed = rsv1
+        self._buffer = b""
+        self._in_message = False  # a fragmented message is under way
+        self._size = 0  # bytes announced so far by the message under way
+        self._remaining = 0  # bytes still to come of the data frame under way
+        self._opcode = 0
+        self._fin = False
+        self._rsv1 = False
+        self._key = b""
+        self.fault = None
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames, or pieces of them, that ``data`` completes.
+
+        Never raises: after a fault of the peer, ``fault`` is set and every later call
+        returns an empty list.
+        """
+        frames: list[Frame] = []
+        if self.fault is not None:
+            return frames
+        if self._buffer:
+            data = self._buffer + data
+        try:
+            parsed = self._parse(data, frames)
+        except ProtocolError as fault:
+            self.fault = fault
+            self._buffer = b""
+        else:
+            self._buffer = data[parsed:]
+        return frames
+
+    def _parse(self, data: bytes, frames: list[Frame]) -> int:
+        """Append to ``frames`` what ``data`` holds; return how many bytes it took."""
+        position, end = 0, len(data)
+        if self._remaining:
+            position = self._take_piece(data, 0, frames)
+        while end - position >= 2:
+            first, second = data[position], data[position + 1]
+            opcode = first & _OPCODE
+            self._check(first, second, opcode)
+            start = position + 2
+            size = second & _LENGTH
+            if size >= 126:
+                width = 2 if size == 126 else 8
+                if end - start < width:
+                    break
+                size = _extended_length(data[start : start + width])
+                start += width
+            if opcode < _CLOSE and self._size + size > self._max_message:
+                raise MessageTooBig(
+                    f"a message of at least {self._size + size} bytes exceeds the"
+                    f" limit of {self._max_message}"
+                )
+            if self._masked:
+                if end - start < 4:
+                    break
+                key = data[start : start + 4]
+                start += 4
+            else:
+                key = b""
+            stop = start + size
+            fin = first >= _FIN
+            if stop > end and opcode >= _CLOSE:
+                break  # a control frame is small: wait for the whole of it
+            if opcode < _CLOSE:
+                self._in_message = not fin
+                self._size = 0 if fin else self._size + size
+            if stop > end:
+                self._opcode, self._fin, self._key = opcode, fin, key
+                self._rsv1, self._remaining = first & _RSV1 != 0, size
+                position = self._take_piece(data, start, frames)
+                break
+            payload = data[start:stop]
+            if key:
+                payload = apply_mask(payload, key)
+            frames.append(Frame(opcode, payload, fin, first & _RSV1 != 0))
+            position = stop
+        return position
+
+    def _take_piece(self, data: bytes, start: int, frames: list[Frame]) -> int:
+        """Append the next piece of the frame under way; return where it ends."""
+        payload = data[start : start + self._remaining]
+        if not payload:
+            return start
+        size = len(payload)
+        self._remaining -= size
+        if self._key:
+            payload = apply_mask(payload, self._key)
+            turn = size & 3
+            self._key = self._key[turn:] + self._key[:turn]
+        fin = self._fin and not self._remaining
+        frames.append(Frame(self._opcode, payload, fin, self._rsv1))
+        self._opcode, self._rsv1 = _CONTINUATION, False
+        return start + size
+
+    def _check(self, first: int, second: int, opcode: int) -> None:
+        """Raise unless a frame may begin with these two bytes now."""
+        if first & _RSV and (
+            not self._rsv1_allowed
+            or first & _RSV != _RSV1
+            or not _TEXT <= opcode <= _BINARY
+        ):
+            raise ProtocolError("reserved bit set without an extension (RFC 6455 §5.2)")
+        if second & _MASKED != self._masked:
+            raise ProtocolError(
+                "a client must mask its frames (RFC 6455 §5.1)"
+                if self._masked
+                else "a server must not mask its frames (RFC 6455 §5.1)"
+            )
+        if opcode >= _CLOSE:
+            if opcode > _PONG:
+                raise ProtocolError(f"reserved opcode {opcode:#x} (RFC 6455 §5.2)")
+            if second & _LENGTH > 125 or first < _FIN:
+                raise ProtocolError(
+                    "control frame fragmented or over 125 bytes (RFC 6455 §5.5)"
+                )
+        elif opcode > _BINARY:
+            raise ProtocolError(f"reserved opcode {opcode:#x} (RFC 6455 §5.2)")
+        elif self._in_message != (opcode == _CONTINUATION):
+            raise ProtocolError(
+                "new message inside a fragmented one (RFC 6455 §5.4)"
+                if self._in_message
+                else "continuation without a message (RFC 6455 §5.4)"
+            )
+
+
+def _extended_length(digits: bytes) -> int:
+    """Return the 16- or 64-bit payload length (RFC 6455 §5.2).
+
+    :raises ProtocolError: it is not in the fewest bytes, or over 63 bits.
+    """
+    size = int.from_bytes(digits, "big")
+    if size < (126 if len(digits) == 2 else 1 << 16):
+        raise ProtocolError("length not in the fewest bytes (RFC 6455 §5.2)")
+    if size >> 63:
+        raise ProtocolError("length over 63 bits (RFC 6455 §5.2)")
+    return size

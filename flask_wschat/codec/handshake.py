@@ -1,0 +1,253 @@
+"""The opening handshake of RFC 6455 §4, for both roles, without I/O.
+
+A server that already parsed HTTP calls ``check_request`` with its headers, names in
+lower case; one that has only a socket calls ``read_head`` first. Then ``response(101,
+accept_headers(key))`` is the answer, or ``response(error.status, error.headers)``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from ..errors import HandshakeError
+
+MAX_HEAD = 64 * 1024
+"""Bytes a request or response head may have."""
+MAX_LINES = 100
+"""Header lines a head may have."""
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_STATUS = re.compile(r"[1-9][0-9][0-9]\Z")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
+
+HeaderList = list[tuple[str, str]]
+
+
+def accept_key(key: str) -> str:
+    """Return the ``Sec-WebSocket-Accept`` value for ``key`` (RFC 6455 §4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A parsed HTTP/1.x head: its first line's three parts and its headers.
+
+    ``start``: method, target and version, or version, status and phrase. ``headers``
+    has names in lower case, in order, repeated ones apart.
+    """
+
+    start: tuple[str, str, str]
+    headers: HeaderList = field(default_factory=list)
+
+    def get_all(self, name: str) -> list[str]:
+        """Return every value of the header ``name`` (in lower case)."""
+        return [value for key, value in self.headers if key == name]
+
+
+def read_head(data: bytes) -> tuple[Head, int] | None:
+    """Return the head that ``data`` begins with and its size in bytes.
+
+    None: it is not complete yet.
+
+    :raises HandshakeError: it is malformed (400) or too large (431).
+    """
+    end = data.find(b"\r\n\r\n")
+    if end > MAX_HEAD or (end < 0 and len(data) > MAX_HEAD):
+        raise HandshakeError(431, f"the head is over {MAX_HEAD} bytes")
+    if end < 0:
+        return None
+    first, *lines = data[:end].decode("latin-1").split("\r\n")
+    if len(lines) > MAX_LINES:
+        raise HandshakeError(431, f"the head is over {MAX_LINES} lines")
+    start = first.split(" ", 2)
+    if len(start) != 3:
+        raise HandshakeError(400, "the first line is malformed")
+    return Head((start[0], start[1], start[2]), [*map(_header, lines)]), end + 4
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon or not _TOKEN.match(name) or not _VALUE.match(value):
+        raise HandshakeError(400, "a header line is malformed")
+    return name.lower(), value.strip(" \t")
+
+
+def tokens(values: Iterable[str]) -> list[str]:
+    """Return the comma-separated parts of a header's values, trimmed, none empty."""
+    parts = (part.strip(" \t") for value in values for part in value.split(","))
+    return [part for part in parts if part]
+
+
+def is_upgrade(upgrade: str, connection: str) -> bool:
+    """Whether these two headers ask for a WebSocket (RFC 6455 §4.2.1, 3 and 4)."""
+    return "websocket" in map(str.lower, tokens([upgrade])) and "upgrade" in map(
+        str.lower, tokens([connection])
+    )
+
+
+def check_request(method: str, version: str, headers: HeaderList) -> str:
+    """Return the key of a client's opening handshake (RFC 6455 §4.2.1).
+
+    ``version`` is the HTTP version as on the wire, "HTTP/1.1"; ``headers`` have their
+    names in lower case.
+
+    :raises HandshakeError: with the HTTP status that answers the fault.
+    """
+    given: dict[str, list[str]] = {}
+    for name, value in headers:
+        given.setdefault(name, []).append(value)
+    if method != "GET":
+        raise HandshakeError(405, "a WebSocket opens with GET", [("Allow", "GET")])
+    if version != "HTTP/1.1":
+        raise HandshakeError(400, "a WebSocket needs HTTP/1.1")
+    if len(given.get("host", ())) != 1:
+        raise HandshakeError(400, "exactly one Host is needed")
+    if not is_upgrade(
+        ",".join(given.get("upgrade", ())), ",".join(given.get("connection", ()))
+    ):
+        raise HandshakeError(
+            426,
+            "this is a WebSocket address: connect with a WebSocket client,"
+            " for example new WebSocket(url) in a browser",
+            [("Upgrade", "websocket"), ("Connection", "Upgrade")],
+        )
+    versions = given.get("sec-websocket-version", [])
+    if len(versions) != 1:
+        raise HandshakeError(400, "exactly one Sec-WebSocket-Version is needed")
+    if versions[0] != "13":
+        raise HandshakeError(
+            426,
+            "only version 13 of the protocol is spoken here",
+            [
+                ("Sec-WebSocket-Version", "13"),
+                ("Upgrade", "websocket"),
+                ("Connection", "Upgrade"),
+            ],
+        )
+    keys = given.get("sec-websocket-key", [])
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise HandshakeError(
+            400, "Sec-WebSocket-Key must be one header of 16 bytes in base64"
+        )
+    return keys[0]
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def choose_subprotocol(offered: Iterable[str], ours: Sequence[str]) -> str | None:
+    """Return the first of ``ours``, in our order, that the client offered (§4.2.2)."""
+    wanted = set(offered)
+    return next((name for name in ours if name in wanted), None)
+
+
+def accept_headers(key: str, *, subprotocol: str | None = None) -> HeaderList:
+    """Return the headers of the 101 that accepts the client's ``key`` (§4.2.2)."""
+    headers = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", accept_key(key)),
+    ]
+    if subprotocol is not None:
+        headers.append(("Sec-WebSocket-Protocol", subprotocol))
+    return headers
+
+
+def response(status: int, headers: HeaderList, body: str = "") -> bytes:
+    """Return an HTTP/1.1 response; a ``body`` adds its type and length."""
+    content = body.encode()
+    if status != 101:
+        headers = [
+            *headers,
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(content))),
+        ]
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
+
+
+class ClientHandshake:
+    """The client's half (RFC 6455 §4.1): a request out, a response in.
+
+    ``host`` is what the ``Host`` header says, port included where it is not the
+    scheme's own; ``target`` the path with its query.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        target: str = "/",
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
+    ) -> None:
+        self._key = base64.b64encode(os.urandom(16)).decode()
+        self._subprotocols = tuple(subprotocols)
+        self.subprotocol: str | None = None
+        lines = [
+            ("Host", host),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Key", self._key),
+            ("Sec-WebSocket-Version", "13"),
+        ]
+        if subprotocols:
+            lines.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
+        self._lines = [*lines, *headers]
+        for name, value in self._lines:
+            if not _TOKEN.match(name) or not _VALUE.match(value):
+                raise ValueError(f"not a legal header: {name!r}: {value!r}")
+        if not target.startswith("/") or re.search(r"[\s\x00-\x1f\x7f]", target):
+            raise ValueError(f"not a legal request target: {target!r}")
+        self._target = target
+
+    def request(self) -> bytes:
+        """Return the opening request."""
+        lines = [f"GET {self._target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in self._lines]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+    def receive_data(self, data: bytes) -> int | None:
+        """Return the size in bytes of the accepted response; None: not complete.
+
+        ``data`` is all that was received so far; what follows the response is frames.
+
+        :raises HandshakeError: the server refused, or answered wrongly (§4.1).
+        """
+        found = read_head(data)
+        if found is None:
+            return None
+        head, size = found
+        version, status, phrase = head.start
+        if version != "HTTP/1.1" or not _STATUS.match(status):
+            raise HandshakeError(502, f"not an HTTP/1.1 response: {version}")
+        if status != "101":
+            raise HandshakeError(
+                int(status), f"the server refused: {status} {phrase}", head.headers
+            )
+        if not is_upgrade(
+            ",".join(head.get_all("upgrade")), ",".join(head.get_all("connection"))
+        ):
+            raise HandshakeError(502, "the 101 does not upgrade to a WebSocket")
+        if head.get_all("sec-websocket-accept") != [accept_key(self._key)]:
+            raise HandshakeError(502, "Sec-WebSocket-Accept does not match the key")
+        chosen = head.get_all("sec-websocket-protocol")
+        if len(chosen) > 1 or not set(chosen) <= set(self._subprotocols):
+            raise HandshakeError(502, f"a subprotocol was not offered: {chosen}")
+        if head.get_all("sec-websocket-extensions"):
+            raise HandshakeError(502, "an extension was not offered")
+        self.subprotocol = chosen[0] if chosen else None
+        return size

@@ -1,0 +1,68 @@
+"""Every error this package raises.
+
+WSChatError
+├── ConfigError            a WSCHAT_* key has an impossible value
+├── HandshakeError         the opening handshake is refused (HTTP status)
+├── ConnectionClosed       send() or receive() on a closed connection
+├── BackendError           what server processes share is unreachable
+└── ProtocolError          the peer broke RFC 6455 (close code 1002)
+    ├── InvalidPayload     text that is not UTF-8, data that does not inflate (1007)
+    └── MessageTooBig      a message over WSCHAT_MAX_MESSAGE bytes (1009)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class WSChatError(Exception):
+    """Root of every error this package raises."""
+
+
+class ConfigError(WSChatError):
+    """A ``WSCHAT_*`` key has a value that cannot work; the message names both."""
+
+
+class HandshakeError(WSChatError):
+    """The opening handshake cannot succeed; answer it with HTTP ``status``.
+
+    ``headers`` are (name, value) pairs that the refusal carries (RFC 6455 §4.2.2).
+    """
+
+    def __init__(
+        self, status: int, message: str, headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = list(headers)
+
+
+class ConnectionClosed(WSChatError):
+    """``send()`` or ``receive()`` on a connection that has ended."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"connection closed: {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class BackendError(WSChatError):
+    """The backend cannot be reached or refused; nothing was stored or sent."""
+
+
+class ProtocolError(WSChatError):
+    """The peer broke RFC 6455; the connection closes with ``close_code``."""
+
+    close_code = 1002
+
+
+class InvalidPayload(ProtocolError):
+    """A text message is not UTF-8 (RFC 6455 §8.1), or data does not inflate."""
+
+    close_code = 1007
+
+
+class MessageTooBig(ProtocolError):
+    """A message exceeds the limit in bytes, counted after inflating."""
+
+    close_code = 1009
