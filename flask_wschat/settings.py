@@ -1,0 +1,108 @@
+"""The ``WSCHAT_*`` configuration, read once into a frozen ``Settings``."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from .errors import ConfigError
+
+PREFIX = "WSCHAT_"
+
+logger = logging.getLogger("flask_wschat")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an application chose; each field is the key ``WSCHAT_`` + its name."""
+
+    URL: str = "memory://"
+    """The backend that server processes share."""
+    ORIGINS: Sequence[str] | str | None = None
+    """Allowed origins, or ``"*"``; None: the page's own origin only."""
+    MAX_MESSAGE: int = 1 << 20
+    """Bytes of one incoming message; more closes with 1009."""
+    MAX_QUEUE: int = 1 << 20
+    """Bytes that may wait for a connection that does not keep up."""
+    SLOW_POLICY: Literal["close", "drop_oldest"] = "close"
+    """What a full queue does: close with 1013, or lose its oldest messages."""
+    PING_INTERVAL: float = 25.0
+    """Seconds between pings."""
+    PING_TIMEOUT: float = 20.0
+    """Seconds of silence after a ping until a peer counts as dead."""
+    HANDSHAKE_TIMEOUT: float = 10.0
+    """Seconds a client has to send its whole opening request."""
+    CLOSE_TIMEOUT: float = 5.0
+    """Seconds a peer has to answer a close frame."""
+    MAX_CONNECTIONS: int | None = None
+    """Connections of one process; over it an opening gets HTTP 503."""
+    HISTORY_SIZE: int = 256
+    """Messages kept for each room."""
+    HISTORY_TTL: float = 86400.0
+    """Seconds a message is kept."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Settings:
+        """Return the settings of a Flask config; warn of keys nobody reads.
+
+        :raises ConfigError: a value cannot work; the message names key and value.
+        """
+        known = {field.name for field in fields(cls)}
+        given: dict[str, Any] = {}
+        for key in config:
+            if not key.startswith(PREFIX):
+                continue
+            name = key.removeprefix(PREFIX)
+            if name in known:
+                given[name] = config[key]
+            else:
+                near = difflib.get_close_matches(name, known, 1, 0.5)
+                hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+                logger.warning("unknown configuration key %s%s", key, hint)
+        settings = cls(**given)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        for name in (
+            "MAX_MESSAGE",
+            "MAX_QUEUE",
+            "PING_INTERVAL",
+            "PING_TIMEOUT",
+            "HANDSHAKE_TIMEOUT",
+            "CLOSE_TIMEOUT",
+            "HISTORY_TTL",
+        ):
+            self._need(name, _is_number(getattr(self, name), above=0), "a number > 0")
+        self._need(
+            "HISTORY_SIZE", _is_number(self.HISTORY_SIZE, above=-1), "a number >= 0"
+        )
+        self._need(
+            "MAX_CONNECTIONS",
+            self.MAX_CONNECTIONS is None or _is_number(self.MAX_CONNECTIONS, above=0),
+            "a number > 0, or None",
+        )
+        self._need(
+            "SLOW_POLICY",
+            self.SLOW_POLICY in ("close", "drop_oldest"),
+            '"close" or "drop_oldest"',
+        )
+        origins = [self.ORIGINS] if isinstance(self.ORIGINS, str) else self.ORIGINS
+        self._need(
+            "ORIGINS",
+            all(o == "*" or o == "null" or "://" in o for o in origins or ()),
+            'origins such as "https://example.org", or "*"',
+        )
+
+    def _need(self, name: str, works: bool, what: str) -> None:
+        if not works:
+            value = getattr(self, name)
+            raise ConfigError(f"{PREFIX}{name} must be {what}, not {value!r}")
+
+
+def _is_number(value: object, *, above: float) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and value > above  # type: ignore[operator]

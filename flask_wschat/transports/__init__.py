@@ -1,0 +1,97 @@
+"""Ways to move a connection's bytes: pushed up as they come, taken down unasked.
+
+A transport owns a peer's descriptor and its queue, and knows nothing of WebSockets but
+that what it is given to write are whole frames. Three parties meet here, each known to
+the others by these protocols alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Event(Protocol):
+    """What ``threading.Event`` is, in the manner of a loop."""
+
+    def set(self) -> Any: ...
+    def clear(self) -> Any: ...
+    def wait(self, timeout: Any = None) -> Any: ...
+
+
+class Loop(Protocol):
+    """Where transports live, and where work for them runs."""
+
+    def is_current(self) -> bool:
+        """Whether the caller may touch this loop's transports directly."""
+
+    def may_wait(self) -> bool:
+        """Whether the caller may wait without stopping the loop."""
+
+    def call_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call back soon, in the loop and in order; from any thread."""
+
+    def call_later(
+        self, seconds: float, callback: Callable[[], Any]
+    ) -> Callable[[], Any]:
+        """Call back once after ``seconds``; the callable returned cancels that."""
+
+    def run(self, task: Callable[[], Any]) -> None:
+        """Run ``task``, which may wait, beside the loop."""
+
+    def give_turn(self) -> None:
+        """Let the others of this loop run before a ``run`` task goes on."""
+
+    def event(self) -> Event:
+        """Return a new event to wait for in this loop's manner."""
+
+
+class Receiver(Protocol):
+    """Who is told what happens to a transport; called in its loop, must not wait."""
+
+    def data_received(self, data: bytes) -> None:
+        """These bytes came, at least one."""
+
+    def connection_lost(self) -> None:
+        """No more will come: end of file, a reset, an abort. At most once."""
+
+    def drained(self) -> None:
+        """The queue, which ``notify_drained`` asked about, is empty enough."""
+
+
+class Transport(Protocol):
+    """One peer's bytes. Only its loop may call, except ``queued`` and ``loop``."""
+
+    @property
+    def loop(self) -> Loop: ...
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be sent."""
+
+    def start(self, receiver: Receiver, received: bytes = b"") -> None:
+        """Begin reading; ``received`` came with the handshake and is told first."""
+
+    def write(self, frame: bytes, key: str | None = None) -> bool:
+        """Queue a whole frame, to be sent with this turn's others. Never waits.
+
+        False: the queue is full and its policy is to close; nothing was queued.
+        """
+
+    def notify_drained(self) -> None:
+        """Ask for one ``drained`` once the queue is half its limit or less."""
+
+    def discard(self) -> None:
+        """Forget what is queued, except a frame that is partly sent."""
+
+    def pause(self) -> None:
+        """Stop reading: the peer will feel it."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def finish(self, timeout: float) -> None:
+        """Send what is queued, then end; cut off after ``timeout`` seconds."""
+
+    def abort(self) -> None:
+        """Let go of the peer now, whatever is queued."""

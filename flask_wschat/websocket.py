@@ -1,0 +1,483 @@
+"""``WebSocket``: what the user holds, between the codec and a transport.
+
+Blocking views and listeners share all of it: a message goes into the inbox, and either
+``receive()`` takes it out or a worker hands it to the listener.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from .codec import CloseCode, Closed, Connection, EncodedMessage
+from .errors import ConnectionClosed
+from .settings import Settings
+from .transports import Event, Loop, Transport
+
+logger = logging.getLogger("flask_wschat")
+
+INBOX_LIMIT = 256 * 1024
+"""Bytes of unread messages at which the peer is not read any further."""
+_MESSAGE_COST = 64  # counted for each message besides its bytes, so that empty ones end
+_POSTED = 256  # frames that other threads may have under way into the loop
+_TURN = 0.01  # seconds a listener may go on before the loop gets a turn
+
+
+class Home(Protocol):
+    """What a ``WebSocket`` asks of the hub it belongs to."""
+
+    settings: Settings
+
+    def dumps(self, data: Any) -> str: ...
+    def loads(self, text: str | bytes) -> Any: ...
+    def context(self) -> AbstractContextManager[Any]: ...
+    def report(self, error: Exception) -> None: ...
+    def join(self, ws: WebSocket, room: str) -> bool: ...
+    def leave(self, ws: WebSocket, room: str) -> bool: ...
+    def forget(self, ws: WebSocket) -> None: ...
+
+
+class Listener:
+    """One connection's events; subclass it, one instance is made per connection.
+
+    Calls come in order and one at a time. All three may wait: an idle connection holds
+    nothing, a waiting one a greenlet (or thread).
+    """
+
+    app_context = True
+    """Whether ``on_message`` and ``on_close`` run in a fresh app context (4 µs)."""
+
+    # `*args: Any` is for the type checker: an override may name the URL's arguments.
+    def on_open(self, ws: WebSocket, *args: Any, **url_args: Any) -> None:
+        """The 101 is sent; runs in the request context of the handshake."""
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        """A message came: text as ``str``, binary as ``bytes``."""
+
+    def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
+        """The connection ended, whatever ended it; called exactly once."""
+
+
+class WebSocket:
+    """One open connection.
+
+    Every method may be called from any greenlet or thread; ``receive`` from the one
+    that the view runs in.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_busy",
+        "_connection",
+        "_drained",
+        "_hub",
+        "_id",
+        "_inbox",
+        "_inbox_size",
+        "_listener",
+        "_paused",
+        "_posted",
+        "_rooms",
+        "_transport",
+        "_woken",
+        "close_code",
+        "close_reason",
+        "closed",
+        "due",
+        "heard",
+        "pinged",
+        "subprotocol",
+        "user",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        hub: Home,
+        connection: Connection,
+        *,
+        user: str | None = None,
+        subprotocol: str | None = None,
+    ) -> None:
+        self.user = user
+        """The user id that ``authenticate`` returned, or None."""
+        self.subprotocol = subprotocol
+        """The negotiated subprotocol, or None."""
+        self.closed = False
+        """True from the first sign of the end: nothing can be sent any more."""
+        self.close_code: int | None = None
+        """Why it ended: the close code that came first, ours or the peer's."""
+        self.close_reason = ""
+        self.heard = True  # anything came since the sweep last looked
+        self.pinged = False  # the sweep awaits a sign of life
+        self.due = 0.0  # when the sweep looks again
+        self._id: str | None = None
+        self._rooms: set[str] | None = None
+        self._hub = hub
+        self._connection = connection
+        self._transport = transport
+        self._inbox: collections.deque[str | bytes] | None = None
+        self._inbox_size = 0
+        self._paused = False
+        self._busy = False  # a worker is at the inbox
+        self._woken: Event | None = None
+        self._drained: Event | None = None
+        self._posted: collections.deque[bytes] | None = None
+        self._listener: Listener | None = None
+
+    # -- what the user calls
+
+    @property
+    def id(self) -> str:
+        """A name for this connection, unique among all processes."""
+        if self._id is None:
+            self._id = secrets.token_hex(8)
+        return self._id
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms this connection is in."""
+        return frozenset(self._rooms or ())
+
+    def join(self, room: str) -> bool:
+        """Enter ``room``; False: it was there, or is closed."""
+        return self._change(self._hub.join, room, room not in self.rooms)
+
+    def leave(self, room: str) -> bool:
+        """Leave ``room``; False: it was not there."""
+        return self._change(self._hub.leave, room, room in self.rooms)
+
+    def send(self, data: Any) -> None:
+        """Send one message: ``str`` as text, ``bytes`` as binary, else as JSON.
+
+        Returning means queued, not received. Where the queue is full, because the
+        peer reads more slowly than this sends, the call waits; a peer that takes
+        nothing for ``WSCHAT_PING_TIMEOUT`` seconds is closed with 1013.
+
+        :raises ConnectionClosed: the connection has ended; nothing was sent.
+        """
+        self.send_within(data, self._hub.settings.PING_TIMEOUT)
+
+    def send_json(self, data: Any) -> None:
+        """Send ``data``, whatever it is, as JSON; see ``send``."""
+        self.send(self._hub.dumps(data))
+
+    def receive(self, timeout: float | None = None) -> str | bytes:
+        """Return the next message, in the order sent.
+
+        :raises TimeoutError: none came within ``timeout`` seconds; nothing is lost.
+        :raises ConnectionClosed: the connection has ended and all was received.
+        """
+        if not self._inbox:
+            self._wait_for_message(timeout)
+        inbox = self._inbox
+        assert inbox
+        message = inbox.popleft()
+        self._taken(message)
+        return message
+
+    def receive_json(self, timeout: float | None = None) -> Any:
+        """Return the next message, parsed.
+
+        :raises ValueError: it is not JSON; the message is gone, the connection open.
+        """
+        return self._hub.loads(self.receive(timeout))
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        """Yield messages until the connection ends."""
+        while True:
+            try:
+                message = self.receive()
+            except ConnectionClosed:
+                return
+            yield message
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin the closing handshake; a second call does nothing.
+
+        What was sent before arrives before. The peer has ``WSCHAT_CLOSE_TIMEOUT``
+        seconds to answer.
+
+        :raises ValueError: ``code`` may not be sent (RFC 6455 §7.4).
+        """
+        frame = self._connection.close(code, reason)
+        if not frame:
+            return
+        loop = self._transport.loop
+        if loop.is_current():
+            self._begin_close(frame, code, reason)
+        else:
+            loop.call_threadsafe(self._begin_close, frame, code, reason)
+
+    # -- what the layers above call, in the loop
+
+    @property
+    def loop(self) -> Loop:
+        """Where this connection lives."""
+        return self._transport.loop
+
+    def start(self, received: bytes = b"") -> None:
+        """Begin to receive; ``received`` came together with the handshake."""
+        self._transport.start(self, received)
+
+    def listen(self, listener: Listener) -> None:
+        """Hand messages, from the first on, to ``listener`` instead of ``receive``."""
+        self._listener = listener
+        if self._inbox or self.closed:
+            self._wake()
+
+    def deliver(self, message: EncodedMessage, key: str | None = None) -> None:
+        """Queue a shared message without waiting; a full queue ends a slow peer."""
+        if not self.closed and not self._transport.write(message.plain, key):
+            self._overflow()
+
+    def send_within(self, data: Any, patience: float) -> None:
+        """``send``, giving a peer ``patience`` seconds to take anything at all."""
+        if not isinstance(data, (str, bytes)):
+            data = as_message(data, self._hub.dumps)
+        transport = self._transport
+        if not transport.loop.is_current():
+            self._post(data, patience)
+            return
+        limit = self._hub.settings.MAX_QUEUE
+        if transport.queued >= limit and transport.loop.may_wait():
+            self._wait_for_room(limit, patience)
+        if self.closed:
+            raise self._closed_error()
+        if not transport.write(self._connection.send(data)):
+            self._overflow()
+            raise self._closed_error()
+
+    def sweep(self, now: float, interval: float, timeout: float) -> None:
+        """Ping if it is time; end a peer that did not answer the last ping."""
+        if not self.pinged:
+            self.heard, self.pinged = False, True
+            self.due = now + timeout
+            self._transport.write(self._connection.ping())
+        elif self.heard or self._paused:
+            self.pinged = False
+            self.due = now + max(interval - timeout, 0)
+        else:
+            self._end(CloseCode.ABNORMAL, "ping timeout")
+            self._transport.abort()
+
+    # -- what the transport calls, in its loop
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        connection = self._connection
+        events = connection.receive_data(data)
+        transport = self._transport
+        if reply := connection.data_to_send():
+            transport.write(reply)
+            if transport.queued >= self._hub.settings.MAX_QUEUE:
+                # It makes us answer and does not read the answers.
+                self._pause()
+                transport.notify_drained()
+        if not events:
+            return
+        for event in events:
+            if type(event) is str or type(event) is bytes:
+                if self.closed:
+                    continue
+                if self._inbox is None:
+                    self._inbox = collections.deque()
+                self._inbox.append(event)
+                self._inbox_size += len(event) + _MESSAGE_COST
+            elif type(event) is Closed:
+                self._end(event.code, event.reason)
+                transport.finish(self._hub.settings.CLOSE_TIMEOUT)
+        if self._inbox:
+            if self._inbox_size >= INBOX_LIMIT:
+                self._pause()
+            self._wake()
+
+    def connection_lost(self) -> None:
+        for event in self._connection.receive_eof():
+            assert isinstance(event, Closed)
+            self._end(event.code, event.reason)
+
+    def drained(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+        self._resume_if_room()
+
+    # -- within
+
+    def _change(
+        self, change: Callable[[WebSocket, str], bool], room: str, expected: bool
+    ) -> bool:
+        """Make a change of the hub's sets, which only the loop may touch."""
+        loop = self._transport.loop
+        if loop.is_current():
+            return change(self, room)
+        loop.call_threadsafe(change, self, room)
+        return expected and not self.closed
+
+    def _closed_error(self) -> ConnectionClosed:
+        return ConnectionClosed(
+            self.close_code or CloseCode.ABNORMAL, self.close_reason
+        )
+
+    def _wait_for_message(self, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._woken is None:
+            self._woken = self._transport.loop.event()
+        while True:
+            # Cleared before looking: what comes in between sets it again.
+            self._woken.clear()
+            if self._inbox:
+                return
+            if self.closed:
+                raise self._closed_error()
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"no message within {timeout} s")
+            self._woken.wait(left)
+
+    def _wait_for_room(self, limit: int, patience: float) -> None:
+        transport = self._transport
+        if self._drained is None:
+            self._drained = transport.loop.event()
+        while not self.closed and transport.queued >= limit:
+            before = transport.queued
+            self._drained.clear()
+            transport.notify_drained()
+            if not self._drained.wait(patience) and transport.queued >= before:
+                self._overflow()
+
+    def _post(self, data: str | bytes, patience: float) -> None:
+        """Send from a thread that is not the loop's."""
+        if self.closed:
+            raise self._closed_error()
+        if self._posted is None:
+            self._posted = collections.deque()
+        self._posted.append(self._connection.send(data))
+        self._transport.loop.call_threadsafe(self._write_posted)
+        limit = self._hub.settings.MAX_QUEUE
+        until = time.monotonic() + patience
+        while not self.closed and (
+            len(self._posted) > _POSTED or self._transport.queued >= limit
+        ):
+            if time.monotonic() > until:
+                self._transport.loop.call_threadsafe(self._overflow)
+                raise ConnectionClosed(CloseCode.TRY_AGAIN_LATER, "too slow")
+            time.sleep(0.002)  # a thread may wait so: no event is safe in both worlds
+
+    def _write_posted(self) -> None:
+        assert self._posted
+        frame = self._posted.popleft()
+        if not self.closed and not self._transport.write(frame):
+            self._overflow()
+
+    def _overflow(self) -> None:
+        """Let go of a peer that is too slow: it can come back and catch up."""
+        if not self.closed:
+            logger.warning(
+                "connection %s of user %s is too slow: over %d bytes wait;"
+                " closed with 1013 (see WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",
+                self.id,
+                self.user,
+                self._hub.settings.MAX_QUEUE,
+            )
+            self._transport.discard()
+            self.close(CloseCode.TRY_AGAIN_LATER, "too slow")
+
+    def _begin_close(self, frame: bytes, code: int, reason: str) -> None:
+        if self._inbox:
+            self._inbox.clear()
+            self._inbox_size = 0
+        self._end(code, reason)
+        transport = self._transport
+        transport.write(frame)
+        transport.resume()  # to hear the answer
+        transport.loop.call_later(self._hub.settings.CLOSE_TIMEOUT, transport.abort)
+
+    def _end(self, code: int, reason: str) -> None:
+        """Note the end, once, and tell everyone; what is in the inbox stays."""
+        if self.closed:
+            return
+        self.closed = True
+        self.close_code = int(code)
+        self.close_reason = reason
+        self._hub.forget(self)
+        if self._drained is not None:
+            self._drained.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Someone should look at the inbox: the view that waits, or a worker."""
+        if self._woken is not None:
+            self._woken.set()
+        if self._listener is not None and not self._busy:
+            self._busy = True
+            self._transport.loop.run(self._work)
+
+    def _work(self) -> None:
+        """Hand the inbox to the listener, in a worker of the loop."""
+        listener = self._listener
+        assert listener is not None
+        until = time.monotonic() + _TURN
+        try:
+            while self._inbox:
+                message = self._inbox.popleft()
+                self._taken(message)
+                self._call(listener, listener.on_message, message)
+                if time.monotonic() > until:
+                    self._transport.loop.give_turn()
+                    until = time.monotonic() + _TURN
+            self._inbox = None
+            if self.closed:
+                self._listener = None
+                self._call(
+                    listener, listener.on_close, self.close_code, self.close_reason
+                )
+        finally:
+            self._busy = False
+
+    def _call(self, listener: Listener, method: Callable[..., Any], *args: Any) -> None:
+        try:
+            if listener.app_context:
+                with self._hub.context():
+                    method(self, *args)
+            else:
+                method(self, *args)
+        except ConnectionClosed:
+            pass  # it spoke to somebody who had just left
+        except Exception as error:
+            self._hub.report(error)
+            self.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    def _taken(self, message: str | bytes) -> None:
+        self._inbox_size -= len(message) + _MESSAGE_COST
+        if self._paused:
+            self._resume_if_room()
+
+    def _pause(self) -> None:
+        if not self._paused and not self.closed:
+            self._paused = True
+            self._transport.pause()
+
+    def _resume_if_room(self) -> None:
+        if (
+            self._paused
+            and self._inbox_size < INBOX_LIMIT // 2
+            and self._transport.queued < self._hub.settings.MAX_QUEUE
+        ):
+            self._paused = False
+            self.heard = True
+            self._transport.resume()
+
+
+def as_message(data: Any, dumps: Callable[[Any], str]) -> str | bytes:
+    """Return what goes over the wire for ``data``: JSON unless it is text or bytes."""
+    if isinstance(data, str | bytes):
+        return data
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    return dumps(data)

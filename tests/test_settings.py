@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from flask_wschat.errors import ConfigError
+from flask_wschat.settings import Settings
+
+
+def test_keys_are_read_and_the_rest_keep_their_defaults() -> None:
+    settings = Settings.from_config({"WSCHAT_MAX_QUEUE": 10, "SECRET_KEY": "x"})
+    assert settings == Settings(MAX_QUEUE=10)
+
+
+def test_an_unknown_key_warns_with_the_nearest_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        Settings.from_config({"WSCHAT_MAX_MESAGE": 1, "WSCHAT_ZZ": 1})
+    assert "WSCHAT_MAX_MESAGE; did you mean WSCHAT_MAX_MESSAGE?" in caplog.text
+    assert "unknown configuration key WSCHAT_ZZ\n" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_MESSAGE", 0),
+        ("MAX_MESSAGE", "1 MiB"),
+        ("MAX_QUEUE", True),
+        ("PING_INTERVAL", -1),
+        ("HISTORY_SIZE", -1),
+        ("MAX_CONNECTIONS", 0),
+        ("SLOW_POLICY", "wait"),
+        ("ORIGINS", ["example.org"]),
+        ("ORIGINS", "example.org"),
+    ],
+)
+def test_an_impossible_value_is_named(name: str, value: object) -> None:
+    with pytest.raises(
+        ConfigError, match=f"WSCHAT_{name} .*{value!r}".replace("[", ".")
+    ):
+        Settings.from_config({f"WSCHAT_{name}": value})

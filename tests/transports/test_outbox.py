@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+
+from flask_wschat.codec import EncodedMessage, Opcode, encode_frame
+from flask_wschat.transports.outbox import BATCH, Outbox
+
+
+def text(message: str) -> bytes:
+    return EncodedMessage(message).plain
+
+
+def drain(outbox: Outbox, step: int = 1 << 30) -> bytes:
+    taken = b""
+    while batch := outbox.next_batch():
+        count = min(step, len(batch))
+        taken += bytes(batch[:count])
+        outbox.sent(count)
+    assert outbox.size == 0
+    return taken
+
+
+def test_frames_leave_in_order_and_joined() -> None:
+    outbox = Outbox(1000, "close")
+    frames = [text(str(number)) for number in range(10)]
+    assert all(map(outbox.push, frames))
+    assert outbox.size == sum(map(len, frames))
+    assert outbox.next_batch() == b"".join(frames)
+    assert drain(outbox) == b"".join(frames)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000, BATCH])
+def test_short_sends_lose_nothing(step: int) -> None:
+    outbox = Outbox(1 << 20, "close")
+    frames = [text("x" * size) for size in (0, 1, 300, 50, BATCH // 4, 10)]
+    for frame in frames:
+        outbox.push(frame)
+    assert drain(outbox, step) == b"".join(frames)
+
+
+def test_a_batch_is_bounded_and_a_large_frame_is_not_copied() -> None:
+    outbox = Outbox(1 << 30, "close")
+    small, large = text("s" * 1000), text("l" * BATCH * 3)
+    for frame in (large, small, small, large):
+        outbox.push(frame)
+    assert outbox.next_batch() is large
+    outbox.sent(len(large))
+    assert outbox.next_batch() == small + small
+    outbox.sent(2 * len(small))
+    assert outbox.next_batch() is large
+
+
+def test_a_frame_of_any_size_passes_when_there_is_room() -> None:
+    outbox = Outbox(10, "close")
+    assert outbox.push(text("x" * 1000))
+    assert not outbox.push(text("y"))
+    assert drain(outbox) == text("x" * 1000)
+    assert outbox.push(text("y"))
+
+
+def test_control_frames_are_always_taken() -> None:
+    outbox = Outbox(1, "close")
+    outbox.push(text("x"))
+    pong = encode_frame(Opcode.PONG, b"")
+    assert outbox.push(pong)
+    assert drain(outbox) == text("x") + pong
+
+
+def test_drop_oldest_loses_whole_messages_and_no_control_frame() -> None:
+    outbox = Outbox(10, "drop_oldest")
+    ping = encode_frame(Opcode.PING, b"")
+    for frame in (text("old 1"), ping, text("old 2")):
+        outbox.push(frame)
+    assert outbox.push(text("new"))
+    assert outbox.dropped == 1
+    assert drain(outbox) == ping + text("old 2") + text("new")
+
+
+def test_drop_oldest_never_touches_a_frame_partly_sent() -> None:
+    outbox = Outbox(4, "drop_oldest")
+    outbox.push(text("on its way"))
+    outbox.next_batch()
+    outbox.sent(1)
+    assert outbox.push(text("new"))
+    assert outbox.dropped == 0
+    assert drain(outbox) == text("on its way")[1:] + text("new")
+
+
+def test_a_key_replaces_what_is_unsent() -> None:
+    outbox = Outbox(1000, "close")
+    for frame, key in (
+        (text("tally 1"), "poll"),
+        (text("hello"), None),
+        (text("tally 1"), "other poll"),
+        (text("tally 2"), "poll"),
+        (text("tally 3"), "poll"),
+    ):
+        outbox.push(frame, key)
+    expected = text("hello") + text("tally 1") + text("tally 3")
+    assert outbox.size == len(expected)
+    assert drain(outbox) == expected
+
+
+def test_a_key_does_not_reach_what_is_on_its_way() -> None:
+    outbox = Outbox(1000, "close")
+    outbox.push(text("tally 1"), "poll")
+    outbox.next_batch()
+    outbox.push(text("tally 2"), "poll")
+    assert drain(outbox) == text("tally 1") + text("tally 2")
+
+
+def test_clear_keeps_only_what_is_partly_sent() -> None:
+    outbox = Outbox(1000, "close")
+    outbox.push(text("first"))
+    outbox.next_batch()
+    outbox.sent(2)
+    outbox.push(text("second"), "key")
+    outbox.clear()
+    assert outbox.size == len(text("first")) - 2
+    assert drain(outbox) == text("first")[2:]
