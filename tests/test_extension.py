@@ -1,0 +1,418 @@
+"""The extension through a live server and a foreign client."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any
+
+import pytest
+from flask import (
+    Blueprint,
+    Flask,
+    abort,
+    current_app,
+    g,
+    got_request_exception,
+    request,
+    session,
+    url_for,
+)
+from websockets.exceptions import ConnectionClosed as ForeignClosed
+from websockets.sync.client import ClientConnection
+
+from flask_wschat import Listener, WebSocket, WSChat
+
+from .conftest import DEADLINE, LiveServer, Serve, eventually
+
+
+def receive(client: ClientConnection) -> Any:
+    return client.recv(timeout=DEADLINE)
+
+
+def closed(client: ClientConnection) -> tuple[int, str]:
+    """Wait for the end; return the code and reason of the server's close frame."""
+    with pytest.raises(ForeignClosed) as caught:
+        receive(client)
+    frame = caught.value.rcvd
+    assert frame is not None
+    return frame.code, frame.reason
+
+
+def test_init_app_is_needed_once(app: Flask) -> None:
+    chat = WSChat(app)
+    assert app.extensions["wschat"] is chat
+    with pytest.raises(RuntimeError, match="already has a WSChat"):
+        chat.init_app(app)
+    with pytest.raises(RuntimeError, match="which app"):
+        WSChat().online()
+
+
+def test_a_factory_and_several_apps(serve: Serve) -> None:
+    chat = WSChat()
+
+    @chat.route("/name")
+    def name(ws: WebSocket) -> None:
+        ws.send(current_app.name)
+        ws.receive()
+
+    apps = [Flask("one"), Flask("two")]
+    for app in apps:
+        chat.init_app(app)
+
+    @chat.listener("/late")
+    class Late(Listener):
+        def on_open(self, ws: WebSocket) -> None:
+            ws.join("late")
+
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            chat.broadcast(f"{current_app.name}: {message!s}", room="late")
+
+    one, two = [serve(app) for app in apps]
+    with one.connect("/name") as first, two.connect("/name") as second:
+        assert (receive(first), receive(second)) == ("one", "two")
+        with one.connect("/late") as late, two.connect("/late") as other:
+            late.send("hi")
+            assert receive(late) == "one: hi"
+            other.send("ho")
+            assert receive(other) == "two: ho"
+        with pytest.raises(RuntimeError, match="which app"):
+            chat.broadcast("to whom?")
+        with apps[1].app_context():
+            chat.broadcast("to two")
+        assert receive(second) == "to two"
+
+
+def test_blueprints_converters_and_url_for(app: Flask, serve: Serve) -> None:
+    chat = WSChat()
+    bp = Blueprint("api", __name__, url_prefix="/api")
+
+    @chat.route("/add/<int:a>/<int:b>", blueprint=bp)
+    def add(ws: WebSocket, a: int, b: int) -> None:
+        ws.send_json(a + b)
+
+    @chat.listener("/rooms/<room>", blueprint=bp, endpoint="room")
+    class Room(Listener):
+        def on_open(self, ws: WebSocket, room: str) -> None:
+            ws.send(url_for("api.room", room=room))
+
+    chat.init_app(app)
+    app.register_blueprint(bp)
+    server = serve(app)
+    with server.connect("/api/add/2/3") as client:
+        assert receive(client) == "5"
+        assert closed(client) == (1000, "")
+    with server.connect("/api/rooms/a%20b") as client:
+        assert receive(client) == server.url("/api/rooms/a%20b")
+
+
+def test_the_view_has_the_request_and_before_request_ran(
+    app: Flask, chat: WSChat, server: LiveServer
+) -> None:
+    @app.before_request
+    def load() -> None:
+        g.loaded = True
+
+    @chat.route("/who")
+    def who(ws: WebSocket) -> None:
+        ws.send_json([request.args["q"], g.loaded])
+
+    with server.connect("/who?q=7") as client:
+        assert receive(client).replace(" ", "") == '["7",true]'
+
+
+def test_authenticate_says_who_or_refuses(
+    app: Flask, chat: WSChat, server: LiveServer
+) -> None:
+    @app.get("/login/<user>")
+    def login(user: str) -> str:
+        session["user"] = user
+        return ""
+
+    @chat.authenticate
+    def who() -> str | None:
+        if "X-Forbidden" in request.headers:
+            abort(401)
+        return session.get("user")
+
+    @chat.route("/me")
+    def me(ws: WebSocket) -> None:
+        ws.send_json(ws.user)
+
+    cookie = app.test_client().get("/login/ann").headers["Set-Cookie"]
+    headers = {"Cookie": cookie.split(";")[0]}
+    with server.connect("/me", additional_headers=headers) as client:
+        assert receive(client) == '"ann"'
+    with server.connect("/me") as client:
+        assert receive(client) == "null"
+
+
+class Member(Listener):
+    """Joins the room in the URL and sends what it gets to the others."""
+
+    chat: WSChat
+
+    def on_open(self, ws: WebSocket, room: str) -> None:
+        self.room = room
+        ws.join(room)
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        self.chat.broadcast(message, room=self.room, exclude=ws)
+
+
+@pytest.fixture
+def rooms(chat: WSChat, server: LiveServer) -> LiveServer:
+    @chat.authenticate
+    def who() -> str | None:
+        return request.args.get("user")
+
+    class ThisMember(Member):
+        pass
+
+    ThisMember.chat = chat
+    chat.listener("/rooms/<room>")(ThisMember)
+    return server
+
+
+def test_broadcast_reaches_a_room_or_all(chat: WSChat, rooms: LiveServer) -> None:
+    with (
+        rooms.connect("/rooms/a") as ann,
+        rooms.connect("/rooms/a") as bob,
+        rooms.connect("/rooms/b") as cleo,
+    ):
+        eventually(lambda: chat._hub().count() == 3)
+        ann.send("to a, not to me")
+        ann.send(b"\x00\xff")
+        assert receive(bob) == "to a, not to me"
+        assert receive(bob) == b"\x00\xff"
+        assert chat.broadcast({"n": [1, None]}) == 0
+        for client in (ann, bob, cleo):
+            assert receive(client).replace(" ", "") == '{"n":[1,null]}'
+        assert chat.broadcast("kept", room="b") == 1
+        assert chat.broadcast("not kept", room="b", key="k") == 0
+        assert receive(cleo) == "kept"
+        assert receive(cleo) == "not kept"
+    assert [(e.seq, e.data) for e in chat.history("b")] == [(1, "kept")]
+    assert [e.data for e in chat.history("a")] == ["to a, not to me", b"\x00\xff"]
+    assert [e.seq for e in chat.history("a", after=1)] == [2]
+
+
+def test_users_are_reached_listed_and_disconnected(
+    chat: WSChat, rooms: LiveServer
+) -> None:
+    with (
+        rooms.connect("/rooms/a?user=ann") as tab,
+        rooms.connect("/rooms/b?user=ann") as other_tab,
+        rooms.connect("/rooms/a?user=7") as bob,
+        rooms.connect("/rooms/a"),
+    ):
+        eventually(lambda: chat._hub().count() == 4)
+        assert chat.online() == ["7", "ann"]
+        assert chat.online("b") == ["ann"]
+        assert chat.online("nowhere") == []
+        assert chat.send_to_user("ann", {"type": "ping"}) == 2
+        assert chat.send_to_user(7, "seven") == 1
+        assert chat.send_to_user("nobody", "x") == 0
+        assert receive(bob) == "seven"
+        for client in (tab, other_tab):
+            assert receive(client).replace(" ", "") == '{"type":"ping"}'
+        assert chat.disconnect_user("ann", 4003, "banned") == 2
+        assert closed(tab) == closed(other_tab) == (4003, "banned")
+        assert chat.online() == ["7"]
+
+
+def test_a_native_thread_may_publish_and_keeps_its_order(
+    chat: WSChat, rooms: LiveServer
+) -> None:
+    with rooms.connect("/rooms/a") as client:
+        eventually(lambda: chat._hub().count() == 1)
+
+        def publish() -> None:
+            for number in range(3000):
+                chat.broadcast(str(number), room="a")
+
+        threads = [threading.Thread(target=publish) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        got = [int(receive(client)) for _ in range(6000)]
+        for thread in threads:
+            thread.join()
+    kept = [int(str(entry.data)) for entry in chat.history("a", limit=256)]
+    assert got[-256:] == kept
+    assert sorted(got) == sorted([*range(3000), *range(3000)])
+
+
+def test_a_native_thread_may_send(chat: WSChat, server: LiveServer) -> None:
+    @chat.route("/threads")
+    def threads(ws: WebSocket) -> None:
+        def send(letter: str) -> None:
+            for size in range(200):
+                ws.send(letter * size * 10)
+
+        workers = [threading.Thread(target=send, args=(x,)) for x in "abc"]
+        for worker in workers:
+            worker.start()
+        ws.receive()
+        for worker in workers:
+            worker.join()
+
+    with server.connect("/threads") as client:
+        got = [receive(client) for _ in range(600)]
+        client.send("thanks")
+    for letter in "abc":
+        mine = [message for message in got if message[:1] == letter]
+        assert mine == [letter * size * 10 for size in range(1, 200)]
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["client closes", "client vanishes", "server closes", "error", "error in on_open"],
+)
+def test_on_close_comes_once_whatever_ends_it(
+    app: Flask, chat: WSChat, server: LiveServer, how: str
+) -> None:
+    calls: queue.Queue[tuple[int, str]] = queue.Queue()
+    errors: list[Exception] = []
+
+    @got_request_exception.connect_via(app)
+    def note(sender: Flask, exception: Exception) -> None:
+        errors.append(exception)
+
+    @chat.listener("/ends")
+    class Ends(Listener):
+        def on_open(self, ws: WebSocket) -> None:
+            if how == "error in on_open":
+                raise ValueError("in on_open")
+
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            if how == "server closes":
+                ws.close(4000, "go")
+            else:
+                raise ValueError("in on_message")
+
+        def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
+            assert current_app.name == app.name
+            calls.put((code, reason))
+
+    client = server.connect("/ends")
+    if how == "client closes":
+        client.close(4321, "bye")
+        expected = (4321, "bye")
+    elif how == "client vanishes":
+        client.socket.shutdown(2)
+        expected = (1006, "connection lost")
+    elif how == "server closes":
+        client.send("x")
+        expected = (4000, "go")
+        assert closed(client) == expected
+    else:
+        if how == "error":
+            client.send("x")
+        expected = (1011, "internal error")
+        assert closed(client) == expected
+    assert calls.get(timeout=DEADLINE) == expected
+    client.close()
+    eventually(lambda: chat._hub().count() == 0)
+    assert calls.empty()
+    assert [str(e) for e in errors] == [f"in {how[9:] or 'on_message'}"] * (
+        "error" in how
+    )
+
+
+def test_a_view_that_raises_or_aborts_closes_with_the_reason(
+    app: Flask, chat: WSChat, server: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    @chat.route("/raise")
+    def broken(ws: WebSocket) -> None:
+        raise ZeroDivisionError("oops")
+
+    @chat.route("/abort")
+    def aborted(ws: WebSocket) -> None:
+        abort(403, "not you")
+
+    @chat.route("/unread")
+    def unread(ws: WebSocket) -> None:
+        while True:
+            ws.send(ws.receive())
+
+    with server.connect("/raise") as client:
+        assert closed(client) == (1011, "internal error")
+    with server.connect("/abort") as client:
+        assert closed(client) == (1008, "403 Forbidden: not you")
+    assert caplog.text.count("ZeroDivisionError: oops") == 1
+    caplog.clear()
+    with server.connect("/unread") as client:
+        client.send("x")
+        assert receive(client) == "x"
+    eventually(lambda: chat._hub().count() == 0)
+    assert caplog.text == ""
+
+
+def test_subprotocols_are_chosen_in_our_order(chat: WSChat, server: LiveServer) -> None:
+    @chat.route("/sub", subprotocols=["v2", "v1"])
+    def sub(ws: WebSocket) -> None:
+        ws.send(str(ws.subprotocol))
+
+    with server.connect("/sub", subprotocols=["v1", "other", "v2"]) as client:
+        assert (client.subprotocol, receive(client)) == ("v2", "v2")
+    with server.connect("/sub", subprotocols=["other"]) as client:
+        assert (client.subprotocol, receive(client)) == (None, "None")
+
+
+def test_a_listener_may_wait_and_others_go_on(chat: WSChat, server: LiveServer) -> None:
+    @chat.listener("/wait/<name>")
+    class Waits(Listener):
+        def on_open(self, ws: WebSocket, name: str) -> None:
+            self.name = name
+
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            if self.name == "slow":
+                message = ws.receive()  # a listener may wait for the next one
+            ws.send(message)
+
+    with server.connect("/wait/slow") as slow, server.connect("/wait/fast") as fast:
+        slow.send("question")
+        fast.send("hello")
+        assert receive(fast) == "hello"
+        slow.send("answer")
+        assert receive(slow) == "answer"
+
+
+def test_a_listener_without_app_context(chat: WSChat, server: LiveServer) -> None:
+    @chat.listener("/bare")
+    class Bare(Listener):
+        app_context = False
+
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            ws.send(str(bool(current_app)))
+
+    with server.connect("/bare") as client:
+        client.send("x")
+        assert receive(client) == "False"
+
+
+def test_silent_peers_are_found_dead(app: Flask, serve: Serve) -> None:
+    app.config.update(WSCHAT_PING_INTERVAL=0.1, WSCHAT_PING_TIMEOUT=0.1)
+    chat = WSChat(app)
+    calls: queue.Queue[tuple[int, str]] = queue.Queue()
+
+    @chat.listener("/")
+    class Silent(Listener):
+        def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
+            calls.put((code, reason))
+
+    server = serve(app)
+    with server.connect("/") as answers:
+        silent = server.connect("/")
+        # What arrives is not understood any more, so that no pong goes out.
+        setattr(silent.protocol, "receive_data", lambda data: None)  # noqa: B010
+        assert calls.get(timeout=DEADLINE) == (1006, "ping timeout")
+        silent.close_socket()
+        answers.send("still here")
+    assert calls.get(timeout=DEADLINE)[0] == 1000
+
+
+def test_the_client_module_is_served(app: Flask, chat: WSChat) -> None:
+    with app.test_client().get("/_wschat/wschat.js") as reply:
+        assert reply.status_code == 200
+        assert "javascript" in reply.headers["Content-Type"]

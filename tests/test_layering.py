@@ -1,0 +1,67 @@
+"""Imports point one way, and foreign packages stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "flask_wschat"
+
+LAYERS = [
+    {"errors", "settings", "messages"},
+    {"codec"},
+    {"transports"},
+    {"websocket"},
+    {"backends"},
+    {"hub"},
+    {"presence", "voting", "rooms"},
+    {"compat", "extension"},
+    {"server", "gunicorn", "cli", "testing", "metrics", "client", "__init__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+ONLY_IN = {
+    "gevent": {"transports/evented.py", "server.py", "gunicorn.py"},
+    "greenlet": {"transports/evented.py"},
+    "geventwebsocket": {"server.py", "transports/accept.py", "compat.py"},
+    "redis": {"backends/redis.py"},
+    "flask": {"extension.py", "server.py", "cli.py", "testing.py", "metrics.py"},
+}
+# For the user's convenience `chat.run()` reaches up, when called and not before.
+ALLOWED = {("extension.py", "server")}
+
+
+def imports(path: Path) -> list[tuple[str, int]]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, 0) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module] if node.module else [a.name for a in node.names]
+            found += [(name, node.level) for name in names]
+    return found
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        relative = path.relative_to(PACKAGE)
+        package = relative.parts[0].removesuffix(".py")
+        for name, dots in imports(path):
+            root = name.split(".")[0]
+            if dots == len(relative.parts):  # flask_wschat.<root>
+                if (
+                    LEVEL[root] > LEVEL[package]
+                    and (str(relative), root) not in ALLOWED
+                ):
+                    wrong.append(f"{relative} imports {root}, a layer above it")
+                if package == "client" and root not in ("codec", "errors"):
+                    wrong.append(f"{relative} stands on the codec alone, not {root}")
+            elif not dots and str(relative) not in ONLY_IN.get(root, {str(relative)}):
+                wrong.append(f"{relative} imports {root}")
+    assert wrong == []
+
+
+def test_every_module_has_a_layer() -> None:
+    modules = {p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py")}
+    assert {name.removesuffix(".py") for name in modules} <= LEVEL.keys()
