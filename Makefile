@@ -5,7 +5,7 @@ PORT ?= 5000
 VENV := .venv
 PY := $(VENV)/bin/python
 PACKAGING := setup.cfg pyproject.toml $(wildcard setup.py)
-LINTED := $(wildcard flask_wschat tests benchmarks tools example_app.py)
+LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py setup.py)
 
 .PHONY: help demo test check lint cov bench autobahn clean
 
@@ -39,8 +39,8 @@ check: lint
 
 lint: $(VENV)/.dev
 	@echo "==> Format, lint, types"
-	@$(PY) -m ruff format --check --quiet $(LINTED) || { $(PY) -m ruff format --check $(LINTED); \
-		echo "Run: $(PY) -m ruff format $(LINTED)"; exit 1; }
+	@$(PY) -m ruff format --check $(LINTED) || \
+		{ echo "Run: $(PY) -m ruff format $(LINTED)"; exit 1; }
 	@$(PY) -m ruff check --quiet $(LINTED)
 	@$(PY) -m mypy $(LINTED)
 
@@ -57,7 +57,7 @@ cov: $(VENV)/.dev
 	@$(PY) -m coverage report
 
 bench: $(VENV)/.dev
-	@echo "==> Benchmarks (about 90 seconds; needs two idle cores and a C compiler)"
+	@echo "==> Benchmarks (about a minute; needs two idle cores and a C compiler)"
 	@$(PY) -m benchmarks.foundation
 
 autobahn: $(VENV)/.dev

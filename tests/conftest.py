@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ import pytest
 import websockets.sync.client
 from flask import Flask
 from gevent.pywsgi import WSGIHandler, WSGIServer
+from playwright.sync_api import Browser, sync_playwright
 from websockets.sync.client import ClientConnection
 
 from flask_wschat import WSChat
@@ -27,6 +30,18 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "de
 
 DEADLINE = 5.0
 """Seconds that anything in a test may take; reached only by a failure."""
+
+CHROMIUM_ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 Serve = Callable[..., "LiveServer"]
 HANDLERS = {
@@ -70,6 +85,7 @@ class LiveServer:
         self._ready.set()
         self._stop.wait()
         server.stop(timeout=1)
+        gc.collect()  # sockets in cycles must go while there is a loop to tell
         hub.destroy()
 
     def call(self, function: Callable[[], Any]) -> None:
@@ -146,3 +162,24 @@ def eventually(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"
         pause.wait(0.005)
+
+
+def find_chromium() -> str | None:
+    """Return the path of the system's Chromium, None if there is none."""
+    found = map(shutil.which, CHROMIUM_NAMES)
+    return os.environ.get("CHROMIUM") or next(filter(None, found), None)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium, without a screen."""
+    path = find_chromium()
+    if path is None:
+        reason = "no Chromium: install the package `chromium`, or set CHROMIUM"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=CHROMIUM_ARGUMENTS
+        )
+        yield browser
+        browser.close()

@@ -21,6 +21,7 @@ wanted() {
     echo "chromium|chromium-browser|google-chrome chromium"
     echo "redis-server|valkey-server redis-server"
     echo "nginx nginx"
+    echo "haproxy haproxy"
     [ ! -d tests/js ] || echo "node nodejs"
 }
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
-from . import Receiver
+from . import Receiver, T
 from .outbox import Outbox
 
 
@@ -23,11 +23,17 @@ class InlineLoop:
         self._running = False
         self.timers: list[tuple[float, Callable[[], Any]]] = []
 
+    def is_alive(self) -> bool:
+        return True
+
     def is_current(self) -> bool:
         return True
 
     def may_wait(self) -> bool:
         return False
+
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        return function(*args)
 
     def call_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
         self.run(lambda: callback(*args))
@@ -135,9 +141,8 @@ class MemoryTransport:
         peer = self.peer
         if not self.open or peer is None:
             return
-        while not peer._paused and (batch := self._outbox.next_batch()):
-            peer._inbound += batch
-            self._outbox.sent(len(batch))
+        if not peer._paused and self._outbox.size:
+            self._outbox.drain(peer._take)
             self.loop.run(peer._pump)
         if self._notify and self._outbox.size <= self._outbox.limit // 2:
             self._notify = False
@@ -146,6 +151,10 @@ class MemoryTransport:
         if self._finishing and not self._outbox.size and not self._ended:
             self._ended = True
             self.loop.run(peer._pump)
+
+    def _take(self, data: bytes | memoryview) -> int:
+        self._inbound += data
+        return len(data)
 
     def _pump(self) -> None:
         peer = self.peer

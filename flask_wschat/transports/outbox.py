@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 _CONTROL = 0x8  # the opcode bit that makes a frame a control frame (RFC 6455 §5.2)
@@ -20,7 +21,7 @@ class Outbox:
     always taken and never lost.
     """
 
-    __slots__ = ("_batch", "_frames", "_keys", "dropped", "limit", "policy", "size")
+    __slots__ = ("_batch", "_keys", "dropped", "frames", "limit", "policy", "size")
 
     def __init__(self, limit: int, policy: Literal["close", "drop_oldest"]) -> None:
         self.limit = limit
@@ -29,7 +30,8 @@ class Outbox:
         """Bytes that wait, those on their way included."""
         self.dropped = 0
         """Messages lost to ``drop_oldest``."""
-        self._frames: list[bytes] = []
+        self.frames: list[bytes] = []
+        """Those not on their way yet; who appends one adds its bytes to ``size``."""
         self._batch: bytes | memoryview = b""  # partly sent: not to be touched
         self._keys: dict[str, bytes] | None = None
 
@@ -43,47 +45,49 @@ class Outbox:
             self._replace(key, frame)
         if self.size >= self.limit and not self._make_room(frame):
             return False
-        self._frames.append(frame)
+        self.frames.append(frame)
         self.size += len(frame)
         return True
 
-    def next_batch(self) -> bytes | memoryview:
-        """Return the bytes to send now, empty if none wait.
+    def drain(self, send: Callable[[bytes | memoryview], int]) -> bool:
+        """Pass what waits to ``send``, which returns how many bytes it took.
 
-        They are repeated by each call until ``sent`` takes them off.
+        True: it took everything. False: it took less than it was given, or raised
+        ``BlockingIOError``; another error of ``send`` is the caller's.
         """
-        if not self._batch and self._frames:
-            self._batch = self._gather()
-        return self._batch
-
-    def sent(self, count: int) -> bool:
-        """Take ``count`` bytes off the batch; True: all of it is sent."""
-        self.size -= count
-        if count == len(self._batch):
+        while self.size:
+            batch = self._batch
+            if not batch:
+                frames = self.frames
+                batch = frames.pop() if len(frames) == 1 else self._gather()
+            try:
+                count = send(batch)
+            except BlockingIOError:
+                count = 0
+            self.size -= count
+            if count < len(batch):
+                self._batch = memoryview(batch)[count:]
+                return False
             self._batch = b""
-            return True
-        self._batch = memoryview(self._batch)[count:]
-        return False
+        return True
 
     def clear(self) -> None:
         """Forget what waits, except a frame that is partly sent."""
-        self._frames.clear()
+        self.frames.clear()
         self._keys = None
         self.size = len(self._batch)
 
     def _gather(self) -> bytes:
-        frames = self._frames
-        if self.size <= BATCH or len(frames) == 1:
-            batch = frames[0] if len(frames) == 1 else b"".join(frames)
-            self._frames = []
-            self._keys = None
-            return batch
-        count, size = 0, 0
-        for frame in frames:
-            size += len(frame)
-            if size > BATCH and count:
-                break
-            count += 1
+        """Take out what goes next: many small frames joined, a large one alone."""
+        frames = self.frames
+        count, size = len(frames), self.size
+        if size > BATCH:
+            count, size = 0, 0
+            for frame in frames:
+                size += len(frame)
+                if size > BATCH and count:
+                    break
+                count += 1
         batch = frames[0] if count == 1 else b"".join(frames[:count])
         del frames[:count]
         return batch
@@ -93,10 +97,10 @@ class Outbox:
             self._keys = {}
         old = self._keys.get(key)
         self._keys[key] = frame
-        for index, waiting in enumerate(self._frames if old is not None else ()):
+        for index, waiting in enumerate(self.frames if old is not None else ()):
             # By identity: an equal frame of another key must stay.
             if waiting is old:
-                del self._frames[index]
+                del self.frames[index]
                 self.size -= len(waiting)
                 return
 
@@ -106,7 +110,7 @@ class Outbox:
         if self.policy == "close":
             return False
         keep: list[bytes] = []
-        frames = self._frames
+        frames = self.frames
         index = 0
         while self.size >= self.limit and index < len(frames):
             oldest = frames[index]

@@ -10,14 +10,29 @@ def text(message: str) -> bytes:
     return EncodedMessage(message).plain
 
 
+class Wire:
+    """A peer that takes ``room`` bytes, at most ``step`` at a time."""
+
+    def __init__(self, room: int = 1 << 30, step: int = 1 << 30) -> None:
+        self.room = room
+        self.step = step
+        self.batches: list[bytes | memoryview] = []
+
+    def send(self, data: bytes | memoryview) -> int:
+        if not self.room:
+            raise BlockingIOError
+        count = min(len(data), self.room, self.step)
+        self.room -= count
+        self.batches.append(data if count == len(data) else data[:count])
+        return count
+
+
 def drain(outbox: Outbox, step: int = 1 << 30) -> bytes:
-    taken = b""
-    while batch := outbox.next_batch():
-        count = min(step, len(batch))
-        taken += bytes(batch[:count])
-        outbox.sent(count)
+    wire = Wire(step=step)
+    while not outbox.drain(wire.send):
+        pass
     assert outbox.size == 0
-    return taken
+    return b"".join(wire.batches)
 
 
 def test_frames_leave_in_order_and_joined() -> None:
@@ -25,8 +40,10 @@ def test_frames_leave_in_order_and_joined() -> None:
     frames = [text(str(number)) for number in range(10)]
     assert all(map(outbox.push, frames))
     assert outbox.size == sum(map(len, frames))
-    assert outbox.next_batch() == b"".join(frames)
-    assert drain(outbox) == b"".join(frames)
+    wire = Wire()
+    assert outbox.drain(wire.send)
+    assert wire.batches == [b"".join(frames)]
+    assert outbox.size == 0
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000, BATCH])
@@ -43,11 +60,10 @@ def test_a_batch_is_bounded_and_a_large_frame_is_not_copied() -> None:
     small, large = text("s" * 1000), text("l" * BATCH * 3)
     for frame in (large, small, small, large):
         outbox.push(frame)
-    assert outbox.next_batch() is large
-    outbox.sent(len(large))
-    assert outbox.next_batch() == small + small
-    outbox.sent(2 * len(small))
-    assert outbox.next_batch() is large
+    wire = Wire()
+    assert outbox.drain(wire.send)
+    assert wire.batches == [large, small + small, large]
+    assert wire.batches[0] is wire.batches[2] is large
 
 
 def test_a_frame_of_any_size_passes_when_there_is_room() -> None:
@@ -79,8 +95,7 @@ def test_drop_oldest_loses_whole_messages_and_no_control_frame() -> None:
 def test_drop_oldest_never_touches_a_frame_partly_sent() -> None:
     outbox = Outbox(4, "drop_oldest")
     outbox.push(text("on its way"))
-    outbox.next_batch()
-    outbox.sent(1)
+    assert not outbox.drain(Wire(room=1).send)
     assert outbox.push(text("new"))
     assert outbox.dropped == 0
     assert drain(outbox) == text("on its way")[1:] + text("new")
@@ -104,7 +119,7 @@ def test_a_key_replaces_what_is_unsent() -> None:
 def test_a_key_does_not_reach_what_is_on_its_way() -> None:
     outbox = Outbox(1000, "close")
     outbox.push(text("tally 1"), "poll")
-    outbox.next_batch()
+    assert not outbox.drain(Wire(room=0).send)
     outbox.push(text("tally 2"), "poll")
     assert drain(outbox) == text("tally 1") + text("tally 2")
 
@@ -112,8 +127,7 @@ def test_a_key_does_not_reach_what_is_on_its_way() -> None:
 def test_clear_keeps_only_what_is_partly_sent() -> None:
     outbox = Outbox(1000, "close")
     outbox.push(text("first"))
-    outbox.next_batch()
-    outbox.sent(2)
+    assert not outbox.drain(Wire(room=2).send)
     outbox.push(text("second"), "key")
     outbox.clear()
     assert outbox.size == len(text("first")) - 2

@@ -1,0 +1,1 @@
+"""Benchmarks: our numbers beside another server's, measured in the same run."""

@@ -1,0 +1,1 @@
+"""The demos, as a foreign client and as a real browser see them."""

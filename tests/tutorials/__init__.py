@@ -1,0 +1,1 @@
+"""Programs in the style of old tutorials, and what must hold for them."""
