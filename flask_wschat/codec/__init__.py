@@ -1,5 +1,7 @@
-"""WebSockets without I/O: RFC 6455 in the standard library alone."""
+"""WebSockets without I/O: RFC 6455 and RFC 7692 in the standard library alone."""
 
+from .accelerated import ACCELERATED, FrameParser, apply_mask, encode_frame
+from .anatomy import Anatomy, Field, explain
 from .connection import (
     Closed,
     Connection,
@@ -10,7 +12,8 @@ from .connection import (
     State,
     is_sendable,
 )
-from .frames import CloseCode, Frame, FrameParser, Opcode, apply_mask, encode_frame
+from .deflate import Deflate, negotiate
+from .frames import CloseCode, Frame, Opcode
 from .handshake import (
     ClientHandshake,
     Head,
@@ -25,12 +28,16 @@ from .handshake import (
 )
 
 __all__ = [
+    "ACCELERATED",
+    "Anatomy",
     "ClientHandshake",
     "CloseCode",
     "Closed",
     "Connection",
+    "Deflate",
     "EncodedMessage",
     "Event",
+    "Field",
     "Frame",
     "FrameParser",
     "Head",
@@ -44,8 +51,10 @@ __all__ = [
     "check_request",
     "choose_subprotocol",
     "encode_frame",
+    "explain",
     "is_sendable",
     "is_upgrade",
+    "negotiate",
     "read_head",
     "response",
     "tokens",

@@ -14,7 +14,9 @@ import os
 from typing import NamedTuple
 
 from ..errors import ConnectionClosed, InvalidPayload, ProtocolError
-from .frames import CloseCode, FrameParser, Opcode, encode_frame
+from .accelerated import FrameParser, encode_frame
+from .deflate import Deflate, Inflater, deflate
+from .frames import CloseCode, Opcode
 
 
 class Ping(NamedTuple):
@@ -81,20 +83,45 @@ class Connection:
     """The protocol's state for one peer.
 
     ``client`` tells our role. ``max_message`` is the limit in bytes of one incoming
-    message, all its fragments together; it is checked on frame headers.
+    message, all its fragments together; it is checked on frame headers, and again
+    on what inflates. ``deflate`` is what the handshake agreed on, if anything.
     """
 
-    __slots__ = ("_client", "_message", "_out", "_parser", "_utf8", "state")
+    __slots__ = (
+        "_client",
+        "_deflate",
+        "_inflater",
+        "_max_message",
+        "_message",
+        "_out",
+        "_parser",
+        "state",
+    )
 
-    def __init__(self, *, client: bool = False, max_message: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        *,
+        client: bool = False,
+        max_message: int = 1 << 20,
+        deflate: Deflate | None = None,
+    ) -> None:
         self._client = client
-        self._parser = FrameParser(masked=not client, max_message=max_message)
+        self._deflate = deflate
+        self._max_message = max_message
+        self._parser = FrameParser(
+            masked=not client, max_message=max_message, rsv1=deflate is not None
+        )
         # The fragments of a message under way, joined: a list of them would cost 40
         # bytes and more for each, and it is the peer who says how many there are.
-        self._message: io.BytesIO | None = None
-        self._utf8: codecs.IncrementalDecoder | None = None  # if that message is text
+        self._message: io.BytesIO | _Text | None = None
+        self._inflater: Inflater | None = None  # if it is compressed
         self._out: list[bytes] | None = None
         self.state = State.OPEN
+
+    @property
+    def window_bits(self) -> int | None:
+        """What ``EncodedMessage.frame`` needs to know of this peer."""
+        return None if self._deflate is None else self._deflate.send_bits
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Return the events that these bytes from the peer complete.
@@ -131,9 +158,12 @@ class Connection:
 
         :raises ConnectionClosed: a close frame was sent or received, or the end met.
         """
-        if isinstance(message, str):
-            return self._frame(_TEXT, message.encode())
-        return self._frame(_BINARY, message)
+        opcode, payload = _opcode_and_payload(message)
+        if self.window_bits is not None:
+            smaller = deflate(payload, self.window_bits)
+            if smaller is not None:
+                return self._frame(opcode, smaller, rsv1=True)
+        return self._frame(opcode, payload)
 
     def ping(self, payload: bytes = b"") -> bytes:
         """Return a ping frame (§5.5.2).
@@ -162,36 +192,37 @@ class Connection:
     def _receive(self, data: bytes, events: list[Event]) -> None:
         """Append the events that ``data`` completes.
 
-        :raises ProtocolError: the peer did wrong, after the events before that.
+        :raises ProtocolError: a message is wrong; what came before it is appended.
         """
         if self.state is State.CLOSED:
             return  # §1.4: what follows a close frame is discarded
         parser = self._parser
         for frame in parser.feed(data):
-            opcode, payload, fin, _ = frame
+            opcode, payload, fin, rsv1 = frame
             if opcode & _CONTROL:
                 self._control(opcode, payload, events)
                 if opcode == _CLOSE:
                     return
             elif self.state is not State.OPEN:
                 continue  # we said goodbye: nobody reads messages any more
-            elif not fin or not opcode:
-                self._fragment(opcode, payload, fin, events)
+            elif not fin or not opcode or rsv1:
+                self._fragment(opcode, payload, fin, rsv1, events)
             elif opcode == _TEXT:
                 events.append(_decode(payload))
             else:
                 events.append(payload)
         if parser.fault is not None:
-            raise parser.fault
+            self._fail(parser.fault, events)
 
-    def _frame(self, opcode: int, payload: bytes) -> bytes:
+    def _frame(self, opcode: int, payload: bytes, *, rsv1: bool = False) -> bytes:
         if self.state is not State.OPEN:
             raise ConnectionClosed(CloseCode.ABNORMAL, "already closed")
-        return self._encode(opcode, payload)
+        return self._encode(opcode, payload, rsv1=rsv1)
 
-    def _encode(self, opcode: int, payload: bytes) -> bytes:
+    def _encode(self, opcode: int, payload: bytes, *, rsv1: bool = False) -> bytes:
+        # §10.3: the key must be one that whoever chose the payload cannot foresee.
         mask = os.urandom(4) if self._client else None
-        return encode_frame(opcode, payload, mask=mask)
+        return encode_frame(opcode, payload, rsv1=rsv1, mask=mask)
 
     def _move(self, move: _Move) -> bool:
         """Make ``move``; False where it is not among the legal ones."""
@@ -211,7 +242,7 @@ class Connection:
         if self.state is State.OPEN:
             self._reply(_CLOSE, _close_payload(fault.close_code, str(fault)))
         self._move(_Move.FAIL)
-        self._message = self._utf8 = None
+        self._drop_message()
         events.append(Closed(fault.close_code, str(fault)))
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
@@ -222,7 +253,7 @@ class Connection:
                 # §5.5.1: answer with the code received; none when there was none.
                 self._reply(_CLOSE, payload[:2])
             self._move(_Move.RECEIVE_CLOSE)
-            self._message = self._utf8 = None
+            self._drop_message()
             events.append(Closed(code, reason))
         elif opcode == _PING:
             # §5.5.2: due until a close frame was received, sent ones don't matter.
@@ -232,36 +263,102 @@ class Connection:
             events.append(Pong(payload))
 
     def _fragment(
-        self, opcode: int, payload: bytes, fin: bool, events: list[Event]
+        self, opcode: int, payload: bytes, fin: bool, rsv1: bool, events: list[Event]
     ) -> None:
         """Add a part of a message (§5.4); text is checked as it comes (§8.1)."""
         if opcode:
-            self._message = io.BytesIO()
-            self._utf8 = _Utf8() if opcode == _TEXT else None
-        message, utf8 = self._message, self._utf8
+            self._message = _Text() if opcode == _TEXT else io.BytesIO()
+            if rsv1:  # RFC 7692 §6: it stands on the first fragment for all of them
+                assert self._deflate is not None  # the parser lets no other rsv1 pass
+                self._inflater = Inflater(self._deflate.receive_bits, self._max_message)
+        message, inflater = self._message, self._inflater
         assert message is not None  # the parser lets no continuation come first
-        message.write(payload)
+        for part in inflater.feed(payload, fin) if inflater else (payload,):
+            message.write(part)
         if fin:
-            whole = message.getvalue()  # the buffer itself, not a copy
-            events.append(whole if utf8 is None else _decode(whole))
-            self._message = self._utf8 = None
-        elif utf8 is not None:
-            _check_part(utf8, payload)
+            events.append(message.getvalue())
+            self._drop_message()
+
+    def _drop_message(self) -> None:
+        self._message = self._inflater = None
+
+
+class _Text:
+    """What ``io.BytesIO`` is to a binary message: takes UTF-8, gives a ``str``.
+
+    :raises InvalidPayload: at the first byte that no text can have there (§8.1).
+    """
+
+    __slots__ = ("_decoder", "_few", "_parts")
+
+    def __init__(self) -> None:
+        self._decoder = _Utf8()
+        self._parts: list[str] = []
+        # What came last, to be one part soon. io.StringIO keeps up to 100 000 of them
+        # apart in Python 3.11, which is 8 MB of text in one-character fragments.
+        self._few: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        self._few.append(self._decode(data, False))
+        if len(self._few) == 1000:
+            self._parts.append("".join(self._few))
+            self._few.clear()
+        pending = self._decoder.getstate()[0]
+        if len(pending) == 2 and pending[0] == 0xED and pending[1] >= 0xA0:
+            # CPython waits for the third byte of a surrogate, which no byte can mend.
+            raise InvalidPayload(_NOT_UTF8)
+
+    def getvalue(self) -> str:
+        self._decode(b"", True)  # nothing may be pending
+        return "".join(self._parts + self._few)
+
+    def _decode(self, data: bytes, final: bool) -> str:
+        try:
+            return self._decoder.decode(data, final)
+        except UnicodeDecodeError:
+            raise InvalidPayload(_NOT_UTF8) from None
 
 
 class EncodedMessage:
     """A message framed once for any number of receivers, as a server sends it."""
 
-    __slots__ = ("plain",)
+    __slots__ = ("_deflated", "plain")
 
     plain: bytes
     """The unmasked frame."""
 
     def __init__(self, message: str | bytes) -> None:
-        if isinstance(message, str):
-            self.plain = encode_frame(_TEXT, message.encode())
-        else:
-            self.plain = encode_frame(_BINARY, message)
+        self.plain = encode_frame(*_opcode_and_payload(message))
+        self._deflated: dict[int, bytes] | None = None
+
+    def frame(self, window_bits: int | None) -> bytes:
+        """Return the frame for a connection with these ``window_bits``.
+
+        It is compressed at the first call for each window, and ``plain`` where that
+        makes nothing smaller.
+        """
+        if window_bits is None:
+            return self.plain
+        if self._deflated is None:
+            self._deflated = {}
+        frame = self._deflated.get(window_bits)
+        if frame is None:
+            frame = self._deflated[window_bits] = self._deflate(window_bits)
+        return frame
+
+    def _deflate(self, window_bits: int) -> bytes:
+        opcode, length = self.plain[0] & 0x0F, self.plain[1]
+        header = 2 if length < 126 else 4 if length == 126 else 10
+        payload = deflate(self.plain[header:], window_bits)
+        if payload is None:
+            return self.plain
+        return encode_frame(opcode, payload, rsv1=True)
+
+
+def _opcode_and_payload(message: str | bytes) -> tuple[int, bytes]:
+    if isinstance(message, str):
+        return _TEXT, message.encode()
+    return _BINARY, message
 
 
 def is_sendable(code: int) -> bool:
@@ -297,19 +394,3 @@ def _decode(payload: bytes) -> str:
         return payload.decode()
     except UnicodeDecodeError:
         raise InvalidPayload(_NOT_UTF8) from None
-
-
-def _check_part(utf8: codecs.IncrementalDecoder, payload: bytes) -> None:
-    """Raise at the first byte that no valid text can have there.
-
-    Text is decoded a second time when it is whole. Keeping what is decoded here would
-    save that, but then one emoji makes a message of 1 MiB four times its size.
-    """
-    try:
-        utf8.decode(payload)
-    except UnicodeDecodeError:
-        raise InvalidPayload(_NOT_UTF8) from None
-    pending = utf8.getstate()[0]
-    if len(pending) == 2 and pending[0] == 0xED and pending[1] >= 0xA0:
-        # CPython waits for the third byte of a surrogate, which no byte can mend.
-        raise InvalidPayload(_NOT_UTF8)

@@ -43,6 +43,14 @@ class CloseCode(enum.IntEnum):
     BAD_GATEWAY = 1014
 
 
+def max_deflated(size: int) -> int:
+    """Return the bytes that ``size`` bytes take when deflate makes them grow.
+
+    As zlib's ``deflateBound`` has it for the least of its settings.
+    """
+    return size + size // 7 + 64
+
+
 class Frame(NamedTuple):
     """One frame, or one piece of a data frame that is still arriving.
 
@@ -126,7 +134,9 @@ class FrameParser:
 
     ``masked``: the peer must mask (a client does) or must not (a server).
     ``max_message``: bytes in all fragments of a message together. ``rsv1``: an
-    extension gave that bit a meaning on the first frame of a message (RFC 7692 §6).
+    extension gave that bit a meaning on the first frame of a message (RFC 7692 §6);
+    what such a message holds is for others to count, here only what it may take on
+    the wire is.
     """
 
     __slots__ = (
@@ -134,6 +144,7 @@ class FrameParser:
         "_fin",
         "_in_message",
         "_key",
+        "_limit",
         "_masked",
         "_max_message",
         "_opcode",
@@ -153,6 +164,7 @@ class FrameParser:
         self._rsv1_allowed = rsv1
         self._buffer = b""
         self._in_message = False  # a fragmented message is under way
+        self._limit = max_message  # of the message under way
         self._size = 0  # bytes announced so far by the message under way
         self._remaining = 0  # bytes still to come of the data frame under way
         self._opcode = 0
@@ -175,7 +187,8 @@ class FrameParser:
         try:
             parsed = self._parse(data, frames)
         except ProtocolError as fault:
-            self.fault = fault
+            # The traceback would lead back here, and only the collector undo that.
+            self.fault = fault.with_traceback(None)
             self._buffer = b""
         else:
             self._buffer = data[parsed:]
@@ -186,48 +199,54 @@ class FrameParser:
         position, end = 0, len(data)
         if self._remaining:
             position = self._take_piece(data, 0, frames)
-        while end - position >= 2:
-            first, second = data[position], data[position + 1]
-            opcode = first & _OPCODE
-            self._check(first, second, opcode)
-            start = position + 2
-            size = second & _LENGTH
-            if size >= 126:
-                width = 2 if size == 126 else 8
-                if end - start < width:
-                    break
-                size = _extended_length(data[start : start + width])
-                start += width
-            if opcode < _CLOSE and self._size + size > self._max_message:
-                raise MessageTooBig(
-                    f"a message of at least {self._size + size} bytes exceeds the"
-                    f" limit of {self._max_message}"
-                )
-            if self._masked:
-                if end - start < 4:
-                    break
-                key = data[start : start + 4]
-                start += 4
-            else:
-                key = b""
+        while header := self._read_header(data, position):
+            first, size, key, start = header
+            opcode, fin, rsv1 = first & _OPCODE, first >= _FIN, first & _RSV1 != 0
             stop = start + size
-            fin = first >= _FIN
-            if stop > end and opcode >= _CLOSE:
-                break  # a control frame is small: wait for the whole of it
             if opcode < _CLOSE:
                 self._in_message = not fin
                 self._size = 0 if fin else self._size + size
+            elif stop > end:
+                break  # a control frame is small: wait for the whole of it
             if stop > end:
-                self._opcode, self._fin, self._key = opcode, fin, key
-                self._rsv1, self._remaining = first & _RSV1 != 0, size
+                self._opcode, self._fin, self._rsv1 = opcode, fin, rsv1
+                self._key, self._remaining = key, size
                 position = self._take_piece(data, start, frames)
                 break
             payload = data[start:stop]
             if key:
                 payload = apply_mask(payload, key)
-            frames.append(Frame(opcode, payload, fin, first & _RSV1 != 0))
+            frames.append(Frame(opcode, payload, fin, rsv1))
             position = stop
         return position
+
+    def _read_header(
+        self, data: bytes, position: int
+    ) -> tuple[int, int, bytes, int] | None:
+        """Return a frame's first byte, payload size, key, and where its payload starts.
+
+        None: its header is not whole yet.
+        """
+        end = len(data)
+        if end - position < 2:
+            return None
+        first, second = data[position], data[position + 1]
+        opcode, size = first & _OPCODE, second & _LENGTH
+        self._check(first, second, opcode)
+        start = position + 2
+        if size >= 126:
+            width = 2 if size == 126 else 8
+            if end - start < width:
+                return None
+            size = _extended_length(data[start : start + width])
+            start += width
+        if opcode < _CLOSE:
+            self._check_size(first, opcode, size)
+        if not self._masked:
+            return first, size, b"", start
+        if end - start < 4:
+            return None
+        return first, size, data[start : start + 4], start + 4
 
     def _take_piece(self, data: bytes, start: int, frames: list[Frame]) -> int:
         """Append the next piece of the frame under way; return where it ends."""
@@ -273,6 +292,19 @@ class FrameParser:
                 "new message inside a fragmented one (RFC 6455 §5.4)"
                 if self._in_message
                 else "continuation without a message (RFC 6455 §5.4)"
+            )
+
+    def _check_size(self, first: int, opcode: int, size: int) -> None:
+        """Raise if this frame makes its message too big."""
+        if opcode:
+            self._limit = self._max_message
+            if first & _RSV1:
+                self._limit = max_deflated(self._limit)
+        total = self._size + size
+        if total > self._limit:
+            raise MessageTooBig(
+                f"a message of at least {total} bytes exceeds the limit of"
+                f" {self._limit}"
             )
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from ..errors import HandshakeError
+from .deflate import OFFER, Deflate, confirm
 
 MAX_HEAD = 64 * 1024
 """Bytes a request or response head may have."""
@@ -120,7 +121,7 @@ def check_request(method: str, version: str, headers: HeaderList) -> str:
             [("Upgrade", "websocket"), ("Connection", "Upgrade")],
         )
     versions = given.get("sec-websocket-version", [])
-    if len(versions) != 1:
+    if len(versions) != 1 or "," in versions[0]:
         raise HandshakeError(400, "exactly one Sec-WebSocket-Version is needed")
     if versions[0] != "13":
         raise HandshakeError(
@@ -153,8 +154,13 @@ def choose_subprotocol(offered: Iterable[str], ours: Sequence[str]) -> str | Non
     return next((name for name in ours if name in wanted), None)
 
 
-def accept_headers(key: str, *, subprotocol: str | None = None) -> HeaderList:
-    """Return the headers of the 101 that accepts the client's ``key`` (§4.2.2)."""
+def accept_headers(
+    key: str, *, subprotocol: str | None = None, extension: str | None = None
+) -> HeaderList:
+    """Return the headers of the 101 that accepts the client's ``key`` (§4.2.2).
+
+    ``extension`` is the answer to its offers, from ``negotiate``.
+    """
     headers = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
@@ -162,6 +168,8 @@ def accept_headers(key: str, *, subprotocol: str | None = None) -> HeaderList:
     ]
     if subprotocol is not None:
         headers.append(("Sec-WebSocket-Protocol", subprotocol))
+    if extension is not None:
+        headers.append(("Sec-WebSocket-Extensions", extension))
     return headers
 
 
@@ -183,7 +191,11 @@ class ClientHandshake:
     """The client's half (RFC 6455 §4.1): a request out, a response in.
 
     ``host`` is what the ``Host`` header says, port included where it is not the
-    scheme's own; ``target`` the path with its query.
+    scheme's own; ``target`` the path with its query, percent-encoded. ``compression``
+    offers permessage-deflate. After the response, ``subprotocol`` and ``deflate`` are
+    what the server chose.
+
+    :raises ValueError: one of these cannot stand in a request.
     """
 
     def __init__(
@@ -193,10 +205,17 @@ class ClientHandshake:
         *,
         headers: Sequence[tuple[str, str]] = (),
         subprotocols: Sequence[str] = (),
+        compression: bool = False,
     ) -> None:
+        if len(set(subprotocols)) < len(subprotocols) or not all(
+            map(_TOKEN.match, subprotocols)
+        ):
+            raise ValueError(f"subprotocols must be unique tokens: {subprotocols!r}")
         self._key = base64.b64encode(os.urandom(16)).decode()
         self._subprotocols = tuple(subprotocols)
+        self._compression = compression
         self.subprotocol: str | None = None
+        self.deflate: Deflate | None = None
         lines = [
             ("Host", host),
             ("Upgrade", "websocket"),
@@ -206,11 +225,13 @@ class ClientHandshake:
         ]
         if subprotocols:
             lines.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
+        if compression:
+            lines.append(("Sec-WebSocket-Extensions", OFFER))
         self._lines = [*lines, *headers]
         for name, value in self._lines:
             if not _TOKEN.match(name) or not _VALUE.match(value):
                 raise ValueError(f"not a legal header: {name!r}: {value!r}")
-        if not target.startswith("/") or re.search(r"[\s\x00-\x1f\x7f]", target):
+        if not target.startswith("/") or re.search(r"[^\x21-\x7e]", target):
             raise ValueError(f"not a legal request target: {target!r}")
         self._target = target
 
@@ -247,7 +268,9 @@ class ClientHandshake:
         chosen = head.get_all("sec-websocket-protocol")
         if len(chosen) > 1 or not set(chosen) <= set(self._subprotocols):
             raise HandshakeError(502, f"a subprotocol was not offered: {chosen}")
-        if head.get_all("sec-websocket-extensions"):
+        extensions = head.get_all("sec-websocket-extensions")
+        if extensions and not self._compression:
             raise HandshakeError(502, "an extension was not offered")
+        self.deflate = confirm(extensions)
         self.subprotocol = chosen[0] if chosen else None
         return size

@@ -1,0 +1,33 @@
+"""Each test runs on both twins: the Python codec, and the C one where it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+
+from flask_wschat.codec import connection, frames
+
+# For a long run, not for every change:
+#   pytest tests/codec --hypothesis-profile=fuzz --timeout=0 -m "not slow"
+hypothesis.settings.register_profile("fuzz", max_examples=20_000, deadline=None)
+
+TWINS: dict[str, Any] = {"python": frames}
+try:
+    from flask_wschat.codec import _speedups
+except ImportError:
+    pass
+else:
+    TWINS["c"] = _speedups
+
+
+@pytest.fixture(scope="module", params=list(TWINS), autouse=True)
+def twin(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The module that a connection takes its frames from."""
+    module = TWINS[request.param]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("FrameParser", "encode_frame"):
+            patch.setattr(connection, name, getattr(module, name))
+        yield module

@@ -1,0 +1,219 @@
+"""The choice between the twins, and what only the C one can get wrong."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_wschat import codec
+from flask_wschat.codec import accelerated, frames
+
+from .conftest import TWINS
+from .wire import cut, frame, splits
+
+needs_c = pytest.mark.skipif(
+    "c" not in TWINS and os.environ.get("CI") != "true",
+    reason="the C codec is not built: python setup.py build_ext --inplace",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def twin() -> None:
+    """Once is enough: these tests say themselves which of the two they mean."""
+
+
+@pytest.fixture
+def reload() -> Iterator[Any]:
+    """Import the choice anew; afterwards as it was."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def again(**changes: Any) -> ModuleType:
+            for name, value in changes.items():
+                if name == "environ":
+                    patch.setenv("WSCHAT_PUREPYTHON", value)
+                else:
+                    patch.setitem(sys.modules, f"flask_wschat.codec.{name}", value)
+            return importlib.reload(accelerated)
+
+        patch.delenv("WSCHAT_PUREPYTHON", raising=False)
+        yield again
+    importlib.reload(accelerated)
+
+
+class TestChoice:
+    @needs_c
+    def test_c_where_it_is_built(self, reload: Any) -> None:
+        choice = reload(environ="")
+        assert choice.ACCELERATED
+        assert choice.apply_mask is TWINS["c"].apply_mask
+        assert choice.FrameParser is TWINS["c"].FrameParser
+
+    def test_python_where_it_is_asked_for(self, reload: Any) -> None:
+        choice = reload(environ="1")
+        assert not choice.ACCELERATED
+        assert choice.encode_frame is frames.encode_frame
+
+    def test_python_where_nothing_else_is(self, reload: Any) -> None:
+        choice = reload(_speedups=None)
+        assert not choice.ACCELERATED
+        assert choice.FrameParser is frames.FrameParser
+
+    def test_it_is_told(self) -> None:
+        assert codec.ACCELERATED is accelerated.ACCELERATED
+
+
+@needs_c
+class TestTwins:
+    """What differs would show here; the other tests say what is right."""
+
+    @given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
+    def test_apply_mask(self, data: bytes, mask: bytes) -> None:
+        expected = frames.apply_mask(data, mask)
+        assert TWINS["c"].apply_mask(data, mask) == expected
+
+    @given(
+        st.integers(0, 15),
+        st.binary(max_size=300),
+        st.booleans(),
+        st.booleans(),
+        st.none() | st.binary(min_size=4, max_size=4),
+    )
+    def test_encode_frame(
+        self, opcode: int, payload: bytes, fin: bool, rsv1: bool, mask: bytes | None
+    ) -> None:
+        results = []
+        for module in TWINS.values():
+            try:
+                wire = module.encode_frame(
+                    opcode, payload, fin=fin, rsv1=rsv1, mask=mask
+                )
+            except ValueError as error:
+                wire = str(error)
+            results.append(wire)
+        assert results[0] == results[1]
+
+    @given(
+        st.booleans(),
+        st.booleans(),
+        st.integers(0, 300) | st.just(1 << 62),
+        st.lists(
+            st.binary(max_size=40)
+            | st.builds(
+                frame,
+                st.integers(0, 255),
+                st.binary(max_size=200),
+                mask=st.none() | st.binary(min_size=4, max_size=4),
+            ),
+            max_size=6,
+        ).map(b"".join),
+        splits,
+    )
+    def test_parser(
+        self, masked: bool, rsv1: bool, limit: int, data: bytes, places: list[int]
+    ) -> None:
+        parsers = [
+            module.FrameParser(masked=masked, max_message=limit, rsv1=rsv1)
+            for module in TWINS.values()
+        ]
+        for part in cut(data, places):
+            results = [parser.feed(part) for parser in parsers]
+            assert results[0] == results[1]
+            faults = [parser.fault for parser in parsers]
+            assert repr(faults[0]) == repr(faults[1])
+
+
+@needs_c
+class TestC:
+    def test_frames_have_names(self) -> None:
+        parser = TWINS["c"].FrameParser(masked=True, max_message=10)
+        (found,) = parser.feed(frame(0x81, b"a"))
+        assert type(found) is frames.Frame
+        assert found.payload == b"a"
+        assert found.fin is True
+
+    def test_shared_bytes_stay_as_they_are(self) -> None:
+        """CPython has one object for each single byte, and one for none."""
+        parser = TWINS["c"].FrameParser(masked=True, max_message=10)
+        for value in range(256):
+            data = frame(0x82, bytes([value]))
+            assert parser.feed(data + frame(0x82)) == [
+                frames.Frame(2, bytes([value])),
+                frames.Frame(2, b""),
+            ]
+        assert [bytes([value])[0] for value in range(256)] == list(range(256))
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda c: c.apply_mask(b"a"),
+            lambda c: c.apply_mask("a", b"abcd"),
+            lambda c: c.apply_mask(b"a", "abcd"),
+            lambda c: c.apply_mask(b"a", b"abc"),
+            lambda c: c.encode_frame(1),
+            lambda c: c.encode_frame(1, "a"),
+            lambda c: c.encode_frame("1", b"a"),
+            lambda c: c.encode_frame(1, b"a", mask=b"abc"),
+            lambda c: c.encode_frame(1, b"a", other=1),
+            lambda c: c.encode_frame(1, b"a", fin=_NoTruth()),
+            lambda c: c.FrameParser(),
+            lambda c: c.FrameParser(True, 1),
+            lambda c: c.FrameParser(masked=True, max_message="1"),
+            lambda c: c.FrameParser(masked=True, max_message=1).feed("a"),
+            lambda c: c.FrameParser(masked=True, max_message=1).feed(None),
+        ],
+    )
+    def test_wrong_arguments_raise(self, call: Any) -> None:
+        with pytest.raises((TypeError, ValueError)):
+            call(TWINS["c"])
+
+    def test_any_bytes_like_payload_is_sent(self) -> None:
+        payloads: list[Any] = [bytearray(b"abc"), memoryview(b"abc")]
+        for payload in payloads:
+            wire = TWINS["c"].encode_frame(2, payload)
+            assert wire == frames.encode_frame(2, payload) == b"\x82\x03abc"
+
+    def test_nothing_leaks(self) -> None:
+        c = TWINS["c"]
+        stream = frame(0x81, b"a" * 300) + frame(0x01, b"b") + frame(0x89, b"c")
+
+        def work() -> None:
+            for _ in range(100):
+                parser = c.FrameParser(masked=True, max_message=1000)
+                for start in range(0, len(stream), 50):
+                    parser.feed(stream[start : start + 50])
+                assert parser.fault is None
+                parser.feed(b"\x83\x80\x00")
+                assert parser.fault is not None
+                c.encode_frame(2, b"a" * 1000, mask=b"abcd")
+                c.apply_mask(b"a" * 1000, b"abcd")
+                with pytest.raises(ValueError, match="control"):
+                    c.encode_frame(8, bytes(126))
+
+        work()
+        tracemalloc.start()
+        try:
+            work()
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(5):
+                work()
+            gc.collect()
+            after = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        assert after - before < 5000
+
+
+class _NoTruth:
+    def __bool__(self) -> bool:
+        raise TypeError("neither")
