@@ -6,6 +6,7 @@ out when the view first uses it, so that a view that never does answers plain HT
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,10 @@ from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD
 
 from .codec import is_sendable
 from .errors import ConnectionClosed
+from .transports import Loop
 from .websocket import WebSocket
+
+__all__ = ["LegacyWebSocket", "WebSocketError"]
 
 PATIENCE = 1.0
 """Seconds ``send`` waits for a peer that takes nothing: such code sends to everyone in
@@ -26,14 +30,20 @@ class LegacyWebSocket:
     """``environ["wsgi.websocket"]``: receive, send, close, closed and their like."""
 
     def __init__(
-        self, environ: dict[str, Any], handler: Any, accept: Callable[[], WebSocket]
+        self,
+        environ: dict[str, Any],
+        handler: Any,
+        accept: Callable[[], WebSocket],
+        loop: Loop,
     ) -> None:
         self.environ = environ
         self.handler = handler
         self._accept = accept
+        self._loop = loop
         self._ws: WebSocket | None = None
         self._idle = 0.0
         self._enlisted = False
+        self._missed = False  # the client left before we could answer
 
     @property
     def accepted(self) -> bool:
@@ -43,7 +53,7 @@ class LegacyWebSocket:
     @property
     def closed(self) -> bool:
         """Whether the connection has ended. Asking does not open it."""
-        return self._ws is not None and self._ws.closed
+        return self._missed or (self._ws is not None and self._ws.closed)
 
     @property
     def origin(self) -> str | None:
@@ -67,12 +77,11 @@ class LegacyWebSocket:
         Called again after the end it gives the others a turn, longer each time up to a
         second: many a loop around it knows no end.
         """
-        ws = self._socket()
         try:
-            message = ws.receive()
-        except ConnectionClosed:
+            message = self._socket().receive()
+        except (ConnectionClosed, WebSocketError):
             if self._idle:
-                ws.loop.event().wait(self._idle)
+                self._loop.event().wait(self._idle)
             self._idle = min(max(self._idle * 2, 0.001), 1.0)
             return None
         return message if isinstance(message, str) else bytearray(message)
@@ -95,20 +104,30 @@ class LegacyWebSocket:
 
     def close(self, code: int = 1000, message: str | bytes = b"") -> None:
         """Close; a ``code`` that may not be sent becomes 1000."""
-        ws = self._socket()
-        ws.close(code if is_sendable(code) else 1000, _as_text(message))
+        with contextlib.suppress(WebSocketError):
+            code = code if is_sendable(code) else 1000
+            self._socket().close(code, _as_text(message))
 
     def _socket(self) -> WebSocket:
+        """Return the open socket.
+
+        :raises WebSocketError: the client left before it could be opened.
+        """
+        if self._missed:
+            raise WebSocketError(MSG_ALREADY_CLOSED)
         if self._ws is None:
             try:
                 self._ws = self._accept()
             except OSError:
+                self._missed = True
                 raise WebSocketError(MSG_ALREADY_CLOSED) from None
             self._enlist()
         return self._ws
 
     def _enlist(self) -> None:
         """Stand in ``handler.server.clients``, where old code looks for the others."""
+        if self.handler is None:
+            return  # not a server that has such a list
         server, address = self.handler.server, self.handler.client_address
         if not hasattr(server, "clients"):
             server.clients = {}

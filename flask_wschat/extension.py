@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -27,20 +29,25 @@ from .backends import Backend
 from .backends.memory import MemoryBackend
 from .codec import (
     Connection,
+    Deflate,
     accept_headers,
     check_request,
     choose_subprotocol,
     is_upgrade,
+    negotiate,
     response,
     tokens,
 )
-from .compat import LegacyWebSocket
+from .compat import LegacyWebSocket, WebSocketError
 from .errors import ConfigError, ConnectionClosed, HandshakeError
 from .hub import EVERYONE, Hub, room_topic, user_topic
 from .messages import Entry, Message
 from .settings import Settings
-from .transports.accept import Offer, find_offer
-from .transports.evented import EventedTransport
+from .transports import Event
+from .transports.accept import OFFER, Offer, find_offer
+from .transports.blocking import ThreadedLoop
+from .transports.evented import EventedLoop, EventedTransport, patching_fault
+from .transports.tls import TLSSocket
 from .websocket import Listener, WebSocket, as_message
 
 logger = logging.getLogger("flask_wschat")
@@ -55,6 +62,9 @@ _HUB = "wschat.hub"
 
 _CLOSE_CODES = {"2": 1000, "3": 1008, "4": 1008, "5": 1011}
 """By the first digit of the HTTP status that an answer would have had."""
+
+_USER = "wschat.user"
+"""Where an environ says who the user is: the test client's, or a middleware's."""
 
 _UPGRADE = "wschat.upgrade"
 """Where the environ of a request that may become a WebSocket holds its ``_Upgrade``."""
@@ -96,6 +106,8 @@ class WSChat:
             context=app.app_context,
             report=_Reporter(app),
         )
+        if fault := patching_fault():
+            logger.warning("%s", fault)
         app.extensions["wschat"] = self
         app.extensions[_HUB] = hub
         self._only = None if self._apps else hub
@@ -203,9 +215,9 @@ class WSChat:
             try:
                 ws = upgrade.accept(subprotocols)
             except OSError:
-                return Response()  # the client left meanwhile
+                return _NoAnswer()  # the client left meanwhile
             serve(ws, url_args)
-            return Response()  # the server no longer has the socket to send it
+            return _NoAnswer()
 
         def add_rule(scope: Scope) -> None:
             scope.add_url_rule(rule, endpoint, view, websocket=True, **options)
@@ -297,8 +309,10 @@ class WSChat:
         from .server import run  # up a layer, for the user's convenience
 
         environ = os.environ
+        app = app or self._app()
         run(
-            app or self._app(),
+            app,
+            self._hub_of(app),
             environ.get("FLASK_RUN_HOST", "127.0.0.1") if host is None else host,
             int(environ.get("FLASK_RUN_PORT", 5000)) if port is None else port,
         )
@@ -311,9 +325,9 @@ class WSChat:
         return next(iter(self._apps))
 
     def _hub(self) -> Hub:
-        if self._only is not None:
-            return self._only
-        app = self._app()
+        return self._only or self._hub_of(self._app())
+
+    def _hub_of(self, app: Flask) -> Hub:
         if app.extensions.get("wschat") is not self:
             raise RuntimeError(_NO_APP)
         hub: Hub = app.extensions[_HUB]
@@ -324,6 +338,13 @@ _NO_APP = (
     "which app? This WSChat has none or several: call init_app(app) first, and where"
     " it has several work inside `with app.app_context():`"
 )
+
+
+class _NoAnswer(Response):
+    """What a view returns whose socket the server does not have any more."""
+
+    def __call__(self, environ: Any, start_response: Any) -> tuple[()]:
+        return ()
 
 
 class _Reporter:
@@ -358,6 +379,8 @@ class _Gate:
         self.chat = chat
         self.app = app
         self.hub = hub
+        self._threads = 0  # held by sockets
+        self._lock = threading.Lock()
         self._wsgi_app = app.wsgi_app
         self._create_url_adapter = app.create_url_adapter
         self._dispatch_request = app.dispatch_request
@@ -369,21 +392,55 @@ class _Gate:
         """Offer the application the request's socket, where the server gives one."""
         if "HTTP_UPGRADE" not in environ:
             return self._wsgi_app(environ, start_response)
-        offer = find_offer(environ)
+        offer = find_offer(environ, start_response)
         if offer is None:
             return self._wsgi_app(environ, start_response)
+        if is_upgrade(environ["HTTP_UPGRADE"], environ.get("HTTP_CONNECTION", "")):
+            # Where it is one name of several, Werkzeug would not see it.
+            environ["HTTP_UPGRADE"] = "websocket"
         upgrade = environ[_UPGRADE] = _Upgrade(self, environ, offer)
         status = ""
 
-        def remember_status(line: str, headers: Any, exc_info: Any = None) -> Any:
+        def respond(line: str, headers: Any, exc_info: Any = None) -> Any:
             nonlocal status
             status = line
+            if upgrade.accepted is not None:
+                return lambda data: None  # there is no HTTP on that socket any more
             return start_response(line, headers, exc_info)
 
         try:
-            return self._wsgi_app(environ, remember_status)
-        finally:
+            result = self._wsgi_app(environ, respond)
             upgrade.end(status)
+            if upgrade.accepted is None:
+                return result
+            if hasattr(result, "close"):
+                result.close()
+            upgrade.wait_if_held()
+        except BaseException:
+            upgrade.end("500")
+            raise
+        finally:
+            if upgrade.accepted is not None:
+                self.count_thread(offer.threads, -1)
+        return offer.answer(start_response)
+
+    def count_thread(self, limit: int, change: int) -> None:
+        """Note that a socket begins (1) or ends (-1) to hold one of ``limit`` threads.
+
+        A listener's does only while it opens; a blocking view's, or one with TLS, as
+        long as it lives.
+        """
+        with self._lock:
+            self._threads += change
+            if change < 0 or not limit or self._threads != max(limit * 4 // 5, 1):
+                return
+        logger.warning(
+            "%d of this worker's %d threads are held by WebSockets: the rest serve all"
+            " other requests. Raise gunicorn's --threads, use its gevent worker, or"
+            " make blocking views listeners, which hold none",
+            self._threads,
+            limit,
+        )
 
     def create_url_adapter(self, request: Any) -> Any:
         """Let a plain route match a request that asks to upgrade.
@@ -393,21 +450,30 @@ class _Gate:
         """
         adapter = self._create_url_adapter(request)
         if request is not None and _UPGRADE in request.environ and adapter is not None:
-            try:
-                adapter.match()
-            except WebsocketMismatch:
-                adapter.websocket = False
-            except HTTPException:
-                pass  # Flask will meet the same, and answer it
+            with contextlib.suppress(HTTPException):
+                try:
+                    found = adapter.match(return_rule=True)
+                except WebsocketMismatch:
+                    adapter.websocket = False
+                    found = adapter.match(return_rule=True)
+                # Flask asks the same next; what raised here raises there again.
+                adapter.match = lambda **_: found  # type: ignore[method-assign,assignment]
         return adapter
 
     def dispatch_request(self, *args: Any) -> Any:
         """Refuse before a plain view runs; ours ask themselves."""
         upgrade: _Upgrade | None = request.environ.get(_UPGRADE)
         rule = request.url_rule
-        if upgrade is not None and rule is not None and not rule.websocket:
-            upgrade.admit()
-        return self._dispatch_request(*args)
+        if upgrade is None or rule is None or rule.websocket:
+            return self._dispatch_request(*args)
+        upgrade.admit()
+        try:
+            return self._dispatch_request(*args)
+        except WebSocketError:
+            if upgrade.accepted is None or not upgrade.accepted.closed:
+                raise
+            # The view spoke to a client that had just left: its natural end.
+            return _NoAnswer()
 
 
 class _Upgrade:
@@ -420,54 +486,94 @@ class _Upgrade:
         self._key = ""
         self._user: str | None = None
         self._reason = ""
-        self._accepted: WebSocket | None = None
-        self._legacy = LegacyWebSocket(environ, offer.handler, self.accept)
+        self._deflate: Deflate | None = None
+        self._extension: str | None = None
+        self._held: Event | None = None
+        self.accepted: WebSocket | None = None
+        greenlets = EventedLoop.runs_here()
+        self._loop = EventedLoop.current() if greenlets else ThreadedLoop.shared()
+        self._legacy = LegacyWebSocket(environ, offer.handler, self.accept, self._loop)
         environ["wsgi.websocket"] = self._legacy
 
     def admit(self) -> None:
         """Raise the HTTP refusal that this request deserves, if any."""
         try:
+            environ = self._environ
             self._key = check_request(
-                self._environ["REQUEST_METHOD"],
-                self._environ["SERVER_PROTOCOL"],
-                _headers(self._environ),
+                environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], _headers(environ)
             )
+            if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
+                "HTTP_TRANSFER_ENCODING" in environ
+            ):
+                raise HandshakeError(400, "a WebSocket handshake has no body")
+            if "HTTP_HOST" not in environ:
+                raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
             self._check_origin()
             self._check_room()
+            self._negotiate_compression()
         except HandshakeError as error:
             self._reason = str(error)
             raise _refusal(error.status, str(error), error.headers) from None
         authenticate = self._gate.chat._authenticate
-        if authenticate is not None:
+        user = self._environ.get(_USER)
+        if user is None and authenticate is not None:
             user = authenticate()
-            self._user = None if user is None else str(user)
+        self._user = None if user is None else str(user)
 
     def accept(self, subprotocols: Sequence[str] = ()) -> WebSocket:
         """Answer 101 and return the open socket.
 
         :raises OSError: the client is gone.
         """
-        if self._accepted is not None:
-            return self._accepted
+        if self.accepted is not None:
+            return self.accepted
         hub = self._gate.hub
         settings = hub.settings
         offered = tokens([self._environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")])
         chosen = choose_subprotocol(offered, subprotocols)
-        headers = accept_headers(self._key, subprotocol=chosen)
-        fd, received = self._offer.accept(response(101, headers))
-        transport = EventedTransport(
-            fd, max_queue=settings.MAX_QUEUE, policy=settings.SLOW_POLICY
+        headers = accept_headers(
+            self._key, subprotocol=chosen, extension=self._extension
         )
-        connection = Connection(max_message=settings.MAX_MESSAGE)
-        ws = WebSocket(transport, hub, connection, user=self._user, subprotocol=chosen)
-        self._accepted = ws
-        hub.register(ws, transport.loop)
-        ws.start(received)
+        loop = self._loop
+        taken = self._offer.accept(response(101, headers), self._let_go)
+        if isinstance(taken.sock, TLSSocket):
+            self._held = loop.event()
+
+        def open_here() -> WebSocket:
+            transport = EventedTransport(
+                taken.sock,
+                loop,
+                max_queue=settings.MAX_QUEUE,
+                policy=settings.SLOW_POLICY,
+            )
+            connection = Connection(
+                max_message=settings.MAX_MESSAGE, deflate=self._deflate
+            )
+            ws = WebSocket(
+                transport, hub, connection, user=self._user, subprotocol=chosen
+            )
+            hub.register(ws, loop)
+            ws.start(taken.received)
+            return ws
+
+        if hub.stopping is None:
+            hub.stopping = _server_is_stopping()
+        self.accepted = ws = loop.call(open_here)
+        self._gate.count_thread(self._offer.threads, 1)
         return ws
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.set()
+
+    def wait_if_held(self) -> None:
+        """Keep the server's hands off a TLS socket until the connection is over."""
+        if self._held is not None:
+            self._held.wait()
 
     def end(self, status: str) -> None:
         """The application has answered; see that nothing stays half open."""
-        ws, legacy = self._accepted, self._legacy
+        ws, legacy = self.accepted, self._legacy
         code = _CLOSE_CODES.get(status[:1], 1011)
         if legacy.accepted:
             legacy.delist()
@@ -478,8 +584,10 @@ class _Upgrade:
             reason = f"{status.title()}: {self._reason}".rstrip(": ")
             with contextlib.suppress(OSError):
                 self.accept().close(code, "" if code == 1000 else reason)
-        # Whoever keeps the request must not keep the connection.
-        self._environ.pop(_UPGRADE, None)
+        # Whoever keeps the request must not keep the connection, nor wait for a garbage
+        # collection to let go of both.
+        for key in (_UPGRADE, OFFER, "wsgi.websocket"):
+            self._environ.pop(key, None)
 
     def _check_origin(self) -> None:
         origin = self._environ.get("HTTP_ORIGIN")
@@ -502,6 +610,12 @@ class _Upgrade:
             )
             raise HandshakeError(403, "this origin is not allowed")
 
+    def _negotiate_compression(self) -> None:
+        offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS")
+        # A server that has answered already has agreed to nothing.
+        if offers and not self._offer.answered and self._gate.hub.settings.COMPRESSION:
+            self._deflate, self._extension = negotiate([offers]) or (None, None)
+
     def _check_room(self) -> None:
         limit = self._gate.hub.settings.MAX_CONNECTIONS
         if limit is not None and self._gate.hub.count() >= limit:
@@ -509,6 +623,16 @@ class _Upgrade:
             raise HandshakeError(
                 503, "too many connections, try again later", [("Retry-After", "5")]
             )
+
+
+def _server_is_stopping() -> Callable[[], bool]:
+    """Return what tells whether this process was asked to end.
+
+    gunicorn's workers wait for views under way before they end, and blocking views
+    wait for their clients: the sockets must be closed when that wait begins.
+    """
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return lambda: not getattr(worker, "alive", True)
 
 
 def _make_backend(settings: Settings) -> Backend:

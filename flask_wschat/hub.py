@@ -6,16 +6,19 @@ single process, so that everyone sees the same messages in the same order.
 
 from __future__ import annotations
 
+import atexit
 import collections
 import contextlib
 import logging
+import os
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from .backends import Backend
-from .codec import EncodedMessage
+from .codec import CloseCode, EncodedMessage
 from .errors import ConnectionClosed
 from .messages import Entry, Message
 from .settings import Settings
@@ -64,19 +67,24 @@ class Hub:
         self.report = report or _log_error
         self._members: dict[str, set[WebSocket]] = {EVERYONE: set()}
         self._loop: Loop | None = None
+        self._pid = 0
         self._due: collections.deque[tuple[str, Message]] = collections.deque()
         self._delivering = False
         self._sweeping = False
         # Four looks in the shorter of the two times keep both to within a quarter.
         shortest = min(settings.PING_INTERVAL, settings.PING_TIMEOUT)
         self._tick = min(1.0, shortest / 4)
+        self.stopping: Callable[[], bool] | None = None
+        """Tells the sweep that the server ends, and every connection with it."""
         backend.start(self.receive)
+        _hubs.add(self)
 
     # -- who is here
 
     def register(self, ws: WebSocket, loop: Loop) -> None:
         """Add an open connection."""
         self._loop = loop
+        self._pid = os.getpid()
         ws.due = time.monotonic() + self.settings.PING_INTERVAL
         self._members[EVERYONE].add(ws)
         if ws.user is not None:
@@ -111,6 +119,22 @@ class Hub:
         ws._rooms.discard(room)
         self._drop(room_topic(room), ws)
         return True
+
+    def shutdown(self, timeout: float = 1.0) -> None:
+        """Close every connection with 1012, "service restart", and wait for it.
+
+        ``timeout``: seconds for the close frames to get out and be answered.
+        """
+        loop, closing = self._loop, list(self._members[EVERYONE])
+        if loop is None or not closing or self._pid != os.getpid():
+            return
+        if not loop.is_alive():
+            return
+        for ws in closing:
+            ws.close(CloseCode.SERVICE_RESTART, "service restart")
+        until = time.monotonic() + timeout
+        while time.monotonic() < until and not all(ws.gone for ws in closing):
+            loop.event().wait(0.01)
 
     def count(self, topic: str = EVERYONE) -> int:
         """Return how many connections ``topic`` has here."""
@@ -178,9 +202,7 @@ class Hub:
             for ws in receivers:
                 ws.close(message.close_code, str(message.data))
         elif receivers:
-            frame, key = EncodedMessage(message.data), message.key
-            for ws in receivers:
-                ws.deliver(frame, key)
+            WebSocket.deliver(receivers, EncodedMessage(message.data), message.key)
 
     # -- who is still there
 
@@ -190,6 +212,9 @@ class Hub:
         if not connections or self._loop is None:
             self._sweeping = False
             return
+        if self.stopping is not None and self.stopping():
+            for ws in list(connections):
+                ws.close(CloseCode.SERVICE_RESTART, "service restart")
         now = time.monotonic()
         interval, timeout = self.settings.PING_INTERVAL, self.settings.PING_TIMEOUT
         for ws in [ws for ws in connections if ws.due <= now]:
@@ -197,6 +222,15 @@ class Hub:
             with contextlib.suppress(ConnectionClosed):
                 ws.sweep(now, interval, timeout)
         self._loop.call_later(self._tick, self._sweep)
+
+
+_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+
+
+@atexit.register
+def _shutdown() -> None:
+    for hub in list(_hubs):
+        hub.shutdown()
 
 
 def _log_error(error: Exception) -> None:

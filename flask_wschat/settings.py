@@ -37,6 +37,8 @@ class Settings:
     """Seconds a client has to send its whole opening request."""
     CLOSE_TIMEOUT: float = 5.0
     """Seconds a peer has to answer a close frame."""
+    COMPRESSION: bool = True
+    """Whether to agree to permessage-deflate, for messages from 256 bytes."""
     MAX_CONNECTIONS: int | None = None
     """Connections of one process; over it an opening gets HTTP 503."""
     HISTORY_SIZE: int = 256
@@ -85,6 +87,7 @@ class Settings:
             self.MAX_CONNECTIONS is None or _is_number(self.MAX_CONNECTIONS, above=0),
             "a number > 0, or None",
         )
+        self._need("COMPRESSION", isinstance(self.COMPRESSION, bool), "True or False")
         self._need(
             "SLOW_POLICY",
             self.SLOW_POLICY in ("close", "drop_oldest"),

@@ -7,17 +7,18 @@ Blocking views and listeners share all of it: a message goes into the inbox, and
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from .codec import CloseCode, Closed, Connection, EncodedMessage
 from .errors import ConnectionClosed
 from .settings import Settings
-from .transports import Event, Loop, Transport
+from .transports import Event, Transport
 
 logger = logging.getLogger("flask_wschat")
 
@@ -74,21 +75,24 @@ class WebSocket:
         "__weakref__",
         "_busy",
         "_connection",
+        "_consumed",
         "_drained",
         "_hub",
         "_id",
         "_inbox",
-        "_inbox_size",
         "_listener",
         "_paused",
         "_posted",
+        "_received",
         "_rooms",
         "_transport",
+        "_window_bits",
         "_woken",
         "close_code",
         "close_reason",
         "closed",
         "due",
+        "gone",
         "heard",
         "pinged",
         "subprotocol",
@@ -113,6 +117,7 @@ class WebSocket:
         self.close_code: int | None = None
         """Why it ended: the close code that came first, ours or the peer's."""
         self.close_reason = ""
+        self.gone = False  # the transport is, too
         self.heard = True  # anything came since the sweep last looked
         self.pinged = False  # the sweep awaits a sign of life
         self.due = 0.0  # when the sweep looks again
@@ -120,9 +125,13 @@ class WebSocket:
         self._rooms: set[str] | None = None
         self._hub = hub
         self._connection = connection
+        self._window_bits = connection.window_bits
         self._transport = transport
         self._inbox: collections.deque[str | bytes] | None = None
-        self._inbox_size = 0
+        # Bytes put in by the loop and taken out by who reads, each counted by one side
+        # only, as these may be two threads.
+        self._received = 0
+        self._consumed = 0
         self._paused = False
         self._busy = False  # a worker is at the inbox
         self._woken: Event | None = None
@@ -146,11 +155,11 @@ class WebSocket:
 
     def join(self, room: str) -> bool:
         """Enter ``room``; False: it was there, or is closed."""
-        return self._change(self._hub.join, room, room not in self.rooms)
+        return self._transport.loop.call(self._hub.join, self, room)
 
     def leave(self, room: str) -> bool:
         """Leave ``room``; False: it was not there."""
-        return self._change(self._hub.leave, room, room in self.rooms)
+        return self._transport.loop.call(self._hub.leave, self, room)
 
     def send(self, data: Any) -> None:
         """Send one message: ``str`` as text, ``bytes`` as binary, else as JSON.
@@ -175,11 +184,7 @@ class WebSocket:
         """
         if not self._inbox:
             self._wait_for_message(timeout)
-        inbox = self._inbox
-        assert inbox
-        message = inbox.popleft()
-        self._taken(message)
-        return message
+        return self._take()
 
     def receive_json(self, timeout: float | None = None) -> Any:
         """Return the next message, parsed.
@@ -208,18 +213,9 @@ class WebSocket:
         frame = self._connection.close(code, reason)
         if not frame:
             return
-        loop = self._transport.loop
-        if loop.is_current():
-            self._begin_close(frame, code, reason)
-        else:
-            loop.call_threadsafe(self._begin_close, frame, code, reason)
+        self._in_loop(lambda: self._begin_close(frame, code, reason))
 
     # -- what the layers above call, in the loop
-
-    @property
-    def loop(self) -> Loop:
-        """Where this connection lives."""
-        return self._transport.loop
 
     def start(self, received: bytes = b"") -> None:
         """Begin to receive; ``received`` came together with the handshake."""
@@ -231,10 +227,22 @@ class WebSocket:
         if self._inbox or self.closed:
             self._wake()
 
-    def deliver(self, message: EncodedMessage, key: str | None = None) -> None:
-        """Queue a shared message without waiting; a full queue ends a slow peer."""
-        if not self.closed and not self._transport.write(message.plain, key):
-            self._overflow()
+    @staticmethod
+    def deliver(
+        sockets: Iterable[WebSocket], message: EncodedMessage, key: str | None = None
+    ) -> None:
+        """Queue ``message`` for each of ``sockets`` without waiting for any.
+
+        A peer whose queue is full is ended.
+        """
+        plain = message.plain
+        for ws in sockets:
+            if ws.closed:
+                continue
+            bits = ws._window_bits
+            frame = plain if bits is None else message.frame(bits)
+            if not ws._transport.write(frame, key):
+                ws._overflow()
 
     def send_within(self, data: Any, patience: float) -> None:
         """``send``, giving a peer ``patience`` seconds to take anything at all."""
@@ -288,16 +296,17 @@ class WebSocket:
                 if self._inbox is None:
                     self._inbox = collections.deque()
                 self._inbox.append(event)
-                self._inbox_size += len(event) + _MESSAGE_COST
+                self._received += len(event) + _MESSAGE_COST
             elif type(event) is Closed:
                 self._end(event.code, event.reason)
                 transport.finish(self._hub.settings.CLOSE_TIMEOUT)
         if self._inbox:
-            if self._inbox_size >= INBOX_LIMIT:
+            if self._received - self._consumed >= INBOX_LIMIT:
                 self._pause()
             self._wake()
 
     def connection_lost(self) -> None:
+        self.gone = True
         for event in self._connection.receive_eof():
             assert isinstance(event, Closed)
             self._end(event.code, event.reason)
@@ -308,16 +317,6 @@ class WebSocket:
         self._resume_if_room()
 
     # -- within
-
-    def _change(
-        self, change: Callable[[WebSocket, str], bool], room: str, expected: bool
-    ) -> bool:
-        """Make a change of the hub's sets, which only the loop may touch."""
-        loop = self._transport.loop
-        if loop.is_current():
-            return change(self, room)
-        loop.call_threadsafe(change, self, room)
-        return expected and not self.closed
 
     def _closed_error(self) -> ConnectionClosed:
         return ConnectionClosed(
@@ -389,9 +388,7 @@ class WebSocket:
             self.close(CloseCode.TRY_AGAIN_LATER, "too slow")
 
     def _begin_close(self, frame: bytes, code: int, reason: str) -> None:
-        if self._inbox:
-            self._inbox.clear()
-            self._inbox_size = 0
+        self._inbox = None
         self._end(code, reason)
         transport = self._transport
         transport.write(frame)
@@ -424,21 +421,34 @@ class WebSocket:
         assert listener is not None
         until = time.monotonic() + _TURN
         try:
-            while self._inbox:
-                message = self._inbox.popleft()
-                self._taken(message)
-                self._call(listener, listener.on_message, message)
-                if time.monotonic() > until:
-                    self._transport.loop.give_turn()
-                    until = time.monotonic() + _TURN
-            self._inbox = None
-            if self.closed:
+            with contextlib.suppress(ConnectionClosed):  # of `_take`
+                while self._inbox:
+                    self._call(listener, listener.on_message, self._take())
+                    if time.monotonic() > until:
+                        self._transport.loop.give_turn()
+                        until = time.monotonic() + _TURN
+            if self.closed and not self._inbox:
                 self._listener = None
                 self._call(
                     listener, listener.on_close, self.close_code, self.close_reason
                 )
         finally:
-            self._busy = False
+            self._in_loop(self._worked)
+
+    def _worked(self) -> None:
+        """A worker is done; what came since it last looked wants another."""
+        self._busy = False
+        if self._inbox or (self.closed and self._listener is not None):
+            self._wake()
+        else:
+            self._inbox = None  # an empty deque has room for 64
+
+    def _in_loop(self, callback: Callable[[], Any]) -> None:
+        loop = self._transport.loop
+        if loop.is_current():
+            callback()
+        else:
+            loop.call_threadsafe(callback)
 
     def _call(self, listener: Listener, method: Callable[..., Any], *args: Any) -> None:
         try:
@@ -453,10 +463,19 @@ class WebSocket:
             self._hub.report(error)
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
-    def _taken(self, message: str | bytes) -> None:
-        self._inbox_size -= len(message) + _MESSAGE_COST
+    def _take(self) -> str | bytes:
+        """Return the next message.
+
+        :raises ConnectionClosed: our own close has just thrown the rest away.
+        """
+        inbox = self._inbox
+        if not inbox:
+            raise self._closed_error()
+        message = inbox.popleft()
+        self._consumed += len(message) + _MESSAGE_COST
         if self._paused:
-            self._resume_if_room()
+            self._in_loop(self._resume_if_room)
+        return message
 
     def _pause(self) -> None:
         if not self._paused and not self.closed:
@@ -466,7 +485,7 @@ class WebSocket:
     def _resume_if_room(self) -> None:
         if (
             self._paused
-            and self._inbox_size < INBOX_LIMIT // 2
+            and self._received - self._consumed < INBOX_LIMIT // 2
             and self._transport.queued < self._hub.settings.MAX_QUEUE
         ):
             self._paused = False

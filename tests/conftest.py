@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import io
 import os
 import shutil
 import threading
@@ -11,22 +9,23 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import gevent.event
 import geventwebsocket.handler
 import hypothesis
 import pytest
 import websockets.sync.client
 from flask import Flask
-from gevent.pywsgi import WSGIHandler, WSGIServer
 from playwright.sync_api import Browser, sync_playwright
 from websockets.sync.client import ClientConnection
 
+import flask_wschat.server
 from flask_wschat import WSChat
 from flask_wschat.server import WebSocketHandler
 
 hypothesis.settings.register_profile("dev", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("ci", max_examples=500, deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
+
+pytest_plugins = ["pytester"]
 
 DEADLINE = 5.0
 """Seconds that anything in a test may take; reached only by a failure."""
@@ -50,50 +49,8 @@ HANDLERS = {
 }
 
 
-class LiveServer:
-    """pywsgi in a thread with a loop of its own, on a free port."""
-
-    def __init__(
-        self, app: Flask, handler_class: type[WSGIHandler], **options: Any
-    ) -> None:
-        self.log = io.StringIO()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(
-            target=self._serve, args=(app, handler_class, options), daemon=True
-        )
-        self._thread.start()
-        assert self._ready.wait(DEADLINE)
-
-    def _serve(
-        self, app: Flask, handler_class: type[WSGIHandler], options: dict[str, Any]
-    ) -> None:
-        hub = gevent.get_hub()
-        # What the loop reports of itself, to be asserted on.
-        hub.exception_stream = self.log
-        server = WSGIServer(
-            ("127.0.0.1", 0),
-            app,
-            handler_class=handler_class,
-            log=None,
-            error_log=self.log,
-            **options,
-        )
-        server.start()
-        self.port = int(server.server_port or 0)
-        self._loop = hub.loop
-        self._stop = gevent.event.Event()
-        self._ready.set()
-        self._stop.wait()
-        server.stop(timeout=1)
-        gc.collect()  # sockets in cycles must go while there is a loop to tell
-        hub.destroy()
-
-    def call(self, function: Callable[[], Any]) -> None:
-        """Call ``function`` in the server's loop, soon."""
-        self._loop.run_callback_threadsafe(function)
-
-    def url(self, path: str, scheme: str = "ws") -> str:
-        return f"{scheme}://127.0.0.1:{self.port}{path}"
+class LiveServer(flask_wschat.server.LiveServer):
+    """A live server, and the foreign client to talk to it."""
 
     def connect(self, path: str, **options: Any) -> ClientConnection:
         """Open a connection with the foreign client; messages of any size."""
@@ -107,11 +64,6 @@ class LiveServer:
         client = websockets.sync.client.connect(self.url(path), **options)
         # It wants to be a context manager, at once; it may be entered again.
         return client.__enter__()
-
-    def stop(self) -> None:
-        self._loop.run_callback_threadsafe(self._stop.set)
-        self._thread.join(DEADLINE)
-        assert not self._thread.is_alive()
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ LAYERS = [
     {"hub"},
     {"presence", "voting", "rooms"},
     {"compat", "extension"},
-    {"server", "gunicorn", "cli", "testing", "metrics", "client", "__init__"},
+    {"server", "gunicorn", "cli", "metrics", "client", "__init__"},
+    {"terminal", "testing", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -67,6 +68,13 @@ def test_the_views_do_what_they_say(
     client_of_app = readme_app.test_client()
     assert client_of_app.post("/notify/ann").json == {"reached": 0}
     assert client_of_app.post("/logout").status_code == 200
+
+
+def test_the_test_does_what_it_says(readme_app: Flask) -> None:
+    chat = readme_app.extensions["wschat"]
+    space: dict[str, Any] = {"app": readme_app, "chat": chat}
+    exec(SNIPPETS["testing"], space)
+    space["test_a_room"]()
 
 
 def test_the_table_of_settings_is_complete() -> None:

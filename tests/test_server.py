@@ -533,3 +533,175 @@ def test_json_of_the_tutorials(app: Flask, chat: WSChat, server: LiveServer) -> 
         assert json.loads(receive(client)) == {"cid": 2, "count": 1}
         with pytest.raises(ForeignClosed):
             receive(client)
+
+
+# -- the head of a request
+
+
+def converse(server: LiveServer, *parts: bytes) -> bytes:
+    """Send ``parts`` and return all that comes back until the server closes."""
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as sock:
+        answer = b""
+        try:
+            for part in parts:
+                sock.sendall(part)
+            while data := sock.recv(65536):
+                answer += data
+        except ConnectionResetError:
+            pass  # it had enough before we had said all
+    return answer
+
+
+def request_of(*lines: str, start: str = "GET /echo HTTP/1.1") -> bytes:
+    return "\r\n".join([start, *lines, "", ""]).encode("latin-1")
+
+
+FULL = [f"{name}: {value}" for name, value in UPGRADE.items()]
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        pytest.param(request_of(*FULL, FULL[0]), 400, id="two hosts"),
+        pytest.param(request_of(*FULL[1:]), 400, id="no host"),
+        pytest.param(request_of(*FULL, FULL[3]), 400, id="two keys"),
+        pytest.param(request_of(*FULL, FULL[4]), 400, id="two versions"),
+        pytest.param(request_of(*FULL[:4], "Sec-WebSocket-Version: 13, 8"), 400),
+        pytest.param(request_of(*FULL, start="GET /echo HTTP/1.0"), 400, id="1.0"),
+        pytest.param(request_of(*FULL, start="POST /echo HTTP/1.1"), 405, id="POST"),
+        pytest.param(request_of(*FULL, "Content-Length: 9") + b"123456789", 400),
+        pytest.param(request_of(*FULL, "Content-Length: x"), 400),
+        pytest.param(request_of(*FULL, "Content-Length: -1"), 400),
+        pytest.param(
+            request_of(*FULL, "Transfer-Encoding: chunked") + b"0\r\n\r\n", 400
+        ),
+        pytest.param(request_of(*FULL, "no colon"), 400),
+        pytest.param(request_of(*FULL, "Bad Name: x"), 400),
+        pytest.param(request_of(*FULL, "Name : x"), 400),
+        pytest.param(request_of(*FULL, "Name: \x00"), 400),
+        pytest.param(request_of(*FULL, " folded"), 400),
+        pytest.param(request_of(*FULL, "Name: a\nb"), 400),
+        pytest.param(b"GET /echo HTTP/1.1\nHost: x\n\n", 400, id="LF"),
+        pytest.param(b"nonsense\r\n\r\n", 400),
+        pytest.param(b"GET /echo\r\n\r\n", 400, id="0.9"),
+        pytest.param(b"GET /echo HTTP/3.0\r\nHost: x\r\n\r\n", 400),
+        pytest.param(b"GET /echo HTTP/x.y\r\nHost: x\r\n\r\n", 400),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400, id="TLS"),
+        pytest.param(request_of(*FULL, *["A: b"] * 200), 431, id="lines"),
+        pytest.param(request_of(*FULL, "A: " + "b" * 70_000), 431, id="bytes"),
+        pytest.param(request_of(*FULL, start="GET /%ff%00 HTTP/1.1"), 404),
+        pytest.param(
+            request_of(*FULL[:1], "Upgrade: x, websocket, y", *FULL[2:]), 101, id="list"
+        ),
+        pytest.param(
+            request_of(*FULL[:1], "Upgrade: xwebsocket", *FULL[2:]), 426, id="token"
+        ),
+        pytest.param(request_of(*FULL[:2], "Connection: notupgrade", *FULL[3:]), 426),
+    ],
+)
+def test_a_malformed_head_is_refused(
+    chat: WSChat, server: LiveServer, request_head: bytes, status: int
+) -> None:
+    # Where the connection stays open, what follows is a request, and never frames.
+    behind = request_of("Host: x", "Connection: close", start="GET /page HTTP/1.1")
+    answer = converse(server, request_head, behind)
+    assert int(answer.split()[1]) == status
+    assert status == 101 or b"101 Switching" not in answer
+
+
+def test_a_head_in_pieces_and_keep_alive(chat: WSChat, server: LiveServer) -> None:
+    page = request_of("Host: x", start="GET /page HTTP/1.1")
+    last = request_of("Host: x", "Connection: close", start="GET /page HTTP/1.1")
+    pieces = [bytes([byte]) for byte in page]
+    answer = converse(server, *pieces, b"\r\n" + page + page, last)
+    assert answer.count(b"200 OK") == 4
+    assert answer.endswith(b"a page")
+
+
+def test_a_head_has_limited_time(app: Flask, serve: Serve) -> None:
+    app.config["WSCHAT_HANDSHAKE_TIMEOUT"] = 0.2
+    WSChat(app).route("/")(lambda ws: None)
+    server = serve(app)
+    assert b" 408 " in converse(server, b"GET / HTTP/1.1\r\nHost: x\r\n")
+    assert converse(server) == b""
+    # Who is done in time has all the time.
+    with server.connect("/"):
+        pass
+
+
+def test_an_error_in_the_log_is_never_the_clients(
+    chat: WSChat, server: LiveServer
+) -> None:
+    for junk in (b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: x", b"\x00" * 100):
+        with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as sock:
+            sock.sendall(junk)
+        with RawClient(server) as client:
+            client.socket.sendall(junk)
+            client.reset()
+    assert http(server, "/page") == "a page"
+
+
+# -- compression
+
+
+@pytest.mark.parametrize("path", ["/echo", "/room"])
+def test_messages_are_compressed_where_agreed(
+    chat: WSChat, server: LiveServer, path: str
+) -> None:
+    text, noise = "again and " * 10_000, bytes(range(256)) * 400
+    with (
+        server.connect(path, compression="deflate") as client,
+        server.connect(path) as plain,
+    ):
+        assert client.response is not None and plain.response is not None
+        agreed = client.response.headers["Sec-WebSocket-Extensions"]
+        assert agreed.startswith("permessage-deflate; server_no_context_takeover")
+        assert "Sec-WebSocket-Extensions" not in plain.response.headers
+        for message in (text, noise, "short"):
+            client.send(message)
+            assert receive(client) == message
+            if path == "/room":
+                assert receive(plain) == message
+
+
+def test_compression_can_be_switched_off(app: Flask, serve: Serve) -> None:
+    app.config["WSCHAT_COMPRESSION"] = False
+    WSChat(app).route("/")(lambda ws: None)
+    with serve(app).connect("/", compression="deflate") as client:
+        assert client.response is not None
+        assert "Sec-WebSocket-Extensions" not in client.response.headers
+
+
+def test_a_malformed_offer_of_extensions_is_refused(
+    chat: WSChat, server: LiveServer
+) -> None:
+    offer = "permessage-deflate; a=="
+    assert ask(server, "/echo", Sec_WebSocket_Extensions=offer)[0] == 400
+
+
+def test_a_bomb_ends_with_1009(app: Flask, serve: Serve) -> None:
+    app.config["WSCHAT_MAX_MESSAGE"] = 1 << 20
+    WSChat(app).route("/")(lambda ws: ws.receive())
+    server = serve(app)
+    with server.connect("/", compression="deflate") as client:
+        client.send(b"\0" * (1 << 25))
+        assert closed(client)[0] == 1009
+
+
+def test_the_legacy_object_of_a_client_that_is_gone(app: Flask) -> None:
+    """It reset the connection while its request was on the way to the view."""
+    from geventwebsocket.exceptions import WebSocketError
+
+    from flask_wschat.compat import LegacyWebSocket
+    from flask_wschat.transports.memory import InlineLoop
+
+    def gone() -> WebSocket:
+        raise ConnectionResetError
+
+    ws = LegacyWebSocket({}, None, gone, InlineLoop())
+    assert not ws.closed and not ws.accepted
+    assert ws.receive() is None and ws.receive() is None
+    with pytest.raises(WebSocketError, match="already closed"):
+        ws.send("x")
+    ws.close()
+    assert ws.closed and not ws.accepted

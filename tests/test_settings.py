@@ -32,6 +32,7 @@ def test_an_unknown_key_warns_with_the_nearest_name(
         ("HISTORY_SIZE", -1),
         ("MAX_CONNECTIONS", 0),
         ("SLOW_POLICY", "wait"),
+        ("COMPRESSION", "on"),
         ("ORIGINS", ["example.org"]),
         ("ORIGINS", "example.org"),
     ],

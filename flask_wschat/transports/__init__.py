@@ -8,7 +8,9 @@ the others by these protocols alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Event(Protocol):
@@ -22,11 +24,20 @@ class Event(Protocol):
 class Loop(Protocol):
     """Where transports live, and where work for them runs."""
 
+    def is_alive(self) -> bool:
+        """Whether the loop can still run anything."""
+
     def is_current(self) -> bool:
         """Whether the caller may touch this loop's transports directly."""
 
     def may_wait(self) -> bool:
         """Whether the caller may wait without stopping the loop."""
+
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Call ``function`` in the loop, from any thread; return what it returns.
+
+        :raises TimeoutError: the loop had no time for it within ten seconds.
+        """
 
     def call_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call back soon, in the loop and in order; from any thread."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Literal
 
 import gevent
@@ -18,8 +19,9 @@ import gevent.event
 import gevent.monkey
 from greenlet import getcurrent, greenlet
 
-from . import Receiver
+from . import Receiver, T
 from .outbox import Outbox
+from .tls import TLSSocket
 
 _get_ident: Callable[[], int] = gevent.monkey.get_original("_thread", "get_ident")
 _RawSocket: Any = gevent.monkey.get_original("_socket", "socket")
@@ -32,6 +34,30 @@ IDLE_WORKERS = 128
 _READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE
 
 
+_PATCHED = ("socket", "ssl", "threading", "time", "select")
+
+
+def patching_fault() -> str | None:
+    """Return what is wrong with this process's monkey-patching, and the remedy.
+
+    None: nothing is. Not patched at all is fine, as is all of it.
+    """
+    eventlet = sys.modules.get("eventlet.patcher")
+    if eventlet is not None and eventlet.is_monkey_patched("socket"):
+        return (
+            "eventlet has patched this process, and is not supported: remove"
+            " eventlet.monkey_patch(), and serve with gevent or threads"
+        )
+    patched = [name for name in _PATCHED if gevent.monkey.is_module_patched(name)]
+    if not patched or len(patched) == len(_PATCHED):
+        return None
+    missing = [name for name in _PATCHED if name not in patched]
+    return (
+        f"gevent has patched {', '.join(patched)}, but not {', '.join(missing)}: make"
+        " `from gevent import monkey; monkey.patch_all()` the program's first line"
+    )
+
+
 class EventedLoop:
     """gevent's loop of one thread, as the transports and the engine use it."""
 
@@ -40,7 +66,7 @@ class EventedLoop:
         self._loop = self._hub.loop
         self._thread = _get_ident()
         self._idle: list[greenlet] = []
-        self._unflushed: list[EventedTransport] = []
+        self.unflushed: list[EventedTransport] = []
         self.io = self._loop.io
 
     @classmethod
@@ -52,11 +78,44 @@ class EventedLoop:
             loop = hub.wschat_loop = cls()
         return loop
 
+    @staticmethod
+    def runs_here() -> bool:
+        """Whether the caller is a greenlet of a running loop."""
+        return getcurrent().parent is not None
+
+    def run_forever(self) -> None:
+        """Run the loop in this thread, whose business that is from now on."""
+        # A thread's first greenlet waits in the hub for something that never comes.
+        keep_alive = self._loop.timer(3600, repeat=3600)
+        keep_alive.start(lambda: None)
+        self._hub.switch()
+
+    def is_alive(self) -> bool:
+        try:
+            self._loop.now()
+        except ValueError:  # destroyed, with its thread or at the program's end
+            return False
+        return True
+
     def is_current(self) -> bool:
         return _get_ident() == self._thread
 
     def may_wait(self) -> bool:
         return getcurrent() is not self._hub
+
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        if self.is_current():
+            return function(*args)
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(function(*args))
+            except Exception as error:
+                answer.set_exception(error)
+
+        self.call_threadsafe(run)
+        return answer.result(10)
 
     def call_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
         self._loop.run_callback_threadsafe(callback, *args)
@@ -82,14 +141,12 @@ class EventedLoop:
         else:
             self._loop.run_callback(worker.switch, task)
 
-    def flush_soon(self, transport: EventedTransport) -> None:
-        """Flush ``transport`` at the end of this turn of the loop."""
-        if not self._unflushed:
-            self._loop.run_callback(self._flush)
-        self._unflushed.append(transport)
+    def flush_soon(self) -> None:
+        """Flush what will be ``unflushed`` at the end of this turn of the loop."""
+        self._loop.run_callback(self._flush)
 
     def _flush(self) -> None:
-        transports, self._unflushed = self._unflushed, []
+        transports, self.unflushed = self.unflushed, []
         for transport in transports:
             transport.flush()
 
@@ -107,9 +164,9 @@ class EventedLoop:
 
 
 class EventedTransport:
-    """A connected socket on the loop; owns its descriptor from here on.
+    """A connected socket on the loop; its owner from here on.
 
-    ``fd`` must be non-blocking.
+    ``sock`` is a non-blocking descriptor, or a ``TLSSocket``. Made in the loop.
     """
 
     __slots__ = (
@@ -127,17 +184,18 @@ class EventedTransport:
 
     def __init__(
         self,
-        fd: int,
+        sock: int | TLSSocket,
+        loop: EventedLoop | None = None,
         *,
         max_queue: int,
         policy: Literal["close", "drop_oldest"] = "close",
     ) -> None:
-        self.loop = EventedLoop.current()
+        self.loop = loop or EventedLoop.current()
         self._outbox = Outbox(max_queue, policy)
         # The C type itself: its methods are found at once, unlike gevent's or
         # socket.socket's, which put a Python object and checks before them.
-        self._socket: Any = _RawSocket(fileno=fd)
-        self._reader: Any = self.loop.io(fd, _READ)
+        self._socket: Any = _RawSocket(fileno=sock) if isinstance(sock, int) else sock
+        self._reader: Any = self.loop.io(self._socket.fileno(), _READ)
         self._writer: Any = None
         self._receiver: Receiver | None = None
         self._cancel: Callable[[], Any] | None = None
@@ -158,37 +216,46 @@ class EventedTransport:
     def write(self, frame: bytes, key: str | None = None) -> bool:
         if self._socket is None:
             return True  # the loss is being told; there is nobody to queue for
-        if not self._outbox.push(frame, key):
+        outbox = self._outbox
+        if key is None and outbox.size < outbox.limit:
+            # The most frequent case of `push`, here for the sake of broadcasts: with
+            # what `flush_soon` spares, a delivery's own time is a quarter less.
+            outbox.frames.append(frame)
+            outbox.size += len(frame)
+        elif not outbox.push(frame, key):
             if self._writer is not None and self._writer.active:
                 return False
             # Full for want of a flush, not of a reader: whoever writes has not let
             # the loop have its turn.
             self.flush()
-            if self._socket is not None and not self._outbox.push(frame, key):
+            if self._socket is not None and not outbox.push(frame, key):
                 return False
         if not self._flushing:
             self._flushing = True
-            self.loop.flush_soon(self)
+            unflushed = self.loop.unflushed
+            if not unflushed:
+                self.loop.flush_soon()
+            unflushed.append(self)
         return True
 
     def flush(self) -> None:
         """Send what the socket takes of the queue, now."""
         if self._socket is None:  # let go of between the write and this flush
             return
-        outbox = self._outbox
         try:
-            while batch := outbox.next_batch():
-                if not outbox.sent(self._socket.send(batch)):
-                    break
-        except (BlockingIOError, InterruptedError):
-            pass
+            if self._outbox.drain(self._socket.send):
+                self._flushing = False
+            else:
+                self._await_room()
         except OSError:
             self.abort()
             return
-        if outbox.size:
-            self._await_room()
-        else:
-            self._flushing = False
+        if self._notify or self._finishing:
+            self._flushed()
+
+    def _flushed(self) -> None:
+        """Tell who asked to know that there is room, or that all is sent."""
+        outbox = self._outbox
         if self._notify and outbox.size <= outbox.limit // 2:
             self._notify = False
             if self._receiver is not None:
@@ -229,7 +296,8 @@ class EventedTransport:
             self._writer.close()
         if self._cancel is not None:
             self._cancel()
-        self._outbox.clear()
+        # Old code keeps the objects of dead peers: not with what was partly sent.
+        self._outbox = Outbox(self._outbox.limit, self._outbox.policy)
         self._socket.close()
         self._socket = self._cancel = self._reader = self._writer = None
         receiver, self._receiver = self._receiver, None
@@ -239,7 +307,7 @@ class EventedTransport:
     def _readable(self) -> None:
         try:
             data = self._socket.recv(READ_SIZE)
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             return
         except OSError:
             self.abort()

@@ -86,6 +86,7 @@ class MemoryTransport:
         self._paused = True
         self._notify = False
         self._finishing = False
+        self._cancel: Callable[[], Any] | None = None
         self._ended = False  # nothing more will be written to the peer
         self.open = True
 
@@ -120,7 +121,10 @@ class MemoryTransport:
         self.loop.run(self._pump)
 
     def finish(self, timeout: float) -> None:
+        if not self.open or self._finishing:
+            return
         self._finishing = True
+        self._cancel = self.loop.call_later(timeout, self.abort)
         self.resume()
         self.loop.run(self._flush)
 
@@ -128,6 +132,9 @@ class MemoryTransport:
         if not self.open:
             return
         self.open = False
+        if self._cancel is not None:
+            self._cancel()
+            self._cancel = None
         receiver, self._receiver = self._receiver, None
         self._outbox.clear()
         if self.peer is not None and not self._ended:

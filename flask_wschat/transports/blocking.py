@@ -1,0 +1,81 @@
+"""Sockets of servers that give each request a thread, gathered on one loop.
+
+A thread of our own runs the loop; the server's threads and a few workers only wait for
+messages and hand frames over. So a listener's idle connection holds no thread here
+either, and one slow reader keeps nobody else waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .evented import EventedLoop
+
+WORKERS = 32
+"""Threads for listeners' callbacks: so many may wait for something at the same time."""
+
+logger = logging.getLogger("flask_wschat")
+
+
+class ThreadedLoop(EventedLoop):
+    """A loop in a thread of its own; what may wait runs in other threads."""
+
+    _shared: ThreadedLoop | None = None
+    _sharing = threading.Lock()
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._tasks: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._free = threading.Semaphore(0)  # workers that wait for a task
+        self._workers = 0
+        started = threading.Event()
+        threading.Thread(
+            target=self._run_loop, args=(started,), name="wschat-loop", daemon=True
+        ).start()
+        started.wait()
+
+    @classmethod
+    def shared(cls) -> ThreadedLoop:
+        """Return this process's loop; started at the first call, anew after a fork."""
+        with cls._sharing:
+            if cls._shared is None or cls._shared._pid != os.getpid():
+                cls._shared = cls()
+            return cls._shared
+
+    def may_wait(self) -> bool:
+        return not self.is_current()
+
+    def give_turn(self) -> None:
+        """Do nothing: the other threads have their turns anyway."""
+
+    def event(self) -> Any:
+        return threading.Event()
+
+    def run(self, task: Callable[[], Any]) -> None:
+        """Run ``task`` in a worker; called in the loop only."""
+        self._tasks.put(task)
+        if not self._free.acquire(blocking=False) and self._workers < WORKERS:
+            self._workers += 1
+            # Daemons: a handler that waits for ever must not keep the program alive.
+            threading.Thread(
+                target=self._work_off, name=f"wschat-{self._workers}", daemon=True
+            ).start()
+
+    def _work_off(self) -> None:
+        while True:
+            task = self._tasks.get()
+            try:
+                task()
+            except Exception:
+                logger.exception("error in %r", task)
+            self._free.release()
+
+    def _run_loop(self, started: threading.Event) -> None:
+        super().__init__()
+        self.call_threadsafe(started.set)
+        self.run_forever()
