@@ -63,8 +63,11 @@ _HUB = "wschat.hub"
 _CLOSE_CODES = {"2": 1000, "3": 1008, "4": 1008, "5": 1011}
 """By the first digit of the HTTP status that an answer would have had."""
 
-_USER = "wschat.user"
+USER = "wschat.user"
 """Where an environ says who the user is: the test client's, or a middleware's."""
+
+OPENED = "wschat.opened"
+"""Where an environ has a callable that is told of the open ``WebSocket``."""
 
 _UPGRADE = "wschat.upgrade"
 """Where the environ of a request that may become a WebSocket holds its ``_Upgrade``."""
@@ -515,7 +518,7 @@ class _Upgrade:
             self._reason = str(error)
             raise _refusal(error.status, str(error), error.headers) from None
         authenticate = self._gate.chat._authenticate
-        user = self._environ.get(_USER)
+        user = self._environ.get(USER)
         if user is None and authenticate is not None:
             user = authenticate()
         self._user = None if user is None else str(user)
@@ -560,6 +563,8 @@ class _Upgrade:
             hub.stopping = _server_is_stopping()
         self.accepted = ws = loop.call(open_here)
         self._gate.count_thread(self._offer.threads, 1)
+        if OPENED in self._environ:
+            self._environ[OPENED](ws)
         return ws
 
     def _let_go(self) -> None:

@@ -25,14 +25,13 @@ from werkzeug.test import TestResponse
 from .client import Client, open_over
 from .codec import ClientHandshake, read_head
 from .errors import ConnectionClosed, WSChatError
+from .extension import OPENED, USER
 from .server import LiveServer
 from .transports.accept import OFFER, StartResponse, Taken
+from .websocket import WebSocket
 
 TIMEOUT = 5.0
 """Seconds that a test waits for anything unless it says otherwise."""
-
-USER = "wschat.user"
-"""Where the environ says who the user is, in place of ``authenticate``."""
 
 
 class Refused(WSChatError):
@@ -86,6 +85,7 @@ class WSChatClient:
         with ours, got_request_exception.connected_to(self._note, self.app):
             request.start(timeout)
             session = WSChatSession(self, open_over(ours, handshake, timeout))
+            request.wait_until_ready(timeout)
             try:
                 with session.client:
                     yield session
@@ -196,7 +196,11 @@ class _Request:
         offer: _PairOffer,
     ) -> None:
         self._offer = offer
-        environ = {OFFER: offer, "SERVER_PROTOCOL": "HTTP/1.1"}
+        environ = {
+            OFFER: offer,
+            OPENED: self._opened,
+            "SERVER_PROTOCOL": "HTTP/1.1",
+        }
         if user is not None:
             environ[USER] = user
         found = read_head(handshake.request())
@@ -212,6 +216,7 @@ class _Request:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._error: BaseException | None = None
         self._response: TestResponse | None = None
+        self._socket: WebSocket | None = None
 
     def start(self, timeout: float) -> None:
         """Run the application until it answers; raise what it refuses with."""
@@ -225,11 +230,26 @@ class _Request:
         assert self._response is not None
         raise Refused(self._response)
 
+    def wait_until_ready(self, timeout: float) -> None:
+        """Wait until ``on_open`` has returned, or the view waits for a message.
+
+        So a test that opened two sockets can rely on both being in their rooms.
+        """
+        until = time.monotonic() + timeout
+        pause = threading.Event()
+        while time.monotonic() < until and self._thread.is_alive():
+            if self._socket is not None and self._socket.awaited:
+                return
+            pause.wait(0.001)
+
     def wait(self, timeout: float) -> None:
         """Wait for the view to end, as it should when its connection has."""
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise TimeoutError(f"the view is still running {timeout} s after the end")
+
+    def _opened(self, ws: WebSocket) -> None:
+        self._socket = ws
 
     def _run(self) -> None:
         try:

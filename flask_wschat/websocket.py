@@ -217,6 +217,11 @@ class WebSocket:
 
     # -- what the layers above call, in the loop
 
+    @property
+    def awaited(self) -> bool:
+        """Whether ``receive`` has ever had to wait, or a listener has the messages."""
+        return self._woken is not None or self._listener is not None
+
     def start(self, received: bytes = b"") -> None:
         """Begin to receive; ``received`` came together with the handshake."""
         self._transport.start(self, received)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "flask_wschat"
@@ -66,3 +68,14 @@ def test_imports_point_one_way() -> None:
 def test_every_module_has_a_layer() -> None:
     modules = {p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py")}
     assert {name.removesuffix(".py") for name in modules} <= LEVEL.keys()
+
+
+def test_the_codec_and_the_client_need_neither_flask_nor_gevent() -> None:
+    code = (
+        "import sys, flask_wschat.codec, flask_wschat.client, flask_wschat.__main__\n"
+        "print(sorted({'flask', 'gevent', 'geventwebsocket'} & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert answer.stdout == "[]\n"
