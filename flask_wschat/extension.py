@@ -210,9 +210,9 @@ class WSChat:
             if upgrade is None:
                 raise _refusal(
                     501,
-                    "this server gives applications no socket: run the app with"
-                    " chat.run(app), or gevent's pywsgi and"
-                    " flask_wschat.server.WebSocketHandler",
+                    "this server gives applications no socket. Those that do:"
+                    " chat.run(app), flask run, gunicorn with its gevent or gthread"
+                    " worker, gevent's pywsgi",
                 )
             upgrade.admit()
             try:

@@ -705,3 +705,49 @@ def test_the_legacy_object_of_a_client_that_is_gone(app: Flask) -> None:
         ws.send("x")
     ws.close()
     assert ws.closed and not ws.accepted
+
+
+# -- servers' limits, and their end
+
+
+def test_a_server_without_a_socket_gets_a_501_that_names_others(
+    app: Flask, chat: WSChat
+) -> None:
+    reply = app.test_client().get("/echo", headers=UPGRADE)
+    assert reply.status_code == 501
+    assert "chat.run(app)" in reply.text
+    # Its plain HTTP is not disturbed.
+    assert app.test_client().get("/page").text == "a page"
+    assert app.test_client().get("/echo").status_code == 426
+
+
+def test_threads_running_out_are_warned_of(
+    app: Flask, chat: WSChat, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The count is of views under way: the same that gunicorn's threads are."""
+    from flask_wschat.testing import WSChatClient
+
+    client = WSChatClient(app)
+    gate = app.wsgi_app.__self__  # type: ignore[attr-defined]
+    for _ in range(2):
+        gate.count_thread(10, 1)
+    with client.connect("/listen"), client.connect("/listen"):
+        assert caplog.text == ""
+    for _ in range(6):
+        gate.count_thread(10, 1)
+    assert "8 of this worker's 10 threads" in caplog.text
+    assert "--threads" in caplog.text
+    gate.count_thread(10, 1)
+    gate.count_thread(10, -1)
+    assert caplog.text.count("threads are held") == 1
+
+
+def test_a_shutdown_says_goodbye_to_everyone(
+    app: Flask, chat: WSChat, any_server: LiveServer
+) -> None:
+    with any_server.connect("/echo") as view, any_server.connect("/listen") as listener:
+        eventually(lambda: chat._hub().count() == 2)
+        chat._hub().shutdown(DEADLINE)
+        assert closed(view) == (1012, "service restart")
+        assert closed(listener) == (1012, "service restart")
+        assert chat._hub().count() == 0

@@ -114,8 +114,14 @@ def take_over(
         received = b""
     rfile.close()  # else a TLS socket that its server closes stays open for it
     if hasattr(sock, "unwrap"):
-        return Taken(TLSSocket(sock, closed), received)
+        return _taken_tls(sock, closed, received)
     return Taken(sock.detach(), received)
+
+
+def _taken_tls(sock: Any, closed: Callable[[], Any], received: bytes) -> Taken:
+    """Take a TLS socket, with what is left of the record that ended the request."""
+    tls = TLSSocket(sock, closed)
+    return Taken(tls, received + tls.decrypted())
 
 
 class PywsgiOffer:
@@ -211,7 +217,7 @@ class ThreadOffer:
         except (ssl.SSLWantReadError, BlockingIOError):
             received = b""
         if isinstance(sock, ssl.SSLSocket):
-            return Taken(TLSSocket(sock, self._done(closed)), received)
+            return _taken_tls(sock, self._done(closed), received)
         fd = os.dup(sock.fileno())
         self._put_decoy()
         return Taken(fd, received)
@@ -262,7 +268,7 @@ class GunicornGreenletOffer:
         _send(sock, response)
         received = self._read_ahead()
         if hasattr(sock, "unwrap"):
-            return Taken(TLSSocket(sock, closed), received)
+            return _taken_tls(sock, closed, received)
         sock.settimeout(0.0)
         return Taken(sock.detach(), received)
 

@@ -26,15 +26,19 @@ class TLSSocket:
         return int(self._socket.fileno())
 
     def recv(self, size: int) -> bytes:
-        """Return what is decrypted, all of it: the descriptor will not tell of it."""
         try:
             data: bytes = self._socket.recv(size)
-            while left := self._socket.pending():
-                data += self._socket.recv(left)
+            return data + self.decrypted()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
         except ValueError:  # the server closed it
             return b""
+
+    def decrypted(self) -> bytes:
+        """Return all that is decrypted already: the descriptor will not tell of it."""
+        data = b""
+        while left := self._socket.pending():
+            data += self._socket.recv(left)
         return data
 
     def send(self, data: bytes | memoryview) -> int:
