@@ -4,10 +4,10 @@ PYTHON ?= python3
 PORT ?= 5000
 VENV := .venv
 PY := $(VENV)/bin/python
-PACKAGING := setup.cfg pyproject.toml $(wildcard setup.py)
+PACKAGING := setup.cfg pyproject.toml setup.py $(wildcard flask_wschat/codec/*.c)
 LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py setup.py)
 
-.PHONY: help demo test check lint cov bench autobahn clean
+.PHONY: help demo test check lint cov bench fuzz autobahn clean
 
 help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
@@ -15,6 +15,7 @@ help:
 	@echo "make test      everything, with Chromium, Redis and nginx"
 	@echo "make cov       tests with branch coverage"
 	@echo "make bench     speed and memory beside plain gevent-websocket"
+	@echo "make fuzz      the codec against foreign ones, for ten minutes"
 	@echo "make autobahn  the protocol conformance suite, when wstest is installed"
 	@echo "make clean     remove what the other targets made, except .venv"
 
@@ -57,8 +58,13 @@ cov: $(VENV)/.dev
 	@$(PY) -m coverage report
 
 bench: $(VENV)/.dev
-	@echo "==> Benchmarks (about a minute; needs two idle cores and a C compiler)"
-	@$(PY) -m benchmarks.foundation
+	@echo "==> Benchmarks (ten minutes; needs two idle cores and a C compiler)"
+	@status=0; for part in benchmarks benchmarks.scale benchmarks.latency; do \
+		$(PY) -m $$part || status=1; done; exit $$status
+
+fuzz: $(VENV)/.dev
+	@echo "==> The codec against wsproto and websockets, 5000 examples each (10 minutes)"
+	@$(PY) -m pytest tests/codec -q -m "not slow" --hypothesis-profile=fuzz --timeout=0
 
 autobahn: $(VENV)/.dev
 	@$(PY) -m tools.autobahn

@@ -407,14 +407,14 @@ class _Gate:
         def respond(line: str, headers: Any, exc_info: Any = None) -> Any:
             nonlocal status
             status = line
-            if upgrade.accepted is not None:
+            if upgrade.begun:
                 return lambda data: None  # there is no HTTP on that socket any more
             return start_response(line, headers, exc_info)
 
         try:
             result = self._wsgi_app(environ, respond)
             upgrade.end(status)
-            if upgrade.accepted is None:
+            if not upgrade.begun:
                 return result
             if hasattr(result, "close"):
                 result.close()
@@ -492,6 +492,7 @@ class _Upgrade:
         self._deflate: Deflate | None = None
         self._extension: str | None = None
         self._held: Event | None = None
+        self.begun = False  # the 101 was tried: HTTP is over, even if it failed
         self.accepted: WebSocket | None = None
         greenlets = EventedLoop.runs_here()
         self._loop = EventedLoop.current() if greenlets else ThreadedLoop.shared()
@@ -538,6 +539,7 @@ class _Upgrade:
             self._key, subprotocol=chosen, extension=self._extension
         )
         loop = self._loop
+        self.begun = True
         taken = self._offer.accept(response(101, headers), self._let_go)
         if isinstance(taken.sock, TLSSocket):
             self._held = loop.event()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from .codec import CloseCode, Closed, Connection, EncodedMessage
+from .codec import CloseCode, Closed, Connection, EncodedMessage, is_sendable
 from .errors import ConnectionClosed
 from .settings import Settings
 from .transports import Event, Transport
@@ -210,10 +210,11 @@ class WebSocket:
 
         :raises ValueError: ``code`` may not be sent (RFC 6455 §7.4).
         """
-        frame = self._connection.close(code, reason)
-        if not frame:
-            return
-        self._in_loop(lambda: self._begin_close(frame, code, reason))
+        if not is_sendable(code):
+            raise ValueError(
+                f"close code {code} may not be sent: use 1000, 3000-4999 …"
+            )
+        self._in_loop(lambda: self._begin_close(code, reason))
 
     # -- what the layers above call, in the loop
 
@@ -392,7 +393,10 @@ class WebSocket:
             self._transport.discard()
             self.close(CloseCode.TRY_AGAIN_LATER, "too slow")
 
-    def _begin_close(self, frame: bytes, code: int, reason: str) -> None:
+    def _begin_close(self, code: int, reason: str) -> None:
+        frame = self._connection.close(code, reason)
+        if not frame:
+            return
         self._inbox = None
         self._end(code, reason)
         transport = self._transport

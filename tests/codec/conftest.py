@@ -12,7 +12,7 @@ from flask_wschat.codec import connection, frames
 
 # For a long run, not for every change:
 #   pytest tests/codec --hypothesis-profile=fuzz --timeout=0 -m "not slow"
-hypothesis.settings.register_profile("fuzz", max_examples=20_000, deadline=None)
+hypothesis.settings.register_profile("fuzz", max_examples=5_000, deadline=None)
 
 TWINS: dict[str, Any] = {"python": frames}
 try:

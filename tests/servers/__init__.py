@@ -1,0 +1,1 @@
+"""The package under real servers, each in a process of its own."""

@@ -1,0 +1,115 @@
+"""The application that every server serves here, in each style there is."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from flask import Flask, abort, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from flask_wschat import Listener, WebSocket, WSChat
+
+if os.environ.get("PATCHED"):
+    # The earliest place that a program under somebody else's command has.
+    from gevent import monkey
+
+    monkey.patch_all()
+
+app = Flask(__name__)
+app.config.from_mapping(SECRET_KEY="for tests", WSCHAT_MAX_MESSAGE=64 << 20)
+if os.environ.get("PROXY_FIX") == "before":
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_host=1)  # type: ignore[method-assign]
+chat = WSChat(app)
+if os.environ.get("PROXY_FIX") == "after":
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_host=1)  # type: ignore[method-assign]
+ended: dict[str, tuple[int, str]] = {}
+
+
+@chat.authenticate
+def who() -> str | None:
+    if request.args.get("user") == "mallory":
+        abort(401)
+    return request.args.get("user")
+
+
+@chat.route("/echo", subprotocols=["v2", "v1"])
+def echo(ws: WebSocket) -> None:
+    for message in ws:
+        ws.send(message)
+
+
+@chat.listener("/listen")
+class Echo(Listener):
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        ws.send(message)
+
+    def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
+        if ws.user is not None:
+            ended[ws.user] = code, reason
+
+
+@chat.listener("/room")
+class Room(Listener):
+    def on_open(self, ws: WebSocket) -> None:
+        ws.join("room")
+        ws.send("joined")
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        chat.broadcast(message, room="room")
+
+
+@chat.route("/close/<int:code>")
+def close(ws: WebSocket, code: int) -> None:
+    ws.close(code, "kicked")
+
+
+@chat.listener("/who")
+class Address(Listener):
+    def on_open(self, ws: WebSocket) -> None:
+        ws.send_json(
+            {
+                "address": request.remote_addr,
+                "url": request.url,
+                "pid": os.getpid(),
+                "no_delay": sends_at_once(ws),
+            }
+        )
+
+
+def sends_at_once(ws: WebSocket) -> bool:
+    """Whether Nagle's algorithm is off: the second message in a row won't wait."""
+    descriptor = ws._transport._socket.fileno()  # type: ignore[attr-defined]
+    with socket.socket(fileno=os.dup(descriptor)) as twin:
+        return twin.family == socket.AF_UNIX or bool(
+            twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        )
+
+
+@app.route("/old")
+def old() -> str:
+    """As in the tutorials for gevent-websocket."""
+    ws = request.environ.get("wsgi.websocket")
+    if ws is None:
+        abort(400, "not a WebSocket")
+    while True:
+        message = ws.receive()
+        if message is None:
+            return ""
+        ws.send(message)
+
+
+@app.get("/page")
+def page() -> str:
+    return "a page"
+
+
+@app.get("/process")
+def process() -> dict[str, int]:
+    return {"pid": os.getpid()}
+
+
+@app.get("/ended/<user>")
+def how_it_ended(user: str) -> dict[str, object]:
+    code, reason = ended.get(user, (None, None))
+    return {"code": code, "reason": reason}

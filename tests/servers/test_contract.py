@@ -1,0 +1,364 @@
+"""What every server must do: one contract, over real processes and sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+
+from .serving import (
+    DEADLINE,
+    THREADS,
+    RawClient,
+    Server,
+    closed,
+    eventually,
+    receive,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+STYLES = ["/echo", "/listen", "/old"]
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+FOREIGN = "http://evil.example"
+MIB = 1 << 20
+
+
+def ask(server: Server, path: str, *headers: str) -> str:
+    """Send a raw opening request; return the head of the answer."""
+    lines = [
+        f"GET {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        f"Sec-WebSocket-Key: {KEY}",
+        "Sec-WebSocket-Version: 13",
+        *headers,
+        "",
+        "",
+    ]
+    with server.socket() as sock:
+        sock.sendall("\r\n".join(lines).encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer and (data := sock.recv(65536)):
+            answer += data
+    return answer.decode("latin-1").partition("\r\n\r\n")[0]
+
+
+def refusal(server: Server, path: str, origin: str | None = None) -> int:
+    """Return the HTTP status of a refused opening, however it is told."""
+    if server.kind.promises:
+        with server.connect(path, origin=origin) as client:
+            code, reason = closed(client)
+            assert code == 1008
+            return int(reason.split()[0])
+    with pytest.raises(InvalidStatus) as caught:
+        server.connect(path, origin=origin)
+    return caught.value.response.status_code
+
+
+# -- the handshake
+
+
+def test_refusals_come_before_the_upgrade(server: Server) -> None:
+    assert refusal(server, "/nowhere") == 404
+    assert refusal(server, "/listen", FOREIGN) == 403
+    assert refusal(server, "/old", FOREIGN) == 403
+    assert refusal(server, "/listen?user=mallory") == 401
+    assert refusal(server, "/old?user=mallory") == 401
+
+
+def test_the_same_origin_is_let_in(server: Server) -> None:
+    scheme = "http" if server.tls is None else "https"
+    with server.connect("/listen", origin=f"{scheme}://127.0.0.1:{server.port}"):
+        pass
+
+
+def test_http_on_a_socket_route_is_426(server: Server) -> None:
+    status, body = server.http("/echo")
+    assert status == 426
+    assert "new WebSocket(" in body
+    assert server.http("/old")[0] == 400
+    assert server.http("/page") == (200, "a page")
+
+
+def test_the_answer_is_exact(server: Server) -> None:
+    status, *lines = ask(server, "/listen").split("\r\n")
+    pairs = [line.lower().split(":", 1) for line in lines]
+    headers = {name: value.strip() for name, value in pairs}
+    assert status == "HTTP/1.1 101 Switching Protocols"
+    assert headers["upgrade"] == "websocket"
+    assert headers["connection"] == "upgrade"
+    assert headers["sec-websocket-accept"] == "s3pplmbitxaq9kygzzhzrbk+xoo="
+    assert len(headers) == len(pairs)
+    assert not {"content-length", "transfer-encoding"} & set(headers)
+
+
+def test_small_messages_wait_for_no_acknowledgement(server: Server) -> None:
+    if server.kind.unix:
+        pytest.skip("only TCP has Nagle's algorithm")
+    with server.connect("/who") as client:
+        assert json.loads(receive(client))["no_delay"] is True
+
+
+def test_a_subprotocol_is_chosen(server: Server) -> None:
+    if server.kind.promises:
+        pytest.skip("the server answers before it knows what the route speaks")
+    with server.connect("/echo", subprotocols=["v0", "v1", "v2"]) as client:
+        assert client.subprotocol == "v2"
+
+
+def test_compression(server: Server) -> None:
+    offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+    agreed = "permessage-deflate" in ask(server, "/listen", offer)
+    # The stock handler answers for itself, and knows no extensions.
+    assert agreed is not server.kind.promises
+    assert "permessage-deflate" not in ask(server, "/listen")
+    text = "hello, " * 20_000
+    for path in STYLES:
+        with server.connect(path, compression="deflate") as client:
+            client.send(text)
+            client.send(text.encode())
+            assert receive(client) == text
+            assert receive(client) == text.encode()
+
+
+def test_frames_behind_the_request_are_not_lost(server: Server) -> None:
+    for path in STYLES:
+        with RawClient(server) as client:
+            # As much as one TLS record holds; a server's parser reads less at once.
+            behind = client.connection.send("first")
+            behind += client.connection.send("x" * 15_000)
+            client.open(path, behind)
+            events = client.events()
+            assert [next(events), next(events)] == ["first", "x" * 15_000]
+            client.socket.sendall(client.connection.send("after"))
+            assert next(events) == "after"
+
+
+def test_half_a_handshake_harms_nobody(server: Server) -> None:
+    request = b"GET /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: webso"
+    with contextlib.ExitStack() as stack:
+        if server.kind.views > 1:  # else it waits for the one that is first
+            for _ in range(3):
+                waiting = stack.enter_context(server.socket())
+                waiting.sendall(request)
+        for size in (0, 1, 20, len(request)):
+            with server.socket() as leaver:
+                leaver.sendall(request[:size])
+            rude = RawClient(server)
+            rude.socket.sendall(request[:size])
+            rude.reset()
+        with server.connect("/listen") as client:
+            client.send("still there?")
+            assert receive(client) == "still there?"
+    if server.kind.frail:
+        server.forget_log()
+
+
+def test_no_tls_where_it_is_expected(server: Server) -> None:
+    if server.tls is None:
+        pytest.skip("this one speaks no TLS")
+    for data in (b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"):
+        with server.raw_socket() as sock:
+            sock.sendall(data)
+    with server.connect("/listen") as client:
+        client.send("still there?")
+        assert receive(client) == "still there?"
+    if server.kind.gevent:
+        server.forget_log()  # its stream server prints a TLS handshake that fails
+
+
+# -- messages
+
+
+@pytest.mark.parametrize("path", STYLES)
+def test_echo_of_every_size(server: Server, path: str) -> None:
+    with server.connect(path) as client:
+        for size in (1, 125, 126, 65535, 65536, MIB):
+            client.send("é" * (size // 2) + "x" * (size % 2))
+            client.send(b"\xff" * size)
+            assert receive(client) == "é" * (size // 2) + "x" * (size % 2)
+            assert receive(client) == b"\xff" * size
+
+
+def test_echo_of_32_mib(server: Server) -> None:
+    path = "/echo" if server.kind.views == 1 else "/listen"
+    with server.connect(path) as client:
+        client.send(b"0123456789abcdef" * (2 * MIB))
+        assert receive(client) == b"0123456789abcdef" * (2 * MIB)
+    with server.connect("/listen") as client:
+        client.send("0123456789abcdef" * (2 * MIB))
+        assert receive(client) == "0123456789abcdef" * (2 * MIB)
+
+
+@pytest.mark.parametrize("path", STYLES)
+def test_order_fragments_and_pings(server: Server, path: str) -> None:
+    with server.connect(path) as client:
+        client.send(["frag", "", "ments"])
+        assert client.ping("x" * 125).wait(DEADLINE)
+        client.send([b"a", b"b"])
+        for number in range(500):
+            client.send(str(number))
+        assert client.ping().wait(DEADLINE)
+        assert receive(client) == "fragments"
+        assert receive(client) == b"ab"
+        assert [receive(client) for _ in range(500)] == [str(n) for n in range(500)]
+
+
+def test_a_broadcast_reaches_everyone_in_order(server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect("/room")) for _ in range(5)]
+        for client in clients:
+            assert receive(client) == "joined"
+        for number in range(100):
+            clients[number % 5].send(f"{number % 5} {number}")
+        heard = [[receive(client) for _ in range(100)] for client in clients]
+    assert all(one == heard[0] for one in heard)
+    for sender in range(5):
+        assert [m for m in heard[0] if m[0] == str(sender)] == [
+            f"{sender} {number}" for number in range(sender, 100, 5)
+        ]
+
+
+@contextlib.contextmanager
+def slow_reader(server: Server, path: str) -> Iterator[RawClient]:
+    """Someone whose receive buffer is tiny, and who never looks into it."""
+    with RawClient(server, SO_RCVBUF=4096) as slow:
+        yield slow.open(path)
+
+
+def test_a_slow_reader_blocks_nobody_else(server: Server) -> None:
+    paths = ["/room", "/listen"] + ["/echo", "/old"] * (server.kind.views > 1)
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            slow = stack.enter_context(slow_reader(server, path))
+            slow.socket.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):  # it is not read at the end
+                for _ in range(40):
+                    slow.socket.sendall(slow.connection.send(b"x" * 100_000))
+        with server.connect("/room") as client, server.connect("/listen") as other:
+            while receive(client) != "joined":
+                pass  # what the slow one says meanwhile
+            for number in range(30):
+                message = f"{number}:" + "x" * 100_000
+                client.send(message)
+                while receive(client) != message:
+                    pass
+                other.send("and you?")
+                assert receive(other) == "and you?"
+
+
+# -- the end of a connection
+
+
+def test_close_codes_pass_both_ways(server: Server) -> None:
+    for code in (1000, 1008, 4001):
+        with server.connect(f"/close/{code}") as client:
+            assert closed(client) == (code, "kicked")
+    with server.connect("/listen?user=ann") as client:
+        client.close(4002, "bye")
+
+    def told() -> object:
+        return json.loads(server.http("/ended/ann")[1])
+
+    eventually(lambda: told() == {"code": 4002, "reason": "bye"}, "on_close")
+
+
+def test_a_lost_client_is_told_as_1006(server: Server) -> None:
+    with RawClient(server) as client:
+        client.open("/listen?user=bob")
+        client.socket.sendall(client.connection.send("here"))
+        assert next(client.events()) == "here"  # it was opened, not only accepted
+        client.reset()
+
+    def code() -> object:
+        return json.loads(server.http("/ended/bob")[1])["code"]
+
+    eventually(lambda: code() == 1006, "on_close")
+
+
+def test_a_broken_frame_is_1002(server: Server) -> None:
+    for path in STYLES:
+        with RawClient(server) as client:
+            client.open(path)
+            client.socket.sendall(b"\xff\xff" + bytes(20))
+            assert client.closed().code == 1002
+
+
+def test_connects_and_resets_leak_nothing(server: Server) -> None:
+    paths = ["/listen"] if server.kind.views == 1 else STYLES
+
+    def storm(count: int) -> None:
+        for number in range(count):
+            client = RawClient(server)
+            if number % 4:
+                client.open(paths[number % len(paths)])
+                if number % 8 == 1:
+                    client.socket.sendall(client.connection.send(b"x" * 100_000))
+            else:
+                client.socket.sendall(b"GET /listen HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.reset()
+
+    storm(20)  # whatever is made only once
+    eventually(lambda: server.http("/page")[0] == 200, "the server is free")
+    before = server.open_files()
+    storm(200)
+    assert server.running
+    eventually(
+        lambda: server.open_files() <= before, f"no more than {before} open files"
+    )
+    eventually(lambda: server.threads() < 64, "the threads of 200 connections end")
+    all_views_are_free(server)
+    if server.kind.frail:
+        server.forget_log()
+
+
+def all_views_are_free(server: Server) -> None:
+    """Run as many views at the same time as the server has threads."""
+    with contextlib.ExitStack() as stack:
+        count = min(server.kind.views, THREADS)
+        clients = [stack.enter_context(server.connect("/echo")) for _ in range(count)]
+        for client in clients:
+            client.send("here")
+            assert receive(client) == "here"
+
+
+def test_a_graceful_stop_says_1012(server: Server) -> None:
+    """The last test of a server: the next one would start it anew."""
+    paths = ["/listen", "/room"] + ["/echo", "/old"] * (server.kind.views > 1)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect(path)) for path in paths]
+        for path, client in zip(paths, clients, strict=True):
+            client.send(path)
+            while receive(client) != path:
+                pass
+        eventually(server.is_idle, "the server rests")
+        stop(server)
+        codes = {
+            path: ending(client) for path, client in zip(paths, clients, strict=True)
+        }
+    assert set(codes.values()) <= {1001, 1012}, codes
+    server.wait()
+
+
+def stop(server: Server) -> None:
+    if server.kind.stops_worker:
+        os.kill(server.pid, server.kind.stop)
+    else:
+        server.signal(server.kind.stop)
+
+
+def ending(client: ClientConnection) -> int | str:
+    try:
+        while True:
+            receive(client)
+    except TimeoutError:
+        return "still open"
+    except ConnectionClosed as error:
+        return error.rcvd.code if error.rcvd else "no close frame"
