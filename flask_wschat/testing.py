@@ -25,9 +25,9 @@ from werkzeug.test import TestResponse
 from .client import Client, open_over
 from .codec import ClientHandshake, read_head
 from .errors import ConnectionClosed, WSChatError
-from .extension import OPENED, USER
 from .server import LiveServer
 from .transports.accept import OFFER, StartResponse, Taken
+from .upgrade import OPENED, USER
 from .websocket import WebSocket
 
 TIMEOUT = 5.0

@@ -17,7 +17,9 @@ LAYERS = [
     {"backends"},
     {"hub"},
     {"presence", "voting", "rooms"},
-    {"compat", "extension"},
+    {"compat"},
+    {"upgrade"},
+    {"extension"},
     {"server", "gunicorn", "cli", "metrics", "client", "__init__"},
     {"terminal", "testing", "__main__"},
 ]
@@ -28,7 +30,14 @@ ONLY_IN = {
     "greenlet": {"transports/evented.py"},
     "geventwebsocket": {"server.py", "transports/accept.py", "compat.py"},
     "redis": {"backends/redis.py"},
-    "flask": {"extension.py", "server.py", "cli.py", "testing.py", "metrics.py"},
+    "flask": {
+        "upgrade.py",
+        "extension.py",
+        "server.py",
+        "cli.py",
+        "testing.py",
+        "metrics.py",
+    },
 }
 # For the user's convenience `chat.run()` reaches up, when called and not before.
 ALLOWED = {("extension.py", "server")}

@@ -1,0 +1,369 @@
+"""The way from a request to an open ``WebSocket``: routing, refusals, then the 101."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, abort, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import WebsocketMismatch
+
+from .codec import (
+    Connection,
+    Deflate,
+    accept_headers,
+    check_request,
+    choose_subprotocol,
+    is_upgrade,
+    negotiate,
+    response,
+    tokens,
+)
+from .compat import LegacyWebSocket, WebSocketError
+from .errors import HandshakeError
+from .hub import Hub
+from .transports import Event
+from .transports.accept import OFFER, Offer, find_offer
+from .transports.blocking import ThreadedLoop
+from .transports.evented import EventedLoop, EventedTransport
+from .transports.tls import TLSSocket
+from .websocket import WebSocket
+
+logger = logging.getLogger("flask_wschat")
+
+_CLOSE_CODES = {"2": 1000, "3": 1008, "4": 1008, "5": 1011}
+"""By the first digit of the HTTP status that an answer would have had."""
+
+USER = "wschat.user"
+"""Where an environ says who the user is: the test client's, or a middleware's."""
+
+OPENED = "wschat.opened"
+"""Where an environ has a callable that is told of the open ``WebSocket``."""
+
+UPGRADE = "wschat.upgrade"
+"""Where the environ of a request that may become a WebSocket holds its ``Upgrade``."""
+
+
+class Gate:
+    """What stands before an application's views for requests that ask to upgrade."""
+
+    def __init__(self, app: Flask, hub: Hub, authenticate: Callable[[], Any]) -> None:
+        self.hub = hub
+        self.authenticate = authenticate
+        self._threads = 0  # held by sockets
+        self._lock = threading.Lock()
+        self._wsgi_app = app.wsgi_app
+        self._create_url_adapter = app.create_url_adapter
+        self._dispatch_request = app.dispatch_request
+        app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
+        app.create_url_adapter = self.create_url_adapter  # type: ignore[method-assign]
+        app.dispatch_request = self.dispatch_request  # type: ignore[method-assign]
+
+    def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """Offer the application the request's socket, where the server gives one."""
+        if "HTTP_UPGRADE" not in environ:
+            return self._wsgi_app(environ, start_response)
+        offer = find_offer(environ, start_response)
+        if offer is None:
+            return self._wsgi_app(environ, start_response)
+        if is_upgrade(environ["HTTP_UPGRADE"], environ.get("HTTP_CONNECTION", "")):
+            # Where it is one name of several, Werkzeug would not see it.
+            environ["HTTP_UPGRADE"] = "websocket"
+        upgrade = environ[UPGRADE] = Upgrade(self, environ, offer)
+        status = ""
+
+        def respond(line: str, headers: Any, exc_info: Any = None) -> Any:
+            nonlocal status
+            status = line
+            if upgrade.begun:
+                return lambda data: None  # there is no HTTP on that socket any more
+            return start_response(line, headers, exc_info)
+
+        try:
+            result = self._wsgi_app(environ, respond)
+            upgrade.end(status)
+            if not upgrade.begun:
+                return result
+            if hasattr(result, "close"):
+                result.close()
+            upgrade.wait_if_held()
+        except BaseException:
+            upgrade.end("500")
+            raise
+        finally:
+            if upgrade.accepted is not None:
+                self.count_thread(offer.threads, -1)
+        return offer.answer(start_response)
+
+    def count_thread(self, limit: int, change: int) -> None:
+        """Note that a socket begins (1) or ends (-1) to hold one of ``limit`` threads.
+
+        A listener's does only while it opens; a blocking view's, or one with TLS, as
+        long as it lives.
+        """
+        with self._lock:
+            self._threads += change
+            if change < 0 or not limit or self._threads != max(limit * 4 // 5, 1):
+                return
+        logger.warning(
+            "%d of this worker's %d threads are held by WebSockets: the rest serve all"
+            " other requests. Raise gunicorn's --threads, use its gevent worker, or"
+            " make blocking views listeners, which hold none",
+            self._threads,
+            limit,
+        )
+
+    def create_url_adapter(self, request: Any) -> Any:
+        """Let a plain route match a request that asks to upgrade.
+
+        Werkzeug keeps ``websocket=True`` routes and plain ones apart, so without this
+        a plain view with ``environ["wsgi.websocket"]`` answers nobody.
+        """
+        adapter = self._create_url_adapter(request)
+        if request is not None and UPGRADE in request.environ and adapter is not None:
+            with contextlib.suppress(HTTPException):
+                try:
+                    found = adapter.match(return_rule=True)
+                except WebsocketMismatch:
+                    adapter.websocket = False
+                    found = adapter.match(return_rule=True)
+                # Flask asks the same next; what raised here raises there again.
+                adapter.match = lambda **_: found  # type: ignore[method-assign,assignment]
+        return adapter
+
+    def dispatch_request(self, *args: Any) -> Any:
+        """Refuse before a plain view runs; ours ask themselves."""
+        upgrade: Upgrade | None = request.environ.get(UPGRADE)
+        rule = request.url_rule
+        if upgrade is None or rule is None or rule.websocket:
+            return self._dispatch_request(*args)
+        upgrade.admit()
+        try:
+            return self._dispatch_request(*args)
+        except WebSocketError:
+            if upgrade.accepted is None or not upgrade.accepted.closed:
+                raise
+            # The view spoke to a client that had just left: its natural end.
+            return NoAnswer()
+
+
+class Upgrade:
+    """One request that may become a WebSocket."""
+
+    def __init__(self, gate: Gate, environ: dict[str, Any], offer: Offer) -> None:
+        self._gate = gate
+        self._environ = environ
+        self._offer = offer
+        self._key = ""
+        self._user: str | None = None
+        self._reason = ""
+        self._deflate: Deflate | None = None
+        self._extension: str | None = None
+        self._held: Event | None = None
+        self.begun = False  # the 101 was tried: HTTP is over, even if it failed
+        self.accepted: WebSocket | None = None
+        greenlets = EventedLoop.runs_here()
+        self._loop = EventedLoop.current() if greenlets else ThreadedLoop.shared()
+        self._legacy = LegacyWebSocket(environ, offer.handler, self.accept, self._loop)
+        environ["wsgi.websocket"] = self._legacy
+
+    def admit(self) -> None:
+        """Raise the HTTP refusal that this request deserves, if any."""
+        try:
+            environ = self._environ
+            self._key = check_request(
+                environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], _headers(environ)
+            )
+            if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
+                "HTTP_TRANSFER_ENCODING" in environ
+            ):
+                raise HandshakeError(400, "a WebSocket handshake has no body")
+            if "HTTP_HOST" not in environ:
+                raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
+            self._check_origin()
+            self._check_room()
+            self._negotiate_compression()
+        except HandshakeError as error:
+            self._reason = str(error)
+            raise refusal(error.status, str(error), error.headers) from None
+        user = self._environ.get(USER)
+        if user is None:
+            user = self._gate.authenticate()
+        self._user = None if user is None else str(user)
+
+    def accept(self, subprotocols: Sequence[str] = ()) -> WebSocket:
+        """Answer 101 and return the open socket.
+
+        :raises OSError: the client is gone.
+        """
+        if self.accepted is not None:
+            return self.accepted
+        hub = self._gate.hub
+        settings = hub.settings
+        offered = tokens([self._environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")])
+        chosen = choose_subprotocol(offered, subprotocols)
+        headers = accept_headers(
+            self._key, subprotocol=chosen, extension=self._extension
+        )
+        loop = self._loop
+        self.begun = True
+        taken = self._offer.accept(response(101, headers), self._let_go)
+        if isinstance(taken.sock, TLSSocket):
+            self._held = loop.event()
+
+        def open_here() -> WebSocket:
+            transport = EventedTransport(
+                taken.sock,
+                loop,
+                max_queue=settings.MAX_QUEUE,
+                policy=settings.SLOW_POLICY,
+            )
+            connection = Connection(
+                max_message=settings.MAX_MESSAGE, deflate=self._deflate
+            )
+            ws = WebSocket(
+                transport, hub, connection, user=self._user, subprotocol=chosen
+            )
+            hub.register(ws, loop)
+            ws.start(taken.received)
+            return ws
+
+        if hub.stopping is None:
+            hub.stopping = _server_is_stopping()
+        self.accepted = ws = loop.call(open_here)
+        self._gate.count_thread(self._offer.threads, 1)
+        if OPENED in self._environ:
+            self._environ[OPENED](ws)
+        return ws
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.set()
+
+    def wait_if_held(self) -> None:
+        """Keep the server's hands off a TLS socket until the connection is over."""
+        if self._held is not None:
+            self._held.wait()
+
+    def end(self, status: str) -> None:
+        """The application has answered; see that nothing stays half open."""
+        ws, legacy = self.accepted, self._legacy
+        code = _CLOSE_CODES.get(status[:1], 1011)
+        if legacy.accepted:
+            legacy.delist()
+            if ws is not None:
+                ws.close(code)
+        elif ws is None and self._offer.answered:
+            # The server has promised a WebSocket: refuse in its terms.
+            reason = f"{status.title()}: {self._reason}".rstrip(": ")
+            with contextlib.suppress(OSError):
+                self.accept().close(code, "" if code == 1000 else reason)
+        # Whoever keeps the request must not keep the connection, nor wait for a garbage
+        # collection to let go of both.
+        for key in (UPGRADE, OFFER, "wsgi.websocket"):
+            self._environ.pop(key, None)
+
+    def _check_origin(self) -> None:
+        origin = self._environ.get("HTTP_ORIGIN")
+        if origin is None:
+            return  # not a browser
+        allowed = self._gate.hub.settings.ORIGINS
+        own = f"{request.scheme}://{request.host}"
+        if allowed is None:
+            fine = _normal(origin) == _normal(own)
+        else:
+            names = [allowed] if isinstance(allowed, str) else allowed
+            fine = "*" in names or _normal(origin) in map(_normal, names)
+        if not fine:
+            logger.warning(
+                "refused a WebSocket from origin %r: this server is %r. Allow it with"
+                " WSCHAT_ORIGINS = [%r]; behind a proxy, add ProxyFix",
+                origin[:200],
+                own,
+                origin[:200],
+            )
+            raise HandshakeError(403, "this origin is not allowed")
+
+    def _negotiate_compression(self) -> None:
+        offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS")
+        # A server that has answered already has agreed to nothing.
+        if offers and not self._offer.answered and self._gate.hub.settings.COMPRESSION:
+            self._deflate, self._extension = negotiate([offers]) or (None, None)
+
+    def _check_room(self) -> None:
+        limit = self._gate.hub.settings.MAX_CONNECTIONS
+        if limit is not None and self._gate.hub.count() >= limit:
+            logger.warning("refused a WebSocket: WSCHAT_MAX_CONNECTIONS = %d", limit)
+            raise HandshakeError(
+                503, "too many connections, try again later", [("Retry-After", "5")]
+            )
+
+
+def _server_is_stopping() -> Callable[[], bool]:
+    """Return what tells whether this process was asked to end.
+
+    gunicorn's workers wait for views under way before they end, and blocking views
+    wait for their clients: the sockets must be closed when that wait begins.
+    """
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return lambda: not getattr(worker, "alive", True)
+
+
+class NoAnswer(Response):
+    """What a view returns whose socket the server does not have any more."""
+
+    def __call__(self, environ: Any, start_response: Any) -> tuple[()]:
+        return ()
+
+
+def _headers(environ: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a WSGI request's headers, names in lower case."""
+    return [
+        (name[5:].replace("_", "-").lower(), value)
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    ]
+
+
+def refusal(
+    status: int, message: str, headers: Iterable[tuple[str, str]] = ()
+) -> HTTPException:
+    """Return the exception that makes Flask answer so."""
+    answer = Response(message + "\n", status, dict(headers), mimetype="text/plain")
+    try:
+        abort(status, message, response=answer)
+    except HTTPException as error:
+        return error
+    except LookupError:  # Werkzeug has no class for 426
+        return HTTPException(message, answer)
+
+
+def not_a_websocket(error: WebsocketMismatch) -> Any:
+    """Answer plain HTTP on a socket route, and a WebSocket on a page's."""
+    environ = request.environ
+    if is_upgrade(environ.get("HTTP_UPGRADE", ""), environ.get("HTTP_CONNECTION", "")):
+        return error
+    return Response(
+        "This is a WebSocket address. Connect with a WebSocket client, for example"
+        f' new WebSocket("{request.url.replace("http", "ws", 1)}") in a browser.\n',
+        426,
+        {"Upgrade": "websocket", "Connection": "Upgrade"},
+        mimetype="text/plain",
+    )
+
+
+def _normal(origin: str) -> tuple[str, str, int | None]:
+    """Return an origin's scheme, host and port, the port that it implies included."""
+    try:
+        parts = urlsplit(origin.strip().lower())
+        port = parts.port
+    except ValueError:
+        return origin, "", None
+    implied = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+    return parts.scheme, parts.hostname or "", port or implied.get(parts.scheme)
