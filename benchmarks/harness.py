@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +18,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 HERE = Path(__file__).parent
-BUILD = HERE.parent / "build"
+ROOT = HERE.parent
+BUILD = ROOT / "build"
+
+PATIENCE = 100.0
+"""Seconds that a program may take to say its next line."""
+
+
+class Failed(Exception):
+    """A server or a load did not do its part; the message says what happened."""
 
 
 def two_cores() -> tuple[int, int]:
@@ -24,9 +35,9 @@ def two_cores() -> tuple[int, int]:
     return cores[0], cores[-1]
 
 
-def build_loadgen() -> Path:
-    """Return the load generator's path; compile it if the source is newer."""
-    source, program = HERE / "loadgen.c", BUILD / "loadgen"
+def compiled(source: Path) -> Path:
+    """Return the program made of a C file; compile it if the source is newer."""
+    program = BUILD / source.stem
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         BUILD.mkdir(exist_ok=True)
         compiler = os.environ.get("CC", "cc")
@@ -42,7 +53,8 @@ def family(pid: int) -> list[int]:
     pids = [pid]
     for parent in pids:
         for task in Path(f"/proc/{parent}/task").iterdir():
-            pids += map(int, (task / "children").read_text().split())
+            with contextlib.suppress(FileNotFoundError):  # a thread that just ended
+                pids += map(int, (task / "children").read_text().split())
     return pids
 
 
@@ -68,31 +80,81 @@ def memory_bytes(pid: int) -> int:
 
 
 class Process:
-    """A program that we started, on one core, with pipes; it ends when stdin does."""
+    """A program that we started, on one core, with pipes; it ends when stdin does.
 
-    def __init__(self, command: list[str], core: int) -> None:
+    ``log``: a file for what it says to stderr, else it is ours.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        core: int,
+        *,
+        log: Path | None = None,
+        nice: int = 0,
+    ) -> None:
+        def prepare() -> None:
+            # Before the exec: threads inherit it, but only those that come later.
+            os.sched_setaffinity(0, {core})
+            os.nice(nice)
+
+        self.name = Path(command[0]).name + " " + " ".join(map(str, command[1:4]))
+        self._log = None if log is None else log.open("wb")
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            cwd=HERE.parent,
+            stderr=self._log,
+            cwd=ROOT,
+            bufsize=0,
+            preexec_fn=prepare,
         )
-        self.name = " ".join(command)
         self.pid = self._process.pid
-        os.sched_setaffinity(self.pid, {core})
+        self._said = b""
 
-    def read_line(self) -> str:
+    def read_line(self, patience: float = PATIENCE) -> str:
+        """Return the next line of its output.
+
+        :raises Failed: it ended, or said nothing for ``patience`` seconds.
+        """
         assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit(f"{self.name}: ended with status {self._process.wait()}")
-        return line
+        until = time.monotonic() + patience
+        while b"\n" not in self._said:
+            left = max(until - time.monotonic(), 0)
+            if not select.select([self._process.stdout], [], [], left)[0]:
+                raise Failed(f"{self.name}: nothing for {patience:.0f} s")
+            data = os.read(self._process.stdout.fileno(), 65536)
+            if not data:
+                raise Failed(f"{self.name}: ended with status {self._process.wait()}")
+            self._said += data
+        line, self._said = self._said.split(b"\n", 1)
+        return line.decode()
 
     def write_line(self, text: str) -> None:
+        """Send it a line.
+
+        :raises Failed: it has ended.
+        """
         assert self._process.stdin
-        self._process.stdin.write(text + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(text.encode() + b"\n")
+        except BrokenPipeError:
+            raise Failed(f"{self.name}: gone") from None
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        if self._log is not None:
+            self._log.close()
 
     def __enter__(self) -> Self:
         return self
@@ -103,27 +165,37 @@ class Process:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
+        self.close()
 
 
 class Server(Process):
-    """One of `benchmarks.servers`, listening on `port`."""
+    """A program that prints the port it listens on; a name is one of our servers."""
 
-    def __init__(self, module: str, core: int) -> None:
-        super().__init__([sys.executable, "-m", f"benchmarks.servers.{module}"], core)
-        self.module = module
-        self.port = int(self.read_line())
+    def __init__(
+        self, program: str | Sequence[str | Path], core: int, *, log: Path | None = None
+    ) -> None:
+        if isinstance(program, str):
+            program = [sys.executable, "-m", f"benchmarks.servers.{program}"]
+        super().__init__(program, core, log=log)
+        try:
+            self.port = int(self.read_line(20))
+        except (Failed, ValueError):
+            self.close()
+            raise Failed(f"{self.name}: did not start") from None
+
+
+def our_server(*settings: str) -> Server:
+    """Return ours, with settings as ``KEY=NUMBER``."""
+    return Server(
+        [sys.executable, "-m", "benchmarks.servers.wschat", *settings], two_cores()[0]
+    )
 
 
 class Load(Process):
-    """The load generator, connected and warm; see `loadgen.c` for the arguments."""
+    """The load generator, connected and warm; see `loadgen.c` for the options.
+
+    `ready_seconds` is how long all connections took.
+    """
 
     def __init__(
         self,
@@ -131,25 +203,45 @@ class Load(Process):
         core: int,
         *,
         scenario: str,
+        path: str | None = None,
+        headers: Sequence[str] = (),
+        socketio: bool = False,
+        nice: int = 0,
         conns: int,
         size: int = 64,
         window: int = 1,
-        seconds: float = 1.0,
-        kind: str = "text",
+        rate: float = 0,
+        seconds: float = 1,
     ) -> None:
-        path = "/fan" if scenario == "fan" else "/echo"
-        numbers = map(str, (conns, size, window, seconds))
-        super().__init__(
-            [
-                *(str(build_loadgen()), "127.0.0.1", str(server.port), path),
-                *(scenario, *numbers, kind),
-            ],
-            core,
-        )
-        self.read_line()
+        if path is None:
+            path = "/fan" if scenario in ("fan", "stall") else "/echo"
+        command: list[str | Path] = [compiled(HERE / "loadgen.c"), str(server.port)]
+        command += [scenario, "--path", path, "--conns", str(conns)]
+        command += ["--size", str(size), "--window", str(window)]
+        command += ["--rate", str(rate), "--seconds", str(seconds)]
+        for header in headers:
+            command += ["--header", header]
+        if socketio:
+            command.append("--socketio")
+        super().__init__(command, core, nice=nice)
+        try:
+            self.ready_seconds: float = json.loads(self.read_line())["seconds"]
+        except Failed:
+            self.close()
+            raise
 
     def run(self) -> dict[str, Any]:
-        """Start the load, wait until it is over and return what was counted."""
+        """Start the load, wait until it is over and return what was counted.
+
+        :raises Failed: the server did not do what it should.
+        """
+        self.start()
+        return self.result()
+
+    def start(self) -> None:
+        """Start the load; `result` waits for it."""
         self.write_line("go")
+
+    def result(self) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(self.read_line())
         return result

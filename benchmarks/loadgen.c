@@ -1,24 +1,34 @@
 /* WebSocket load for the benchmarks: one thread, one epoll loop, every reply checked.
  *
- *   loadgen HOST PORT PATH SCENARIO CONNS SIZE WINDOW SECONDS [text|binary]
+ *   loadgen PORT SCENARIO [--conns N] [--size BYTES] [--window N] [--seconds S]
+ *           [--rate PER_SECOND] [--path /PATH] [--header "NAME: VALUE"]... [--binary]
+ *           [--socketio]
  *
  * SCENARIO
- *   echo     each connection keeps WINDOW messages of SIZE bytes under way; each must
- *            come back to it, whole and in order
+ *   echo     each connection keeps WINDOW messages of BYTES under way; each must come
+ *            back to it, whole and in order
  *   fan      the first connection publishes and keeps WINDOW messages under way; each
  *            connection must receive each of them, whole and in order
- *   connect  CONNS slots connect, shake hands, close and wait for the end, over and over
+ *   connect  N slots connect, shake hands, close and wait for the end, over and over
  *   idle     connect, exchange one message each, then do nothing until told to stop
+ *   storm    as idle; then drop all connections and open them again within S seconds
+ *   stall    connect, then read nothing any more until told to stop
  *
- * Prints {"ready": CONNS} when all connections are open and warm, waits for a line on
- * stdin (in `idle`, that line is the end), runs for SECONDS, lets what is under way
- * arrive, and prints one JSON object. "idle" is the share of the time, in percent, in
- * which this program had nothing to do: near 0 it was the bottleneck, not the server.
+ * With --rate, `echo` and `fan` send that many messages a second (`echo`: each from the
+ * next connection), whatever has come back; a latency then counts from when the message
+ * was due. --socketio speaks Socket.IO 5 over Engine.IO 4 instead of plain messages.
+ *
+ * Prints {"ready": N} when all connections are open and warm, waits for a line on stdin
+ * (in `idle` and `stall`, that line is the end), runs for S seconds or until the next
+ * line, lets what is under way arrive, and prints one JSON object. "idle" is the share of the time, in percent,
+ * in which this program had nothing to do: near 0 it was the bottleneck, not the server.
  * Anything that a correct server does not send ends it with status 1 and the reason.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <getopt.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
@@ -29,6 +39,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,15 +47,15 @@
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
 
-enum scenario { ECHO, FAN, CONNECT, IDLE };
-enum state { FREE, CONNECTING, HANDSHAKE, OPEN, CLOSING };
+enum scenario { ECHO, FAN, CONNECT, IDLE, STORM, STALL };
+enum state { FREE, CONNECTING, HANDSHAKE, JOINING, OPEN, CLOSING, CLOSED };
 enum phase { WARMING, READY, RUNNING, DRAINING };
 
 /* Bytes waiting to be parsed, or to be sent. Empty ones hold no memory: with tens of
  * thousands of connections, the buffers would otherwise be the larger part. */
 struct bytes {
     uint8_t *data;
-    size_t length, capacity;
+    size_t start, length, capacity;
 };
 
 struct conn {
@@ -57,29 +68,38 @@ struct conn {
     struct bytes in, out;
 };
 
+/* Latencies, in buckets an eighth of an octave wide, from one microsecond up. */
+struct histogram {
+    uint64_t count[64 * 8], longest;
+};
+
 #define CHUNK (256 * 1024)
 #define RING 65536         /* fan: more than the largest window */
 #define AT_ONCE 64         /* handshakes under way while connecting */
 #define WARM 0xffffffffu   /* the id in warm-up messages */
 #define STDIN_TAG 0xffffffffu
+#define TIMER_TAG 0xfffffffeu
+#define SMALL_BUFFER 4096  /* stall: what the kernel may take for a peer that sleeps */
 
 static struct sockaddr_in server;
-static const char *host, *path;
+static const char *path = "/echo";
+static char headers[2048];
 static enum scenario scenario;
-static uint32_t conns, window;
-static size_t size;
-static double seconds;
+static uint32_t conns = 100, window = 1;
+static size_t size = 64, before; /* Socket.IO's bytes in front of the message */
+static double seconds = 1, rate;
 static uint8_t opcode = 1;
+static int socketio;
 
 static struct conn *all;
-static int poller;
+static int poller, timer;
 static enum phase phase = WARMING;
-static uint32_t opened, opening, warmed, warm_seq, under_way, last_source;
-static uint64_t delivered, published, completed, connects, bytes_in;
+static uint32_t opened, opening, warmed, warm_seq, under_way, last_source, restarted;
+static uint64_t delivered, published, completed, connects, bytes_in, retries, pings;
 static uint32_t ring_count[RING];
-static double ring_time[RING], now_s, warm_time;
+static double ring_time[RING], now_s, warm_time, run_time;
 static double *sent_at;    /* echo: when each message under way left, by connection */
-static uint64_t histogram[64 * 8];
+static struct histogram each, whole; /* one delivery; a broadcast to its last receiver */
 static uint8_t chunk[CHUNK], *expected, *scratch;
 static uint32_t random_state = 2463534242u;
 
@@ -108,45 +128,55 @@ static uint32_t next_random(void)
     return random_state ^= random_state << 5;
 }
 
-static void append(struct bytes *to, const void *data, size_t length)
+static void reserve(struct bytes *to, size_t more)
 {
-    if (to->length + length > to->capacity) {
-        to->capacity = (to->length + length) * 2;
+    if (to->start && to->start + to->length + more > to->capacity) {
+        memmove(to->data, to->data + to->start, to->length);
+        to->start = 0;
+    }
+    if (to->length + more > to->capacity) {
+        to->capacity = to->length + more;
+        if (to->capacity < 2048)
+            to->capacity = 2048; /* one allocation for a turn's small frames */
         if (!(to->data = realloc(to->data, to->capacity)))
             die("out of memory");
     }
-    memcpy(to->data + to->length, data, length);
+}
+
+static void append(struct bytes *to, const void *data, size_t length)
+{
+    reserve(to, length);
+    memcpy(to->data + to->start + to->length, data, length);
     to->length += length;
 }
 
 static void discard(struct bytes *from, size_t length)
 {
+    from->start += length;
     from->length -= length;
-    if (from->length) {
-        memmove(from->data, from->data + length, from->length);
-    } else {
+    if (!from->length) {
         free(from->data);
-        from->data = NULL;
-        from->capacity = 0;
+        *from = (struct bytes){0};
     }
 }
 
-/* Latencies go into buckets an eighth of an octave wide, from one microsecond up. */
-static void record_latency(double since)
+static void record(struct histogram *h, double since)
 {
-    uint64_t us = (uint64_t)((now_s - since) * 1e6) + 1;
+    uint64_t us = (uint64_t)((now_s > since ? now_s - since : 0) * 1e6) + 1;
     int octave = 63 - __builtin_clzll(us);
     int eighth = octave >= 3 ? (us >> (octave - 3)) & 7 : (us << (3 - octave)) & 7;
-    histogram[octave * 8 + eighth]++;
+    h->count[octave * 8 + eighth]++;
+    if (us > h->longest)
+        h->longest = us;
 }
 
-static uint64_t latency_us(double quantile)
+static uint64_t quantile_us(const struct histogram *h, double quantile)
 {
     uint64_t total = 0, seen = 0;
     for (int i = 0; i < 64 * 8; i++)
-        total += histogram[i];
+        total += h->count[i];
     for (int i = 0; i < 64 * 8; i++)
-        if ((seen += histogram[i]) && seen >= total * quantile)
+        if ((seen += h->count[i]) && seen >= total * quantile)
             return ((uint64_t)(8 + i % 8) << (i / 8)) >> 3;
     return 0;
 }
@@ -154,8 +184,11 @@ static uint64_t latency_us(double quantile)
 /* Make `to` the message of this sender and number; the rest of it never changes. */
 static void write_message(uint8_t *to, uint32_t id, uint32_t number)
 {
-    char digits[17];
-    snprintf(digits, sizeof digits, "%08x%08x", id, number);
+    static const char hex[] = "0123456789abcdef";
+    uint8_t digits[16];
+    uint64_t both = (uint64_t)id << 32 | number;
+    for (int i = 15; i >= 0; i--, both >>= 4)
+        digits[i] = hex[both & 15];
     memcpy(to, digits, size < 16 ? size : 16);
 }
 
@@ -170,11 +203,11 @@ static void watch(struct conn *c, int op)
 static void flush_out(struct conn *c)
 {
     while (c->out.length) {
-        ssize_t n = send(c->fd, c->out.data, c->out.length, MSG_NOSIGNAL);
+        ssize_t n = send(c->fd, c->out.data + c->out.start, c->out.length, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno != EAGAIN) {
-            if (c->state != CLOSING)
+            if (c->state < CLOSING && scenario != STORM)
                 die("connection %u, send: %s", c->id, strerror(errno));
             discard(&c->out, c->out.length);
             break;
@@ -190,7 +223,20 @@ static void flush_out(struct conn *c)
     }
 }
 
-static void put_frame(struct conn *c, uint8_t frame_opcode, const uint8_t *payload,
+static void copy_masked(uint8_t *to, const uint8_t *from, size_t length, uint32_t key)
+{
+    uint64_t wide = (uint64_t)key << 32 | key, word;
+    size_t i = 0;
+    for (; i + 8 <= length; i += 8) {
+        memcpy(&word, from + i, 8);
+        word ^= wide;
+        memcpy(to + i, &word, 8);
+    }
+    for (; i < length; i++)
+        to[i] = from[i] ^ ((uint8_t *)&key)[i & 3];
+}
+
+static void put_frame(struct conn *c, uint8_t frame_opcode, const void *payload,
                       size_t length)
 {
     uint8_t header[14] = {0x80 | frame_opcode};
@@ -208,17 +254,16 @@ static void put_frame(struct conn *c, uint8_t frame_opcode, const uint8_t *paylo
     }
     uint32_t key = next_random();
     memcpy(header + at, &key, 4);
+    reserve(&c->out, at + 4 + length);
     append(&c->out, header, at + 4);
-    size_t start = c->out.length;
-    append(&c->out, payload, length);
-    for (size_t i = 0; i < length; i++)
-        c->out.data[start + i] ^= header[at + (i & 3)];
+    copy_masked(c->out.data + c->out.start + c->out.length, payload, length, key);
+    c->out.length += length;
 }
 
 static void put_message(struct conn *c, uint32_t id, uint32_t number)
 {
-    write_message(scratch, id, number);
-    put_frame(c, opcode, scratch, size);
+    write_message(scratch + before, id, number);
+    put_frame(c, opcode, scratch, before + size + (socketio ? 2 : 0));
 }
 
 static void start_connection(struct conn *c)
@@ -226,24 +271,44 @@ static void start_connection(struct conn *c)
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0)
         die("socket: %s", strerror(errno));
-    int on = 1;
+    int on = 1, small = SMALL_BUFFER;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if ((ntohl(server.sin_addr.s_addr) >> 24) == 127) {
-        /* One source address has 28,000 ports, and a closed one rests for a minute. */
-        struct sockaddr_in source = {.sin_family = AF_INET};
-        source.sin_addr.s_addr = htonl(0x7f000101 + last_source++ % 200);
-        setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-        if (bind(c->fd, (struct sockaddr *)&source, sizeof source) < 0)
-            die("bind: %s", strerror(errno));
-    }
+    if (scenario == STALL)
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    /* One source address has 28,000 ports, and a closed one rests for a minute. */
+    struct sockaddr_in source = {.sin_family = AF_INET};
+    source.sin_addr.s_addr = htonl(0x7f000101 + last_source++ % 200);
+    setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (bind(c->fd, (struct sockaddr *)&source, sizeof source) < 0)
+        die("bind: %s", strerror(errno));
     if (connect(c->fd, (struct sockaddr *)&server, sizeof server) < 0 &&
         errno != EINPROGRESS)
         die("connect: %s", strerror(errno));
     c->state = CONNECTING;
     c->writable_wanted = 1;
-    c->sent = c->received = 0;
+    c->sent = c->received = c->warm = 0;
     watch(c, EPOLL_CTL_ADD);
     opening++;
+}
+
+static void drop_connection(struct conn *c)
+{
+    close(c->fd);
+    discard(&c->in, c->in.length);
+    discard(&c->out, c->out.length);
+    c->state = FREE;
+    c->fd = -1;
+}
+
+/* In a storm a server may turn connections away; they come again. */
+static void connection_failed(struct conn *c, const char *what, const char *why)
+{
+    if (scenario != STORM || phase != RUNNING || c->state > JOINING)
+        die("connection %u, %s: %s", c->id, what, why);
+    drop_connection(c);
+    opening--;
+    retries++;
+    start_connection(c);
 }
 
 static void send_request(struct conn *c)
@@ -251,14 +316,16 @@ static void send_request(struct conn *c)
     int error = 0;
     socklen_t length = sizeof error;
     getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length);
-    if (error)
-        die("connect: %s", strerror(error));
-    char request[2048];
+    if (error) {
+        connection_failed(c, "connect", strerror(error));
+        return;
+    }
+    char request[4096];
     int n = snprintf(request, sizeof request,
-                     "GET %s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\n"
+                     "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                      "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                     path, host, ntohs(server.sin_port));
+                     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n",
+                     path, ntohs(server.sin_port), headers);
     c->state = HANDSHAKE;
     append(&c->out, request, n);
     flush_out(c);
@@ -266,10 +333,7 @@ static void send_request(struct conn *c)
 
 static void end_connection(struct conn *c)
 {
-    close(c->fd);
-    discard(&c->in, c->in.length);
-    discard(&c->out, c->out.length);
-    c->state = FREE;
+    drop_connection(c);
     under_way--;
     connects++;
     if (phase == RUNNING || (phase == WARMING && connects < conns)) {
@@ -287,11 +351,11 @@ static void connection_opened(struct conn *c)
         static const uint8_t normal[2] = {1000 >> 8, 1000 & 255};
         c->state = CLOSING;
         put_frame(c, 8, normal, 2);
-    } else if (scenario != FAN) {
+    } else if (scenario != FAN && scenario != STALL) {
         put_message(c, WARM, 0);
     }
     flush_out(c);
-    if (scenario != CONNECT && opened + opening < conns)
+    if (scenario != CONNECT && phase == WARMING && opened + opening < conns)
         start_connection(&all[opened + opening]);
 }
 
@@ -312,11 +376,11 @@ static size_t check_response(struct conn *c, const uint8_t *data, size_t length)
 static void echo_received(struct conn *c)
 {
     double *left = &sent_at[(size_t)c->id * window + c->received % window];
-    record_latency(*left);
+    record(&each, *left);
     delivered++;
     c->received++;
     under_way--;
-    if (phase == RUNNING) {
+    if (phase == RUNNING && !rate) {
         *left = now_s;
         put_message(c, c->id, c->sent++);
         under_way++;
@@ -326,10 +390,12 @@ static void echo_received(struct conn *c)
 static void fan_received(struct conn *c)
 {
     uint32_t slot = c->received++ % RING;
-    record_latency(ring_time[slot]);
+    record(&each, ring_time[slot]);
     delivered++;
-    if (++ring_count[slot] == conns)
+    if (++ring_count[slot] == conns) {
         completed++;
+        record(&whole, ring_time[slot]);
+    }
 }
 
 static void message_received(struct conn *c, const uint8_t *payload, size_t length)
@@ -337,9 +403,10 @@ static void message_received(struct conn *c, const uint8_t *payload, size_t leng
     if (length != size)
         die("connection %u: %zu bytes instead of %zu", c->id, length, size);
     bytes_in += length;
-    if (phase == WARMING) {
+    if (!c->warm || phase == WARMING) {
         uint32_t number = scenario == FAN ? warm_seq : 0;
         write_message(expected, WARM, number);
+        warm_time = now_s;
         if (!memcmp(payload, expected, size)) {
             c->warm = 1;
             warmed++;
@@ -358,40 +425,83 @@ static void message_received(struct conn *c, const uint8_t *payload, size_t leng
         echo_received(c);
 }
 
-/* Handle one whole frame at `data`. Return its length, 0 while it is incomplete. */
-static size_t take_frame(struct conn *c, const uint8_t *data, size_t available)
+static int begins(const uint8_t *data, size_t length, const char *with)
+{
+    return length >= strlen(with) && !memcmp(data, with, strlen(with));
+}
+
+static void packet_received(struct conn *c, const uint8_t *data, size_t length)
+{
+    static const char *event = "42[\"message\",\"";
+    if (begins(data, length, event)) {
+        if (memcmp(data + length - 2, "\"]", 2))
+            die("connection %u: unfinished event", c->id);
+        message_received(c, data + strlen(event), length - strlen(event) - 2);
+    } else if (begins(data, length, "0{")) {
+        put_frame(c, 1, "40", 2);
+    } else if (begins(data, length, "40") && c->state == JOINING) {
+        connection_opened(c);
+    } else if (begins(data, length, "2")) {
+        put_frame(c, 1, "3", 1);
+    } else {
+        die("connection %u: unexpected packet %.*s", c->id,
+            (int)(length < 40 ? length : 40), data);
+    }
+}
+
+/* Return the length of the frame that begins at `data`, 0 while that is unknown. */
+static size_t frame_length(const uint8_t *data, size_t available, size_t *header)
 {
     if (available < 2)
         return 0;
-    if (data[1] & 0x80)
-        die("connection %u: masked frame from the server", c->id);
     uint64_t length = data[1] & 127;
-    size_t header = length < 126 ? 2 : length == 126 ? 4 : 10;
-    if (available < header)
+    *header = length < 126 ? 2 : length == 126 ? 4 : 10;
+    if (available < *header)
         return 0;
-    if (header > 2) {
+    if (*header > 2) {
         length = 0;
-        for (size_t i = 2; i < header; i++)
+        for (size_t i = 2; i < *header; i++)
             length = length << 8 | data[i];
     }
-    if (length > size + 125)
-        die("connection %u: frame of %llu bytes", c->id, (unsigned long long)length);
-    if (available < header + length)
+    return *header + length;
+}
+
+/* Handle one whole frame at `data`. Return its length, 0 while it is incomplete. */
+static size_t take_frame(struct conn *c, const uint8_t *data, size_t available)
+{
+    size_t header, frame = frame_length(data, available, &header);
+    if (!frame)
+        return 0;
+    size_t length = frame - header;
+    if (data[0] == 'H' && c->state == CLOSING) {
+        c->state = CLOSED;
+        return available;
+    }
+    if (data[1] & 0x80)
+        die("connection %u: masked frame from the server", c->id);
+    if (length > size + 300)
+        die("connection %u: frame of %zu bytes", c->id, length);
+    if (available < frame)
         return 0;
     const uint8_t *payload = data + header;
     if (data[0] == (0x80 | opcode)) {
-        message_received(c, payload, length);
+        if (socketio)
+            packet_received(c, payload, length);
+        else
+            message_received(c, payload, length);
     } else if (data[0] == 0x89) {
+        pings++;
         put_frame(c, 10, payload, length);
     } else if (data[0] == 0x88) {
         int code = length > 1 ? payload[0] << 8 | payload[1] : 1005;
         /* Some servers drop the code of a close that they answer. */
         if (c->state != CLOSING || (code != 1000 && code != 1005))
             die("connection %u: closed by the server with code %d", c->id, code);
+        c->state = CLOSED;
     } else if (data[0] != 0x8a) {
         die("connection %u: unexpected frame, first byte %02x", c->id, data[0]);
     }
-    return header + length;
+    return frame;
 }
 
 static size_t take_all(struct conn *c, const uint8_t *data, size_t length)
@@ -400,59 +510,105 @@ static size_t take_all(struct conn *c, const uint8_t *data, size_t length)
     if (c->state == HANDSHAKE) {
         if (!(taken = check_response(c, data, length)))
             return 0;
-        connection_opened(c);
+        if (socketio)
+            c->state = JOINING;
+        else
+            connection_opened(c);
     }
-    while ((n = take_frame(c, data + taken, length - taken)))
+    while (c->state != CLOSED && (n = take_frame(c, data + taken, length - taken)))
         taken += n;
-    return taken;
+    /* Behind a close frame, or instead, Werkzeug's server sends an HTTP response. */
+    return c->state == CLOSED ? length : taken;
 }
 
+/* One read per event: with a thousand connections, the next round costs less than a
+ * read that finds nothing. The rest of a long frame is read to where its start is. */
 static void readable(struct conn *c)
 {
-    /* One read per event: with a thousand connections, the next round costs less
-     * than a read that finds nothing. */
-    ssize_t n = recv(c->fd, chunk, CHUNK, 0);
+    size_t room = CHUNK, header;
+    uint8_t *to = chunk;
+    if (c->in.length) {
+        size_t frame = frame_length(c->in.data + c->in.start, c->in.length, &header);
+        int known = c->state >= OPEN && frame > c->in.length;
+        room = known ? frame - c->in.length : 4096;
+        reserve(&c->in, room);
+        to = c->in.data + c->in.start + c->in.length;
+    }
+    ssize_t n = recv(c->fd, to, room, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
-        if (c->state != CLOSING)
-            die("connection %u: ended by the server (%s)", c->id,
-                n ? strerror(errno) : "end of stream");
-        end_connection(c);
+        if (c->state >= CLOSING)
+            end_connection(c);
+        else
+            connection_failed(c, "ended by the server",
+                              n ? strerror(errno) : "end of stream");
         return;
     }
-    if (c->in.length) {
-        append(&c->in, chunk, n);
-        discard(&c->in, take_all(c, c->in.data, c->in.length));
-    } else {
+    if (to == chunk) {
         size_t taken = take_all(c, chunk, n);
         if (taken < (size_t)n)
             append(&c->in, chunk + taken, n - taken);
+    } else {
+        c->in.length += n;
+        discard(&c->in, take_all(c, c->in.data + c->in.start, c->in.length));
     }
     if (c->out.length)
         flush_out(c);
 }
 
+static void publish(double due)
+{
+    uint32_t slot = published % RING;
+    if (published - completed >= RING)
+        die("%d broadcasts under way", RING);
+    ring_count[slot] = 0;
+    ring_time[slot] = due;
+    put_message(&all[0], 0, published++);
+}
+
 static void publish_up_to_window(void)
 {
-    while (phase == RUNNING && published - completed < window) {
-        uint32_t slot = published % RING;
-        ring_count[slot] = 0;
-        ring_time[slot] = now_s;
-        put_message(&all[0], 0, published++);
-    }
+    while (phase == RUNNING && published - completed < window)
+        publish(now_s);
     if (all[0].out.length)
         flush_out(&all[0]);
 }
 
+/* Send what has become due by the clock. */
+static void send_due(void)
+{
+    uint64_t ticks;
+    if (read(timer, &ticks, sizeof ticks) < 0)
+        return;
+    static uint64_t sent;
+    for (; sent < (uint64_t)((now_s - run_time) * rate) && phase == RUNNING; sent++) {
+        double due = run_time + (sent + 1) / rate;
+        struct conn *c = &all[scenario == FAN ? 0 : sent % conns];
+        if (scenario == FAN) {
+            publish(due);
+        } else {
+            if (c->sent - c->received >= window)
+                die("connection %u: %u messages under way", c->id, window);
+            sent_at[(size_t)c->id * window + c->sent % window] = due;
+            put_message(c, c->id, c->sent++);
+            under_way++;
+        }
+        flush_out(c);
+    }
+}
+
 /* A connection may see its 101 before it is a member, so the first broadcasts can miss
- * some: repeat until one has reached all. Nothing older can then still be under way. */
+ * some: repeat, when no more comes of one, until one has reached all. Nothing older can
+ * then still be under way. */
 static int warm_up_done(void)
 {
     if (scenario == CONNECT)
         return connects >= conns && !under_way;
     if (opened < conns)
         return 0;
+    if (scenario == STALL)
+        return 1;
     if (scenario == FAN && warmed < conns && now_s - warm_time > 0.25) {
         warm_time = now_s;
         warm_seq++;
@@ -463,17 +619,39 @@ static int warm_up_done(void)
     return warmed == conns;
 }
 
+static void start_timer(double interval)
+{
+    struct itimerspec times;
+    times.it_interval.tv_sec = (time_t)interval;
+    times.it_interval.tv_nsec = (interval - (time_t)interval) * 1e9;
+    times.it_value = times.it_interval;
+    timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = TIMER_TAG};
+    if (timer < 0 || timerfd_settime(timer, 0, &times, NULL) < 0 ||
+        epoll_ctl(poller, EPOLL_CTL_ADD, timer, &event) < 0)
+        die("timer: %s", strerror(errno));
+}
+
 static void start_running(void)
 {
     phase = RUNNING;
+    run_time = now_s;
     delivered = connects = bytes_in = 0;
-    memset(histogram, 0, sizeof histogram);
+    memset(&each, 0, sizeof each);
+    memset(&whole, 0, sizeof whole);
+    if (rate)
+        start_timer(1 / rate);
+    if (scenario == STORM) {
+        opened = warmed = 0;
+        for (uint32_t i = 0; i < conns; i++)
+            drop_connection(&all[i]);
+    }
     for (uint32_t i = 0; i < conns; i++) {
         if (scenario == CONNECT) {
             under_way++;
             start_connection(&all[i]);
         }
-        for (uint32_t k = 0; scenario == ECHO && k < window; k++) {
+        for (uint32_t k = 0; scenario == ECHO && !rate && k < window; k++) {
             sent_at[(size_t)i * window + k] = now_s;
             put_message(&all[i], i, all[i].sent++);
             under_way++;
@@ -481,6 +659,15 @@ static void start_running(void)
         if (all[i].out.length)
             flush_out(&all[i]);
     }
+}
+
+/* Bring the dropped connections back, evenly over the given seconds. */
+static void reconnect_due(void)
+{
+    double share = (now_s - run_time) / seconds;
+    uint32_t due = share < 1 ? share * conns : conns;
+    while (restarted < due)
+        start_connection(&all[restarted++]);
 }
 
 static int wait_events(int timeout_ms)
@@ -496,42 +683,60 @@ static int wait_events(int timeout_ms)
             told = 1;
             continue;
         }
+        if (events[i].data.u32 == TIMER_TAG) {
+            send_due();
+            continue;
+        }
         struct conn *c = &all[events[i].data.u32];
         if (c->state == CONNECTING)
             send_request(c);
-        else if (events[i].events & EPOLLOUT)
+        else if (events[i].events & EPOLLOUT && c->state != FREE)
             flush_out(c);
         if (c->state >= HANDSHAKE && events[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
             readable(c);
     }
-    if (scenario == FAN && phase == RUNNING)
+    if (scenario == FAN && phase == RUNNING && !rate)
         publish_up_to_window();
     return told;
 }
 
-static void parse_arguments(int argc, char **argv)
+static void parse_options(int argc, char **argv)
 {
-    static const char *names[] = {"echo", "fan", "connect", "idle"};
-    if (argc < 9)
-        die("usage: HOST PORT PATH echo|fan|connect|idle CONNS SIZE WINDOW SECONDS "
-            "[text|binary]");
-    host = argv[1];
-    path = argv[3];
+    static const struct option options[] = {
+        {"conns", 1, 0, 'c'},   {"size", 1, 0, 's'},   {"window", 1, 0, 'w'},
+        {"seconds", 1, 0, 't'}, {"rate", 1, 0, 'r'},   {"path", 1, 0, 'p'},
+        {"header", 1, 0, 'h'},  {"binary", 0, 0, 'b'}, {"socketio", 0, 0, 'i'},
+        {0}};
+    int option;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) > 0) {
+        switch (option) {
+        case 'c': conns = atoi(optarg); break;
+        case 's': size = atoi(optarg); break;
+        case 'w': window = atoi(optarg); break;
+        case 't': seconds = atof(optarg); break;
+        case 'r': rate = atof(optarg); break;
+        case 'p': path = optarg; break;
+        case 'b': opcode = 2; break;
+        case 'i': socketio = 1; break;
+        case 'h':
+            if (strlen(headers) + strlen(optarg) + 3 > sizeof headers)
+                die("too many headers");
+            strcat(strcat(headers, optarg), "\r\n");
+            break;
+        default: exit(2);
+        }
+    }
+    static const char *names[] = {"echo", "fan", "connect", "idle", "storm", "stall"};
+    if (argc - optind != 2)
+        die("usage: loadgen PORT SCENARIO [options]; see the top of loadgen.c");
     server.sin_family = AF_INET;
-    server.sin_port = htons(atoi(argv[2]));
-    if (inet_pton(AF_INET, host, &server.sin_addr) != 1)
-        die("not an IPv4 address: %s", host);
-    for (scenario = ECHO; strcmp(names[scenario], argv[4]); scenario++)
-        if (scenario == IDLE)
-            die("no scenario %s", argv[4]);
-    conns = atoi(argv[5]);
-    size = atoi(argv[6]);
-    window = atoi(argv[7]);
-    seconds = atof(argv[8]);
-    if (argc > 9 && !strcmp(argv[9], "binary"))
-        opcode = 2;
-    if (!conns || size < 8 || !window || window >= RING || seconds <= 0)
-        die("needs CONNS > 0, SIZE >= 8, 0 < WINDOW < %d, SECONDS > 0", RING);
+    server.sin_port = htons(atoi(argv[optind]));
+    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (scenario = ECHO; strcmp(names[scenario], argv[optind + 1]); scenario++)
+        if (scenario == STALL)
+            die("no scenario %s", argv[optind + 1]);
+    if (!conns || size < 8 || !window || window >= RING || seconds <= 0 || rate < 0)
+        die("needs conns > 0, size >= 8, 0 < window < %d, seconds > 0", RING);
 }
 
 static void prepare(void)
@@ -545,12 +750,16 @@ static void prepare(void)
             (unsigned long)files.rlim_cur);
     all = calloc(conns, sizeof *all);
     expected = malloc(size);
-    scratch = malloc(size);
+    scratch = malloc(size + 64);
     sent_at = scenario == ECHO ? calloc((size_t)conns * window, sizeof *sent_at) : NULL;
     if (!all || !expected || !scratch || (scenario == ECHO && !sent_at))
         die("out of memory");
     memset(expected, 'x', size);
-    memset(scratch, 'x', size);
+    if (socketio)
+        before = sprintf((char *)scratch, "42[\"%s\",\"",
+                         scenario == FAN ? "fan" : "echo");
+    memset(scratch + before, 'x', size);
+    memcpy(scratch + before + size, "\"]", 2);
     poller = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = STDIN_TAG};
     epoll_ctl(poller, EPOLL_CTL_ADD, 0, &event);
@@ -563,10 +772,42 @@ static void prepare(void)
     }
 }
 
+static int still_under_way(void)
+{
+    if (scenario == STORM)
+        return warmed < conns;
+    return scenario == FAN ? completed < published : under_way > 0;
+}
+
+static void run(void)
+{
+    double started = now_s;
+    start_running();
+    if (scenario == FAN && !rate)
+        publish_up_to_window();
+    while (now_s - started < seconds) {
+        if (wait_events(scenario == STORM ? 1 : 100))
+            break;
+        if (scenario == STORM)
+            reconnect_due();
+    }
+    if (scenario != STORM)
+        phase = DRAINING;
+    while (still_under_way()) {
+        wait_events(100);
+        if (scenario == STORM)
+            reconnect_due();
+        if (now_s - started > seconds + 20)
+            die("still under way 20 s after the end");
+    }
+}
+
 int main(int argc, char **argv)
 {
-    parse_arguments(argc, argv);
-    alarm(120 + (unsigned)seconds); /* whatever happens, it does not stay */
+    parse_options(argc, argv);
+    mallopt(M_MMAP_THRESHOLD, 32 << 20); /* page faults would be half of the work */
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    alarm(150 + (unsigned)seconds); /* whatever happens, it does not stay */
     prepare();
     double started = now_s = clock_s(CLOCK_MONOTONIC);
     while (!warm_up_done()) {
@@ -575,8 +816,13 @@ int main(int argc, char **argv)
             die("not ready after 60 s: %u open, %u warm", opened, warmed);
     }
     phase = READY;
+    pings = 0;
     printf("{\"ready\": %u, \"seconds\": %.3f}\n", conns, now_s - started);
     fflush(stdout);
+    if (scenario == STALL) {
+        char line[64];
+        return read(0, line, sizeof line) < 0;
+    }
     while (!wait_events(-1))
         ;
     if (scenario == IDLE)
@@ -584,25 +830,21 @@ int main(int argc, char **argv)
 
     double cpu = clock_s(CLOCK_PROCESS_CPUTIME_ID);
     started = now_s;
-    start_running();
-    if (scenario == FAN)
-        publish_up_to_window();
-    while (now_s - started < seconds)
-        wait_events(100);
-    phase = DRAINING;
-    while (scenario == FAN ? completed < published : under_way > 0) {
-        wait_events(100);
-        if (now_s - started > seconds + 20)
-            die("still under way 20 s after the end");
-    }
+    run();
     double elapsed = now_s - started;
     cpu = clock_s(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     printf("{\"messages\": %llu, \"published\": %llu, \"connects\": %llu, "
-           "\"bytes\": %llu, \"seconds\": %.4f, \"cpu\": %.4f, \"idle\": %.1f, "
-           "\"p50_us\": %llu, \"p99_us\": %llu}\n",
+           "\"bytes\": %llu, \"pings\": %llu, \"retries\": %llu, \"seconds\": %.4f, \"cpu\": %.4f, "
+           "\"idle\": %.1f, \"p50_us\": %llu, \"p99_us\": %llu, \"max_us\": %llu, "
+           "\"whole_p50_us\": %llu, \"whole_p99_us\": %llu, \"whole_max_us\": %llu}\n",
            (unsigned long long)delivered, (unsigned long long)published,
-           (unsigned long long)connects, (unsigned long long)bytes_in, elapsed, cpu,
-           100 * (1 - cpu / elapsed), (unsigned long long)latency_us(0.5),
-           (unsigned long long)latency_us(0.99));
+           (unsigned long long)connects, (unsigned long long)bytes_in,
+           (unsigned long long)pings, (unsigned long long)retries, elapsed, cpu, 100 * (1 - cpu / elapsed),
+           (unsigned long long)quantile_us(&each, 0.5),
+           (unsigned long long)quantile_us(&each, 0.99),
+           (unsigned long long)each.longest,
+           (unsigned long long)quantile_us(&whole, 0.5),
+           (unsigned long long)quantile_us(&whole, 0.99),
+           (unsigned long long)whole.longest);
     return 0;
 }

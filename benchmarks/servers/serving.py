@@ -1,4 +1,4 @@
-"""What every server under load does the same way."""
+"""What every gevent server under load does the same way."""
 
 import resource
 import sys

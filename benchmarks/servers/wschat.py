@@ -1,30 +1,74 @@
-"""Flask-WSChat with its public API: `/echo` sends back, `/fan` broadcasts."""
+"""Flask-WSChat with its public API.
 
+`/echo` sends back, `/bare` too but without an app context for each message, `/fan`
+broadcasts, as `/fan/ROOM` does to another room. `/private` is an echo for the users of
+signed session cookies only; the Origin check, on by default, is for all. `/hello` is a
+page.
+
+    python -m benchmarks.servers.wschat [KEY=NUMBER]...
+
+KEY=NUMBER are settings, without their prefix.
+"""
+
+import sys
 from typing import Any
 
-from flask import Flask
+from flask import Flask, abort, request, session
 
 from benchmarks.servers.serving import serve
 from flask_wschat import Listener, WebSocket, WSChat
 from flask_wschat.server import WebSocketHandler
 
 app = Flask(__name__)
+app.config.update(SECRET_KEY="signs, and guards nothing", WSCHAT_MAX_MESSAGE=32 << 20)
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        key, number = argument.split("=")
+        app.config[f"WSCHAT_{key}"] = float(number)
 chat = WSChat(app)
 
 
+@chat.authenticate
+def who() -> str | None:
+    user: str | None = session.get("user")
+    if user is None and request.path == "/private":
+        abort(401)
+    return user
+
+
+@app.get("/hello")
+def hello() -> str:
+    return "Hello."
+
+
 @chat.listener("/echo")
+@chat.listener("/private", endpoint="private")
 class Echo(Listener):
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
         ws.send(message)
 
 
-@chat.listener("/fan")
+@chat.listener("/bare")
+class BareEcho(Echo):
+    app_context = False
+
+
+@chat.listener("/fan", defaults={"room": "all"})
+@chat.listener("/fan/<room>", endpoint="room")
 class Fan(Listener):
-    def on_open(self, ws: WebSocket, **url_args: Any) -> None:
-        ws.join("all")
+    def on_open(self, ws: WebSocket, room: str) -> None:
+        self.room = room
+        ws.join(room)
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
-        chat.broadcast(message, room="all")
+        chat.broadcast(message, room=self.room)
+
+
+def signed_cookie(user: str) -> str:
+    """Return the Cookie header that a browser of ``user`` would send."""
+    interface: Any = app.session_interface
+    value = interface.get_signing_serializer(app).dumps({"user": user})
+    return f"session={value}"
 
 
 if __name__ == "__main__":
