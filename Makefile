@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 5000
 VENV := .venv
 PY := $(VENV)/bin/python
-PACKAGING := setup.cfg pyproject.toml setup.py $(wildcard flask_wschat/codec/*.c)
+PACKAGING := setup.cfg pyproject.toml setup.py $(wildcard flask_wschat/*/*.c)
 LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py setup.py)
 
 .PHONY: help demo test check lint cov bench fuzz autobahn clean

@@ -20,7 +20,7 @@ import gevent.monkey
 from greenlet import getcurrent, greenlet
 
 from . import Receiver, T
-from .outbox import Outbox
+from .outbox import Outbox, flush_ready
 from .tls import TLSSocket
 
 _get_ident: Callable[[], int] = gevent.monkey.get_original("_thread", "get_ident")
@@ -147,7 +147,7 @@ class EventedLoop:
 
     def _flush(self) -> None:
         transports, self.unflushed = self.unflushed, []
-        for transport in transports:
+        for transport in flush_ready(transports):
             transport.flush()
 
     def _work(self, task: Callable[[], Any]) -> None:
@@ -163,8 +163,8 @@ class EventedLoop:
             task = self._hub.switch()
 
 
-class EventedTransport:
-    """A connected socket on the loop; its owner from here on.
+class EventedTransport(Outbox):
+    """A connected socket on the loop, and what waits for it; its owner from here on.
 
     ``sock`` is a non-blocking descriptor, or a ``TLSSocket``. Made in the loop.
     """
@@ -172,9 +172,7 @@ class EventedTransport:
     __slots__ = (
         "_cancel",
         "_finishing",
-        "_flushing",
         "_notify",
-        "_outbox",
         "_reader",
         "_receiver",
         "_socket",
@@ -191,21 +189,21 @@ class EventedTransport:
         policy: Literal["close", "drop_oldest"] = "close",
     ) -> None:
         self.loop = loop or EventedLoop.current()
-        self._outbox = Outbox(max_queue, policy)
+        super().__init__(max_queue, policy)
         # The C type itself: its methods are found at once, unlike gevent's or
         # socket.socket's, which put a Python object and checks before them.
         self._socket: Any = _RawSocket(fileno=sock) if isinstance(sock, int) else sock
+        self.fd = sock if isinstance(sock, int) else -1
         self._reader: Any = self.loop.io(self._socket.fileno(), _READ)
         self._writer: Any = None
         self._receiver: Receiver | None = None
         self._cancel: Callable[[], Any] | None = None
-        self._flushing = False  # a flush is due this turn, or the socket is full
         self._notify = False
         self._finishing = False
 
     @property
     def queued(self) -> int:
-        return self._outbox.size
+        return self.size
 
     def start(self, receiver: Receiver, received: bytes = b"") -> None:
         self._receiver = receiver
@@ -216,22 +214,21 @@ class EventedTransport:
     def write(self, frame: bytes, key: str | None = None) -> bool:
         if self._socket is None:
             return True  # the loss is being told; there is nobody to queue for
-        outbox = self._outbox
-        if key is None and outbox.size < outbox.limit:
+        if key is None and self.size < self.limit:
             # The most frequent case of `push`, here for the sake of broadcasts: with
             # what `flush_soon` spares, a delivery's own time is a quarter less.
-            outbox.frames.append(frame)
-            outbox.size += len(frame)
-        elif not outbox.push(frame, key):
+            self.frames.append(frame)
+            self.size += len(frame)
+        elif not self.push(frame, key):
             if self._writer is not None and self._writer.active:
                 return False
             # Full for want of a flush, not of a reader: whoever writes has not let
             # the loop have its turn.
             self.flush()
-            if self._socket is not None and not outbox.push(frame, key):
+            if self._socket is not None and not self.push(frame, key):
                 return False
-        if not self._flushing:
-            self._flushing = True
+        if not self.flushing:
+            self.flushing = True
             unflushed = self.loop.unflushed
             if not unflushed:
                 self.loop.flush_soon()
@@ -243,31 +240,31 @@ class EventedTransport:
         if self._socket is None:  # let go of between the write and this flush
             return
         try:
-            if self._outbox.drain(self._socket.send):
-                self._flushing = False
+            if self.drain(self._socket.send):
+                self.flushing = False
             else:
                 self._await_room()
         except OSError:
             self.abort()
             return
-        if self._notify or self._finishing:
+        if self.watched:
             self._flushed()
 
     def _flushed(self) -> None:
         """Tell who asked to know that there is room, or that all is sent."""
-        outbox = self._outbox
-        if self._notify and outbox.size <= outbox.limit // 2:
+        if self._notify and self.size <= self.limit // 2:
             self._notify = False
+            self.watched = self._finishing
             if self._receiver is not None:
                 self._receiver.drained()
-        if self._finishing and not outbox.size:
+        if self._finishing and not self.size:
             self._half_close()
 
     def notify_drained(self) -> None:
-        self._notify = True
+        self._notify = self.watched = True
 
     def discard(self) -> None:
-        self._outbox.clear()
+        self.clear()
 
     def pause(self) -> None:
         if self._socket is not None and not self._finishing:
@@ -280,10 +277,10 @@ class EventedTransport:
     def finish(self, timeout: float) -> None:
         if self._socket is None or self._finishing:
             return
-        self._finishing = True
+        self._finishing = self.watched = True
         self.resume()
         self._cancel = self.loop.call_later(timeout, self.abort)
-        if not self._outbox.size:
+        if not self.size:
             self._half_close()
 
     def abort(self) -> None:
@@ -297,8 +294,10 @@ class EventedTransport:
         if self._cancel is not None:
             self._cancel()
         # Old code keeps the objects of dead peers: not with what was partly sent.
-        self._outbox = Outbox(self._outbox.limit, self._outbox.policy)
+        self.batch = b""
+        self.clear()
         self._socket.close()
+        self.fd = -1  # the number is somebody else's soon
         self._socket = self._cancel = self._reader = self._writer = None
         receiver, self._receiver = self._receiver, None
         if receiver is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 _CONTROL = 0x8  # the opcode bit that makes a frame a control frame (RFC 6455 §5.2)
 
@@ -11,7 +12,55 @@ BATCH = 64 * 1024
 """Bytes gathered into one send; a larger frame goes alone, without a copy."""
 
 
-class Outbox:
+class Queue:
+    """The state of a queue; its C twin has the same, for ``flush_ready`` to read.
+
+    ``limit``: bytes that may wait.
+    """
+
+    __slots__ = ("batch", "fd", "flushing", "frames", "limit", "size", "watched")
+
+    def __init__(self, limit: int) -> None:
+        self.frames: list[bytes] = []
+        """Those not on their way yet; who appends one adds its bytes to ``size``."""
+        self.batch: bytes | memoryview = b""
+        """What is partly sent: not to be touched."""
+        self.size = 0
+        """Bytes that wait, those on their way included."""
+        self.limit = limit
+        self.fd = -1
+        """The descriptor to send to, -1 where that is not all there is to it."""
+        self.flushing = False
+        """A flush is due, or waits for the socket to have room."""
+        self.watched = False
+        """Somebody wants to be told of the next flush."""
+
+
+Q = TypeVar("Q", bound=Queue)
+
+
+def flush_ready(queues: list[Q]) -> list[Q]:
+    """Send what waits in each queue, where one send will do; return the other queues.
+
+    The C twin does so, and joins the frames of a broadcast once for all who get them.
+    Here nothing is done: what serves the others serves these as well.
+    """
+    return queues
+
+
+ACCELERATED = False
+"""Whether the C twins serve."""
+
+if not TYPE_CHECKING and not os.environ.get("WSCHAT_PUREPYTHON"):
+    try:
+        from ._speedups import Queue, flush_ready  # noqa: F401
+    except ImportError:
+        pass  # no compiler when this was installed
+    else:
+        ACCELERATED = True
+
+
+class Outbox(Queue):
     """Frames in order, each whole, until they are on their way.
 
     ``limit``: bytes that may wait. A frame is taken as long as fewer than that wait, so
@@ -21,18 +70,13 @@ class Outbox:
     always taken and never lost.
     """
 
-    __slots__ = ("_batch", "_keys", "dropped", "frames", "limit", "policy", "size")
+    __slots__ = ("_keys", "dropped", "policy")
 
     def __init__(self, limit: int, policy: Literal["close", "drop_oldest"]) -> None:
-        self.limit = limit
+        super().__init__(limit)
         self.policy = policy
-        self.size = 0
-        """Bytes that wait, those on their way included."""
         self.dropped = 0
         """Messages lost to ``drop_oldest``."""
-        self.frames: list[bytes] = []
-        """Those not on their way yet; who appends one adds its bytes to ``size``."""
-        self._batch: bytes | memoryview = b""  # partly sent: not to be touched
         self._keys: dict[str, bytes] | None = None
 
     def push(self, frame: bytes, key: str | None = None) -> bool:
@@ -56,7 +100,7 @@ class Outbox:
         ``BlockingIOError``; another error of ``send`` is the caller's.
         """
         while self.size:
-            batch = self._batch
+            batch = self.batch
             if not batch:
                 frames = self.frames
                 batch = frames.pop() if len(frames) == 1 else self._gather()
@@ -66,16 +110,16 @@ class Outbox:
                 count = 0
             self.size -= count
             if count < len(batch):
-                self._batch = memoryview(batch)[count:]
+                self.batch = memoryview(batch)[count:]
                 return False
-            self._batch = b""
+            self.batch = b""
         return True
 
     def clear(self) -> None:
         """Forget what waits, except a frame that is partly sent."""
         self.frames.clear()
         self._keys = None
-        self.size = len(self._batch)
+        self.size = len(self.batch)
 
     def _gather(self) -> bytes:
         """Take out what goes next: many small frames joined, a large one alone."""
@@ -93,8 +137,8 @@ class Outbox:
         return batch
 
     def _replace(self, key: str, frame: bytes) -> None:
-        if self._keys is None:
-            self._keys = {}
+        if self._keys is None or not self.frames:
+            self._keys = {}  # what had those keys is on its way
         old = self._keys.get(key)
         self._keys[key] = frame
         for index, waiting in enumerate(self.frames if old is not None else ()):

@@ -1,0 +1,134 @@
+"""The C twins of the queue and its flush, and all of it without them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flask_wschat.transports import outbox
+from flask_wschat.transports.outbox import BATCH, Outbox, flush_ready
+
+pytestmark = pytest.mark.skipif(
+    not outbox.ACCELERATED and os.environ.get("CI") != "true",
+    reason="the C accelerator is not built: it needs a compiler when installing",
+)
+Pair = tuple[Outbox, socket.socket]
+
+
+@pytest.fixture
+def pairs() -> list[Pair]:
+    """Queues over sockets, each with its other end."""
+    made = []
+    for _ in range(600):  # more than one call sends at once
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        queue = Outbox(1 << 20, "close")
+        queue.fd = ours.detach()
+        queue.flushing = True
+        theirs.setblocking(False)
+        made.append((queue, theirs))
+    return made
+
+
+@pytest.fixture(autouse=True)
+def closed_in_the_end(pairs: list[Pair]) -> object:
+    yield
+    for queue, theirs in pairs:
+        os.close(queue.fd)
+        theirs.close()
+    return None
+
+
+def test_it_is_built_where_it_must_be() -> None:
+    assert outbox.ACCELERATED
+    assert Outbox.__mro__[1].__module__ == "flask_wschat.transports._speedups"
+
+
+@pytest.mark.parametrize("frames", [[b"one"], [b"one", b"two", b"x" * 1000]])
+def test_what_is_ready_leaves(pairs: list[Pair], frames: list[bytes]) -> None:
+    for queue, _ in pairs:
+        for frame in frames:
+            queue.push(frame)
+    pairs[300][0].push(b"for this one only")
+    assert flush_ready([queue for queue, _ in pairs]) == []
+    whole = b"".join(frames)
+    for number, (queue, theirs) in enumerate(pairs):
+        expected = whole + b"for this one only" * (number == 300)
+        assert theirs.recv(1 << 16) == expected
+        assert (queue.size, queue.frames, queue.flushing) == (0, [], False)
+
+
+def test_the_rest_is_left_to_python(pairs: list[Pair]) -> None:
+    (watched, _), (large, _), (partly, _), (elsewhere, _), (empty, _) = pairs[:5]
+    watched.push(b"x")
+    watched.watched = True
+    large.push(b"x" * BATCH)
+    large.push(b"x")
+    partly.push(b"xy")
+    partly.batch, partly.size = b"x", partly.size + 1
+    elsewhere.push(b"x")
+    fd, elsewhere.fd = elsewhere.fd, -1
+    queues = [watched, large, partly, elsewhere, empty]
+    sizes = [queue.size for queue in queues]
+    assert flush_ready(list(queues)) == queues
+    assert [queue.size for queue in queues] == sizes
+    elsewhere.fd = fd
+
+
+def test_a_full_socket_keeps_what_it_did_not_take(pairs: list[Pair]) -> None:
+    queue, theirs = pairs[0]
+    frame = bytes(range(256)) * 8192
+    queue.push(frame)
+    assert flush_ready([queue]) == [queue]
+    assert 0 < queue.size < len(frame) and queue.flushing
+    assert queue.frames == [] and bytes(queue.batch) == frame[-queue.size :]
+    got = b""
+    while queue.size:
+        got += theirs.recv(1 << 20)
+        queue.drain(lambda data: os.write(queue.fd, data))
+    with pytest.raises(BlockingIOError):
+        while True:
+            got += theirs.recv(1 << 20)
+    assert got == frame
+    # Full from the start: nothing is taken, and nothing lost.
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(queue.fd, b"x" * 4096)
+    queue.push(b"later")
+    assert flush_ready([queue]) == [queue]
+    assert queue.frames == [b"later"]
+
+
+def test_a_dead_peer_is_left_to_python(pairs: list[Pair]) -> None:
+    queue, theirs = pairs[0]
+    theirs.close()
+    queue.push(b"x")
+    assert flush_ready([queue]) == [queue]
+    with pytest.raises(BrokenPipeError):
+        queue.drain(lambda data: os.write(queue.fd, data))
+
+
+def test_wrong_types_are_errors() -> None:
+    for wrong in ((), [object()], [None]):
+        with pytest.raises(TypeError):
+            flush_ready(wrong)  # type: ignore[arg-type, misc]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_everything_holds_without_the_accelerators() -> None:
+    tests = Path(__file__).parents[1]
+    paths = [tests / "transports", tests / "test_websocket.py", tests / "test_hub.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", "not accelerat", *map(str, paths)],
+        env={**os.environ, "WSCHAT_PUREPYTHON": "1"},
+        capture_output=True,
+        text=True,
+        cwd=tests.parent,
+    )
+    assert done.returncode == 0, done.stdout
