@@ -14,7 +14,7 @@ help:
 	@echo "make check     format, lint, types and the quick tests"
 	@echo "make test      everything, with Chromium, Redis and nginx"
 	@echo "make cov       tests with branch coverage"
-	@echo "make bench     speed and memory beside plain gevent-websocket"
+	@echo "make bench     speed, scale and latency beside eleven others, in ten minutes"
 	@echo "make fuzz      the codec against foreign ones, for ten minutes"
 	@echo "make autobahn  the protocol conformance suite, when wstest is installed"
 	@echo "make clean     remove what the other targets made, except .venv"

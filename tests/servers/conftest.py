@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,22 @@ from pathlib import Path
 import pytest
 
 from .certificate import make_pair
-from .serving import KINDS, OUR_WORKER, Kind, Server
+from .serving import KINDS, Kind, Server
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leave out the pairs of test and server that ``kinds`` says make no sense."""
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        mark = item.get_closest_marker("kinds")
+        callspec = getattr(item, "callspec", None)
+        fits = not mark or mark.args[0](callspec and callspec.params["started"])
+        (kept if fits else left_out).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +39,6 @@ def started(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     kind: Kind = request.param
-    if OUR_WORKER in kind.command and not importlib.util.find_spec(
-        "flask_wschat.gunicorn"
-    ):
-        pytest.skip("flask_wschat.gunicorn is not there yet")
     nothing = Path(os.devnull)
     pair = request.getfixturevalue("pair") if kind.tls else (nothing, nothing)
     # Not the long name of the test: a Unix socket's path has 108 bytes.

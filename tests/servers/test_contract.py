@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection
 from .serving import (
     DEADLINE,
     THREADS,
+    Kind,
     RawClient,
     Server,
     closed,
@@ -27,6 +28,19 @@ STYLES = ["/echo", "/listen", "/old"]
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 FOREIGN = "http://evil.example"
 MIB = 1 << 20
+
+
+def is_tcp(kind: Kind) -> bool:
+    return not kind.unix
+
+
+def knows_the_route(kind: Kind) -> bool:
+    """Whether the 101 comes after the routing."""
+    return not kind.promises
+
+
+def speaks_tls(kind: Kind) -> bool:
+    return kind.tls
 
 
 def ask(server: Server, path: str, *headers: str) -> str:
@@ -99,16 +113,16 @@ def test_the_answer_is_exact(server: Server) -> None:
     assert not {"content-length", "transfer-encoding"} & set(headers)
 
 
+@pytest.mark.kinds.with_args(is_tcp)
 def test_small_messages_wait_for_no_acknowledgement(server: Server) -> None:
-    if server.kind.unix:
-        pytest.skip("only TCP has Nagle's algorithm")
     with server.connect("/who") as client:
         assert json.loads(receive(client))["no_delay"] is True
 
 
+@pytest.mark.kinds(
+    lambda kind: not kind.promises
+)  # which answers before it knows the route
 def test_a_subprotocol_is_chosen(server: Server) -> None:
-    if server.kind.promises:
-        pytest.skip("the server answers before it knows what the route speaks")
     with server.connect("/echo", subprotocols=["v0", "v1", "v2"]) as client:
         assert client.subprotocol == "v2"
 
@@ -161,9 +175,8 @@ def test_half_a_handshake_harms_nobody(server: Server) -> None:
         server.forget_log()
 
 
+@pytest.mark.kinds.with_args(speaks_tls)
 def test_no_tls_where_it_is_expected(server: Server) -> None:
-    if server.tls is None:
-        pytest.skip("this one speaks no TLS")
     for data in (b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"):
         with server.raw_socket() as sock:
             sock.sendall(data)

@@ -75,7 +75,6 @@ def test_a_reload_says_1012_and_the_new_code_answers(tmp_path: Path) -> None:
 
 
 def test_a_certificate_made_on_the_spot(tmp_path: Path) -> None:
-    pytest.importorskip("cryptography")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     site = Site(free_port())
