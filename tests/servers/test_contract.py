@@ -119,9 +119,7 @@ def test_small_messages_wait_for_no_acknowledgement(server: Server) -> None:
         assert json.loads(receive(client))["no_delay"] is True
 
 
-@pytest.mark.kinds(
-    lambda kind: not kind.promises
-)  # which answers before it knows the route
+@pytest.mark.kinds.with_args(knows_the_route)
 def test_a_subprotocol_is_chosen(server: Server) -> None:
     with server.connect("/echo", subprotocols=["v0", "v1", "v2"]) as client:
         assert client.subprotocol == "v2"
