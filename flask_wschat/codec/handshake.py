@@ -248,7 +248,11 @@ class ClientHandshake:
 
         :raises HandshakeError: the server refused, or answered wrongly (§4.1).
         """
-        found = read_head(data)
+        try:
+            found = read_head(data)
+        except HandshakeError as error:
+            # Its status is a server's; the fault is the server's here.
+            raise HandshakeError(502, f"the response is malformed: {error}") from None
         if found is None:
             return None
         head, size = found

@@ -364,3 +364,17 @@ class TestClient:
         """§4.1, 10: unique, and tokens."""
         with pytest.raises(ValueError, match="subprotocols"):
             ClientHandshake("h", subprotocols=names)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        pytest.param(b"HTTP/1.1 101 x\r\nno colon\r\n\r\n", id="malformed"),
+        pytest.param(b"HTTP/1.1 101 x\r\nA: " + b"b" * 70_000, id="too large"),
+    ],
+)
+def test_a_malformed_response_is_the_servers_fault(response: bytes) -> None:
+    """Not the 400 or 431 that a server would answer such a head with."""
+    with pytest.raises(HandshakeError, match="malformed") as caught:
+        ClientHandshake("example.org").receive_data(response)
+    assert caught.value.status == 502
