@@ -115,7 +115,7 @@ static PyTypeObject *queue_type;
 static int
 is_ready(Queue *queue)
 {
-    if (queue->fd < 0 || queue->watched || queue->frames == NULL ||
+    if (queue->fd < 0 || queue->watched || !queue->flushing || queue->frames == NULL ||
         queue->batch == NULL || !PyBytes_Check(queue->batch) ||
         PyBytes_Size(queue->batch) != 0)
         return 0;
@@ -184,8 +184,6 @@ account(Queue *queue, PyObject *whole, ssize_t sent)
     queue->size -= sent;
     if (rest != NULL)
         Py_XSETREF(queue->batch, rest);
-    else
-        queue->flushing = 0;
     return 0;
 }
 
@@ -222,6 +220,7 @@ flush_ready(PyObject *module, PyObject *queues)
                 if (whole == NULL)
                     failed = 1;
                 else {
+                    queue->flushing = 0; /* listed again, it is not sent again */
                     ready[number] = queue; /* alive through `queues` */
                     wholes[number++] = whole;
                 }
@@ -238,8 +237,10 @@ flush_ready(PyObject *module, PyObject *queues)
             if (sent[index] >= 0 && account(queue, wholes[index], sent[index]) < 0)
                 failed = 1;
             /* Full, or an error that Python's own send will meet again. */
-            if (queue->size && PyList_Append(others, (PyObject *)queue) < 0)
-                failed = 1;
+            if (queue->size) {
+                queue->flushing = 1;
+                failed |= PyList_Append(others, (PyObject *)queue) < 0;
+            }
             Py_DECREF(wholes[index]);
         }
     }

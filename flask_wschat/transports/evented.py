@@ -225,6 +225,7 @@ class EventedTransport(Outbox):
             # Full for want of a flush, not of a reader: whoever writes has not let
             # the loop have its turn.
             self.flush()
+            self.flushing = True  # it is listed for this turn's end all the same
             if self._socket is not None and not self.push(frame, key):
                 return False
         if not self.flushing:

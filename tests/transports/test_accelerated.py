@@ -104,6 +104,15 @@ def test_a_full_socket_keeps_what_it_did_not_take(pairs: list[Pair]) -> None:
     assert queue.frames == [b"later"]
 
 
+def test_a_queue_that_is_listed_twice_is_sent_once(pairs: list[Pair]) -> None:
+    queue, theirs = pairs[0]
+    queue.push(b"once")
+    for other in flush_ready([queue, queue]):
+        other.drain(lambda data: os.write(other.fd, data))
+    assert theirs.recv(100) == b"once"
+    assert queue.size == 0
+
+
 def test_a_dead_peer_is_left_to_python(pairs: list[Pair]) -> None:
     queue, theirs = pairs[0]
     theirs.close()
