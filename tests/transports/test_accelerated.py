@@ -108,7 +108,7 @@ def test_a_queue_that_is_listed_twice_is_sent_once(pairs: list[Pair]) -> None:
     queue, theirs = pairs[0]
     queue.push(b"once")
     for other in flush_ready([queue, queue]):
-        other.drain(lambda data: os.write(other.fd, data))
+        other.drain(lambda data: os.write(queue.fd, data))
     assert theirs.recv(100) == b"once"
     assert queue.size == 0
 
