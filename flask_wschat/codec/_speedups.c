@@ -13,6 +13,10 @@
 enum { CONTINUATION = 0x0, TEXT = 0x1, BINARY = 0x2, CLOSE = 0x8, PONG = 0xA };
 enum { FIN = 0x80, RSV1 = 0x40, RSV = 0x70, OPCODE = 0x0F, MASKED = 0x80, LENGTH = 0x7F };
 
+#ifndef PyBUF_WRITE /* in the stable ABI from 3.11 on */
+#define PyBUF_WRITE 0x200
+#endif
+
 #define BAD_MASK "the masking key must be 4 bytes"
 
 typedef struct {
@@ -169,6 +173,39 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(encode_message_doc,
+"encode_message($module, message, /)\n--\n\n"
+"Return the unmasked frame of a text (``str``) or binary (``bytes``) message.");
+
+static PyObject *
+encode_message(PyObject *module, PyObject *message)
+{
+    const char *data;
+    Py_ssize_t size, header;
+    PyObject *result;
+    unsigned char *out, opcode = FIN | BINARY;
+
+    if (PyUnicode_Check(message)) {
+        opcode = FIN | TEXT;
+        data = PyUnicode_AsUTF8AndSize(message, &size);
+        if (data == NULL)
+            return NULL;
+    }
+    else if (PyBytes_AsStringAndSize(message, (char **)&data, &size) < 0)
+        return NULL;
+    header = size < 126 ? 2 : size < 1 << 16 ? 4 : 10;
+    result = PyBytes_FromStringAndSize(NULL, header + size);
+    if (result == NULL)
+        return NULL;
+    out = (unsigned char *)PyBytes_AsString(result);
+    out[0] = opcode;
+    out[1] = (unsigned char)(header == 2 ? size : header == 4 ? 126 : 127);
+    for (Py_ssize_t i = 2; i < header; i++)
+        out[i] = (unsigned char)((uint64_t)size >> 8 * (header - 1 - i));
+    memcpy(out + header, data, (size_t)size);
+    return result;
+}
+
 /* -- in -------------------------------------------------------------------------- */
 
 typedef struct {
@@ -188,7 +225,11 @@ typedef struct {
     unsigned char fin;
     unsigned char rsv1;
     unsigned char key[4];
+    PyObject *large;         /* bytes of a large message under way, or NULL; */
+    size_t arrived;          /* so many are there, and unmasked */
 } Parser;
+
+#define LARGE 65536 /* bytes from which a message is gathered where it will stay */
 
 /* Two unsigned numbers of 63 bits cannot overflow 64 when added. */
 #define MOST ((uint64_t)INT64_MAX)
@@ -245,14 +286,11 @@ check(const Parser *self, unsigned first, unsigned second, unsigned opcode)
     return NULL;
 }
 
-/* Append a Frame with `size` bytes of `data`, unmasked. Return 0, or -1 with an error
- * set. */
+/* Append a Frame that takes `payload` over. Return 0, or -1 with an error set. */
 static int
-append_frame(const Parser *self, PyObject *frames, unsigned opcode,
-             const unsigned char *data, size_t size, int fin, int rsv1)
+append_payload(const Parser *self, PyObject *frames, unsigned opcode, PyObject *payload,
+               int fin, int rsv1)
 {
-    /* Without data to copy, for then one byte would be an object that all share. */
-    PyObject *payload = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     PyObject *number = PyLong_FromLong((long)opcode);
     PyObject *fields = PyTuple_New(4);
     PyObject *arguments = PyTuple_New(1);
@@ -265,14 +303,6 @@ append_frame(const Parser *self, PyObject *frames, unsigned opcode,
         Py_XDECREF(fields);
         Py_XDECREF(arguments);
         return -1;
-    }
-    if (size > 0) {
-        unsigned char *out = (unsigned char *)PyBytes_AsString(payload);
-
-        if (self->masked)
-            mask_bytes(out, data, size, self->key);
-        else
-            memcpy(out, data, size);
     }
     /* The tuples take the references over. */
     PyTuple_SetItem(fields, 0, number);
@@ -289,23 +319,75 @@ append_frame(const Parser *self, PyObject *frames, unsigned opcode,
     return result;
 }
 
+/* Append a Frame with `size` bytes of `data`, unmasked. Return 0, or -1 with an error
+ * set. */
+static int
+append_frame(const Parser *self, PyObject *frames, unsigned opcode,
+             const unsigned char *data, size_t size, int fin, int rsv1)
+{
+    /* Without data to copy, for then one byte would be an object that all share. */
+    PyObject *payload = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+
+    if (payload != NULL && size > 0) {
+        unsigned char *out = (unsigned char *)PyBytes_AsString(payload);
+
+        if (self->masked)
+            mask_bytes(out, data, size, self->key);
+        else
+            memcpy(out, data, size);
+    }
+    return append_payload(self, frames, opcode, payload, fin, rsv1);
+}
+
+/* Turn the key for what follows `size` masked bytes. */
+static void
+turn_key(Parser *self, size_t size)
+{
+    unsigned char key[4];
+
+    for (unsigned i = 0; i < 4; i++)
+        key[i] = self->key[(i + size) & 3];
+    memcpy(self->key, key, 4);
+}
+
+/* Note `size` more bytes of the large message, whose bytes are in their place. Append it
+ * when it is whole. Return 0, or -1 with an error set. */
+static int
+grow_large(Parser *self, PyObject *frames, size_t size)
+{
+    unsigned char *place = (unsigned char *)PyBytes_AsString(self->large) + self->arrived;
+    PyObject *payload;
+
+    if (self->masked) {
+        mask_bytes(place, place, size, self->key);
+        turn_key(self, size);
+    }
+    self->arrived += size;
+    self->remaining -= size;
+    if (self->remaining)
+        return 0;
+    payload = self->large;
+    self->large = NULL;
+    return append_payload(self, frames, self->opcode, payload, 1, 0);
+}
+
 /* Append the next piece of the frame under way. Return its size, or -1. */
 static Py_ssize_t
 take_piece(Parser *self, PyObject *frames, const unsigned char *data, size_t available)
 {
     size_t size = available < self->remaining ? available : (size_t)self->remaining;
-    unsigned turn = size & 3;
-    unsigned char key[4];
 
     if (size == 0)
         return 0;
+    if (self->large != NULL) {
+        memcpy(PyBytes_AsString(self->large) + self->arrived, data, size);
+        return grow_large(self, frames, size) < 0 ? -1 : (Py_ssize_t)size;
+    }
     self->remaining -= size;
     if (append_frame(self, frames, self->opcode, data, size,
                      self->fin && self->remaining == 0, self->rsv1) < 0)
         return -1;
-    for (unsigned i = 0; i < 4; i++)
-        key[i] = self->key[(i + turn) & 3];
-    memcpy(self->key, key, 4);
+    turn_key(self, size);
     self->opcode = CONTINUATION;
     self->rsv1 = 0;
     return (Py_ssize_t)size;
@@ -381,6 +463,12 @@ parse(Parser *self, PyObject *frames, const unsigned char *data, size_t end)
             self->fin = (unsigned char)fin;
             self->rsv1 = (unsigned char)rsv1;
             self->remaining = size;
+            if (size >= LARGE && fin && opcode && !rsv1) {
+                self->large = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+                self->arrived = 0;
+                if (self->large == NULL)
+                    return -1;
+            }
             taken = take_piece(self, frames, data + start, end - start);
             return taken < 0 ? -1 : (Py_ssize_t)start + taken;
         }
@@ -442,6 +530,119 @@ feed(Parser *self, PyObject *more)
     return frames;
 }
 
+PyDoc_STRVAR(messages_doc,
+"messages($self, data, /)\n--\n\n"
+"Return the messages, where ``data`` is nothing but whole ones; else do nothing.");
+
+static PyObject *
+messages(Parser *self, PyObject *data)
+{
+    PyObject *result;
+    char *bytes;
+    Py_ssize_t length;
+    size_t position = 0, end;
+
+    if (PyBytes_AsStringAndSize(data, &bytes, &length) < 0)
+        return NULL;
+    if (self->buffer != NULL || self->remaining || self->in_message
+        || self->fault_type != NULL)
+        Py_RETURN_NONE;
+    result = PyList_New(0);
+    end = (size_t)length;
+    while (result != NULL && position < end) {
+        const unsigned char *frame = (unsigned char *)bytes + position;
+        size_t left = end - position, size, start = 2;
+        PyObject *message;
+        int failed;
+
+        if (left < 2 || (frame[0] != (FIN | TEXT) && frame[0] != (FIN | BINARY))
+            || (frame[1] & MASKED) != self->masked || (frame[1] & LENGTH) == 127)
+            goto other;
+        size = frame[1] & LENGTH;
+        if (size == 126) {
+            if (left < 4)
+                goto other;
+            size = (size_t)frame[2] << 8 | frame[3];
+            if (size < 126)
+                goto other;
+            start = 4;
+        }
+        if (self->masked)
+            start += 4;
+        if (size > self->max_message || left < start || left - start < size)
+            goto other;
+        message = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+        if (message == NULL)
+            goto failed;
+        if (size > 0) {
+            char *out = PyBytes_AsString(message);
+
+            if (self->masked)
+                mask_bytes((unsigned char *)out, frame + start, size, frame + start - 4);
+            else
+                memcpy(out, frame + start, size);
+        }
+        if (frame[0] == (FIN | TEXT)) {
+            PyObject *text = PyUnicode_DecodeUTF8(PyBytes_AsString(message),
+                                                  (Py_ssize_t)size, "strict");
+
+            Py_DECREF(message);
+            if (text == NULL) {
+                PyErr_Clear();
+                goto other; /* `feed` says what is wrong */
+            }
+            message = text;
+        }
+        failed = PyList_Append(result, message);
+        Py_DECREF(message);
+        if (failed < 0)
+            goto failed;
+        position += start + size;
+    }
+    return result;
+other:
+    Py_DECREF(result);
+    Py_RETURN_NONE;
+failed:
+    Py_DECREF(result);
+    return NULL;
+}
+
+PyDoc_STRVAR(place_doc,
+"place($self, /)\n--\n\n"
+"Return where the next bytes are best put, a memoryview, or None; see frames.py.");
+
+static PyObject *
+place(Parser *self, PyObject *unused)
+{
+    if (self->large == NULL)
+        Py_RETURN_NONE;
+    return PyMemoryView_FromMemory(PyBytes_AsString(self->large) + self->arrived,
+                                   (Py_ssize_t)self->remaining, PyBUF_WRITE);
+}
+
+PyDoc_STRVAR(placed_doc,
+"placed($self, size, /)\n--\n\n"
+"Return the frames that ``size`` bytes, put into ``place()``, complete.");
+
+static PyObject *
+placed(Parser *self, PyObject *count)
+{
+    Py_ssize_t size = PyLong_AsSsize_t(count);
+    PyObject *frames;
+
+    if (size == -1 && PyErr_Occurred())
+        return NULL;
+    if (self->large == NULL || size < 0 || (uint64_t)size > self->remaining) {
+        PyErr_SetString(PyExc_ValueError, "there was no place for so many bytes");
+        return NULL;
+    }
+    frames = PyList_New(0);
+    if (frames != NULL && grow_large(self, frames, (size_t)size) < 0)
+        Py_CLEAR(frames);
+    return frames;
+}
+
 static PyObject *
 get_fault(Parser *self, void *closure)
 {
@@ -486,6 +687,7 @@ delete_parser(Parser *self)
     PyTypeObject *type = Py_TYPE(self);
 
     Py_XDECREF(self->buffer);
+    Py_XDECREF(self->large);
     Py_XDECREF(self->fault_type);
     Py_XDECREF(self->fault_message);
     PyObject_Free(self);
@@ -494,6 +696,9 @@ delete_parser(Parser *self)
 
 static PyMethodDef parser_methods[] = {
     {"feed", (PyCFunction)feed, METH_O, feed_doc},
+    {"messages", (PyCFunction)messages, METH_O, messages_doc},
+    {"place", (PyCFunction)place, METH_NOARGS, place_doc},
+    {"placed", (PyCFunction)placed, METH_O, placed_doc},
     {NULL},
 };
 
@@ -582,6 +787,7 @@ static PyMethodDef functions[] = {
      apply_mask_doc},
     {"encode_frame", (PyCFunction)(void (*)(void))encode_frame,
      METH_FASTCALL | METH_KEYWORDS, encode_frame_doc},
+    {"encode_message", encode_message, METH_O, encode_message_doc},
     {NULL},
 };
 

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import os
 
-from .frames import FrameParser, apply_mask, encode_frame
+from .frames import FrameParser, apply_mask, encode_frame, encode_message
 
-__all__ = ["ACCELERATED", "FrameParser", "apply_mask", "encode_frame"]
+__all__ = [
+    "ACCELERATED",
+    "FrameParser",
+    "apply_mask",
+    "encode_frame",
+    "encode_message",
+]
 
 ACCELERATED = False
 """Whether the C twin serves."""
 
 if not os.environ.get("WSCHAT_PUREPYTHON"):
     try:
-        from ._speedups import FrameParser, apply_mask, encode_frame
+        from ._speedups import FrameParser, apply_mask, encode_frame, encode_message
     except ImportError:
         pass  # no compiler when this was installed, or a Python that has no stable ABI
     else:

@@ -11,12 +11,13 @@ import codecs
 import enum
 import io
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import ConnectionClosed, InvalidPayload, ProtocolError
-from .accelerated import FrameParser, encode_frame
+from .accelerated import FrameParser, encode_frame, encode_message
 from .deflate import Deflate, Inflater, deflate
-from .frames import CloseCode, Opcode
+from .frames import CloseCode, Frame, Opcode
 
 
 class Ping(NamedTuple):
@@ -95,6 +96,7 @@ class Connection:
         "_message",
         "_out",
         "_parser",
+        "messages",
         "state",
     )
 
@@ -111,6 +113,10 @@ class Connection:
         self._parser = FrameParser(
             masked=not client, max_message=max_message, rsv1=deflate is not None
         )
+        self.messages: Callable[[bytes], list[str | bytes] | None]
+        self.messages = self._parser.messages
+        """Returns the messages that these bytes are, where they are nothing else; it
+        is quicker. None, and nothing has happened: ``receive_data`` has to look."""
         # The fragments of a message under way, joined: a list of them would cost 40
         # bytes and more for each, and it is the peer who says how many there are.
         self._message: io.BytesIO | _Text | None = None
@@ -135,6 +141,23 @@ class Connection:
             else:
                 for start in range(0, len(data), _STEP):
                     self._receive(data[start : start + _STEP], events)
+        except ProtocolError as fault:
+            self._fail(fault, events)
+        return events
+
+    def place(self) -> memoryview | None:
+        """Return where the next bytes are best put, while a large message arrives.
+
+        Put there, they are told by ``placed``; that spares two copies. None: there is
+        no such place now.
+        """
+        return None if self.state is State.CLOSED else self._parser.place()
+
+    def placed(self, size: int) -> list[Event]:
+        """Return the events that ``size`` bytes, put into ``place()``, complete."""
+        events: list[Event] = []
+        try:
+            self._take(self._parser.placed(size), events)
         except ProtocolError as fault:
             self._fail(fault, events)
         return events
@@ -197,12 +220,16 @@ class Connection:
         if self.state is State.CLOSED:
             return  # §1.4: what follows a close frame is discarded
         parser = self._parser
-        for frame in parser.feed(data):
-            opcode, payload, fin, rsv1 = frame
+        if self._take(parser.feed(data), events) and parser.fault is not None:
+            self._fail(parser.fault, events)
+
+    def _take(self, frames: list[Frame], events: list[Event]) -> bool:
+        """Append the events of ``frames``; False: one of them was the close frame."""
+        for opcode, payload, fin, rsv1 in frames:
             if opcode & _CONTROL:
                 self._control(opcode, payload, events)
                 if opcode == _CLOSE:
-                    return
+                    return False
             elif self.state is not State.OPEN:
                 continue  # we said goodbye: nobody reads messages any more
             elif not fin or not opcode or rsv1:
@@ -211,8 +238,7 @@ class Connection:
                 events.append(_decode(payload))
             else:
                 events.append(payload)
-        if parser.fault is not None:
-            self._fail(parser.fault, events)
+        return True
 
     def _frame(self, opcode: int, payload: bytes, *, rsv1: bool = False) -> bytes:
         if self.state is not State.OPEN:
@@ -230,6 +256,7 @@ class Connection:
         if target is None:
             return False
         self.state = target
+        self.messages = _look  # only an open connection has messages
         return True
 
     def _reply(self, opcode: int, payload: bytes) -> None:
@@ -328,7 +355,7 @@ class EncodedMessage:
     """The unmasked frame."""
 
     def __init__(self, message: str | bytes) -> None:
-        self.plain = encode_frame(*_opcode_and_payload(message))
+        self.plain = encode_message(message)
         self._deflated: dict[int, bytes] | None = None
 
     def frame(self, window_bits: int | None) -> bytes:
@@ -366,6 +393,10 @@ def is_sendable(code: int) -> bool:
     return 3000 <= code <= 4999 or (
         1000 <= code <= 1014 and code not in (1004, 1005, 1006)
     )
+
+
+def _look(data: bytes) -> None:
+    return None
 
 
 def _close_payload(code: int, reason: str) -> bytes:

@@ -123,6 +123,13 @@ def encode_frame(
     return header + mask + apply_mask(payload, mask)
 
 
+def encode_message(message: str | bytes) -> bytes:
+    """Return the unmasked frame of a text (``str``) or binary (``bytes``) message."""
+    if isinstance(message, str):
+        return encode_frame(_TEXT, message.encode())
+    return encode_frame(_BINARY, message)
+
+
 class FrameParser:
     """Cuts a byte stream into frames and checks what their headers can tell.
 
@@ -130,7 +137,8 @@ class FrameParser:
     opcodes, masking, minimal lengths, control frames, the order of fragments, and the
     size of the whole message. A data frame that arrives in parts is handed on in parts,
     the later ones as continuations: §5.4 lets anyone on the way fragment so, and thus
-    no more is held here than one header or one control frame.
+    no more is held here than one header or one control frame. (The C twin keeps the
+    parts of a message from 64 KiB together, for it has room for them without copies.)
 
     ``masked``: the peer must mask (a client does) or must not (a server).
     ``max_message``: bytes in all fragments of a message together. ``rsv1``: an
@@ -193,6 +201,25 @@ class FrameParser:
         else:
             self._buffer = data[parsed:]
         return frames
+
+    def messages(self, data: bytes) -> list[str | bytes] | None:
+        """Return the messages, where ``data`` is nothing but whole ones.
+
+        None, and nothing has happened: ``feed`` has to look. The twin in C spares the
+        usual message all that lies between a frame and a message; here nothing would.
+        """
+        return None
+
+    def place(self) -> memoryview | None:
+        """Return where the next bytes are best put: where a large message will stay.
+
+        None: wherever you like, as ever in this twin.
+        """
+        return None
+
+    def placed(self, size: int) -> list[Frame]:
+        """Return the frames that ``size`` bytes, put into ``place()``, complete."""
+        raise ValueError("there was no place for so many bytes")
 
     def _parse(self, data: bytes, frames: list[Frame]) -> int:
         """Append to ``frames`` what ``data`` holds; return how many bytes it took."""

@@ -28,6 +28,6 @@ def twin(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The module that a connection takes its frames from."""
     module = TWINS[request.param]
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("FrameParser", "encode_frame"):
+        for name in ("FrameParser", "encode_frame", "encode_message"):
             patch.setattr(connection, name, getattr(module, name))
         yield module

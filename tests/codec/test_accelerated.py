@@ -131,6 +131,11 @@ class TestTwins:
             faults = [parser.fault for parser in parsers]
             assert repr(faults[0]) == repr(faults[1])
 
+    @given(st.text(max_size=200) | st.binary(max_size=200) | st.just(b"x" * 70_000))
+    def test_encode_message(self, message: str | bytes) -> None:
+        results = {module.encode_message(message) for module in TWINS.values()}
+        assert len(results) == 1
+
 
 @needs_c
 class TestC:
@@ -140,6 +145,86 @@ class TestC:
         assert type(found) is frames.Frame
         assert found.payload == b"a"
         assert found.fin is True
+
+    @given(st.lists(st.text(max_size=200) | st.binary(max_size=200), max_size=5))
+    def test_messages_in_one_look(self, sent: list[str | bytes]) -> None:
+        stream = b"".join(
+            frame(0x81, message.encode())
+            if isinstance(message, str)
+            else frame(0x82, message)
+            for message in sent
+        )
+        parser = TWINS["c"].FrameParser(masked=True, max_message=1000)
+        assert parser.messages(stream) == sent
+        assert parser.fault is None
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            pytest.param(frame(0x89, b"x"), id="ping"),
+            pytest.param(frame(0x88), id="close"),
+            pytest.param(frame(0x01, b"x"), id="fragment"),
+            pytest.param(frame(0x80, b"x"), id="continuation"),
+            pytest.param(frame(0xC1, b"x"), id="rsv1"),
+            pytest.param(frame(0x81, b"\xff"), id="no-utf-8"),
+            pytest.param(frame(0x81, b"x", mask=None), id="unmasked"),
+            pytest.param(frame(0x82, b"x" * 1001), id="too-big"),
+            pytest.param(frame(0x82, b"x", form=2), id="not-the-fewest-bytes"),
+            pytest.param(frame(0x82, b"x", form=8), id="64-bit"),
+            pytest.param(frame(0x82, b"x" * 200)[:-1], id="payload-in-part"),
+            pytest.param(frame(0x82, b"x" * 200)[:7], id="mask-in-part"),
+            pytest.param(frame(0x82, b"x" * 200)[:3], id="length-in-part"),
+            pytest.param(b"\x82", id="one-byte"),
+        ],
+    )
+    def test_all_else_is_left_alone(self, other: bytes) -> None:
+        parser = TWINS["c"].FrameParser(masked=True, max_message=1000)
+        for stream in (other, frame(0x81, b"before") + other):
+            assert parser.messages(stream) is None
+        fresh = TWINS["c"].FrameParser(masked=True, max_message=1000)
+        assert parser.feed(other) == fresh.feed(other)
+        assert repr(parser.fault) == repr(fresh.fault)
+
+    def test_nothing_is_looked_at_inside_a_message(self) -> None:
+        whole = frame(0x81, b"x")
+        for begun in (frame(0x01, b"x"), frame(0x82, b"xy")[:-1], b"\x82"):
+            parser = TWINS["c"].FrameParser(masked=True, max_message=1000)
+            parser.feed(begun)
+            assert parser.messages(whole) is None
+
+    @given(
+        st.integers(65_536, 70_000),
+        splits,
+        st.lists(st.booleans(), min_size=1, max_size=8),
+    )
+    def test_a_large_message_has_a_place(
+        self, size: int, places: list[int], placing: list[bool]
+    ) -> None:
+        payload = bytes(range(256)) * (size // 256) + bytes(size % 256)
+        head, rest = frame(0x82, payload)[:40], frame(0x82, payload)[40:]
+        parser = TWINS["c"].FrameParser(masked=True, max_message=size)
+        assert parser.place() is None
+        found = parser.feed(head)
+        for number, part in enumerate(cut(rest, places)):
+            place = parser.place()
+            assert len(place) >= len(part)
+            if placing[number % len(placing)]:
+                place[: len(part)] = part
+                found += parser.placed(len(part))
+            else:
+                found += parser.feed(part)
+        assert found == [frames.Frame(2, payload)]
+        assert parser.place() is None
+        assert parser.messages(frame(0x81, b"next")) == ["next"]
+
+    def test_a_place_takes_what_it_has_room_for(self) -> None:
+        parser = TWINS["c"].FrameParser(masked=True, max_message=1 << 20)
+        with pytest.raises(ValueError, match="no place"):
+            parser.placed(0)
+        parser.feed(frame(0x82, b"x" * 65_536)[:-1])
+        with pytest.raises(ValueError, match="no place"):
+            parser.placed(2)
+        assert len(parser.place()) == 1
 
     def test_shared_bytes_stay_as_they_are(self) -> None:
         """CPython has one object for each single byte, and one for none."""
@@ -165,6 +250,11 @@ class TestC:
             lambda c: c.encode_frame(1, b"a", mask=b"abc"),
             lambda c: c.encode_frame(1, b"a", other=1),
             lambda c: c.encode_frame(1, b"a", fin=_NoTruth()),
+            lambda c: c.encode_message(None),
+            lambda c: c.encode_message(bytearray(b"a")),
+            lambda c: c.encode_message("\udc80"),
+            lambda c: c.FrameParser(masked=True, max_message=1).messages("a"),
+            lambda c: c.FrameParser(masked=True, max_message=1).placed("a"),
             lambda c: c.FrameParser(),
             lambda c: c.FrameParser(True, 1),
             lambda c: c.FrameParser(masked=True, max_message="1"),

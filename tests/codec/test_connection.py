@@ -185,6 +185,53 @@ class TestFragments:
         assert peak < len(payload) * 1.2 + (1 << 20)
 
 
+class TestLargeMessages:
+    """Those that the C twin gives a place to; the other one never asks for it."""
+
+    @staticmethod
+    def deliver(connection: Connection, stream: bytes) -> list[Event]:
+        """Receive ``stream``, into the places that there are."""
+        events, view = [], memoryview(stream)
+        while view:
+            place = connection.place()
+            if place is None:
+                size = min(len(view), 1000)
+                events += connection.receive_data(bytes(view[:size]))
+            else:
+                size = min(len(view), len(place))
+                place[:size] = view[:size]
+                events += connection.placed(size)
+            view = view[size:]
+        return events
+
+    def test_arrive_whole(self) -> None:
+        server = Connection(max_message=1 << 20)
+        text, data = "aé" * 40_000, bytes(range(256)) * 1024
+        stream = frame(0x81, text.encode()) + frame(0x82, data) + frame(0x81, b"end")
+        assert self.deliver(server, stream) == [text, data, "end"]
+
+    def test_text_is_checked(self) -> None:
+        server = Connection()
+        stream = frame(0x81, b"x" * 70_000 + b"\xff") + frame(0x81, b"later")
+        (end,) = self.deliver(server, stream)
+        assert isinstance(end, Closed)
+        assert end.code == 1007
+        assert server.place() is None
+
+    def test_are_not_for_those_who_said_goodbye(self) -> None:
+        server = Connection()
+        server.close()
+        assert self.deliver(server, frame(0x82, b"x" * 70_000)) == []
+
+    def test_messages_alone_need_one_look(self) -> None:
+        server = Connection()
+        stream = frame(0x81, b"a") + frame(0x82, b"b")
+        assert server.messages(stream) in (["a", b"b"], None)
+        assert server.receive_data(stream) == ["a", b"b"]
+        server.receive_data(frame(0x88))
+        assert server.messages(stream) is None
+
+
 class TestUtf8:
     """RFC 6455 §8.1: text that is not UTF-8 ends in 1007, at the first bad byte."""
 
