@@ -23,6 +23,7 @@ from werkzeug.routing import WebsocketMismatch
 
 from .backends import Backend
 from .backends.memory import MemoryBackend
+from .context import AppContexts
 from .errors import ConfigError, ConnectionClosed
 from .hub import EVERYONE, Hub, room_topic, user_topic
 from .messages import Entry, Message
@@ -75,7 +76,7 @@ class WSChat:
             _make_backend(settings),
             dumps=app.json.dumps,
             loads=app.json.loads,
-            context=app.app_context,
+            call_each=AppContexts(app).call_each,
             report=_Reporter(app),
         )
         if fault := patching_fault():

@@ -14,7 +14,6 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from .backends import Backend
@@ -23,7 +22,7 @@ from .errors import ConnectionClosed
 from .messages import Entry, Message
 from .settings import Settings
 from .transports import Loop
-from .websocket import WebSocket
+from .websocket import CallEach, WebSocket, call_each
 
 logger = logging.getLogger("flask_wschat")
 
@@ -56,14 +55,14 @@ class Hub:
         *,
         dumps: Callable[[Any], str],
         loads: Callable[[str | bytes], Any],
-        context: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        call_each: CallEach = call_each,
         report: Callable[[Exception], None] | None = None,
     ) -> None:
         self.settings = settings
         self.backend = backend
         self.dumps = dumps
         self.loads = loads
-        self.context = context
+        self.call_each = call_each
         self.report = report or _log_error
         self._members: dict[str, set[WebSocket]] = {EVERYONE: set()}
         self._loop: Loop | None = None

@@ -7,15 +7,15 @@ Blocking views and listeners share all of it: a message goes into the inbox, and
 from __future__ import annotations
 
 import collections
-import contextlib
 import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from .codec import CloseCode, Closed, Connection, EncodedMessage, is_sendable
+from .codec import Event as Arrival
+from .codec.accelerated import encode_message
 from .errors import ConnectionClosed
 from .settings import Settings
 from .transports import Event, Transport
@@ -23,10 +23,14 @@ from .transports import Event, Transport
 logger = logging.getLogger("flask_wschat")
 
 INBOX_LIMIT = 256 * 1024
-"""Bytes of unread messages at which the peer is not read any further."""
+"""Bytes of unread messages at which the peer is not read until there are none."""
 _MESSAGE_COST = 64  # counted for each message besides its bytes, so that empty ones end
 _POSTED = 256  # frames that other threads may have under way into the loop
 _TURN = 0.01  # seconds a listener may go on before the loop gets a turn
+
+
+CallEach = Callable[[Callable[[Any, Any], Any], Any, Iterable[Any]], None]
+"""What ``call_each`` is, each call in a fresh context of the application."""
 
 
 class Home(Protocol):
@@ -36,7 +40,9 @@ class Home(Protocol):
 
     def dumps(self, data: Any) -> str: ...
     def loads(self, text: str | bytes) -> Any: ...
-    def context(self) -> AbstractContextManager[Any]: ...
+
+    call_each: CallEach
+
     def report(self, error: Exception) -> None: ...
     def join(self, ws: WebSocket, room: str) -> bool: ...
     def leave(self, ws: WebSocket, room: str) -> bool: ...
@@ -51,7 +57,7 @@ class Listener:
     """
 
     app_context = True
-    """Whether ``on_message`` and ``on_close`` run in a fresh app context (4 µs)."""
+    """Whether ``on_message`` and ``on_close`` run in a fresh app context."""
 
     # `*args: Any` is for the type checker: an override may name the URL's arguments.
     def on_open(self, ws: WebSocket, *args: Any, **url_args: Any) -> None:
@@ -75,7 +81,6 @@ class WebSocket:
         "__weakref__",
         "_busy",
         "_connection",
-        "_consumed",
         "_drained",
         "_hub",
         "_id",
@@ -83,9 +88,9 @@ class WebSocket:
         "_listener",
         "_paused",
         "_posted",
-        "_received",
         "_rooms",
         "_transport",
+        "_waiting",
         "_window_bits",
         "_woken",
         "close_code",
@@ -128,10 +133,7 @@ class WebSocket:
         self._window_bits = connection.window_bits
         self._transport = transport
         self._inbox: collections.deque[str | bytes] | None = None
-        # Bytes put in by the loop and taken out by who reads, each counted by one side
-        # only, as these may be two threads.
-        self._received = 0
-        self._consumed = 0
+        self._waiting = 0  # bytes put in since it was last seen empty
         self._paused = False
         self._busy = False  # a worker is at the inbox
         self._woken: Event | None = None
@@ -170,6 +172,14 @@ class WebSocket:
 
         :raises ConnectionClosed: the connection has ended; nothing was sent.
         """
+        # The usual case, and all of it: open, not compressed, and room in the queue.
+        if (
+            (type(data) is str or type(data) is bytes)
+            and self._window_bits is None
+            and not self.closed
+            and self._transport.offer(encode_message(data))
+        ):
+            return
         self.send_within(data, self._hub.settings.PING_TIMEOUT)
 
     def send_json(self, data: Any) -> None:
@@ -235,19 +245,28 @@ class WebSocket:
 
     @staticmethod
     def deliver(
-        sockets: Iterable[WebSocket], message: EncodedMessage, key: str | None = None
+        sockets: list[WebSocket], message: EncodedMessage, key: str | None = None
     ) -> None:
-        """Queue ``message`` for each of ``sockets`` without waiting for any.
+        """Queue ``message`` for each of ``sockets``, all open, without waiting for any.
 
         A peer whose queue is full is ended.
         """
-        plain = message.plain
-        for ws in sockets:
-            if ws.closed:
-                continue
+        frame = message.plain
+        others = sockets
+        if key is None:
+            # Those without compression, most often all, by one call.
+            plain = [ws._transport for ws in sockets if ws._window_bits is None]
+            refused = set(plain[0].write_all(plain, frame)) if plain else ()
+            if not refused and len(plain) == len(sockets):
+                return
+            others = [
+                ws
+                for ws in sockets
+                if ws._window_bits is not None or ws._transport in refused
+            ]
+        for ws in others:
             bits = ws._window_bits
-            frame = plain if bits is None else message.frame(bits)
-            if not ws._transport.write(frame, key):
+            if not ws._transport.write(message.frame(bits), key):
                 ws._overflow()
 
     def send_within(self, data: Any, patience: float) -> None:
@@ -284,31 +303,52 @@ class WebSocket:
 
     def data_received(self, data: bytes) -> None:
         self.heard = True
-        connection = self._connection
-        events = connection.receive_data(data)
+        messages = self._connection.messages(data)
+        if messages is not None:
+            self._take_in(messages, len(data))
+            return
+        self._handle(self._connection.receive_data(data))
+        place = self._connection.place()
+        if place is not None:
+            self._transport.expect(place)
+
+    def placed(self, size: int) -> None:
+        self.heard = True
+        self._handle(self._connection.placed(size))
+        place = self._connection.place()
+        if place is not None:
+            self._transport.expect(place)
+
+    def _handle(self, events: list[Arrival]) -> None:
         transport = self._transport
-        if reply := connection.data_to_send():
+        if reply := self._connection.data_to_send():
             transport.write(reply)
             if transport.queued >= self._hub.settings.MAX_QUEUE:
                 # It makes us answer and does not read the answers.
                 self._pause()
                 transport.notify_drained()
-        if not events:
+        end = events[-1] if events and isinstance(events[-1], Closed) else None
+        messages = [event for event in events if isinstance(event, str | bytes)]
+        if messages:
+            self._take_in(messages, sum(map(len, messages)), wake=end is None)
+        if end is not None:
+            self._end(end.code, end.reason)
+            transport.finish(self._hub.settings.CLOSE_TIMEOUT)
+
+    def _take_in(
+        self, messages: list[str | bytes], size: int, *, wake: bool = True
+    ) -> None:
+        """Put messages of ``size`` bytes into the inbox; see that somebody looks."""
+        if self.closed:
             return
-        for event in events:
-            if type(event) is str or type(event) is bytes:
-                if self.closed:
-                    continue
-                if self._inbox is None:
-                    self._inbox = collections.deque()
-                self._inbox.append(event)
-                self._received += len(event) + _MESSAGE_COST
-            elif type(event) is Closed:
-                self._end(event.code, event.reason)
-                transport.finish(self._hub.settings.CLOSE_TIMEOUT)
-        if self._inbox:
-            if self._received - self._consumed >= INBOX_LIMIT:
-                self._pause()
+        if self._inbox is None:
+            self._inbox = collections.deque(messages)
+        else:
+            self._inbox.extend(messages)
+        self._waiting += size + _MESSAGE_COST * len(messages)
+        if self._waiting >= INBOX_LIMIT:
+            self._pause()
+        if wake:
             self._wake()
 
     def connection_lost(self) -> None:
@@ -426,23 +466,46 @@ class WebSocket:
 
     def _work(self) -> None:
         """Hand the inbox to the listener, in a worker of the loop."""
-        listener = self._listener
+        listener, loop = self._listener, self._transport.loop
         assert listener is not None
-        until = time.monotonic() + _TURN
+        hand_over = self._hub.call_each if listener.app_context else call_each
         try:
-            with contextlib.suppress(ConnectionClosed):  # of `_take`
-                while self._inbox:
-                    self._call(listener, listener.on_message, self._take())
-                    if time.monotonic() > until:
-                        self._transport.loop.give_turn()
-                        until = time.monotonic() + _TURN
+            while self._inbox:
+                try:
+                    hand_over(listener.on_message, self, self._unread())
+                except ConnectionClosed:
+                    pass  # it spoke to somebody who had just left
+                except Exception as error:
+                    self._hub.report(error)
+                    self.close(CloseCode.INTERNAL_ERROR, "internal error")
             if self.closed and not self._inbox:
                 self._listener = None
-                self._call(
-                    listener, listener.on_close, self.close_code, self.close_reason
-                )
+                try:
+                    hand_over(_tell_end, self, [listener])
+                except ConnectionClosed:
+                    pass
+                except Exception as error:
+                    self._hub.report(error)
         finally:
-            self._in_loop(self._worked)
+            if loop.is_current():
+                self._worked()
+            else:
+                loop.call_threadsafe(self._worked)
+
+    def _unread(self) -> Iterator[str | bytes]:
+        """Yield messages until the inbox is empty; give the loop a turn meanwhile."""
+        until = 0.0
+        while inbox := self._inbox:
+            message = inbox.popleft()
+            if not inbox:
+                self._emptied()
+            yield message
+            if inbox:
+                now = time.monotonic()
+                if now > until > 0:
+                    self._transport.loop.give_turn()
+                    until = 0.0
+                until = until or now + _TURN
 
     def _worked(self) -> None:
         """A worker is done; what came since it last looked wants another."""
@@ -459,19 +522,6 @@ class WebSocket:
         else:
             loop.call_threadsafe(callback)
 
-    def _call(self, listener: Listener, method: Callable[..., Any], *args: Any) -> None:
-        try:
-            if listener.app_context:
-                with self._hub.context():
-                    method(self, *args)
-            else:
-                method(self, *args)
-        except ConnectionClosed:
-            pass  # it spoke to somebody who had just left
-        except Exception as error:
-            self._hub.report(error)
-            self.close(CloseCode.INTERNAL_ERROR, "internal error")
-
     def _take(self) -> str | bytes:
         """Return the next message.
 
@@ -481,10 +531,16 @@ class WebSocket:
         if not inbox:
             raise self._closed_error()
         message = inbox.popleft()
-        self._consumed += len(message) + _MESSAGE_COST
+        if not inbox:
+            self._emptied()
+        return message
+
+    def _emptied(self) -> None:
+        """All messages were taken out of the inbox."""
+        # Two threads may write this at once: it is too high at most, until next time.
+        self._waiting = 0
         if self._paused:
             self._in_loop(self._resume_if_room)
-        return message
 
     def _pause(self) -> None:
         if not self._paused and not self.closed:
@@ -494,12 +550,24 @@ class WebSocket:
     def _resume_if_room(self) -> None:
         if (
             self._paused
-            and self._received - self._consumed < INBOX_LIMIT // 2
+            and not self._inbox
             and self._transport.queued < self._hub.settings.MAX_QUEUE
         ):
             self._paused = False
             self.heard = True
             self._transport.resume()
+
+
+def call_each(
+    function: Callable[[Any, Any], Any], subject: Any, each_of: Iterable[Any]
+) -> None:
+    """Call ``function(subject, each)`` for each; the first error ends that."""
+    for each in each_of:
+        function(subject, each)
+
+
+def _tell_end(ws: WebSocket, listener: Listener) -> None:
+    listener.on_close(ws, ws.close_code or CloseCode.ABNORMAL, ws.close_reason)
 
 
 def as_message(data: Any, dumps: Callable[[Any], str]) -> str | bytes:

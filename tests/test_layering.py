@@ -18,7 +18,7 @@ LAYERS = [
     {"hub"},
     {"presence", "voting", "rooms"},
     {"compat"},
-    {"upgrade"},
+    {"context", "upgrade"},
     {"extension"},
     {"server", "gunicorn", "cli", "metrics", "client", "__init__"},
     {"terminal", "testing", "__main__"},
@@ -31,6 +31,7 @@ ONLY_IN = {
     "geventwebsocket": {"server.py", "transports/accept.py", "compat.py"},
     "redis": {"backends/redis.py"},
     "flask": {
+        "context.py",
         "upgrade.py",
         "extension.py",
         "server.py",

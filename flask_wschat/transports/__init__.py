@@ -63,6 +63,9 @@ class Receiver(Protocol):
     def data_received(self, data: bytes) -> None:
         """These bytes came, at least one."""
 
+    def placed(self, size: int) -> None:
+        """So many bytes came, and are in the place that ``expect`` was given."""
+
     def connection_lost(self) -> None:
         """No more will come: end of file, a reset, an abort. At most once."""
 
@@ -71,7 +74,7 @@ class Receiver(Protocol):
 
 
 class Transport(Protocol):
-    """One peer's bytes. Only its loop may call, except ``queued`` and ``loop``."""
+    """One peer's bytes. Only its loop may call, but ``queued``, ``loop``, ``offer``."""
 
     @property
     def loop(self) -> Loop: ...
@@ -83,10 +86,29 @@ class Transport(Protocol):
     def start(self, receiver: Receiver, received: bytes = b"") -> None:
         """Begin reading; ``received`` came with the handshake and is told first."""
 
+    def offer(self, frame: bytes) -> bool:
+        """Queue a whole frame if there is room; from any thread.
+
+        False: there is none, or this is not the loop's thread; nothing has happened.
+        """
+
     def write(self, frame: bytes, key: str | None = None) -> bool:
         """Queue a whole frame, to be sent with this turn's others. Never waits.
 
         False: the queue is full and its policy is to close; nothing was queued.
+        """
+
+    @staticmethod
+    def write_all(transports: list[Any], frame: bytes) -> list[Any]:
+        """Write ``frame`` to each of ``transports``, which are of one loop and kind.
+
+        Return those that could not take it as simply as that: to ``write`` it to.
+        """
+
+    def expect(self, place: memoryview) -> None:
+        """Put the next bytes there, if that spares a copy, and tell by ``placed``.
+
+        Once; it is void as soon as ``data_received`` was told of other bytes.
         """
 
     def notify_drained(self) -> None:

@@ -1,11 +1,13 @@
-/* Sends what a broadcast left in many queues in one call.
+/* Puts a broadcast into many queues in one call, and sends it from them in another; reads
+   from a socket without a buffer for each read.
 
-   `Queue` holds what `outbox.Queue`, its Python twin, does, as plain C fields, so that
-   `flush_ready` can look at a thousand of them without a call for each. All that is not
-   the usual case (a large backlog, a full socket, an error) is left to Python. */
+   `Queue` holds what `outbox.Queue`, its Python twin, does, as plain C fields, so that a
+   thousand of them can be looked at without a call for each. All that is not the usual
+   case (a large backlog, a full queue or socket, an error) is left to Python. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <pythread.h>
 #include <structmember.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -21,6 +23,7 @@
 
 #define AT_ONCE 256 /* sends between two looks at Python's objects */
 #define BATCH 65536 /* as in outbox.py */
+#define READ_SIZE 65536
 
 typedef struct {
     PyObject_HEAD
@@ -28,6 +31,7 @@ typedef struct {
     PyObject *batch;  /* bytes or memoryview, partly sent; empty if none */
     Py_ssize_t size;
     Py_ssize_t limit;
+    unsigned long thread; /* whose queue it is */
     int fd;
     char flushing;
     char watched;
@@ -52,6 +56,7 @@ queue_init(PyObject *self, PyObject *args, PyObject *kwargs)
     Py_XSETREF(queue->batch, batch);
     queue->size = 0;
     queue->limit = limit;
+    queue->thread = PyThread_get_thread_ident();
     queue->fd = -1;
     queue->flushing = queue->watched = 0;
     return 0;
@@ -97,19 +102,87 @@ static PyMemberDef queue_members[] = {
     {"watched", T_BOOL, offsetof(Queue, watched), 0, "Somebody waits for a flush."},
     {NULL}};
 
+static PyTypeObject *queue_type;
+
+/* Queue a frame if there is room, and list the queue for the next flush. Return 0 if there
+   is none or another thread asks, 2 if it is the first one listed, else 1; -1 with an
+   error set. */
+static int
+add(Queue *queue, PyObject *frame, Py_ssize_t length, PyObject *unflushed)
+{
+    if (queue->size >= queue->limit || queue->frames == NULL ||
+        queue->thread != PyThread_get_thread_ident())
+        return 0;
+    if (PyList_Append(queue->frames, frame) < 0)
+        return -1;
+    queue->size += length;
+    if (queue->flushing)
+        return 1;
+    if (PyList_Append(unflushed, (PyObject *)queue) < 0)
+        return -1;
+    queue->flushing = 1;
+    return PyList_Size(unflushed) == 1 ? 2 : 1;
+}
+
+/* As PyArg_ParseTuple does, which takes as long as all the rest of these calls. */
+static int
+need(int fine, const char *what)
+{
+    if (!fine)
+        PyErr_SetString(PyExc_TypeError, what);
+    return fine;
+}
+
+static PyObject *
+queue_add(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (!need(count == 2 && PyBytes_Check(args[0]) && PyList_Check(args[1]),
+              "add() takes bytes and a list"))
+        return NULL;
+    int added = add((Queue *)self, args[0], PyBytes_Size(args[0]), args[1]);
+    return added < 0 ? NULL : PyLong_FromLong(added);
+}
+
+static PyObject *
+add_to_all(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (!need(count == 3 && PyList_Check(args[0]) && PyBytes_Check(args[1]) &&
+                  PyList_Check(args[2]),
+              "add_to_all() takes a list, bytes and a list"))
+        return NULL;
+    PyObject *queues = args[0], *frame = args[1], *unflushed = args[2];
+    PyObject *others = PyList_New(0);
+    Py_ssize_t length = PyBytes_Size(frame);
+    for (Py_ssize_t index = 0; others != NULL && index < PyList_Size(queues); index++) {
+        PyObject *item = PyList_GetItem(queues, index);
+        int added = -1;
+        if (PyObject_TypeCheck(item, queue_type))
+            added = add((Queue *)item, frame, length, unflushed);
+        else
+            PyErr_SetString(PyExc_TypeError, "this is not a queue");
+        if (added < 0 || (added == 0 && PyList_Append(others, item) < 0))
+            Py_CLEAR(others);
+    }
+    return others;
+}
+
+static PyMethodDef queue_methods[] = {
+    {"add", (PyCFunction)(void (*)(void))queue_add, METH_FASTCALL,
+     "Queue a frame; 0: there is no room, 2: the list for the next flush was empty."},
+    {NULL}};
+
 static PyType_Slot queue_slots[] = {{Py_tp_init, queue_init},
                                     {Py_tp_new, PyType_GenericNew},
                                     {Py_tp_traverse, queue_traverse},
                                     {Py_tp_clear, queue_clear},
                                     {Py_tp_dealloc, queue_dealloc},
                                     {Py_tp_members, queue_members},
+                                    {Py_tp_methods, queue_methods},
                                     {0, NULL}};
 
 static PyType_Spec queue_spec = {
     "flask_wschat.transports._speedups.Queue", sizeof(Queue), 0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, queue_slots};
-
-static PyTypeObject *queue_type;
 
 /* Whether all that waits can go in one send, and nobody wants to hear of it. */
 static int
@@ -249,7 +322,32 @@ flush_ready(PyObject *module, PyObject *queues)
     return others;
 }
 
+/* Where bytes land before it is known how many there are. Nobody else can use it meanwhile:
+   the call does not wait, and so does not let go of the interpreter. */
+static char landing[READ_SIZE];
+
+static PyObject *
+receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (!need(count == 2 && PyLong_Check(args[0]) && PyLong_Check(args[1]),
+              "receive() takes two numbers"))
+        return NULL;
+    long fd = PyLong_AsLong(args[0]), most = PyLong_AsLong(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (most > (long)sizeof landing)
+        most = sizeof landing;
+    ssize_t size = recv((int)fd, landing, (size_t)most, MSG_DONTWAIT);
+    if (size < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyBytes_FromStringAndSize(landing, size);
+}
+
 static PyMethodDef functions[] = {
+    {"add_to_all", (PyCFunction)(void (*)(void))add_to_all, METH_FASTCALL,
+     "Queue a frame in each of a list of queues; return those without room."},
+    {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL,
+     "Return what a socket has, at most 64 KiB."},
     {"flush_ready", flush_ready, METH_O,
      "Send what waits in each queue, where one send will do; return the others."},
     {NULL}};

@@ -99,6 +99,9 @@ class MemoryTransport:
         self._inbound[:0] = received
         self.resume()
 
+    def offer(self, frame: bytes) -> bool:
+        return self._outbox.size < self._outbox.limit and self.write(frame)
+
     def write(self, frame: bytes, key: str | None = None) -> bool:
         if not self.open:
             return True
@@ -106,6 +109,15 @@ class MemoryTransport:
             return False
         self.loop.run(self._flush)
         return True
+
+    @staticmethod
+    def write_all(
+        transports: list[MemoryTransport], frame: bytes
+    ) -> list[MemoryTransport]:
+        return transports
+
+    def expect(self, place: memoryview) -> None:
+        pass  # all is copied here anyway
 
     def notify_drained(self) -> None:
         self._notify = True

@@ -2,62 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal
+
+from .queue import Queue
 
 _CONTROL = 0x8  # the opcode bit that makes a frame a control frame (RFC 6455 §5.2)
 
 BATCH = 64 * 1024
 """Bytes gathered into one send; a larger frame goes alone, without a copy."""
-
-
-class Queue:
-    """The state of a queue; its C twin has the same, for ``flush_ready`` to read.
-
-    ``limit``: bytes that may wait.
-    """
-
-    __slots__ = ("batch", "fd", "flushing", "frames", "limit", "size", "watched")
-
-    def __init__(self, limit: int) -> None:
-        self.frames: list[bytes] = []
-        """Those not on their way yet; who appends one adds its bytes to ``size``."""
-        self.batch: bytes | memoryview = b""
-        """What is partly sent: not to be touched."""
-        self.size = 0
-        """Bytes that wait, those on their way included."""
-        self.limit = limit
-        self.fd = -1
-        """The descriptor to send to, -1 where that is not all there is to it."""
-        self.flushing = False
-        """A flush is due, or waits for the socket to have room."""
-        self.watched = False
-        """Somebody wants to be told of the next flush."""
-
-
-Q = TypeVar("Q", bound=Queue)
-
-
-def flush_ready(queues: list[Q]) -> list[Q]:
-    """Send what waits in each queue, where one send will do; return the other queues.
-
-    The C twin does so, and joins the frames of a broadcast once for all who get them.
-    Here nothing is done: what serves the others serves these as well.
-    """
-    return queues
-
-
-ACCELERATED = False
-"""Whether the C twins serve."""
-
-if not TYPE_CHECKING and not os.environ.get("WSCHAT_PUREPYTHON"):
-    try:
-        from ._speedups import Queue, flush_ready  # noqa: F401
-    except ImportError:
-        pass  # no compiler when this was installed
-    else:
-        ACCELERATED = True
 
 
 class Outbox(Queue):

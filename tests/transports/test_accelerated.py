@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flask_wschat.transports import outbox
-from flask_wschat.transports.outbox import BATCH, Outbox, flush_ready
+from flask_wschat.transports import queue as twins
+from flask_wschat.transports.outbox import BATCH, Outbox
+from flask_wschat.transports.queue import flush_ready
 
 pytestmark = pytest.mark.skipif(
-    not outbox.ACCELERATED and os.environ.get("CI") != "true",
+    not twins.ACCELERATED and os.environ.get("CI") != "true",
     reason="the C accelerator is not built: it needs a compiler when installing",
 )
 Pair = tuple[Outbox, socket.socket]
@@ -45,7 +49,7 @@ def closed_in_the_end(pairs: list[Pair]) -> object:
 
 
 def test_it_is_built_where_it_must_be() -> None:
-    assert outbox.ACCELERATED
+    assert twins.ACCELERATED
     assert Outbox.__mro__[1].__module__ == "flask_wschat.transports._speedups"
 
 
@@ -126,6 +130,71 @@ def test_wrong_types_are_errors() -> None:
     for wrong in ((), [object()], [None]):
         with pytest.raises(TypeError):
             flush_ready(wrong)  # type: ignore[arg-type, misc]
+
+
+@pytest.fixture(params=["python", "c"])
+def twin(request: pytest.FixtureRequest) -> Any:
+    """Both, as they are to do the same."""
+    if request.param == "c":
+        return twins
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WSCHAT_PUREPYTHON", "1")
+        name = "flask_wschat.transports.queue_in_python"
+        spec = importlib.util.spec_from_file_location(name, twins.__file__)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_a_broadcast_is_added_to_all_that_have_room(twin: Any) -> None:
+    queues = [twin.Queue(10) for _ in range(5)]
+    unflushed: list[Any] = []
+    assert queues[0].add(b"x" * 9, unflushed) == 2
+    assert queues[1].add(b"x" * 20, unflushed) == 1
+    assert queues[0].add(b"y", unflushed) == 1
+    assert twin.add_to_all(queues, b"all", unflushed) == queues[:2]
+    assert [each.size for each in queues] == [10, 20, 3, 3, 3]
+    assert unflushed == queues
+    assert all(each.flushing for each in queues)
+    queues[0].limit = -1
+    assert queues[0].add(b"", unflushed) == 0
+
+
+def test_another_thread_adds_nothing(twin: Any) -> None:
+    mine = twin.Queue(10)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(mine.add, b"x", []).result(5) == 0
+    assert mine.frames == []
+
+
+def test_receive_is_as_recv(twin: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            twin.receive(ours.fileno(), 10)
+        theirs.sendall(b"x" * 15)
+        assert twin.receive(ours.fileno(), 10) == b"x" * 10
+        assert twin.receive(ours.fileno(), 1 << 20) == b"x" * 5
+        theirs.close()
+        assert twin.receive(ours.fileno(), 10) == b""
+    with pytest.raises(OSError, match="Bad file"):
+        twin.receive(ours.fileno(), 10)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: twins.receive("x", 1),  # type: ignore[arg-type]
+        lambda: twins.Queue(1).add("x", []),  # type: ignore[arg-type]
+        lambda: twins.add_to_all([object()], b"x", []),  # type: ignore[type-var]
+        lambda: twins.add_to_all((), b"x", []),  # type: ignore[arg-type]
+    ],
+)
+def test_c_checks_what_it_is_given(call: Any) -> None:
+    with pytest.raises(TypeError):
+        call()
 
 
 @pytest.mark.slow

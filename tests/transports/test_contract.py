@@ -47,6 +47,9 @@ class Recorder:
         assert not self.lost
         self.data += data
 
+    def placed(self, size: int) -> None:
+        raise AssertionError("nobody gave a place")
+
     def connection_lost(self) -> None:
         self.lost += 1
 
