@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import signal
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import gevent
 import gevent.event
+import gevent.pywsgi
+import gevent.socket
 import geventwebsocket.handler
 from flask import Flask
-from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
-from .codec import Head, is_upgrade, read_head, response
+from .codec import Head, is_upgrade, response
 from .codec.handshake import MAX_HEAD
 from .errors import HandshakeError
+from .heads import Fields, Opening, checked, read_usual, reader
 from .hub import Hub
 from .settings import Settings
-from .transports.accept import OFFER, StartResponse, Taken, end_request, take_over
+from .transports.accept import (
+    OFFER,
+    StartResponse,
+    Taken,
+    end_request,
+    take_over,
+    take_unread,
+)
 
+_NO_LOG = getattr(gevent.pywsgi, "_NoopLog", ())  # for ``log=None``
+MAX_OPENING = 16 * 1024
+"""Bytes asked for at once of a handshake."""
 KEEP_ALIVE = 65.0
 """Seconds that a connection may be idle between two HTTP requests."""
 
@@ -38,10 +52,34 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     """
 
     _head: Head
+    _opening = b""  # the first request, where it is a usual opening handshake
+    _ahead = b""  # read from the socket, and not by `rfile`
     _requests = 0
+
+    def __init__(
+        self, sock: Any, address: Any, server: WSGIServer, rfile: Any = None
+    ) -> None:
+        # All that the parent's does, but for `rfile` (gevent 23.9 to 26.9).
+        self.socket = sock
+        self.client_address = address
+        self.server = server
+        if rfile is not None:
+            self.rfile = rfile
+
+    @functools.cached_property
+    def rfile(self) -> io.BufferedReader:
+        # Made when it is first asked for: a handshake's bytes are read without it.
+        ahead, self._ahead = self._ahead, b""
+        return reader(self.socket, ahead)
+
+    @functools.cached_property
+    def headers(self) -> Fields:
+        return Fields(cast(Head, checked(self._opening)))
 
     def handle_one_request(self) -> Any:
         try:
+            if not self._requests and (opening := self._read_opening()):
+                return self._answer_opening(opening)
             head = self._read_head()
         except HandshakeError as error:
             self.requestline = "-"
@@ -57,8 +95,71 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     def read_requestline(self) -> str:
         return " ".join(self._head.start)
 
-    def MessageClass(self, *args: Any) -> _Headers:
-        return _Headers(self._head)
+    def MessageClass(self, *args: Any) -> Fields:
+        return Fields(self._head)
+
+    def _read_opening(self) -> Opening | None:
+        """Return the first request if it is here, whole, and a usual handshake.
+
+        Half of what pywsgi does for one is spared then. What else came is kept.
+
+        :raises OSError: the client is gone.
+        """
+        sock = self.socket
+        if type(sock) is not gevent.socket.socket or not self._is_plain:
+            return None
+        before = sock.gettimeout()
+        sock.settimeout(0.0)
+        try:
+            data = sock.recv(MAX_OPENING)
+        except BlockingIOError:
+            return None
+        finally:
+            sock.settimeout(before)
+        opening = read_usual(data)
+        if opening is None:
+            self._ahead = data
+        else:
+            self._opening, self._ahead = data, opening.behind
+        return opening
+
+    def _answer_opening(self, opening: Opening) -> bool | None:
+        """Do as ``WSGIHandler.handle_one_request`` with what it would have read."""
+        self._requests = 1
+        self.command, self.path, self.request_version = "GET", opening.target, "HTTP/1.1"
+        self.requestline = f"GET {opening.target} HTTP/1.1"
+        self.content_length = None
+        self.close_connection = False
+        self.environ = self._environ_of(opening)
+        self.application = self.server.application
+        self.handle_one_response()
+        return None if self.close_connection else True
+
+    def _environ_of(self, opening: Opening) -> dict[str, Any]:
+        """Return what ``WSGIHandler.get_environ`` would."""
+        environ: dict[str, Any] = self.server.get_environ()
+        path, _, query = opening.target.partition("?")
+        self.wsgi_input = Input(io.BytesIO(), 0)
+        environ["REQUEST_METHOD"] = "GET"
+        environ["SCRIPT_NAME"] = ""
+        environ["PATH_INFO"] = path
+        environ["QUERY_STRING"] = query
+        environ["SERVER_PROTOCOL"] = "HTTP/1.1"
+        if isinstance(self.client_address, tuple):
+            environ["REMOTE_ADDR"] = str(self.client_address[0])
+            environ["REMOTE_PORT"] = str(self.client_address[1])
+        environ.update(opening.fields)
+        environ["wsgi.input"] = self.wsgi_input
+        environ["wsgi.input_terminated"] = False
+        return environ
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._is_plain = all(
+            getattr(cls, name) is getattr(WebSocketHandler, name) for name in _SPARED
+        )
+
+    _is_plain = True  # nobody has a word in what is spared
 
     def _read_head(self) -> Head | None:
         """Return the next request's head; None: the client has no more to ask.
@@ -90,10 +191,9 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
             if b"\n\n" in data[-len(chunk) - 1 :]:
                 raise HandshakeError(400, "lines must end with CR LF (RFC 9112 §2.2)")
             if end > 3 or len(data) > MAX_HEAD:
-                # RFC 9112 §2.2: empty lines before it are no fault.
-                found = read_head(bytes(data).lstrip(b"\r\n"))
-                if found is not None:
-                    return _checked(found[0])
+                head = checked(bytes(data))
+                if head is not None:
+                    return head
         return None
 
     def _seconds_for_head(self) -> float:
@@ -118,7 +218,8 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         return WSGIHandler.start_response(self, status, headers, exc_info)
 
     def log_request(self) -> None:
-        WSGIHandler.log_request(self)
+        if not isinstance(self.server.log, _NO_LOG):
+            WSGIHandler.log_request(self)
 
     def handle_error(self, kind: Any, error: Any, trace: Any) -> None:
         if isinstance(error, ssl.SSLError):
@@ -133,43 +234,14 @@ def _time_limit(seconds: float) -> gevent.Timeout:
     return gevent.Timeout(seconds, False)  # type: ignore[arg-type]
 
 
-def _checked(head: Head) -> Head:
-    """Return ``head`` if its fields that must be unique are."""
-    for name in ("host", "sec-websocket-key", "sec-websocket-version"):
-        if len(head.get_all(name)) > 1:
-            raise HandshakeError(400, f"more than one {name} header")
-    if head.start[2] == "HTTP/1.1" and not head.get_all("host"):
-        raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
-    return head
-
-
-class _Headers:
-    """A head's fields as pywsgi asks for them, without the e-mail parser's cost."""
-
-    status = ""
-
-    def __init__(self, head: Head) -> None:
-        self._pairs = head.headers
-
-    @property
-    def headers(self) -> Iterator[str]:
-        return (f"{name}: {value}" for name, value in self._pairs)
-
-    @property
-    def typeheader(self) -> str | None:
-        return self.get("content-type")
-
-    def get(self, name: str, default: str | None = None) -> str | None:
-        name = name.lower()
-        return next((value for key, value in self._pairs if key == name), default)
-
-    getheader = get
-
-    def items(self) -> list[tuple[str, str]]:
-        return self._pairs
-
-    def __delitem__(self, name: str) -> None:
-        self._pairs = [pair for pair in self._pairs if pair[0] != name]
+_SPARED = (
+    "get_environ",
+    "handle_one_request",
+    "read_request",
+    "read_requestline",
+    "MessageClass",
+)
+"""What a handshake that is usual does without."""
 
 
 class HandlerOffer:
@@ -183,7 +255,10 @@ class HandlerOffer:
 
     def accept(self, response: bytes, closed: Callable[[], Any]) -> Taken:
         handler = self.handler
-        taken = take_over(handler.socket, handler.rfile, response, closed)
+        if "rfile" in handler.__dict__:
+            taken = take_over(handler.socket, handler.rfile, response, closed)
+        else:
+            taken = take_unread(handler.socket, handler._ahead, response)
         end_request(handler)
         return taken
 

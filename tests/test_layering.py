@@ -20,6 +20,7 @@ LAYERS = [
     {"compat"},
     {"upgrade"},
     {"extension"},
+    {"heads"},
     {"server", "gunicorn", "cli", "metrics", "client", "__init__"},
     {"terminal", "testing", "__main__"},
 ]

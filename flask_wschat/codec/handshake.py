@@ -89,6 +89,8 @@ def tokens(values: Iterable[str]) -> list[str]:
 
 def is_upgrade(upgrade: str, connection: str) -> bool:
     """Whether these two headers ask for a WebSocket (RFC 6455 §4.2.1, 3 and 4)."""
+    if upgrade == "websocket" and connection in ("Upgrade", "keep-alive, Upgrade"):
+        return True  # as browsers say it
     return "websocket" in map(str.lower, tokens([upgrade])) and "upgrade" in map(
         str.lower, tokens([connection])
     )

@@ -93,7 +93,10 @@ def _send(sock: Any, response: bytes) -> None:
     with contextlib.suppress(OSError):  # a Unix socket does not know it
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if response:
-        sock.sendall(response)
+        # One call where `sendall` first asks gevent's socket for its buffer's size.
+        sent = sock.send(response)
+        if sent < len(response):
+            sock.sendall(response[sent:])
 
 
 def take_over(
@@ -115,6 +118,15 @@ def take_over(
     rfile.close()  # else a TLS socket that its server closes stays open for it
     if hasattr(sock, "unwrap"):
         return _taken_tls(sock, closed, received)
+    return Taken(sock.detach(), received)
+
+
+def take_unread(sock: Any, received: bytes, response: bytes) -> Taken:
+    """As ``take_over``, on a gevent socket without a reader or TLS.
+
+    ``received`` is all that was read from it, behind the request.
+    """
+    _send(sock, response)
     return Taken(sock.detach(), received)
 
 
