@@ -28,6 +28,7 @@ from .codec import (
 from .compat import LegacyWebSocket, WebSocketError
 from .errors import HandshakeError
 from .hub import Hub
+from .sessions import speed_up
 from .transports import Event
 from .transports.accept import OFFER, Offer, find_offer
 from .transports.blocking import ThreadedLoop
@@ -58,6 +59,7 @@ class Gate:
         self.authenticate = authenticate
         self._threads = 0  # held by sockets
         self._lock = threading.Lock()
+        speed_up(app)
         self._wsgi_app = app.wsgi_app
         self._create_url_adapter = app.create_url_adapter
         self._dispatch_request = app.dispatch_request
