@@ -1,12 +1,32 @@
-"""Flask's cookie sessions, with what is the same for each request done once."""
+"""Flask's cookie sessions and its response, without what a socket has no use for."""
 
 from __future__ import annotations
 
-from flask import Flask
+from typing import Any
+
+from flask import Flask, Response
 from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
+from werkzeug.datastructures import Headers
 
-__all__ = ["CookieSessions", "speed_up"]
+
+class NoAnswer(Response):
+    """What a view returns whose socket the server does not have any more."""
+
+    def __init__(self) -> None:
+        # Werkzeug's own takes a seventh of the time that an application does.
+        state = vars(self)
+        state.update(_BLANK)
+        for name in _LISTS:
+            state[name] = []
+        self.headers = Headers()
+
+    def __call__(self, environ: Any, start_response: Any) -> tuple[()]:
+        return ()
+
+
+_BLANK = vars(Response())
+_LISTS = [name for name, value in _BLANK.items() if isinstance(value, list)]
 
 
 def speed_up(app: Flask) -> None:
@@ -43,6 +63,11 @@ class CookieSessions(SecureCookieSessionInterface):
             found = self._made = basis, made
         serializer: URLSafeTimedSerializer | None = found[1]
         return serializer
+
+
+    def save_session(self, app: Flask, session: Any, response: Response) -> None:
+        if type(response) is not NoAnswer:  # else there is no header for the cookie
+            super().save_session(app, session, response)
 
 
 def _signer_class() -> type[TimestampSigner]:

@@ -21,6 +21,7 @@ from .codec import (
     check_request,
     choose_subprotocol,
     is_upgrade,
+    is_usual_key,
     negotiate,
     response,
     tokens,
@@ -28,9 +29,9 @@ from .codec import (
 from .compat import LegacyWebSocket, WebSocketError
 from .errors import HandshakeError
 from .hub import Hub
-from .sessions import speed_up
+from .sessions import NoAnswer, speed_up
 from .transports import Event
-from .transports.accept import OFFER, Offer, find_offer
+from .transports.accept import OFFER, Offer, Taken, find_offer
 from .transports.blocking import ThreadedLoop
 from .transports.evented import EventedLoop, EventedTransport
 from .transports.tls import TLSSocket
@@ -77,29 +78,21 @@ class Gate:
         if is_upgrade(environ["HTTP_UPGRADE"], environ.get("HTTP_CONNECTION", "")):
             # Where it is one name of several, Werkzeug would not see it.
             environ["HTTP_UPGRADE"] = "websocket"
-        upgrade = environ[UPGRADE] = Upgrade(self, environ, offer)
-        status = ""
-
-        def respond(line: str, headers: Any, exc_info: Any = None) -> Any:
-            nonlocal status
-            status = line
-            if upgrade.begun:
-                return lambda data: None  # there is no HTTP on that socket any more
-            return start_response(line, headers, exc_info)
-
+        upgrade = environ[UPGRADE] = Upgrade(self, environ, offer, start_response)
         try:
-            result = self._wsgi_app(environ, respond)
-            upgrade.end(status)
+            result = self._wsgi_app(environ, upgrade.respond)
+            upgrade.end()
             if not upgrade.begun:
                 return result
             if hasattr(result, "close"):
                 result.close()
             upgrade.wait_if_held()
         except BaseException:
-            upgrade.end("500")
+            upgrade.status = "500"
+            upgrade.end()
             raise
         finally:
-            if upgrade.accepted is not None:
+            if upgrade.accepted is not None and offer.threads:
                 self.count_thread(offer.threads, -1)
         return offer.answer(start_response)
 
@@ -158,10 +151,13 @@ class Gate:
 class Upgrade:
     """One request that may become a WebSocket."""
 
-    def __init__(self, gate: Gate, environ: dict[str, Any], offer: Offer) -> None:
+    def __init__(
+        self, gate: Gate, environ: dict[str, Any], offer: Offer, start_response: Any
+    ) -> None:
         self._gate = gate
         self._environ = environ
         self._offer = offer
+        self._start_response = start_response
         self._key = ""
         self._user: str | None = None
         self._reason = ""
@@ -170,6 +166,7 @@ class Upgrade:
         self._held: Event | None = None
         self.begun = False  # the 101 was tried: HTTP is over, even if it failed
         self.accepted: WebSocket | None = None
+        self.status = ""  # of the application's answer
         greenlets = EventedLoop.runs_here()
         self._loop = EventedLoop.current() if greenlets else ThreadedLoop.shared()
         self._legacy = LegacyWebSocket(environ, offer.handler, self.accept, self._loop)
@@ -178,16 +175,7 @@ class Upgrade:
     def admit(self) -> None:
         """Raise the HTTP refusal that this request deserves, if any."""
         try:
-            environ = self._environ
-            self._key = check_request(
-                environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], _headers(environ)
-            )
-            if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
-                "HTTP_TRANSFER_ENCODING" in environ
-            ):
-                raise HandshakeError(400, "a WebSocket handshake has no body")
-            if "HTTP_HOST" not in environ:
-                raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
+            self._check_head()
             self._check_origin()
             self._check_room()
             self._negotiate_compression()
@@ -206,42 +194,44 @@ class Upgrade:
         """
         if self.accepted is not None:
             return self.accepted
-        hub = self._gate.hub
-        settings = hub.settings
-        offered = tokens([self._environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")])
-        chosen = choose_subprotocol(offered, subprotocols)
+        chosen = None
+        if offered := self._environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"):
+            chosen = choose_subprotocol(tokens([offered]), subprotocols)
         headers = accept_headers(
             self._key, subprotocol=chosen, extension=self._extension
         )
-        loop = self._loop
         self.begun = True
         taken = self._offer.accept(response(101, headers), self._let_go)
         if isinstance(taken.sock, TLSSocket):
-            self._held = loop.event()
-
-        def open_here() -> WebSocket:
-            transport = EventedTransport(
-                taken.sock,
-                loop,
-                max_queue=settings.MAX_QUEUE,
-                policy=settings.SLOW_POLICY,
-            )
-            connection = Connection(
-                max_message=settings.MAX_MESSAGE, deflate=self._deflate
-            )
-            ws = WebSocket(
-                transport, hub, connection, user=self._user, subprotocol=chosen
-            )
-            hub.register(ws, loop)
-            ws.start(taken.received)
-            return ws
-
+            self._held = self._loop.event()
+        hub = self._gate.hub
         if hub.stopping is None:
             hub.stopping = _server_is_stopping()
-        self.accepted = ws = loop.call(open_here)
-        self._gate.count_thread(self._offer.threads, 1)
+        self.accepted = ws = self._loop.call(self._open, taken, chosen)
+        if self._offer.threads:
+            self._gate.count_thread(self._offer.threads, 1)
         if OPENED in self._environ:
             self._environ[OPENED](ws)
+        return ws
+
+    def _open(self, taken: Taken, subprotocol: str | None) -> WebSocket:
+        """Return the socket, registered and reading; runs in its loop."""
+        hub = self._gate.hub
+        settings = hub.settings
+        transport = EventedTransport(
+            taken.sock,
+            self._loop,
+            max_queue=settings.MAX_QUEUE,
+            policy=settings.SLOW_POLICY,
+        )
+        connection = Connection(
+            max_message=settings.MAX_MESSAGE, deflate=self._deflate
+        )
+        ws = WebSocket(
+            transport, hub, connection, user=self._user, subprotocol=subprotocol
+        )
+        hub.register(ws, self._loop)
+        ws.start(taken.received)
         return ws
 
     def _let_go(self) -> None:
@@ -253,9 +243,16 @@ class Upgrade:
         if self._held is not None:
             self._held.wait()
 
-    def end(self, status: str) -> None:
+    def respond(self, line: str, headers: Any, exc_info: Any = None) -> Any:
+        """Do as ``start_response``, while there is HTTP on that socket."""
+        self.status = line
+        if self.begun:
+            return lambda data: None
+        return self._start_response(line, headers, exc_info)
+
+    def end(self) -> None:
         """The application has answered; see that nothing stays half open."""
-        ws, legacy = self.accepted, self._legacy
+        ws, legacy, status = self.accepted, self._legacy, self.status
         code = _CLOSE_CODES.get(status[:1], 1011)
         if legacy.accepted:
             legacy.delist()
@@ -271,14 +268,37 @@ class Upgrade:
         for key in (UPGRADE, OFFER, "wsgi.websocket"):
             self._environ.pop(key, None)
 
+    def _check_head(self) -> None:
+        environ = self._environ
+        key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
+        if not (
+            environ["REQUEST_METHOD"] == "GET"
+            and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+            and environ["HTTP_UPGRADE"] == "websocket"
+            and environ.get("HTTP_CONNECTION") == "Upgrade"
+            and environ.get("HTTP_SEC_WEBSOCKET_VERSION") == "13"
+            and is_usual_key(key)
+        ):
+            key = check_request(
+                environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], _headers(environ)
+            )
+        self._key = key
+        if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
+            "HTTP_TRANSFER_ENCODING" in environ
+        ):
+            raise HandshakeError(400, "a WebSocket handshake has no body")
+        if "HTTP_HOST" not in environ:
+            raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
+
     def _check_origin(self) -> None:
         origin = self._environ.get("HTTP_ORIGIN")
         if origin is None:
             return  # not a browser
         allowed = self._gate.hub.settings.ORIGINS
-        own = f"{request.scheme}://{request.host}"
+        asked = request._get_current_object()  # type: ignore[attr-defined]
+        own = f"{asked.scheme}://{asked.host}"
         if allowed is None:
-            fine = _normal(origin) == _normal(own)
+            fine = origin == own or _normal(origin) == _normal(own)
         else:
             names = [allowed] if isinstance(allowed, str) else allowed
             fine = "*" in names or _normal(origin) in map(_normal, names)
@@ -315,13 +335,6 @@ def _server_is_stopping() -> Callable[[], bool]:
     """
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return lambda: not getattr(worker, "alive", True)
-
-
-class NoAnswer(Response):
-    """What a view returns whose socket the server does not have any more."""
-
-    def __call__(self, environ: Any, start_response: Any) -> tuple[()]:
-        return ()
 
 
 def _headers(environ: dict[str, Any]) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ LAYERS = [
     {"hub"},
     {"presence", "voting", "rooms"},
     {"compat"},
+    {"sessions"},
     {"upgrade"},
     {"extension"},
     {"heads"},
@@ -32,6 +33,7 @@ ONLY_IN = {
     "geventwebsocket": {"server.py", "transports/accept.py", "compat.py"},
     "redis": {"backends/redis.py"},
     "flask": {
+        "sessions.py",
         "upgrade.py",
         "extension.py",
         "server.py",

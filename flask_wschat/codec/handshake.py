@@ -27,7 +27,10 @@ MAX_LINES = 100
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _STATUS = re.compile(r"[1-9][0-9][0-9]\Z")
+_USUAL_KEY = re.compile(r"[A-Za-z0-9+/]{22}==\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 HeaderList = list[tuple[str, str]]
 
@@ -143,6 +146,11 @@ def check_request(method: str, version: str, headers: HeaderList) -> str:
     return keys[0]
 
 
+def is_usual_key(key: str) -> bool:
+    """Whether ``key`` is 16 bytes in base64, written as everybody does."""
+    return _USUAL_KEY.match(key) is not None
+
+
 def _is_key(key: str) -> bool:
     try:
         return len(base64.b64decode(key, validate=True)) == 16
@@ -184,7 +192,7 @@ def response(status: int, headers: HeaderList, body: str = "") -> bytes:
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(content))),
         ]
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines = [f"HTTP/1.1 {status} {_PHRASES[status]}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
 
