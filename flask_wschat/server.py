@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import gc
 import io
 import signal
+import socket
 import ssl
 import sys
 import threading
@@ -34,6 +37,7 @@ from .transports.accept import (
     take_over,
     take_unread,
 )
+from .transports.evented import EventedLoop
 
 _NO_LOG = getattr(gevent.pywsgi, "_NoopLog", ())  # for ``log=None``
 MAX_OPENING = 16 * 1024
@@ -258,7 +262,8 @@ class HandlerOffer:
         if "rfile" in handler.__dict__:
             taken = take_over(handler.socket, handler.rfile, response, closed)
         else:
-            taken = take_unread(handler.socket, handler._ahead, response)
+            no_delay = getattr(handler.server, "no_delay", False)
+            taken = take_unread(handler.socket, handler._ahead, response, no_delay)
         end_request(handler)
         return taken
 
@@ -266,9 +271,36 @@ class HandlerOffer:
         return ()
 
 
+class Server(WSGIServer):
+    """pywsgi's server with our handler, and greenlets that serve one connection after
+    another.
+
+    A new greenlet costs its stack, which Python takes from the kernel and gives back.
+    What a view keeps by greenlet (``gevent.local``) may so meet another request, as it
+    does on servers with a pool of threads.
+    """
+
+    no_delay = sys.platform == "linux"
+    """Accepted sockets do without Nagle's algorithm, as the listening one does."""
+
+    def __init__(self, listener: Any, application: Any, **options: Any) -> None:
+        options = {"handler_class": WebSocketHandler, "spawn": _serve_soon} | options
+        super().__init__(listener, application, **options)
+
+    def init_socket(self) -> None:
+        super().init_socket()
+        with contextlib.suppress(OSError):  # a Unix socket does not know it
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _serve_soon(function: Callable[..., Any], *args: Any) -> None:
+    fresh = contextvars.Context()  # not with what the last one has set
+    EventedLoop.current().run(functools.partial(fresh.run, function, *args))
+
+
 def run(app: Flask, hub: Hub, host: str, port: int) -> None:
     """Serve ``app`` until SIGINT or SIGTERM; see ``WSChat.run``."""
-    server = WSGIServer((host, port), app, handler_class=WebSocketHandler, log=None)
+    server = Server((host, port), app, log=None)
     try:
         server.start()
     except OSError as error:
