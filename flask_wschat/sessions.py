@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Request, Response
 from flask.sessions import SecureCookieSessionInterface
-from itsdangerous import TimestampSigner, URLSafeTimedSerializer
+from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
+from itsdangerous.encoding import base64_decode, bytes_to_int, want_bytes
 from werkzeug.datastructures import Headers
+from werkzeug.sansio.http import parse_cookie
 
 
 class NoAnswer(Response):
@@ -45,40 +47,86 @@ class CookieSessions(SecureCookieSessionInterface):
     one for every signature.
     """
 
+    _made: tuple[Any, URLSafeTimedSerializer | None] = (None, None)
+
     def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:
-        fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or ()
         basis = (
             app.secret_key,
-            tuple(fallbacks),
+            tuple(app.config.get("SECRET_KEY_FALLBACKS") or ()),
             self.salt,
             self.key_derivation,
             self.digest_method,
             self.serializer,
         )
-        found = self.__dict__.get("_made")
-        if found is None or found[0] != basis:
+        if self._made[0] != basis:
             made = super().get_signing_serializer(app)
             if type(made) is URLSafeTimedSerializer and made.signer is TimestampSigner:
-                made.signer = _signer_class()
-            found = self._made = basis, made
-        serializer: URLSafeTimedSerializer | None = found[1]
-        return serializer
+                made = _Serializer(made)
+            self._made = basis, made
+        return self._made[1]
 
+    def open_session(self, app: Flask, request: Request) -> Any:
+        if type(request).cookies is Request.cookies:
+            # As Werkzeug does, but for its search in all of the headers.
+            cookie = request.environ.get("HTTP_COOKIE", "")
+            storage: Any = request.dict_storage_class
+            vars(request)["cookies"] = parse_cookie(cookie, storage)
+        return super().open_session(app, request)
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
         if type(response) is not NoAnswer:  # else there is no header for the cookie
             super().save_session(app, session, response)
 
 
-def _signer_class() -> type[TimestampSigner]:
-    """Return a class of signers that share the keys they derived."""
+class _Serializer(URLSafeTimedSerializer):
+    """One that is made once: its signer stays, and so do the keys derived."""
 
-    class Signer(TimestampSigner):
-        def derive_key(self, secret_key: str | bytes | None = None) -> bytes:
-            key = keys.get(secret_key)
-            if key is None:
-                key = keys[secret_key] = super().derive_key(secret_key)
-            return key
+    def __init__(self, given: URLSafeTimedSerializer) -> None:
+        super().__init__(
+            given.secret_keys,
+            salt=given.salt,
+            serializer=given.serializer,
+            serializer_kwargs=given.serializer_kwargs,
+            signer=_Signer,
+            signer_kwargs=given.signer_kwargs,
+            fallback_signers=given.fallback_signers,
+        )
+        self._signer: Any = self.make_signer()
 
-    keys: dict[str | bytes | None, bytes] = {}
-    return Signer
+    def loads(
+        self,
+        s: str | bytes,
+        max_age: int | None = None,
+        return_timestamp: bool = False,
+        salt: str | bytes | None = None,
+    ) -> Any:
+        """Return what is in ``s``; one that is good takes the short way."""
+        if salt is None and max_age is not None and not return_timestamp:
+            value, _, signature = want_bytes(s).rpartition(self._signer.sep)
+            if self._signer.verify_signature(value, signature):
+                payload, _, stamp = value.rpartition(self._signer.sep)
+                if 0 <= self._age(stamp) <= max_age:
+                    return self.load_payload(payload)
+        return super().loads(s, max_age, return_timestamp, salt)
+
+    def _age(self, stamp: bytes) -> int:
+        """Return seconds since ``stamp``; a malformed one is in the future."""
+        try:
+            made = bytes_to_int(base64_decode(stamp))
+        except BadData:
+            return -1
+        return int(self._signer.get_timestamp()) - made
+
+
+class _Signer(TimestampSigner):
+    """One that derives each key once."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._derived: dict[str | bytes | None, bytes] = {}
+
+    def derive_key(self, secret_key: str | bytes | None = None) -> bytes:
+        key = self._derived.get(secret_key)
+        if key is None:
+            key = self._derived[secret_key] = super().derive_key(secret_key)
+        return key
