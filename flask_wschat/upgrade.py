@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import signal
 import threading
@@ -63,6 +64,7 @@ class Gate:
         speed_up(app)
         self._wsgi_app = app.wsgi_app
         self._create_url_adapter = app.create_url_adapter
+        self._adapters = Adapters(app)
         self._dispatch_request = app.dispatch_request
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
         app.create_url_adapter = self.create_url_adapter  # type: ignore[method-assign]
@@ -120,8 +122,10 @@ class Gate:
         Werkzeug keeps ``websocket=True`` routes and plain ones apart, so without this
         a plain view with ``environ["wsgi.websocket"]`` answers nobody.
         """
-        adapter = self._create_url_adapter(request)
-        if request is not None and UPGRADE in request.environ and adapter is not None:
+        if request is None or UPGRADE not in request.environ:
+            return self._create_url_adapter(request)
+        adapter = self._adapters.get(request)
+        if adapter is not None:
             with contextlib.suppress(HTTPException):
                 try:
                     found = adapter.match(return_rule=True)
@@ -129,7 +133,7 @@ class Gate:
                     adapter.websocket = False
                     found = adapter.match(return_rule=True)
                 # Flask asks the same next; what raised here raises there again.
-                adapter.match = lambda **_: found  # type: ignore[method-assign,assignment]
+                adapter.match = lambda **_: found
         return adapter
 
     def dispatch_request(self, *args: Any) -> Any:
@@ -146,6 +150,57 @@ class Gate:
                 raise
             # The view spoke to a client that had just left: its natural end.
             return NoAnswer()
+
+
+class Adapters:
+    """URL adapters for requests, made once for each host and address of the app.
+
+    Two that differ in nothing else differ in their path and query. Werkzeug takes the
+    host apart for each, twice (3.0 to 3.1). Where the configuration says more about
+    hosts, each is made as Flask does.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._make = app.create_url_adapter
+        self._as_usual = type(app).create_url_adapter is Flask.create_url_adapter
+        self._known: dict[tuple[str, ...], tuple[Any, str]] = {}
+
+    def get(self, request: Any) -> Any:
+        """Return what ``Flask.create_url_adapter`` would, or raise what it would."""
+        environ = request.environ
+        path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
+        if not (self._is_simple(request) and path.isascii() and query.isascii()):
+            return self._make(request)
+        key = tuple(environ.get(name, "") for name in _OF_AN_ADAPTER)
+        known = self._known.get(key)
+        if known is None:
+            adapter = self._make(request)
+            if len(self._known) < 64 and len(str(key)) < 512:
+                self._known[key] = copy.copy(adapter), request.host
+            return adapter
+        adapter = copy.copy(known[0])
+        request.host = known[1]
+        adapter.path_info, adapter.query_args = path, query
+        return adapter
+
+    def _is_simple(self, request: Any) -> bool:
+        config, url_map = self._app.config, self._app.url_map
+        return (
+            self._as_usual
+            and config["SERVER_NAME"] is None
+            and config.get("TRUSTED_HOSTS") is None
+            and request.trusted_hosts is None
+            and not url_map.host_matching
+            and not self._app.subdomain_matching
+        )
+
+
+_OF_AN_ADAPTER = (
+    *("HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME", "REQUEST_METHOD"),
+    *("wsgi.url_scheme", "HTTP_CONNECTION", "HTTP_UPGRADE"),
+)
+"""What of an environ an adapter depends on, besides path and query."""
 
 
 class Upgrade:
