@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from flask import Flask, Request, Response
@@ -82,13 +83,17 @@ class _Serializer(URLSafeTimedSerializer):
     """One that is made once: its signer stays, and so do the keys derived."""
 
     def __init__(self, given: URLSafeTimedSerializer) -> None:
+        options = dict(given.signer_kwargs)
+        if options.get("digest_method") is SecureCookieSessionInterface.digest_method:
+            # What it calls. OpenSSL makes a signature in one go if it sees its own.
+            options["digest_method"] = hashlib.sha1
         super().__init__(
             given.secret_keys,
             salt=given.salt,
             serializer=given.serializer,
             serializer_kwargs=given.serializer_kwargs,
             signer=_Signer,
-            signer_kwargs=given.signer_kwargs,
+            signer_kwargs=options,
             fallback_signers=given.fallback_signers,
         )
         self._signer: Any = self.make_signer()

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import WebsocketMismatch
+from werkzeug.routing import MapAdapter, WebsocketMismatch
 
 from .codec import (
     Connection,
@@ -138,8 +138,9 @@ class Gate:
 
     def dispatch_request(self, *args: Any) -> Any:
         """Refuse before a plain view runs; ours ask themselves."""
-        upgrade: Upgrade | None = request.environ.get(UPGRADE)
-        rule = request.url_rule
+        asked = request._get_current_object()  # type: ignore[attr-defined]
+        upgrade: Upgrade | None = asked.environ.get(UPGRADE)
+        rule = asked.url_rule
         if upgrade is None or rule is None or rule.websocket:
             return self._dispatch_request(*args)
         upgrade.admit()
@@ -176,10 +177,11 @@ class Adapters:
         known = self._known.get(key)
         if known is None:
             adapter = self._make(request)
-            if len(self._known) < 64 and len(str(key)) < 512:
+            if type(adapter) is MapAdapter and len(self._known) < 64 and len(str(key)) < 512:
                 self._known[key] = copy.copy(adapter), request.host
             return adapter
-        adapter = copy.copy(known[0])
+        adapter = MapAdapter.__new__(MapAdapter)  # `copy.copy`, without its questions
+        vars(adapter).update(vars(known[0]))
         request.host = known[1]
         adapter.path_info, adapter.query_args = path, query
         return adapter
@@ -206,6 +208,16 @@ _OF_AN_ADAPTER = (
 class Upgrade:
     """One request that may become a WebSocket."""
 
+    begun = False  # the 101 was tried: HTTP is over, even if it failed
+    accepted: WebSocket | None = None
+    status = ""  # of the application's answer
+    _key = ""
+    _user: str | None = None
+    _reason = ""
+    _deflate: Deflate | None = None
+    _extension: str | None = None
+    _held: Event | None = None
+
     def __init__(
         self, gate: Gate, environ: dict[str, Any], offer: Offer, start_response: Any
     ) -> None:
@@ -213,15 +225,6 @@ class Upgrade:
         self._environ = environ
         self._offer = offer
         self._start_response = start_response
-        self._key = ""
-        self._user: str | None = None
-        self._reason = ""
-        self._deflate: Deflate | None = None
-        self._extension: str | None = None
-        self._held: Event | None = None
-        self.begun = False  # the 101 was tried: HTTP is over, even if it failed
-        self.accepted: WebSocket | None = None
-        self.status = ""  # of the application's answer
         greenlets = EventedLoop.runs_here()
         self._loop = EventedLoop.current() if greenlets else ThreadedLoop.shared()
         self._legacy = LegacyWebSocket(environ, offer.handler, self.accept, self._loop)
