@@ -227,7 +227,9 @@ class Upgrade:
         self._start_response = start_response
         greenlets = EventedLoop.runs_here()
         self._loop = EventedLoop.current() if greenlets else ThreadedLoop.shared()
-        self._legacy = LegacyWebSocket(environ, offer.handler, self.accept, self._loop)
+        self._legacy: LegacyWebSocket | None = LegacyWebSocket(
+            environ, offer.handler, self.accept, self._loop
+        )
         environ["wsgi.websocket"] = self._legacy
 
     def admit(self) -> None:
@@ -311,6 +313,9 @@ class Upgrade:
     def end(self) -> None:
         """The application has answered; see that nothing stays half open."""
         ws, legacy, status = self.accepted, self._legacy, self.status
+        if legacy is None:
+            return  # it was told before
+        self._legacy = None  # which knows us: both would be left to a collection
         code = _CLOSE_CODES.get(status[:1], 1011)
         if legacy.accepted:
             legacy.delist()
