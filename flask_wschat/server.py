@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import gevent
 import gevent.event
+import gevent.monkey
 import gevent.pywsgi
 import gevent.socket
 import geventwebsocket.handler
@@ -39,6 +40,7 @@ from .transports.accept import (
 )
 from .transports.evented import EventedLoop
 
+RawSocket: Any = gevent.monkey.get_original("_socket", "socket")
 _NO_LOG = getattr(gevent.pywsgi, "_NoopLog", ())  # for ``log=None``
 MAX_OPENING = 16 * 1024
 """Bytes asked for at once of a handshake."""
@@ -74,7 +76,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     def rfile(self) -> io.BufferedReader:
         # Made when it is first asked for: a handshake's bytes are read without it.
         ahead, self._ahead = self._ahead, b""
-        return reader(self.socket, ahead)
+        return reader(self._waiting_socket(), ahead)
 
     @functools.cached_property
     def headers(self) -> Fields:
@@ -94,6 +96,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         if head is None:
             return None
         self._head = head
+        self._waiting_socket()
         return super().handle_one_request()
 
     def read_requestline(self) -> str:
@@ -110,16 +113,17 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         :raises OSError: the client is gone.
         """
         sock = self.socket
-        if type(sock) is not gevent.socket.socket or not self._is_plain:
+        if type(sock) is gevent.socket.socket and self.is_plain:
+            sock.settimeout(0.0)
+        elif type(sock) is not RawSocket:
             return None
-        before = sock.gettimeout()
-        sock.settimeout(0.0)
         try:
             data = sock.recv(MAX_OPENING)
         except BlockingIOError:
             return None
         finally:
-            sock.settimeout(before)
+            if type(sock) is not RawSocket:
+                sock.settimeout(gevent.socket.getdefaulttimeout())
         opening = read_usual(data)
         if opening is None:
             self._ahead = data
@@ -127,10 +131,23 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
             self._opening, self._ahead = data, opening.behind
         return opening
 
+    def _waiting_socket(self) -> Any:
+        """Return the socket, as one that may wait from here on."""
+        raw = self.socket
+        if type(raw) is RawSocket:
+            self.socket = gevent.socket.socket(
+                raw.family, raw.type, raw.proto, raw.detach()
+            )
+        return self.socket
+
     def _answer_opening(self, opening: Opening) -> bool | None:
         """Do as ``WSGIHandler.handle_one_request`` with what it would have read."""
         self._requests = 1
-        self.command, self.path, self.request_version = "GET", opening.target, "HTTP/1.1"
+        self.command, self.path, self.request_version = (
+            "GET",
+            opening.target,
+            "HTTP/1.1",
+        )
         self.requestline = f"GET {opening.target} HTTP/1.1"
         self.content_length = None
         self.close_connection = False
@@ -159,11 +176,12 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls._is_plain = all(
+        cls.is_plain = all(
             getattr(cls, name) is getattr(WebSocketHandler, name) for name in _SPARED
         )
 
-    _is_plain = True  # nobody has a word in what is spared
+    is_plain = True
+    """Whether no subclass has a word in what a usual handshake is spared."""
 
     def _read_head(self) -> Head | None:
         """Return the next request's head; None: the client has no more to ask.
@@ -218,6 +236,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Any:
+        self._waiting_socket()  # there is something to send
         # Not the parent's: it takes what is in the environ for an upgrade.
         return WSGIHandler.start_response(self, status, headers, exc_info)
 
@@ -263,7 +282,8 @@ class HandlerOffer:
             taken = take_over(handler.socket, handler.rfile, response, closed)
         else:
             no_delay = getattr(handler.server, "no_delay", False)
-            taken = take_unread(handler.socket, handler._ahead, response, no_delay)
+            sock = handler.socket if no_delay else handler._waiting_socket()
+            taken = take_unread(sock, handler._ahead, response, no_delay)
         end_request(handler)
         return taken
 
@@ -286,6 +306,27 @@ class Server(WSGIServer):
     def __init__(self, listener: Any, application: Any, **options: Any) -> None:
         options = {"handler_class": WebSocketHandler, "spawn": _serve_soon} | options
         super().__init__(listener, application, **options)
+
+    def do_read(self) -> Any:
+        """Accept a connection, as a socket that does not know how to wait.
+
+        The handler makes gevent's of it once it needs that, with its two watchers. For
+        an opening handshake it does not (gevent 23.9 to 26.9).
+        """
+        listener, handler = self.socket, self.handler_class
+        if (
+            self.ssl_enabled
+            or not (issubclass(handler, WebSocketHandler) and handler.is_plain)
+            or not hasattr(listener, "_accept")
+        ):
+            return super().do_read()
+        try:
+            descriptor, address = listener._accept()
+        except BlockingIOError:
+            return None
+        sock = RawSocket(listener.family, listener.type, listener.proto, descriptor)
+        sock.setblocking(False)
+        return sock, address
 
     def init_socket(self) -> None:
         super().init_socket()

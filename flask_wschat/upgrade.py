@@ -177,7 +177,11 @@ class Adapters:
         known = self._known.get(key)
         if known is None:
             adapter = self._make(request)
-            if type(adapter) is MapAdapter and len(self._known) < 64 and len(str(key)) < 512:
+            if (
+                type(adapter) is MapAdapter
+                and len(self._known) < 64
+                and len(str(key)) < 512
+            ):
                 self._known[key] = copy.copy(adapter), request.host
             return adapter
         adapter = MapAdapter.__new__(MapAdapter)  # `copy.copy`, without its questions
@@ -284,9 +288,7 @@ class Upgrade:
             max_queue=settings.MAX_QUEUE,
             policy=settings.SLOW_POLICY,
         )
-        connection = Connection(
-            max_message=settings.MAX_MESSAGE, deflate=self._deflate
-        )
+        connection = Connection(max_message=settings.MAX_MESSAGE, deflate=self._deflate)
         ws = WebSocket(
             transport, hub, connection, user=self._user, subprotocol=subprotocol
         )

@@ -125,7 +125,7 @@ def take_over(
 def take_unread(
     sock: Any, received: bytes, response: bytes, no_delay: bool = False
 ) -> Taken:
-    """As ``take_over``, on a gevent socket without a reader or TLS.
+    """As ``take_over``, on a socket without a reader or TLS.
 
     ``received`` is all that was read from it, behind the request. ``no_delay``: it does
     without Nagle's algorithm already.
