@@ -1,4 +1,4 @@
-"""Request heads as pywsgi asks for them: checked to the letter, without its parser's cost.
+"""Request heads as pywsgi asks for them, checked to the letter.
 
 ``read_usual`` knows only what nearly every opening handshake looks like, in one look at
 its bytes. Whatever it does not know, right or wrong, is for the reader that knows all.
@@ -139,6 +139,7 @@ class _Resumed(io.RawIOBase):
 
     def __init__(self, raw: io.RawIOBase, first: bytes) -> None:
         self._raw = raw
+        self._sock = raw._sock  # type: ignore[attr-defined]  # as `SocketIO` has it
         self._first = first
 
     def readable(self) -> bool:

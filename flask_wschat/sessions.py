@@ -67,7 +67,7 @@ class CookieSessions(SecureCookieSessionInterface):
         return self._made[1]
 
     def open_session(self, app: Flask, request: Request) -> Any:
-        if type(request).cookies is Request.cookies:
+        if getattr(type(request), "cookies", None) is Request.cookies:
             # As Werkzeug does, but for its search in all of the headers.
             cookie = request.environ.get("HTTP_COOKIE", "")
             storage: Any = request.dict_storage_class
@@ -98,7 +98,7 @@ class _Serializer(URLSafeTimedSerializer):
         )
         self._signer: Any = self.make_signer()
 
-    def loads(
+    def loads(  # type: ignore[override]  # as its parent's
         self,
         s: str | bytes,
         max_age: int | None = None,
