@@ -18,13 +18,12 @@ from .adapters import Adapters
 from .codec import (
     Connection,
     Deflate,
-    accept_headers,
+    accept_response,
     check_request,
     choose_subprotocol,
     is_upgrade,
     is_usual_key,
     negotiate,
-    response,
     tokens,
 )
 from .compat import LegacyWebSocket, WebSocketError
@@ -126,14 +125,16 @@ class Gate:
             return self._create_url_adapter(request)
         adapter = self._adapters.get(request)
         if adapter is not None:
-            with contextlib.suppress(HTTPException):
+            try:
                 try:
                     found = adapter.match(return_rule=True)
                 except WebsocketMismatch:
                     adapter.websocket = False
                     found = adapter.match(return_rule=True)
-                # Flask asks the same next; what raised here raises there again.
+                # Flask asks the same next.
                 adapter.match = lambda **_: found
+            except HTTPException:
+                pass  # it raises there again
         return adapter
 
     def dispatch_request(self, *args: Any) -> Any:
@@ -205,11 +206,11 @@ class Upgrade:
         chosen = None
         if offered := self._environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"):
             chosen = choose_subprotocol(tokens([offered]), subprotocols)
-        headers = accept_headers(
+        answer = accept_response(
             self._key, subprotocol=chosen, extension=self._extension
         )
         self.begun = True
-        taken = self._offer.accept(response(101, headers), self._let_go)
+        taken = self._offer.accept(answer, self._let_go)
         if isinstance(taken.sock, TLSSocket):
             self._held = self._loop.event()
         hub = self._gate.hub

@@ -183,6 +183,21 @@ def accept_headers(
     return headers
 
 
+def accept_response(
+    key: str, *, subprotocol: str | None = None, extension: str | None = None
+) -> bytes:
+    """Return ``response(101, accept_headers(...))``, in one piece where it is short."""
+    if subprotocol is not None or extension is not None:
+        headers = accept_headers(key, subprotocol=subprotocol, extension=extension)
+        return response(101, headers)
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\n"
+        b"Upgrade: websocket\r\n"
+        b"Connection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept_key(key).encode()
+    )
+
+
 def response(status: int, headers: HeaderList, body: str = "") -> bytes:
     """Return an HTTP/1.1 response; a ``body`` adds its type and length."""
     content = body.encode()
