@@ -86,7 +86,9 @@ def test_keys_and_salts_may_change(app: Flask) -> None:
         with app.test_request_context("/", headers={"Cookie": f"session={value}"}):
             return session.get("user")
 
-    assert read(cookie("new")) == read(cookie("old")) == "ann"
+    rotates = "SECRET_KEY_FALLBACKS" in Flask.default_config  # Flask 3.1
+    assert read(cookie("new")) == "ann"
+    assert read(cookie("old")) == ("ann" if rotates else None)
     app.config["SECRET_KEY_FALLBACKS"] = None
     assert read(cookie("old")) is None
     app.secret_key = "newest"
