@@ -29,6 +29,11 @@ a loop, and the others wait meanwhile."""
 class LegacyWebSocket:
     """``environ["wsgi.websocket"]``: receive, send, close, closed and their like."""
 
+    _ws: WebSocket | None = None
+    _idle = 0.0
+    _enlisted = False
+    _missed = False  # the client left before we could answer
+
     def __init__(
         self,
         environ: dict[str, Any],
@@ -40,10 +45,6 @@ class LegacyWebSocket:
         self.handler = handler
         self._accept = accept
         self._loop = loop
-        self._ws: WebSocket | None = None
-        self._idle = 0.0
-        self._enlisted = False
-        self._missed = False  # the client left before we could answer
 
     @property
     def accepted(self) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -27,9 +26,10 @@ from .context import AppContexts
 from .errors import ConfigError, ConnectionClosed
 from .hub import EVERYONE, Hub, room_topic, user_topic
 from .messages import Entry, Message
+from .sessions import NoAnswer
 from .settings import Settings
 from .transports.evented import patching_fault
-from .upgrade import UPGRADE, Gate, NoAnswer, Upgrade, not_a_websocket, refusal
+from .upgrade import UPGRADE, Gate, Upgrade, not_a_websocket, refusal
 from .websocket import Listener, WebSocket, as_message
 
 logger = logging.getLogger("flask_wschat")
@@ -121,8 +121,10 @@ class WSChat:
 
         def decorate(view: View) -> View:
             def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
-                with _ending(ws):
+                try:
                     view(ws, **url_args)
+                except Exception as error:
+                    _end(ws, error)
                 ws.close()
 
             self._add(rule, view.__name__, serve, blueprint, subprotocols, options)
@@ -146,12 +148,15 @@ class WSChat:
 
         def decorate(cls: ListenerClass) -> ListenerClass:
             def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
-                with _ending(ws):
+                try:
                     listener = cls()
-                    with contextlib.ExitStack() as stack:
-                        # Also after an error: whoever was opened is closed.
-                        stack.callback(ws.listen, listener)
+                    try:
                         listener.on_open(ws, **url_args)
+                    finally:
+                        # Also after an error: whoever was opened is closed.
+                        ws.listen(listener)
+                except Exception as error:
+                    _end(ws, error)
 
             self._add(rule, cls.__name__, serve, blueprint, subprotocols, options)
             return cls
@@ -327,16 +332,11 @@ class _Reporter:
         self._app.logger.error("Exception in a WebSocket handler", exc_info=error)
 
 
-@contextlib.contextmanager
-def _ending(ws: WebSocket) -> Iterator[None]:
-    """Turn what a view raises after the 101 into a close code."""
-    try:
-        yield
-    except ConnectionClosed:
-        pass
-    except HTTPException as error:
+def _end(ws: WebSocket, error: Exception) -> None:
+    """Turn what a view raised after the 101 into a close code."""
+    if isinstance(error, HTTPException):
         ws.close(1008, f"{error.code} {error.name}: {error.description}")
-    except Exception as error:
+    elif not isinstance(error, ConnectionClosed):
         _Reporter(current_app._get_current_object())(error)  # type: ignore[attr-defined]
         ws.close(1011, "internal error")
 

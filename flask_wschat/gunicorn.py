@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
-from .server import WebSocketHandler
+from .handler import WebSocketHandler
 
 
 class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]

@@ -14,22 +14,24 @@ from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
+from .adapters import Adapters
 from .codec import (
     Connection,
     Deflate,
-    accept_headers,
+    accept_response,
     check_request,
     choose_subprotocol,
     is_upgrade,
+    is_usual_key,
     negotiate,
-    response,
     tokens,
 )
 from .compat import LegacyWebSocket, WebSocketError
 from .errors import HandshakeError
 from .hub import Hub
+from .sessions import NoAnswer, speed_up
 from .transports import Event
-from .transports.accept import OFFER, Offer, find_offer
+from .transports.accept import OFFER, Offer, Taken, find_offer
 from .transports.blocking import ThreadedLoop
 from .transports.evented import EventedLoop, EventedTransport
 from .transports.tls import TLSSocket
@@ -58,8 +60,10 @@ class Gate:
         self.authenticate = authenticate
         self._threads = 0  # held by sockets
         self._lock = threading.Lock()
+        speed_up(app)
         self._wsgi_app = app.wsgi_app
         self._create_url_adapter = app.create_url_adapter
+        self._adapters = Adapters(app)
         self._dispatch_request = app.dispatch_request
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
         app.create_url_adapter = self.create_url_adapter  # type: ignore[method-assign]
@@ -75,29 +79,21 @@ class Gate:
         if is_upgrade(environ["HTTP_UPGRADE"], environ.get("HTTP_CONNECTION", "")):
             # Where it is one name of several, Werkzeug would not see it.
             environ["HTTP_UPGRADE"] = "websocket"
-        upgrade = environ[UPGRADE] = Upgrade(self, environ, offer)
-        status = ""
-
-        def respond(line: str, headers: Any, exc_info: Any = None) -> Any:
-            nonlocal status
-            status = line
-            if upgrade.begun:
-                return lambda data: None  # there is no HTTP on that socket any more
-            return start_response(line, headers, exc_info)
-
+        upgrade = environ[UPGRADE] = Upgrade(self, environ, offer, start_response)
         try:
-            result = self._wsgi_app(environ, respond)
-            upgrade.end(status)
+            result = self._wsgi_app(environ, upgrade.respond)
+            upgrade.end()
             if not upgrade.begun:
                 return result
             if hasattr(result, "close"):
                 result.close()
             upgrade.wait_if_held()
         except BaseException:
-            upgrade.end("500")
+            upgrade.status = "500"
+            upgrade.end()
             raise
         finally:
-            if upgrade.accepted is not None:
+            if upgrade.accepted is not None and offer.threads:
                 self.count_thread(offer.threads, -1)
         return offer.answer(start_response)
 
@@ -125,22 +121,27 @@ class Gate:
         Werkzeug keeps ``websocket=True`` routes and plain ones apart, so without this
         a plain view with ``environ["wsgi.websocket"]`` answers nobody.
         """
-        adapter = self._create_url_adapter(request)
-        if request is not None and UPGRADE in request.environ and adapter is not None:
-            with contextlib.suppress(HTTPException):
+        if request is None or UPGRADE not in request.environ:
+            return self._create_url_adapter(request)
+        adapter = self._adapters.get(request)
+        if adapter is not None:
+            try:
                 try:
                     found = adapter.match(return_rule=True)
                 except WebsocketMismatch:
                     adapter.websocket = False
                     found = adapter.match(return_rule=True)
-                # Flask asks the same next; what raised here raises there again.
-                adapter.match = lambda **_: found  # type: ignore[method-assign,assignment]
+                # Flask asks the same next.
+                adapter.match = lambda **_: found
+            except HTTPException:
+                pass  # it raises there again
         return adapter
 
     def dispatch_request(self, *args: Any) -> Any:
         """Refuse before a plain view runs; ours ask themselves."""
-        upgrade: Upgrade | None = request.environ.get(UPGRADE)
-        rule = request.url_rule
+        asked = request._get_current_object()  # type: ignore[attr-defined]
+        upgrade: Upgrade | None = asked.environ.get(UPGRADE)
+        rule = asked.url_rule
         if upgrade is None or rule is None or rule.websocket:
             return self._dispatch_request(*args)
         upgrade.admit()
@@ -156,36 +157,34 @@ class Gate:
 class Upgrade:
     """One request that may become a WebSocket."""
 
-    def __init__(self, gate: Gate, environ: dict[str, Any], offer: Offer) -> None:
+    begun = False  # the 101 was tried: HTTP is over, even if it failed
+    accepted: WebSocket | None = None
+    status = ""  # of the application's answer
+    _key = ""
+    _user: str | None = None
+    _reason = ""
+    _deflate: Deflate | None = None
+    _extension: str | None = None
+    _held: Event | None = None
+
+    def __init__(
+        self, gate: Gate, environ: dict[str, Any], offer: Offer, start_response: Any
+    ) -> None:
         self._gate = gate
         self._environ = environ
         self._offer = offer
-        self._key = ""
-        self._user: str | None = None
-        self._reason = ""
-        self._deflate: Deflate | None = None
-        self._extension: str | None = None
-        self._held: Event | None = None
-        self.begun = False  # the 101 was tried: HTTP is over, even if it failed
-        self.accepted: WebSocket | None = None
+        self._start_response = start_response
         greenlets = EventedLoop.runs_here()
         self._loop = EventedLoop.current() if greenlets else ThreadedLoop.shared()
-        self._legacy = LegacyWebSocket(environ, offer.handler, self.accept, self._loop)
+        self._legacy: LegacyWebSocket | None = LegacyWebSocket(
+            environ, offer.handler, self.accept, self._loop
+        )
         environ["wsgi.websocket"] = self._legacy
 
     def admit(self) -> None:
         """Raise the HTTP refusal that this request deserves, if any."""
         try:
-            environ = self._environ
-            self._key = check_request(
-                environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], _headers(environ)
-            )
-            if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
-                "HTTP_TRANSFER_ENCODING" in environ
-            ):
-                raise HandshakeError(400, "a WebSocket handshake has no body")
-            if "HTTP_HOST" not in environ:
-                raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
+            self._check_head()
             self._check_origin()
             self._check_room()
             self._negotiate_compression()
@@ -204,42 +203,42 @@ class Upgrade:
         """
         if self.accepted is not None:
             return self.accepted
-        hub = self._gate.hub
-        settings = hub.settings
-        offered = tokens([self._environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")])
-        chosen = choose_subprotocol(offered, subprotocols)
-        headers = accept_headers(
+        chosen = None
+        if offered := self._environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"):
+            chosen = choose_subprotocol(tokens([offered]), subprotocols)
+        answer = accept_response(
             self._key, subprotocol=chosen, extension=self._extension
         )
-        loop = self._loop
         self.begun = True
-        taken = self._offer.accept(response(101, headers), self._let_go)
+        taken = self._offer.accept(answer, self._let_go)
         if isinstance(taken.sock, TLSSocket):
-            self._held = loop.event()
-
-        def open_here() -> WebSocket:
-            transport = EventedTransport(
-                taken.sock,
-                loop,
-                max_queue=settings.MAX_QUEUE,
-                policy=settings.SLOW_POLICY,
-            )
-            connection = Connection(
-                max_message=settings.MAX_MESSAGE, deflate=self._deflate
-            )
-            ws = WebSocket(
-                transport, hub, connection, user=self._user, subprotocol=chosen
-            )
-            hub.register(ws, loop)
-            ws.start(taken.received)
-            return ws
-
+            self._held = self._loop.event()
+        hub = self._gate.hub
         if hub.stopping is None:
             hub.stopping = _server_is_stopping()
-        self.accepted = ws = loop.call(open_here)
-        self._gate.count_thread(self._offer.threads, 1)
+        self.accepted = ws = self._loop.call(self._open, taken, chosen)
+        if self._offer.threads:
+            self._gate.count_thread(self._offer.threads, 1)
         if OPENED in self._environ:
             self._environ[OPENED](ws)
+        return ws
+
+    def _open(self, taken: Taken, subprotocol: str | None) -> WebSocket:
+        """Return the socket, registered and reading; runs in its loop."""
+        hub = self._gate.hub
+        settings = hub.settings
+        transport = EventedTransport(
+            taken.sock,
+            self._loop,
+            max_queue=settings.MAX_QUEUE,
+            policy=settings.SLOW_POLICY,
+        )
+        connection = Connection(max_message=settings.MAX_MESSAGE, deflate=self._deflate)
+        ws = WebSocket(
+            transport, hub, connection, user=self._user, subprotocol=subprotocol
+        )
+        hub.register(ws, self._loop)
+        ws.start(taken.received)
         return ws
 
     def _let_go(self) -> None:
@@ -251,9 +250,19 @@ class Upgrade:
         if self._held is not None:
             self._held.wait()
 
-    def end(self, status: str) -> None:
+    def respond(self, line: str, headers: Any, exc_info: Any = None) -> Any:
+        """Do as ``start_response``, while there is HTTP on that socket."""
+        self.status = line
+        if self.begun:
+            return lambda data: None
+        return self._start_response(line, headers, exc_info)
+
+    def end(self) -> None:
         """The application has answered; see that nothing stays half open."""
-        ws, legacy = self.accepted, self._legacy
+        ws, legacy, status = self.accepted, self._legacy, self.status
+        if legacy is None:
+            return  # it was told before
+        self._legacy = None  # which knows us: both would be left to a collection
         code = _CLOSE_CODES.get(status[:1], 1011)
         if legacy.accepted:
             legacy.delist()
@@ -269,14 +278,37 @@ class Upgrade:
         for key in (UPGRADE, OFFER, "wsgi.websocket"):
             self._environ.pop(key, None)
 
+    def _check_head(self) -> None:
+        environ = self._environ
+        key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
+        if not (
+            environ["REQUEST_METHOD"] == "GET"
+            and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+            and environ["HTTP_UPGRADE"] == "websocket"
+            and environ.get("HTTP_CONNECTION") == "Upgrade"
+            and environ.get("HTTP_SEC_WEBSOCKET_VERSION") == "13"
+            and is_usual_key(key)
+        ):
+            key = check_request(
+                environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], _headers(environ)
+            )
+        self._key = key
+        if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
+            "HTTP_TRANSFER_ENCODING" in environ
+        ):
+            raise HandshakeError(400, "a WebSocket handshake has no body")
+        if "HTTP_HOST" not in environ:
+            raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
+
     def _check_origin(self) -> None:
         origin = self._environ.get("HTTP_ORIGIN")
         if origin is None:
             return  # not a browser
         allowed = self._gate.hub.settings.ORIGINS
-        own = f"{request.scheme}://{request.host}"
+        asked = request._get_current_object()  # type: ignore[attr-defined]
+        own = f"{asked.scheme}://{asked.host}"
         if allowed is None:
-            fine = _normal(origin) == _normal(own)
+            fine = origin == own or _normal(origin) == _normal(own)
         else:
             names = [allowed] if isinstance(allowed, str) else allowed
             fine = "*" in names or _normal(origin) in map(_normal, names)
@@ -313,13 +345,6 @@ def _server_is_stopping() -> Callable[[], bool]:
     """
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return lambda: not getattr(worker, "alive", True)
-
-
-class NoAnswer(Response):
-    """What a view returns whose socket the server does not have any more."""
-
-    def __call__(self, environ: Any, start_response: Any) -> tuple[()]:
-        return ()
 
 
 def _headers(environ: dict[str, Any]) -> list[tuple[str, str]]:

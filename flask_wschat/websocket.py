@@ -454,6 +454,10 @@ class WebSocket:
         self._hub.forget(self)
         if self._drained is not None:
             self._drained.set()
+        if not (self._inbox or self._busy) and (
+            getattr(type(self._listener), "on_close", None) is Listener.on_close
+        ):
+            self._listener = None  # no worker for a method that does nothing
         self._wake()
 
     def _wake(self) -> None:

@@ -14,12 +14,13 @@ import hypothesis
 import pytest
 import websockets.sync.client
 from flask import Flask
+from gevent.pywsgi import WSGIServer
 from playwright.sync_api import Browser, sync_playwright
 from websockets.sync.client import ClientConnection
 
 import flask_wschat.server
 from flask_wschat import WSChat
-from flask_wschat.server import WebSocketHandler
+from flask_wschat.server import Server, WebSocketHandler
 
 hypothesis.settings.register_profile("dev", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("ci", max_examples=500, deadline=None)
@@ -43,9 +44,10 @@ CHROMIUM_ARGUMENTS = [
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 Serve = Callable[..., "LiveServer"]
-HANDLERS = {
-    "ours": WebSocketHandler,
-    "stock": geventwebsocket.handler.WebSocketHandler,
+HANDLERS: dict[str, tuple[type, type[WSGIServer]]] = {
+    "ours": (WebSocketHandler, Server),
+    "ours on pywsgi": (WebSocketHandler, WSGIServer),
+    "stock": (geventwebsocket.handler.WebSocketHandler, WSGIServer),
 }
 
 
@@ -84,7 +86,7 @@ def serve() -> Iterator[Serve]:
     servers = []
 
     def start(app: Flask, handler: str = "ours", **options: Any) -> LiveServer:
-        server = LiveServer(app, HANDLERS[handler], **options)
+        server = LiveServer(app, *HANDLERS[handler], **options)
         servers.append(server)
         return server
 
@@ -96,7 +98,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture(params=list(HANDLERS))
 def handler(request: pytest.FixtureRequest) -> str:
-    """Each handler class that we support, by name."""
+    """Each handler class that we support, and its server, by name."""
     name: str = request.param
     return name
 

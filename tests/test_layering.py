@@ -18,20 +18,25 @@ LAYERS = [
     {"hub"},
     {"presence", "voting", "rooms"},
     {"compat"},
-    {"context", "upgrade"},
+    {"adapters", "context", "sessions"},
+    {"upgrade"},
     {"extension"},
+    {"heads"},
+    {"handler"},
     {"server", "gunicorn", "cli", "metrics", "client", "__init__"},
     {"terminal", "testing", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 ONLY_IN = {
-    "gevent": {"transports/evented.py", "server.py", "gunicorn.py"},
+    "gevent": {"transports/evented.py", "handler.py", "server.py", "gunicorn.py"},
     "greenlet": {"transports/evented.py"},
-    "geventwebsocket": {"server.py", "transports/accept.py", "compat.py"},
+    "geventwebsocket": {"handler.py", "transports/accept.py", "compat.py"},
     "redis": {"backends/redis.py"},
     "flask": {
+        "adapters.py",
         "context.py",
+        "sessions.py",
         "upgrade.py",
         "extension.py",
         "server.py",

@@ -8,18 +8,21 @@ import struct
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import gevent
 import pytest
 from flask import Flask, abort, request
+from gevent.pywsgi import WSGIServer
 from websockets.exceptions import ConnectionClosed as ForeignClosed
 from websockets.exceptions import InvalidStatus
 
 from flask_wschat import Listener, WebSocket, WSChat
 from flask_wschat.codec import ClientHandshake, Connection, Event
+from flask_wschat.server import Server, WebSocketHandler
 
-from .conftest import DEADLINE, LiveServer, Serve, eventually
+from .conftest import DEADLINE, HANDLERS, LiveServer, Serve, eventually
 from .test_extension import closed, receive
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -608,6 +611,92 @@ def test_a_malformed_head_is_refused(
     answer = converse(server, request_head, behind)
     assert int(answer.split()[1]) == status
     assert status == 101 or b"101 Switching" not in answer
+
+
+@pytest.mark.parametrize("handler", ["ours", "ours on pywsgi"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(request_of(*FULL, start="GET /environ HTTP/1.1"), id="plain"),
+        pytest.param(
+            request_of(
+                *FULL,
+                "X-Spaces:\t a  b \t",
+                "x-latin: \xe9\xa0",
+                "X_Under: 1",
+                "Empty:",
+                "Cookie: a=1; b=2",
+                start="GET /environ?a=%20b&c HTTP/1.1",
+            ),
+            id="fields",
+        ),
+        pytest.param(
+            request_of(*FULL, "Cookie: a=1", "Cookie: b=2", "X: 1", "x: 2").replace(
+                b"/echo", b"/env%69ron"
+            ),
+            id="repeated",
+        ),
+    ],
+)
+def test_a_head_in_one_piece_makes_the_same_environ(
+    app: Flask, chat: WSChat, any_server: LiveServer, head: bytes
+) -> None:
+    """In one piece it takes a shorter way through the server."""
+    seen: list[dict[str, Any]] = []
+    changing = ("REMOTE_PORT", "wsgi.input", "wschat.", "werkzeug.")
+
+    @app.get("/environ")
+    def environ() -> str:
+        seen.append(
+            {
+                key: value
+                for key, value in request.environ.items()
+                if not key.startswith(changing) and key != "wsgi.websocket"
+            }
+        )
+        return "a page"
+
+    behind = request_of("Host: x", "Connection: close", start="GET /page HTTP/1.1")
+    whole = converse(any_server, head + behind)
+    parts = converse(any_server, *(bytes([byte]) for byte in head), behind)
+    assert len(seen) == 2 and seen[0] == seen[1]
+    assert whole.count(b"a page") == parts.count(b"a page") == 2
+
+
+def test_what_a_request_sets_is_not_seen_by_the_next(
+    app: Flask, server: LiveServer
+) -> None:
+    """They may share a greenlet, not its context."""
+    number = ContextVar("number", default=0)
+
+    @app.get("/count")
+    def count() -> str:
+        number.set(number.get() + 1)
+        return str(number.get())
+
+    assert [http(server, "/count") for _ in range(3)] == ["1", "1", "1"]
+
+
+def test_a_handler_that_has_its_own_environ_is_asked_for_it(
+    app: Flask, chat: WSChat, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Handler(WebSocketHandler):
+        def get_environ(self) -> Any:
+            return super().get_environ() | {"own": "yes"}
+
+    @app.get("/own")
+    def own() -> str:
+        return str(request.environ.get("own"))
+
+    for server_class in (Server, WSGIServer):
+        monkeypatch.setitem(HANDLERS, "own", (Handler, server_class))
+        server = serve(app, "own")
+        head = request_of(*FULL, start="GET /own HTTP/1.1")
+        behind = request_of("Host: x", "Connection: close", start="GET /own HTTP/1.1")
+        assert converse(server, head + behind).count(b"yes") == 2
+        with server.connect("/echo") as client:
+            client.send("x")
+            assert receive(client) == "x"
 
 
 def test_a_head_in_pieces_and_keep_alive(chat: WSChat, server: LiveServer) -> None:

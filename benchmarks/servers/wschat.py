@@ -17,7 +17,7 @@ from flask import Flask, abort, request, session
 
 from benchmarks.servers.serving import serve
 from flask_wschat import Listener, WebSocket, WSChat
-from flask_wschat.server import WebSocketHandler
+from flask_wschat.server import Server, WebSocketHandler
 
 app = Flask(__name__)
 app.config.update(SECRET_KEY="signs, and guards nothing", WSCHAT_MAX_MESSAGE=32 << 20)
@@ -72,4 +72,4 @@ def signed_cookie(user: str) -> str:
 
 
 if __name__ == "__main__":
-    serve(app, WebSocketHandler)
+    serve(app, WebSocketHandler, Server)

@@ -27,7 +27,10 @@ MAX_LINES = 100
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _STATUS = re.compile(r"[1-9][0-9][0-9]\Z")
+_USUAL_KEY = re.compile(r"[A-Za-z0-9+/]{22}==\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 HeaderList = list[tuple[str, str]]
 
@@ -89,6 +92,8 @@ def tokens(values: Iterable[str]) -> list[str]:
 
 def is_upgrade(upgrade: str, connection: str) -> bool:
     """Whether these two headers ask for a WebSocket (RFC 6455 §4.2.1, 3 and 4)."""
+    if upgrade == "websocket" and connection in ("Upgrade", "keep-alive, Upgrade"):
+        return True  # as browsers say it
     return "websocket" in map(str.lower, tokens([upgrade])) and "upgrade" in map(
         str.lower, tokens([connection])
     )
@@ -141,6 +146,11 @@ def check_request(method: str, version: str, headers: HeaderList) -> str:
     return keys[0]
 
 
+def is_usual_key(key: str) -> bool:
+    """Whether ``key`` is 16 bytes in base64, written as everybody does."""
+    return _USUAL_KEY.match(key) is not None
+
+
 def _is_key(key: str) -> bool:
     try:
         return len(base64.b64decode(key, validate=True)) == 16
@@ -173,6 +183,21 @@ def accept_headers(
     return headers
 
 
+def accept_response(
+    key: str, *, subprotocol: str | None = None, extension: str | None = None
+) -> bytes:
+    """Return ``response(101, accept_headers(...))``, in one piece where it is short."""
+    if subprotocol is not None or extension is not None:
+        headers = accept_headers(key, subprotocol=subprotocol, extension=extension)
+        return response(101, headers)
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\n"
+        b"Upgrade: websocket\r\n"
+        b"Connection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept_key(key).encode()
+    )
+
+
 def response(status: int, headers: HeaderList, body: str = "") -> bytes:
     """Return an HTTP/1.1 response; a ``body`` adds its type and length."""
     content = body.encode()
@@ -182,7 +207,7 @@ def response(status: int, headers: HeaderList, body: str = "") -> bytes:
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(content))),
         ]
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines = [f"HTTP/1.1 {status} {_PHRASES[status]}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
 

@@ -84,16 +84,20 @@ def _is_gevent(sock: object) -> bool:
     return type(sock).__module__.startswith("gevent.")
 
 
-def _send(sock: Any, response: bytes) -> None:
+def _send(sock: Any, response: bytes, no_delay: bool = False) -> None:
     """Send the 101, and from here on each message at once.
 
     With Nagle's algorithm, which most servers leave on, the second of two messages in
     a row waits up to 40 ms for the first one's acknowledgement; we gather by ourselves.
     """
-    with contextlib.suppress(OSError):  # a Unix socket does not know it
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not no_delay:
+        with contextlib.suppress(OSError):  # a Unix socket does not know it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if response:
-        sock.sendall(response)
+        # One call where `sendall` first asks gevent's socket for its buffer's size.
+        sent = sock.send(response)
+        if sent < len(response):
+            sock.sendall(response[sent:])
 
 
 def take_over(
@@ -115,6 +119,18 @@ def take_over(
     rfile.close()  # else a TLS socket that its server closes stays open for it
     if hasattr(sock, "unwrap"):
         return _taken_tls(sock, closed, received)
+    return Taken(sock.detach(), received)
+
+
+def take_unread(
+    sock: Any, received: bytes, response: bytes, no_delay: bool = False
+) -> Taken:
+    """As ``take_over``, on a socket without a reader or TLS.
+
+    ``received`` is all that was read from it, behind the request. ``no_delay``: it does
+    without Nagle's algorithm already.
+    """
+    _send(sock, response, no_delay)
     return Taken(sock.detach(), received)
 
 

@@ -13,9 +13,11 @@ from flask_wschat.codec import (
     Head,
     accept_headers,
     accept_key,
+    accept_response,
     check_request,
     choose_subprotocol,
     is_upgrade,
+    is_usual_key,
     read_head,
     response,
     tokens,
@@ -37,6 +39,26 @@ HEADERS = {
 @pytest.fixture(scope="module", autouse=True)
 def twin() -> None:
     """There is but one of this."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"subprotocol": "chat"}, {"extension": "permessage-deflate"}],
+    ids=str,
+)
+def test_accept_response(options: dict[str, str]) -> None:
+    answer = accept_response(KEY, **options)
+    assert answer == response(101, accept_headers(KEY, **options))
+
+
+@given(st.binary(min_size=14, max_size=18))
+def test_a_usual_key_is_a_good_one(data: bytes) -> None:
+    key = base64.b64encode(data).decode()
+    assert is_usual_key(key) == (len(data) == 16)
+    assert not is_usual_key(key[1:]) and not is_usual_key(key + "\n")
+    headers = list((HEADERS | {"sec-websocket-key": key}).items())
+    if is_usual_key(key):
+        assert check_request("GET", "HTTP/1.1", headers) == key
 
 
 def test_accept_key() -> None:
