@@ -77,6 +77,7 @@ class EventedLoop:
         self._ready: collections.deque[Callable[[], Any]] = collections.deque()
         self._work_until = 0.0
         self.unflushed: list[EventedTransport] = []
+        self._backlog: list[EventedTransport] = []  # of more than one turn can send to
         self.io = self._loop.io
 
     @classmethod
@@ -168,11 +169,20 @@ class EventedLoop:
     def _flush(self) -> None:
         transports, self.unflushed = self.unflushed, []
         if len(transports) > FLUSH_LIMIT:
-            # The others are not to wait until thousands were sent to.
-            self.unflushed = transports[FLUSH_LIMIT:]
+            # Who has something to send meanwhile does not wait for all the others.
+            if not self._backlog:
+                self.call_later(0, self._flush_backlog)
+            self._backlog += transports[FLUSH_LIMIT:]
             del transports[FLUSH_LIMIT:]
-            # Not by `flush_soon`: a callback made by one comes before the sockets.
-            self.call_later(0, self._flush)
+        for transport in flush_ready(transports):
+            transport.flush()
+
+    def _flush_backlog(self) -> None:
+        # By a timer each, after the sockets; callbacks would come before them.
+        transports = self._backlog[:FLUSH_LIMIT]
+        del self._backlog[:FLUSH_LIMIT]
+        if self._backlog:
+            self.call_later(0, self._flush_backlog)
         for transport in flush_ready(transports):
             transport.flush()
 
