@@ -13,7 +13,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from .backends import Backend
@@ -22,7 +22,7 @@ from .errors import ConnectionClosed
 from .messages import Entry, Message
 from .settings import Settings
 from .transports import Loop
-from .websocket import CallEach, WebSocket, call_each
+from .websocket import Audience, CallEach, WebSocket, call_each
 
 logger = logging.getLogger("flask_wschat")
 
@@ -64,7 +64,7 @@ class Hub:
         self.loads = loads
         self.call_each = call_each
         self.report = report or _log_error
-        self._members: dict[str, set[WebSocket]] = {EVERYONE: set()}
+        self._members: dict[str, Audience] = {EVERYONE: Audience()}
         self._loop: Loop | None = None
         self._pid = 0
         self._due: collections.deque[tuple[str, Message]] = collections.deque()
@@ -87,7 +87,7 @@ class Hub:
         ws.due = time.monotonic() + self.settings.PING_INTERVAL
         self._members[EVERYONE].add(ws)
         if ws.user is not None:
-            self._members.setdefault(user_topic(ws.user), set()).add(ws)
+            self._members.setdefault(user_topic(ws.user), Audience()).add(ws)
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(self._tick, self._sweep)
@@ -108,7 +108,7 @@ class Hub:
         if ws._rooms is None:
             ws._rooms = set()
         ws._rooms.add(room)
-        self._members.setdefault(room_topic(room), set()).add(ws)
+        self._members.setdefault(room_topic(room), Audience()).add(ws)
         return True
 
     def leave(self, ws: WebSocket, room: str) -> bool:
@@ -187,20 +187,19 @@ class Hub:
         try:
             while self._due:
                 topic, message = self._due.popleft()
-                self._deliver(message, self._members.get(topic, ()))
+                if members := self._members.get(topic):
+                    self._deliver(message, members)
         finally:
             self._delivering = False
 
-    def _deliver(self, message: Message, members: Iterable[WebSocket]) -> None:
-        # Copied first: sending to a peer that is too slow takes it out of the set.
-        if message.exclude is None:
-            receivers = list(members)
-        else:
+    def _deliver(self, message: Message, members: Audience) -> None:
+        receivers: Collection[WebSocket] = members
+        if message.exclude is not None:
             receivers = [ws for ws in members if ws._id != message.exclude]
         if message.close_code is not None:
-            for ws in receivers:
+            for ws in list(receivers):
                 ws.close(message.close_code, str(message.data))
-        elif receivers:
+        else:
             WebSocket.deliver(receivers, EncodedMessage(message.data), message.key)
 
     # -- who is still there

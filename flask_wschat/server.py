@@ -63,6 +63,13 @@ class Server(WSGIServer):
         sock = RawSocket(listener.family, listener.type, listener.proto, descriptor)
         return sock, address
 
+    def update_environ(self) -> None:
+        if isinstance(self.address, tuple):
+            # Not the parent's name for it: to ask for that begins a thread, and a
+            # process of several pays 2 % more for each system call on a socket.
+            self.environ.setdefault("SERVER_NAME", str(self.address[0]))
+        super().update_environ()
+
     def init_socket(self) -> None:
         super().init_socket()
         with contextlib.suppress(OSError):  # a Unix socket does not know it

@@ -80,6 +80,10 @@ class Transport(Protocol):
     def loop(self) -> Loop: ...
 
     @property
+    def fd(self) -> int:
+        """The descriptor, -1 where that is not all there is to it."""
+
+    @property
     def queued(self) -> int:
         """Bytes that wait to be sent."""
 

@@ -71,6 +71,8 @@ class InlineLoop:
 class MemoryTransport:
     """One end of a pair; see ``pair``."""
 
+    fd = -1
+
     def __init__(
         self,
         loop: InlineLoop,
