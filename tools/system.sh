@@ -22,6 +22,7 @@ wanted() {
     echo "redis-server|valkey-server redis-server"
     echo "nginx nginx"
     echo "haproxy haproxy"
+    echo "strace strace"
     [ ! -d tests/js ] || echo "node nodejs"
 }
 
