@@ -4,7 +4,10 @@ WSChatError
 ├── ConfigError            a WSCHAT_* key has an impossible value
 ├── HandshakeError         the opening handshake is refused (HTTP status)
 ├── ConnectionClosed       send() or receive() on a closed connection
-├── BackendError           what server processes share is unreachable
+├── BackendError           what server processes share has failed
+├── PollError              a vote that does not count; attribute: poll
+│   ├── UnknownChoice      for something the poll does not offer
+│   └── PollClosed         after the end of the poll
 └── ProtocolError          the peer broke RFC 6455 (close code 1002)
     ├── InvalidPayload     text that is not UTF-8, data that does not inflate (1007)
     └── MessageTooBig      a message over WSCHAT_MAX_MESSAGE bytes (1009)
@@ -47,7 +50,34 @@ class ConnectionClosed(WSChatError):
 
 
 class BackendError(WSChatError):
-    """The backend cannot be reached or refused; nothing was stored or sent."""
+    """The backend cannot be reached, or refused.
+
+    Whether the step was done may be unknown: of an answer that comes too late nobody
+    hears. A message with a ``mid`` can be tried again without being stored twice.
+    """
+
+
+class PollError(WSChatError):
+    """A vote in ``poll`` that does not count; the voter's earlier one still does."""
+
+    def __init__(self, poll: str, message: str) -> None:
+        super().__init__(message)
+        self.poll = poll
+
+
+class UnknownChoice(PollError):
+    """``choice`` is none of the poll's options; the message names those."""
+
+    def __init__(self, poll: str, choice: str, options: Sequence[str]) -> None:
+        super().__init__(poll, f"{choice!r} is none of {', '.join(options)}")
+        self.choice = choice
+
+
+class PollClosed(PollError):
+    """The poll has ended; ``reopen()`` begins it again."""
+
+    def __init__(self, poll: str) -> None:
+        super().__init__(poll, f"the poll {poll!r} is closed")
 
 
 class ProtocolError(WSChatError):

@@ -3,58 +3,261 @@
 from __future__ import annotations
 
 import itertools
+import os
+import secrets
 import threading
 import time
-from collections import deque
+from collections.abc import Sequence
 
-from ..messages import Entry, Message
-from . import Deliver
+from ..errors import BackendError
+from ..messages import Delivery, Entry, Message, Page, Receipt, Tally
+from . import Host
+from .history import select
+
+_MIDS = 4  # remembered for so many times as many messages as are kept
+_FEW = 8  # messages among which a mid is looked for one by one: a dict takes 350 bytes
 
 
 class _Topic:
-    __slots__ = ("entries", "seq")
+    """What is kept of a topic. Small: there may be a hundred thousand."""
 
-    def __init__(self, size: int) -> None:
+    __slots__ = ("entries", "epoch", "mids", "seq")
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
         self.seq = 0
-        self.entries: deque[Entry] = deque(maxlen=size)
+        # A list, as an empty deque has room for 64. The first ones of it may be more
+        # than are kept: see `MemoryBackend._append`.
+        self.entries: list[Entry] = []
+        self.mids: dict[tuple[str | None, str], tuple[int, float]] | None = None
+
+    def find(self, sender: str | None, mid: str) -> tuple[int, float] | None:
+        """Return the number and time of the message with this ``mid``."""
+        if self.mids is not None:
+            return self.mids.get((sender, mid))
+        for entry in self.entries:
+            if entry.mid == mid and entry.sender == sender:
+                return entry.seq, entry.at
+        return None
+
+    def remember(self, message: Message, seq: int, at: float, limit: int) -> None:
+        """Keep the ``mid`` of a message that is about to be kept."""
+        if self.mids is None:
+            if len(self.entries) < min(_FEW, limit // _MIDS):
+                return  # it can be found there
+            self.mids = {
+                (e.sender, e.mid): (e.seq, e.at)
+                for e in self.entries
+                if e.mid is not None
+            }
+        if message.mid is not None:
+            self.mids[message.sender, message.mid] = seq, at
+            if len(self.mids) > 2 * limit:
+                recent = itertools.islice(self.mids.items(), limit, None)
+                self.mids = dict(recent)
+
+
+class _Poll:
+    __slots__ = ("closed", "counts", "version", "votes")
+
+    def __init__(self) -> None:
+        self.votes: dict[str, str] = {}
+        self.counts: dict[str, int] = {}
+        self.version = 0
+        self.closed = False
+
+    def tally(self, voter: str | None = None) -> Tally:
+        mine = None if voter is None else self.votes.get(voter)
+        return Tally(dict(self.counts), self.version, self.closed, mine)
 
 
 class MemoryBackend:
-    """Topics of this process: ``size`` messages each, none over ``ttl`` seconds old."""
+    """Topics of this process: ``size`` messages each, none over ``ttl`` seconds old.
 
-    def __init__(self, *, size: int = 256, ttl: float = 86400.0) -> None:
+    Nothing of it outlives the process, so its epochs do not either. Other processes
+    share nothing with it, and have nobody present.
+    """
+
+    def __init__(
+        self, *, size: int = 256, ttl: float = 86400.0, presence_ttl: float = 45.0
+    ) -> None:
         self._size = size
         self._ttl = ttl
-        self._topics: dict[str, _Topic] = {}
-        self._deliver: Deliver | None = None
+        self._host: Host | None = None
         # One lock over number, history and hand-over: so the order is the same for all.
         self._lock = threading.RLock()
+        self._subscribed: set[str] = set()
+        # Topics that were in use since the last turn, and those that were not: at the
+        # next turn, `ttl` later, these end all at once, and nobody looks at each. Then
+        # every call frees some, as freeing 100,000 takes a tenth of a second.
+        self._topics: dict[str, _Topic] = {}
+        self._idle: dict[str, _Topic] = {}
+        self._ended: dict[str, _Topic] = {}
+        self._turned = time.time()
+        self._epoch = ""
+        self._pid = 0
+        self._present: set[tuple[str, str]] = set()
+        self._polls: dict[str, _Poll] = {}
 
-    def start(self, deliver: Deliver) -> None:
-        self._deliver = deliver
+    def start(self, host: Host) -> None:
+        self._host = host
 
-    def publish(self, topic: str, message: Message, *, keep: bool = False) -> int:
+    def stop(self) -> None:
+        self._host = None
+        self._subscribed.clear()
+        self._present.clear()
+
+    def fault(self) -> str | None:
+        return None
+
+    # -- messages
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        self._subscribed.update(topics)
+
+    def unsubscribe(self, topics: Sequence[str]) -> None:
+        self._subscribed.difference_update(topics)
+
+    def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
+        host = self._host
+        if host is None:
+            raise BackendError("the backend is not started, or stopped: call start()")
+        if not keep or not self._size:
+            now = time.time()
+            if topic in self._subscribed:
+                host.deliver(Delivery(topic, message, 0, now))
+            return Receipt(0, now, "")
         with self._lock:
-            seq = 0
-            if keep and self._size:
-                kept = self._topics.get(topic)
-                if kept is None:
-                    kept = self._topics[topic] = _Topic(self._size)
-                kept.seq = seq = kept.seq + 1
-                kept.entries.append(Entry(seq, message.data, time.time()))
-            if self._deliver is not None:
-                self._deliver(topic, message)
-        return seq
+            kept = self._topic(topic)
+            if message.mid is not None:
+                first = kept.find(message.sender, message.mid)
+                if first is not None:
+                    return Receipt(*first, kept.epoch, False)
+            seq, at = self._append(kept, message)
+            if topic in self._subscribed:
+                host.deliver(Delivery(topic, message, seq, at, kept.epoch))
+        return Receipt(seq, at, kept.epoch)
 
-    def history(self, topic: str, *, after: int = 0, limit: int = 50) -> list[Entry]:
+    def history(
+        self,
+        topic: str,
+        *,
+        after: int | None = None,
+        epoch: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page:
         with self._lock:
-            kept = self._topics.get(topic)
-            if kept is None or limit <= 0:
-                return []
+            kept = self._topic(topic)
+            entries, newest = kept.entries, kept.seq
             oldest = time.time() - self._ttl
-            while kept.entries and kept.entries[0].at < oldest:
-                kept.entries.popleft()
-            size = len(kept.entries)
-            first = kept.seq - size  # the number before the oldest one kept
-            start = max(after - first if after > 0 else size - limit, 0)
-            return list(itertools.islice(kept.entries, start, start + limit))
+            gone = max(len(entries) - self._size, 0)
+            while gone < len(entries) and entries[gone].at < oldest:
+                gone += 1
+            del entries[:gone]
+            first = newest - len(entries) + 1
+            numbers, recovered = select(
+                first,
+                newest,
+                after=after,
+                before=before,
+                limit=limit,
+                known=None if epoch is None else epoch == kept.epoch,
+            )
+            if after is not None and after > newest and epoch == kept.epoch:
+                kept.epoch = _new_epoch()
+            page = entries[numbers.start - first : numbers.stop - first]
+            return Page(kept.epoch, newest, page, recovered)
+
+    def _topic(self, name: str) -> _Topic:
+        self._turn()
+        kept = self._topics.get(name)
+        if kept is None:
+            kept = self._idle.pop(name, None)
+            if kept is None:
+                # Forked since, the others must not take our numbers for theirs.
+                if self._pid != os.getpid():
+                    self._pid, self._epoch = os.getpid(), _new_epoch()
+                kept = _Topic(self._epoch)
+            self._topics[name] = kept
+        return kept
+
+    def _turn(self, freed: int = 4) -> None:
+        ended = self._ended
+        for _ in range(min(freed, len(ended))):
+            ended.popitem()
+        now = time.time()
+        if now - self._turned >= self._ttl:
+            self._turned = now
+            self._ended, self._idle, self._topics = self._idle, self._topics, {}
+            # What is dropped now and comes again counts from 1 again.
+            self._epoch = _new_epoch()
+
+    def _append(self, kept: _Topic, message: Message) -> tuple[int, float]:
+        entries, size = kept.entries, self._size
+        # The clock may be set back: what is older must not seem younger.
+        at = max(time.time(), entries[-1].at) if entries else time.time()
+        kept.seq = seq = kept.seq + 1
+        kept.remember(message, seq, at, _MIDS * size)
+        data, sender, mid = message.data, message.sender, message.mid
+        entries.append(Entry(seq, data, at, sender, mid, message.json, message.to))
+        # Moving the rest down for each message would cost the more the more are kept.
+        if len(entries) > size + size // 8:
+            del entries[: len(entries) - size]
+        return seq, at
+
+    # -- people
+
+    def attend(
+        self, changes: Sequence[tuple[str, str, int]]
+    ) -> list[tuple[str, str, bool]]:
+        returned = []
+        with self._lock:
+            for topic, user, count in changes:
+                if ((topic, user) in self._present) != (count > 0):
+                    change = self._present.add if count > 0 else self._present.discard
+                    change((topic, user))
+                    returned.append((topic, user, count > 0))
+        return returned
+
+    def present(self, topic: str) -> dict[str, int]:
+        return {}
+
+    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
+        with self._lock:
+            self._turn(freed=2000)
+        return [], False
+
+    # -- polls
+
+    def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
+        with self._lock:
+            state = self._polls.setdefault(poll, _Poll())
+            if state.closed:
+                return None
+            counts, earlier = state.counts, state.votes.get(voter)
+            if earlier != choice:
+                state.votes[voter] = choice
+                counts[choice] = counts.get(choice, 0) + 1
+                if earlier is not None:
+                    counts[earlier] -= 1
+                    if not counts[earlier]:
+                        del counts[earlier]
+                state.version += 1
+            return state.tally(voter)
+
+    def tally(self, poll: str, voter: str | None = None) -> Tally:
+        with self._lock:
+            return self._polls.get(poll, _Poll()).tally(voter)
+
+    def close_poll(self, poll: str, closed: bool = True) -> Tally:
+        with self._lock:
+            state = self._polls.setdefault(poll, _Poll())
+            if state.closed != closed:
+                state.closed = closed
+                state.version += 1
+            return state.tally()
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(8)

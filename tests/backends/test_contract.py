@@ -3,83 +3,624 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from flask_wschat.backends import Backend
-from flask_wschat.backends.memory import MemoryBackend
-from flask_wschat.messages import Message
+from flask_wschat.errors import BackendError
+from flask_wschat.messages import Delivery, Entry, Message, Tally
+from tests.conftest import DEADLINE, eventually
 
-Delivered = list[tuple[str, Message]]
+from .conftest import Cluster, RecordingHost
 
+Process = tuple[Backend, RecordingHost]
+Two = tuple[Process, Process]
 
-@pytest.fixture(params=[MemoryBackend])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    made: Backend = request.param(size=5, ttl=3600)
-    return made
-
-
-@pytest.fixture
-def delivered(backend: Backend) -> Delivered:
-    seen: Delivered = []
-    backend.start(lambda topic, message: seen.append((topic, message)))
-    return seen
-
-
-def test_numbers_count_for_each_topic_and_only_what_is_kept(
-    backend: Backend, delivered: Delivered
-) -> None:
-    message = Message("x")
-    assert [backend.publish("a", message, keep=True) for _ in "123"] == [1, 2, 3]
-    assert backend.publish("b", message, keep=True) == 1
-    assert backend.publish("a", message) == 0
-    assert backend.publish("a", message, keep=True) == 4
-    assert delivered == [(topic, message) for topic in "aaabaa"]
+ROOM = "room:a"
+FULL = Message(
+    data='{"text":"żółw \\u0000 🐢"}',
+    key="k",
+    exclude="an-id",
+    close_code=4001,
+    json=True,
+    sender="ann",
+    mid="m1",
+    event="tally",
+    to="bob",
+)
 
 
-def test_history_is_in_order_and_bounded(
-    backend: Backend, delivered: Delivered
-) -> None:
-    for number in range(1, 9):
-        backend.publish("t", Message(str(number)), keep=True)
-    entries = backend.history("t")
-    assert [(e.seq, e.data) for e in entries] == [(n, str(n)) for n in range(4, 9)]
-    assert [e.seq for e in backend.history("t", limit=2)] == [7, 8]
-    assert [e.seq for e in backend.history("t", after=5, limit=2)] == [6, 7]
-    assert [e.seq for e in backend.history("t", after=1)] == [4, 5, 6, 7, 8]
-    assert backend.history("t", after=8) == []
-    assert backend.history("t", after=100) == []
-    assert backend.history("t", limit=0) == []
-    assert backend.history("unknown") == []
+def publish(backend: Backend, count: int, topic: str = ROOM, start: int = 1) -> None:
+    for number in range(start, start + count):
+        backend.publish(topic, Message(str(number)), keep=True)
 
 
-def test_history_keeps_types_and_times(backend: Backend, delivered: Delivered) -> None:
-    backend.publish("t", Message("text"), keep=True)
-    backend.publish("t", Message(b"\x00\xff"), keep=True)
-    entries = backend.history("t")
-    assert [e.data for e in entries] == ["text", b"\x00\xff"]
-    assert entries[0].at <= entries[1].at
+def numbers(entries: Sequence[Entry]) -> list[int]:
+    assert all(entry.data == str(entry.seq) for entry in entries)
+    return [entry.seq for entry in entries]
 
 
-def test_age_ends_a_message() -> None:
-    backend = MemoryBackend(size=5, ttl=-1)
-    backend.publish("t", Message("x"), keep=True)
-    assert backend.history("t") == []
-    assert backend.publish("t", Message("x"), keep=True) == 2
+def together(calls: Sequence[Callable[[], object]]) -> None:
+    """Make all calls at once, each in a thread; raise what the first of them raised."""
+    errors: list[BaseException] = []
+    ready = threading.Barrier(len(calls))
 
+    def run(call: Callable[[], object]) -> None:
+        try:
+            ready.wait(DEADLINE)
+            call()
+        except BaseException as error:
+            errors.append(error)
 
-def test_threads_see_one_order(backend: Backend, delivered: Delivered) -> None:
-    numbers: dict[str, int] = {}
-
-    def publish(name: str) -> None:
-        for count in range(200):
-            data = f"{name}{count}"
-            numbers[data] = backend.publish("t", Message(data), keep=True)
-
-    threads = [threading.Thread(target=publish, args=(name,)) for name in "abcd"]
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
-    order = [numbers[str(message.data)] for _, message in delivered]
-    assert order == list(range(1, 801))
+        thread.join(2 * DEADLINE)
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+# -- publish and deliver
+
+
+def test_numbers_count_for_each_topic_and_only_what_is_kept(
+    backend: Backend, host: RecordingHost
+) -> None:
+    backend.subscribe(["room:a", "room:b"])
+    message = Message("x")
+    receipts = [backend.publish("room:a", message, keep=True) for _ in "123"]
+    receipts.append(backend.publish("room:b", message, keep=True))
+    receipts.append(backend.publish("room:a", message))
+    receipts.append(backend.publish("room:a", message, keep=True))
+    assert [r.seq for r in receipts] == [1, 2, 3, 1, 0, 4]
+    assert all(r.fresh for r in receipts)
+    assert receipts[4].epoch == ""
+    assert receipts[0].epoch == receipts[5].epoch != ""
+    assert sorted(r.at for r in receipts) == [r.at for r in receipts]
+    deliveries = host.wait_for_count(6)
+    assert {d.message for d in deliveries} == {message}
+    kept = [d for d in deliveries if d.topic == "room:a" and d.seq]
+    assert [d.seq for d in kept] == [1, 2, 3, 4]
+    assert kept == [
+        Delivery("room:a", message, r.seq, r.at, r.epoch)
+        for r in (*receipts[:3], receipts[5])
+    ]
+    (passing,) = [d for d in deliveries if not d.seq]
+    assert passing.epoch == ""
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize(
+    "message",
+    [FULL, Message(""), Message(b""), Message(b"\x00\xff" * 9), Message("\0")],
+)
+def test_a_message_arrives_with_all_it_has(
+    backend: Backend, host: RecordingHost, message: Message, keep: bool
+) -> None:
+    backend.subscribe([ROOM])
+    backend.publish(ROOM, message, keep=keep)
+    assert host.wait_for_count(1)[0].message == message
+
+
+def test_a_message_reaches_other_processes_with_all_it_has(two: Two) -> None:
+    (backend, _), (other, host) = two
+    other.subscribe([ROOM, "all"])
+    receipt = backend.publish(ROOM, FULL, keep=True)
+    backend.publish("all", Message(b"\x00\xff"))
+    kept, passing = host.wait_for_count(2)
+    assert kept == Delivery(ROOM, FULL, receipt.seq, receipt.at, receipt.epoch)
+    assert passing.message == Message(b"\x00\xff")
+    assert (passing.topic, passing.seq, passing.epoch) == ("all", 0, "")
+
+
+def test_only_what_is_subscribed_is_delivered_and_once(
+    backend: Backend, host: RecordingHost
+) -> None:
+    backend.subscribe(["room:end"])
+    backend.publish(ROOM, Message("before"))
+    backend.subscribe([ROOM])
+    backend.subscribe([ROOM, "room:other"])
+    backend.publish(ROOM, Message("within"))
+    backend.publish("room:none", Message("within"))
+    backend.publish("room:end", Message("1"))
+    host.wait_for(lambda: host.data("room:end") == ["1"])
+    host.wait_for(lambda: host.data(ROOM) == ["within"])
+
+    backend.unsubscribe([ROOM, "room:never"])
+
+    def no_more() -> bool:
+        seen = len(host.data(ROOM))
+        ends = len(host.data("room:end"))
+        backend.publish(ROOM, Message("after"))
+        backend.publish("room:end", Message("2"))
+        host.wait_for(lambda: len(host.data("room:end")) > ends)
+        return len(host.data(ROOM)) == seen
+
+    eventually(no_more)
+    assert host.data("room:none") == []
+    backend.subscribe([ROOM])
+    backend.publish(ROOM, Message("again"))
+    host.wait_for(lambda: host.data(ROOM)[-1:] == ["again"])
+
+
+def test_who_subscribes_to_nothing_any_more_can_begin_again(two: Two) -> None:
+    (backend, _), (other, host) = two
+    other.subscribe([ROOM])
+    other.unsubscribe([ROOM])
+    backend.publish(ROOM, Message("meanwhile"))
+    other.subscribe(["room:b"])
+    backend.publish("room:b", Message("x"))
+    host.wait_for(lambda: host.data("room:b") == ["x"])
+    assert host.losses == []
+
+
+def test_every_process_delivers_the_same_order_without_a_hole(two: Two) -> None:
+    receipts: dict[str, int] = {}
+    for backend, _ in two:
+        backend.subscribe([ROOM])
+
+    def talk(backend: Backend, name: str) -> None:
+        for count in range(40):
+            data = f"{name}{count}"
+            receipts[data] = backend.publish(ROOM, Message(data), keep=True).seq
+
+    together(
+        [
+            lambda backend=backend, name=name: talk(backend, name)  # type: ignore[misc]
+            for (backend, _), names in zip(two, ("abcd", "efgh"), strict=True)
+            for name in names
+        ]
+    )
+    for _, host in two:
+        deliveries = host.wait_for_count(320)
+        assert [d.seq for d in deliveries] == list(range(1, 321))
+        assert all(receipts[str(d.message.data)] == d.seq for d in deliveries)
+        assert host.losses == []
+    assert sorted(receipts.values()) == list(range(1, 321))
+
+
+def test_threads_of_one_process_see_one_order(
+    backend: Backend, host: RecordingHost
+) -> None:
+    backend.subscribe([ROOM])
+    together([lambda: publish(backend, 100)] * 4)
+    deliveries = host.wait_for_count(400)
+    assert [d.seq for d in deliveries] == list(range(1, 401))
+
+
+def test_a_page_and_what_follows_it_leave_no_gap_while_others_publish(
+    sharing: Cluster,
+) -> None:
+    """A process that joins: subscribe, then history, then what is delivered."""
+    writer, _ = sharing.start(size=1000)
+    reader, host = sharing.start(size=1000)
+    begun = threading.Event()
+
+    def write() -> None:
+        for number in range(1, 301):
+            writer.publish(ROOM, Message(str(number)), keep=True)
+            if number == 50:
+                begun.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert begun.wait(DEADLINE)
+    reader.subscribe([ROOM])
+    page = reader.history(ROOM, limit=1000)
+    thread.join(2 * DEADLINE)
+    assert numbers(page.entries) == list(range(1, page.seq + 1))
+    host.wait_for(lambda: host.deliveries and host.deliveries[-1].seq == 300)
+    later = [d.seq for d in host.deliveries if d.seq > page.seq]
+    assert later == list(range(page.seq + 1, 301))
+
+
+# -- history
+
+
+def test_history_is_in_order_and_bounded(backend: Backend) -> None:
+    publish(backend, 8)
+
+    def ask(**where: Any) -> list[int]:
+        page = backend.history(ROOM, **where)
+        assert page.seq == 8
+        assert not page.recovered
+        return numbers(page.entries)
+
+    assert ask() == [4, 5, 6, 7, 8]
+    assert ask(limit=2) == [7, 8]
+    assert ask(after=5, limit=2) == [6, 7]
+    assert ask(after=1) == [4, 5, 6, 7, 8]
+    assert ask(after=0, limit=1) == [4]
+    assert ask(after=8) == ask(after=100) == []
+    assert ask(before=7, limit=2) == [5, 6]
+    assert ask(before=6) == [4, 5]
+    assert ask(before=4) == ask(before=-3) == []
+    assert ask(before=100, limit=1) == [8]
+    assert ask(limit=0) == ask(after=5, limit=0) == []
+
+
+def test_history_keeps_what_was_said_by_whom_and_when(backend: Backend) -> None:
+    first = backend.publish(ROOM, FULL, keep=True)
+    backend.publish(ROOM, Message("passing"))
+    second = backend.publish(ROOM, Message(b"\x00\xff"), keep=True)
+    assert backend.history(ROOM).entries == [
+        Entry(1, FULL.data, first.at, "ann", "m1", True, "bob"),
+        Entry(2, b"\x00\xff", second.at),
+    ]
+
+
+def test_an_unknown_topic_has_an_empty_page_and_an_epoch(backend: Backend) -> None:
+    page = backend.history(ROOM)
+    assert (page.seq, page.entries, page.recovered) == (0, [], False)
+    assert page.epoch
+    assert backend.history(ROOM).epoch == page.epoch
+    publish(backend, 2)
+    resumed = backend.history(ROOM, after=0, epoch=page.epoch)
+    assert resumed.recovered
+    assert numbers(resumed.entries) == [1, 2]
+
+
+def test_nothing_is_kept_where_the_size_is_nought(cluster: Cluster) -> None:
+    backend, host = cluster.start(size=0)
+    backend.subscribe([ROOM])
+    assert backend.publish(ROOM, Message("x", mid="m"), keep=True).seq == 0
+    assert backend.publish(ROOM, Message("x", mid="m"), keep=True).fresh
+    host.wait_for_count(2)
+    assert backend.history(ROOM).entries == []
+
+
+def test_age_ends_a_message_also_in_an_idle_topic(cluster: Cluster) -> None:
+    backend, _ = cluster.start(ttl=0.4)
+    publish(backend, 3)
+    page = backend.history(ROOM)
+    eventually(lambda: not backend.history(ROOM).entries)
+    # Whoever had not seen all of it is told so, and whoever had need not be.
+    assert not backend.history(ROOM, after=1, epoch=page.epoch).recovered
+    resumed = backend.history(ROOM, after=3, epoch=page.epoch)
+    assert resumed.recovered == (resumed.epoch == page.epoch)
+    receipt = backend.publish(ROOM, Message("x"), keep=True)
+    assert receipt.seq == (4 if receipt.epoch == page.epoch else 1)
+
+
+def test_age_is_that_of_each_message(cluster: Cluster) -> None:
+    backend, _ = cluster.start(ttl=0.6)
+    first = backend.publish(ROOM, Message("1"), keep=True)
+    eventually(lambda: backend.publish("room:b", Message("")).at > first.at + 0.4)
+    backend.publish(ROOM, Message("2"), keep=True)
+    eventually(lambda: len(backend.history(ROOM).entries) < 2)
+    assert numbers(backend.history(ROOM).entries) == [2]
+
+
+# -- resume
+
+
+def test_a_resume_gets_every_missed_message(backend: Backend) -> None:
+    publish(backend, 8)
+    epoch = backend.history(ROOM).epoch
+    for after, limit, expected in [
+        (3, 50, [4, 5, 6, 7, 8]),
+        (3, 2, [4, 5]),
+        (6, 50, [7, 8]),
+        (8, 50, []),
+    ]:
+        page = backend.history(ROOM, after=after, epoch=epoch, limit=limit)
+        assert page.recovered
+        assert (page.epoch, page.seq) == (epoch, 8)
+        assert numbers(page.entries) == expected
+
+
+def test_a_resume_that_cannot_be_whole_says_so(backend: Backend) -> None:
+    publish(backend, 8)
+    epoch = backend.history(ROOM).epoch
+    for after, known in [(2, epoch), (0, epoch), (-5, epoch), (6, "another")]:
+        page = backend.history(ROOM, after=after, epoch=known, limit=2)
+        assert not page.recovered
+        assert (page.epoch, page.seq) == (epoch, 8)
+        assert numbers(page.entries) == [7, 8]
+
+
+def test_numbers_that_were_lost_begin_a_new_epoch(
+    backend: Backend, host: RecordingHost
+) -> None:
+    publish(backend, 3)
+    old = backend.history(ROOM).epoch
+    # Another epoch's, or none: that says nothing of what was lost.
+    backend.history(ROOM, after=9, epoch="another")
+    backend.history(ROOM, after=9)
+    assert backend.history(ROOM).epoch == old
+
+    page = backend.history(ROOM, after=9, epoch=old, limit=2)
+    assert page.epoch != old
+    assert not page.recovered
+    assert len(page.entries) <= 2
+    assert backend.history(ROOM).epoch == page.epoch
+    for after in (1, 3, 9):
+        assert not backend.history(ROOM, after=after, epoch=old).recovered
+    assert backend.history(ROOM).epoch == page.epoch
+    backend.subscribe([ROOM])
+    receipt = backend.publish(ROOM, Message("x"), keep=True)
+    assert (receipt.epoch, receipt.seq) == (page.epoch, page.seq + 1)
+    assert host.wait_for_count(1)[0].epoch == page.epoch
+
+
+def test_processes_share_history_and_epochs(two: Two) -> None:
+    (backend, _), (other, _) = two
+    publish(backend, 2)
+    publish(other, 2, start=3)
+    page = backend.history(ROOM)
+    assert page == other.history(ROOM)
+    assert numbers(page.entries) == [1, 2, 3, 4]
+    assert other.history(ROOM, after=2, epoch=page.epoch).recovered
+
+
+# -- messages tried again
+
+
+def test_a_mid_is_stored_once(backend: Backend, host: RecordingHost) -> None:
+    backend.subscribe([ROOM, "room:b"])
+    said = Message("1", sender="ann", mid="m")
+    first = backend.publish(ROOM, said, keep=True)
+    publish(backend, 1, start=2)
+    again = backend.publish(ROOM, said._replace(data="again"), keep=True)
+    assert again == first._replace(fresh=False)
+    # Another sender's, another topic's and what is not kept are others.
+    assert backend.publish(ROOM, said._replace(sender="bob"), keep=True).seq == 3
+    assert backend.publish(ROOM, said._replace(sender=None), keep=True).seq == 4
+    assert backend.publish("room:b", said, keep=True).seq == 1
+    assert backend.publish(ROOM, said).fresh
+    assert backend.publish(ROOM, said._replace(mid="n"), keep=True).seq == 5
+    assert len(host.wait_for_count(7)) == 7
+    mids = [entry.mid for entry in backend.history(ROOM).entries]
+    assert mids == ["m", None, "m", "m", "n"]
+
+
+def test_mids_are_remembered_four_times_as_long_as_messages(backend: Backend) -> None:
+    for number in range(1, 21):
+        backend.publish(ROOM, Message("x", sender="ann", mid=str(number)), keep=True)
+    for number in range(1, 21):
+        message = Message("x", sender="ann", mid=str(number))
+        receipt = backend.publish(ROOM, message, keep=True)
+        assert (receipt.seq, receipt.fresh) == (number, False)
+
+
+def test_of_many_attempts_at_once_one_is_stored(two: Two) -> None:
+    backends = [backend for backend, _ in two]
+    fresh: Counter[str] = Counter()
+
+    def say(backend: Backend) -> None:
+        for number in range(20):
+            message = Message("x", sender="ann", mid=str(number))
+            if backend.publish(ROOM, message, keep=True).fresh:
+                fresh[str(number)] += 1
+
+    together([lambda b=b: say(b) for b in backends * 4])  # type: ignore[misc]
+    assert fresh == {str(number): 1 for number in range(20)}
+    assert backends[0].history(ROOM).seq == 20
+
+
+# -- people
+
+
+def test_who_comes_first_and_goes_last_is_returned(backend: Backend) -> None:
+    changes = [(ROOM, "ann", 1), (ROOM, "bob", 2), ("room:b", "ann", 1)]
+    assert sorted(backend.attend(changes)) == [
+        (ROOM, "ann", True),
+        (ROOM, "bob", True),
+        ("room:b", "ann", True),
+    ]
+    assert backend.attend([(ROOM, "ann", 3), (ROOM, "eve", 0)]) == []
+    assert backend.attend([(ROOM, "ann", 0)]) == [(ROOM, "ann", False)]
+    assert backend.attend([(ROOM, "ann", 0), (ROOM, "bob", 1)]) == []
+    assert backend.present(ROOM) == {}  # of others
+    assert backend.refresh() == ([], False)
+    assert backend.attend([]) == []
+
+
+def test_users_are_counted_over_processes(two: Two) -> None:
+    (one, _), (other, _) = two
+    assert one.attend([(ROOM, "ann", 2), (ROOM, "bob", 1)])
+    assert other.present(ROOM) == {"ann": 2, "bob": 1}
+    assert other.present("room:b") == {}
+    assert other.attend([(ROOM, "ann", 1), (ROOM, "eve", 1)]) == [(ROOM, "eve", True)]
+    assert one.present(ROOM) == {"ann": 1, "eve": 1}
+    assert one.attend([(ROOM, "ann", 0), (ROOM, "bob", 0)]) == [(ROOM, "bob", False)]
+    assert other.present(ROOM) == {}
+    assert other.attend([(ROOM, "ann", 0)]) == [(ROOM, "ann", False)]
+
+
+def test_each_change_is_returned_once(two: Two) -> None:
+    changes: Counter[tuple[str, bool]] = Counter()
+
+    def visit(backend: Backend) -> None:
+        for number in range(20):
+            for count in (1, 0):
+                found = backend.attend([(ROOM, f"user{number % 4}", count)])
+                changes.update((user, came) for _, user, came in found)
+
+    together([lambda b=b: visit(b) for b, _ in two])  # type: ignore[misc]
+    for number in range(4):
+        came, went = (changes[f"user{number}", change] for change in (True, False))
+        assert came == went > 0
+    assert two[0][0].present(ROOM) == two[1][0].present(ROOM) == {}
+
+
+def test_a_dead_process_has_nobody(sharing: Cluster) -> None:
+    dead, _ = sharing.start(presence_ttl=0.5)
+    one, _ = sharing.start(presence_ttl=0.5)
+    other, _ = sharing.start(presence_ttl=0.5)
+    dead.attend([(ROOM, "ann", 1), (ROOM, "bob", 1), ("room:b", "ann", 1)])
+    one.attend([(ROOM, "bob", 1)])
+    assert other.present(ROOM) == {"ann": 1, "bob": 2}
+    gone: list[tuple[str, str]] = []
+
+    def refresh() -> bool:
+        for backend in (one, other):
+            left, taken_for_dead = backend.refresh()
+            assert not taken_for_dead
+            gone.extend(left)
+        return len(gone) >= 2
+
+    assert not refresh()
+    eventually(refresh)
+    refresh()
+    assert sorted(gone) == [(ROOM, "ann"), ("room:b", "ann")]
+    assert other.present(ROOM) == {"bob": 1}
+
+    # It was only asleep: it says again who is there.
+    assert dead.refresh() == ([], True)
+    assert dead.refresh() == ([], False)
+    back = dead.attend([(ROOM, "ann", 1), (ROOM, "bob", 1)])
+    assert back == [(ROOM, "ann", True)]
+    assert other.present(ROOM) == {"ann": 1, "bob": 2}
+
+
+def test_a_process_taken_for_dead_is_told_even_if_it_attends_first(
+    sharing: Cluster,
+) -> None:
+    asleep, _ = sharing.start(presence_ttl=0.3)
+    other, _ = sharing.start(presence_ttl=0.3)
+    asleep.attend([(ROOM, "ann", 1), (ROOM, "bob", 1)])
+    eventually(lambda: other.refresh()[0])
+    asleep.attend([(ROOM, "bob", 1)])
+    assert asleep.refresh()[1]
+    assert not asleep.refresh()[1]
+
+
+def test_who_lives_is_not_taken_for_dead(sharing: Cluster) -> None:
+    one, _ = sharing.start(presence_ttl=0.4)
+    other, _ = sharing.start(presence_ttl=0.4)
+    start = one.publish(ROOM, Message("")).at
+    one.attend([(ROOM, "ann", 1)])
+
+    def later() -> bool:
+        assert one.refresh() == other.refresh() == ([], False)
+        assert other.present(ROOM) == {"ann": 1}
+        return one.publish(ROOM, Message("")).at > start + 1
+
+    eventually(later)
+
+
+def test_a_process_that_stops_takes_its_people_along(sharing: Cluster) -> None:
+    one, _ = sharing.start()
+    other, _ = sharing.start()
+    one.attend([(ROOM, "ann", 1)])
+    one.stop()
+    assert other.present(ROOM) == {}
+    assert other.attend([(ROOM, "ann", 1)]) == [(ROOM, "ann", True)]
+
+
+# -- polls
+
+
+def test_a_voter_has_one_choice(backend: Backend) -> None:
+    assert backend.tally("tea", "ann") == Tally({}, 0, False)
+    first = backend.vote("tea", "ann", "green")
+    assert first is not None
+    assert (first.counts, first.closed, first.mine) == ({"green": 1}, False, "green")
+    backend.vote("tea", "bob", "green")
+    backend.vote("lunch", "ann", "soup")
+    third = backend.vote("tea", "ann", "black")
+    assert third is not None
+    assert third.version > first.version
+    assert {k: v for k, v in third.counts.items() if v} == {"green": 1, "black": 1}
+    assert third.mine == "black"
+    again = backend.vote("tea", "ann", "black")
+    assert again is not None
+    assert again.version >= third.version
+    assert again.counts == third.counts
+    assert backend.tally("tea", "bob") == again._replace(mine="green")
+    assert (
+        backend.tally("tea", "eve") == backend.tally("tea") == again._replace(mine=None)
+    )
+
+
+def test_a_closed_poll_takes_no_votes_until_it_is_opened(backend: Backend) -> None:
+    vote = backend.vote("tea", "ann", "green")
+    assert vote is not None
+    closed = backend.close_poll("tea")
+    assert (closed.closed, closed.counts) == (True, {"green": 1})
+    assert closed.version > vote.version
+    assert backend.vote("tea", "ann", "black") is None
+    assert backend.vote("tea", "bob", "black") is None
+    assert backend.tally("tea", "ann") == closed._replace(mine="green")
+    opened = backend.close_poll("tea", closed=False)
+    assert not opened.closed
+    assert opened.version > closed.version
+    assert backend.vote("tea", "bob", "green") is not None
+    assert backend.tally("tea").counts == {"green": 2}
+    assert backend.close_poll("never seen").closed
+    assert backend.vote("never seen", "ann", "x") is None
+
+
+def test_no_vote_is_lost_or_counted_twice(two: Two) -> None:
+    versions: list[list[int]] = []
+
+    def vote(backend: Backend, voter: int) -> None:
+        seen = []
+        for turn in range(4):
+            tally = backend.vote("tea", f"voter{voter}", f"tea{(voter + turn) % 3}")
+            assert tally is not None
+            assert sum(tally.counts.values()) <= 50
+            seen.append(tally.version)
+        versions.append(seen)
+
+    together(
+        [
+            lambda voter=voter: vote(two[voter % 2][0], voter)  # type: ignore[misc]
+            for voter in range(50)
+        ]
+    )
+    expected = Counter(f"tea{voter % 3}" for voter in range(50))
+    for backend, _ in two:
+        assert backend.tally("tea").counts == expected
+    assert all(seen == sorted(set(seen)) for seen in versions)
+
+
+def test_votes_of_threads_in_one_process(backend: Backend) -> None:
+    together(
+        [
+            lambda voter=voter: backend.vote("tea", f"{voter}", "green")  # type: ignore[misc]
+            for voter in range(50)
+        ]
+    )
+    assert backend.tally("tea").counts == {"green": 50}
+
+
+def test_a_poll_closed_anywhere_is_closed_everywhere(two: Two) -> None:
+    (one, _), (other, _) = two
+    one.vote("tea", "ann", "green")
+    other.close_poll("tea")
+    assert one.vote("tea", "bob", "green") is None
+    assert one.tally("tea") == other.tally("tea")
+
+
+# -- beginning and end
+
+
+def test_all_is_well_until_it_is_stopped(cluster: Cluster) -> None:
+    backend, _ = cluster.start()
+    assert backend.fault() is None
+    publish(backend, 1)
+    assert backend.fault() is None
+    backend.stop()
+    with pytest.raises(BackendError):
+        backend.publish(ROOM, Message("x"), keep=True)
+    backend.stop()
+
+
+def test_what_was_stored_outlives_the_process(sharing: Cluster) -> None:
+    backend, _ = sharing.start()
+    publish(backend, 2)
+    backend.publish(ROOM, Message("3", sender="ann", mid="m"), keep=True)
+    backend.vote("tea", "ann", "green")
+    page = backend.history(ROOM)
+    backend.stop()
+    other, _ = sharing.start()
+    assert other.history(ROOM) == page
+    assert not other.publish(ROOM, Message("", sender="ann", mid="m"), keep=True).fresh
+    assert other.tally("tea", "ann").mine == "green"

@@ -1,0 +1,68 @@
+-- Read a page of a topic's log; make the topic's epoch if it has none, and a new one
+-- if somebody has seen numbers that are yet to come.
+-- KEYS: meta, log, mids
+-- ARGV: limit, after or '', before or '', the epoch to resume or '', ttl and meta's ttl
+--       in ms
+-- Returns the epoch, the newest number, 1 if all after `after` is there or else 0, 1 if
+-- the entries are in reverse order or else 0, the entries.
+local clock = redis.call('TIME')
+local limit, after, before = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
+local epoch, seq = meta[1], tonumber(meta[2] or 0)
+local same = epoch and epoch == ARGV[4] and after
+
+if not epoch or (same and after > seq) then
+  if not epoch then
+    redis.call('DEL', KEYS[2], KEYS[3])
+  end
+  epoch = string.format('%x%05x', clock[1], clock[2])
+  redis.call('HSET', KEYS[1], 'epoch', epoch)
+  same = false
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+
+local oldest_time = clock[1] + clock[2] / 1e6 - ARGV[5] / 1000
+local oldest, outdated
+repeat
+  local from = outdated and ('(' .. outdated) or '-'
+  local entries = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 16)
+  for _, entry in ipairs(entries) do
+    if (tonumber(entry[2][2]) or 0) > oldest_time then
+      oldest = entry[1]
+      break
+    end
+    outdated = entry[1]
+  end
+until oldest or #entries == 0
+if outdated and oldest then
+  redis.call('XTRIM', KEYS[2], 'MINID', oldest)
+elseif outdated then
+  redis.call('DEL', KEYS[2])
+end
+
+local recovered = 0
+if same and after <= seq then
+  local first = oldest and tonumber(string.match(oldest, '^%d+'))
+  if after == seq or (first and first <= after + 1) then
+    recovered = 1
+  end
+end
+if ARGV[4] ~= '' and recovered == 0 then
+  after, before = nil, nil
+end
+if limit <= 0 then
+  return {epoch, seq, recovered, 0, {}}
+elseif after then
+  local from = string.format('%.0f', math.max(after + 1, 0))
+  return {epoch, seq, recovered, 0,
+    redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', limit)}
+end
+local to = '+'
+if before then
+  if before <= 1 then
+    return {epoch, seq, recovered, 0, {}}
+  end
+  to = string.format('%.0f', before - 1)
+end
+return {epoch, seq, recovered, 1,
+  redis.call('XREVRANGE', KEYS[2], to, '-', 'COUNT', limit)}

@@ -1,0 +1,32 @@
+-- Vote in a poll, close or open it, or only look.
+-- KEYS: poll, voters, counts, all hashes
+-- ARGV: 'vote', 'close', 'open' or 'look'; voter, if one is asked about; choice
+-- Returns false if a vote came too late, else the version, 1 if the poll is closed or
+-- else 0, the voter's choice, and choice and count in turn.
+local action, voter, choice = ARGV[1], ARGV[2], ARGV[3]
+local closed = redis.call('HEXISTS', KEYS[1], 'closed')
+if action == 'vote' then
+  if closed == 1 then
+    return false
+  end
+  local before = redis.call('HGET', KEYS[2], voter)
+  if before ~= choice then
+    redis.call('HSET', KEYS[2], voter, choice)
+    redis.call('HINCRBY', KEYS[1], 'version', 1)
+    redis.call('HINCRBY', KEYS[3], choice, 1)
+    if before and redis.call('HINCRBY', KEYS[3], before, -1) <= 0 then
+      redis.call('HDEL', KEYS[3], before)
+    end
+  end
+elseif action == 'close' and closed == 0 then
+  redis.call('HSET', KEYS[1], 'closed', 1)
+  redis.call('HINCRBY', KEYS[1], 'version', 1)
+  closed = 1
+elseif action == 'open' and closed == 1 then
+  redis.call('HINCRBY', KEYS[1], 'version', 1)
+  redis.call('HDEL', KEYS[1], 'closed')
+  closed = 0
+end
+local version = tonumber(redis.call('HGET', KEYS[1], 'version') or 0)
+local mine = voter and redis.call('HGET', KEYS[2], voter) or false
+return {version, closed, mine, redis.call('HGETALL', KEYS[3])}

@@ -1,0 +1,150 @@
+"""Programs that test_redis.py runs in processes of their own: name, URL."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.argv[1] == "patched":
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import gevent
+import gevent.event
+import gevent.monkey
+import gevent.threadpool
+
+from flask_wschat.backends.redis import RedisBackend
+from flask_wschat.backends.redis_subscriber import Timings
+from flask_wschat.messages import Delivery, Message
+
+T = TypeVar("T")
+
+ROOM = "room:a"
+start_new_thread: Any = gevent.monkey.get_original("_thread", "start_new_thread")
+
+
+class Host:
+    """A process that waits for its deliveries."""
+
+    def __init__(self, evented: bool = False) -> None:
+        self.evented = evented
+        self.deliveries: list[Delivery] = []
+
+    def deliver(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+
+    def lost(self, topics: Iterable[str] | None) -> None:
+        raise AssertionError("nothing was lost")
+
+    def run_blocking(self, function: Callable[[], T]) -> T:
+        if self.evented:
+            result: T = gevent.get_hub().threadpool.apply(function)
+            return result
+        return function()
+
+    def event(self) -> Any:
+        return threading.Event()
+
+    def start_thread(self, function: Callable[[], None]) -> None:
+        start_new_thread(function, ())
+
+    def wait_for(self, count: int) -> None:
+        until = time.monotonic() + 5
+        while len(self.deliveries) < count:
+            assert time.monotonic() < until, self.deliveries
+            gevent.sleep(0.005) if self.evented else time.sleep(0.005)
+
+
+def begin(url: str, evented: bool = False, **timings: float) -> tuple[Any, Host]:
+    backend, host = RedisBackend(url, timings=Timings(**timings)), Host(evented)
+    backend.start(host)
+    backend.subscribe([ROOM])
+    return backend, host
+
+
+def fork(url: str) -> None:
+    """Both processes go on after a fork, each with connections of its own."""
+    backend, host = begin(url)
+    backend.attend([(ROOM, "ann", 1)])
+    backend.publish(ROOM, Message("before"), keep=True)
+    host.wait_for(1)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            assert backend.present(ROOM) == {"ann": 1}  # in the other one
+            backend.subscribe([ROOM])
+            for number in range(20):
+                backend.publish(ROOM, Message(f"child {number}"), keep=True)
+            host.wait_for(21)
+            backend.stop()
+            status = 0
+        finally:
+            os._exit(status)
+    for number in range(20):
+        backend.publish(ROOM, Message(f"parent {number}"), keep=True)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    host.wait_for(41)
+    assert [d.seq for d in host.deliveries] == list(range(1, 42))
+    assert backend.attend([(ROOM, "ann", 0)]) == [(ROOM, "ann", False)]
+    backend.stop()
+
+
+def patched(url: str) -> None:
+    """Greenlets share the connection; one that is ended leaves the others alone."""
+    backend, host = begin(url)
+    _publish_from_greenlets(backend, host)
+    fine = gevent.spawn(backend.publish, ROOM, Message("mid", mid="1"), keep=True)
+    for _ in range(100):
+        greenlet = gevent.spawn(backend.publish, ROOM, Message("x"), keep=True)
+        gevent.sleep(0)
+        greenlet.kill()
+    fine.get(timeout=5)
+    # A native thread of a patched process has sockets of its own.
+    pool = gevent.threadpool.ThreadPool(2)
+    for number in range(10):
+        pool.apply(backend.publish, (ROOM, Message(f"thread {number}")))
+    host.wait_for(211)
+    backend.stop()
+
+
+def evented(url: str) -> None:
+    """Greenlets in a process that is not patched."""
+    backend, host = begin(url, evented=True)
+    _publish_from_greenlets(backend, host)
+    backend.stop()
+
+
+def _publish_from_greenlets(backend: RedisBackend, host: Host) -> None:
+    ticks = []
+
+    def tick() -> None:
+        while True:
+            ticks.append(time.monotonic())
+            gevent.sleep(0.001)
+
+    ticker = gevent.spawn(tick)
+    jobs = [
+        gevent.spawn(backend.publish, ROOM, Message(f"{n}"), keep=True)
+        for n in range(200)
+    ]
+    seqs = [job.get(timeout=5).seq for job in jobs]
+    host.wait_for(200)
+    ticker.kill()
+    assert sorted(seqs) == [d.seq for d in host.deliveries] == list(range(1, 201))
+    longest = max(b - a for a, b in itertools.pairwise(ticks))
+    assert longest < 0.5, longest
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.getcwd())
+    {"fork": fork, "patched": patched, "evented": evented}[sys.argv[1]](sys.argv[2])
+    print("fine")

@@ -1,0 +1,651 @@
+"""What Redis can do to a backend; what every backend promises is in test_contract."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from flask_wschat.backends.redis import RedisBackend
+from flask_wschat.backends.redis_process import code_of
+from flask_wschat.backends.redis_subscriber import Timings
+from flask_wschat.backends.redis_wire import Replies, ReplyError, pack
+from flask_wschat.errors import BackendError, ConfigError
+from flask_wschat.messages import Message
+from tests.conftest import DEADLINE, eventually
+from tests.servers.certificate import make_pair
+
+from .conftest import RecordingHost
+from .redis_server import RedisServer, Relay
+
+ROOM = "room:a"
+QUICK = Timings(probe=0.1, deaf=0.3, answer=0.5)
+AOF = ("appendonly yes", "appendfsync always")
+
+Process = tuple[RedisBackend, RecordingHost]
+Begin = Callable[..., Process]
+Serve = Callable[..., RedisServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Make Redis servers, which end with the test."""
+    servers: list[RedisServer] = []
+
+    def make(*options: str, start: bool = True, **kinds: Any) -> RedisServer:
+        servers.append(RedisServer(*options, **kinds))
+        if start:
+            servers[-1].start()
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def begin(serve: Serve) -> Iterator[Begin]:
+    """Make processes of a URL; stopped before their servers are."""
+    backends: list[RedisBackend] = []
+
+    def make(url: str, **options: Any) -> Process:
+        backend = RedisBackend(url, **({"timings": QUICK} | options))
+        host = RecordingHost()
+        backend.start(host)
+        backends.append(backend)
+        return backend, host
+
+    yield make
+    for backend in backends:
+        backend.stop()
+
+
+def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "flask_wschat"]
+
+
+def works(backend: RedisBackend, host: RecordingHost, data: str = "it works") -> None:
+    """Publish and receive, as soon as there is no fault any more."""
+    eventually(lambda: backend.fault() is None)
+    seen = len(host.deliveries)
+    backend.publish(ROOM, Message(data, sender="test", mid=data), keep=True)
+    host.wait_for(lambda: data in [d.message.data for d in host.deliveries[seen:]])
+
+
+# -- ways to it
+
+
+@pytest.mark.parametrize("scheme", ["redis", "valkey"])
+def test_an_acl_user_needs_only_the_keys_of_the_prefix(
+    serve: Serve, begin: Begin, scheme: str
+) -> None:
+    server = serve("user eve on >se:c/ret ~mine:* &mine:* +@all -@dangerous")
+    address = f"eve:se%3Ac%2Fret@127.0.0.1:{server.port}"
+    backend, host = begin(f"{scheme}://{address}/0?prefix=mine")
+    backend.subscribe([ROOM])
+    works(backend, host)
+    backend.attend([(ROOM, "ann", 1)])
+    backend.refresh()
+    backend.vote("tea", "ann", "green")
+    with server.client() as client:
+        keys: list[Any] = client.keys()
+    assert {key.split(b":", 1)[0] for key in keys} == {b"mine"}
+    tags = {key.split(b"{")[1].split(b"}")[0] for key in keys if b"process" not in key}
+    assert tags == {b"room:a", b"presence", b"poll:tea"}
+
+
+def test_prefixes_and_databases_are_apart(serve: Serve, begin: Begin) -> None:
+    server = serve()
+    ways = ["0", "1", "0?prefix=other"]
+    processes = [begin(f"redis://127.0.0.1:{server.port}/{way}") for way in ways]
+    for backend, _ in processes:
+        backend.subscribe([ROOM])
+    for way, (backend, host) in zip(ways, processes, strict=True):
+        works(backend, host, way)
+    for way, (backend, host) in zip(ways, processes, strict=True):
+        assert host.data(ROOM) == [way]
+        assert backend.history(ROOM).seq == 1
+
+
+def test_a_cluster_finds_the_keys_of_each_call_in_one_slot(
+    serve: Serve, begin: Begin
+) -> None:
+    server = serve("cluster-enabled yes")
+    with server.client() as client:
+        cluster: Any = client.cluster
+        assert cluster("ADDSLOTS", *range(16384))
+        eventually(lambda: cluster("INFO")["cluster_state"] == "ok")
+    (backend, host), (other, _) = begin(server.url), begin(server.url)
+    backend.subscribe([ROOM, "all"])
+    works(backend, host)
+    assert backend.history(ROOM).seq == 1
+    assert len(backend.attend([(ROOM, "ann", 1), ("room:b", "ann", 1)])) == 2
+    assert other.present(ROOM) == {"ann": 1}
+    assert backend.refresh() == other.refresh() == ([], False)
+    assert backend.vote("tea", "ann", "green") == other.tally("tea", "ann")
+    assert other.close_poll("tea").closed
+    backend.stop()
+    assert other.present(ROOM) == {}
+
+
+def test_tls(serve: Serve, begin: Begin, tmp_path: Path) -> None:
+    server = serve(tls=make_pair(tmp_path))
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM])
+    works(backend, host, "x" * 100_000)
+    together = [threading.Thread(target=works, args=(backend, host, n)) for n in "abcd"]
+    for thread in together:
+        thread.start()
+    for thread in together:
+        thread.join(DEADLINE)
+    assert sorted(map(str, host.data(ROOM)[1:])) == list("abcd")
+    untrusted, _ = begin(server.url.replace("rediss", "valkeys").split("?")[0])
+    with pytest.raises(BackendError, match="certificate"):
+        untrusted.history(ROOM)
+
+
+def test_a_unix_socket(serve: Serve, begin: Begin) -> None:
+    server = serve(unix=True)
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM])
+    works(backend, host)
+
+
+def test_a_url_that_cannot_work() -> None:
+    for url, words in [
+        ("redis://h:port", "WSCHAT_URL"),
+        ("redis://h/0?colour=red", "colour"),
+        ("http://h", "http://"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            RedisBackend(url)
+
+
+def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigError, match="pip install"):
+        RedisBackend("redis://h")
+
+
+# -- ways it refuses
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [
+        ("", "wants a password"),
+        (":wrong@", "refuses the user or the password"),
+        ("eve:se@", "may not"),
+    ],
+)
+@pytest.mark.parametrize("db", [0, 1])
+def test_who_is_not_let_in_is_told_why(
+    serve: Serve, begin: Begin, user: str, words: str, db: int
+) -> None:
+    server = serve("user eve on >se ~* resetchannels +@all", password="secret")
+    backend, _ = begin(f"redis://{user}127.0.0.1:{server.port}/{db}")
+    eventually(backend.fault)
+    fault = backend.fault()
+    assert fault is not None
+    assert words in fault
+    assert f"127.0.0.1:{server.port}" in fault
+    for secret in ("wrong", "secret"):
+        assert secret not in fault
+    for action in (lambda: backend.subscribe([ROOM]), lambda: backend.history(ROOM)):
+        with pytest.raises(BackendError, match=words):
+            action()
+
+
+def test_full_memory_stores_and_delivers_nothing(serve: Serve, begin: Begin) -> None:
+    server = serve("maxmemory-policy noeviction")
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM])
+    works(backend, host)
+    with server.client() as client:
+        client.config_set("maxmemory", 1)
+        for topic in (ROOM, "room:new"):
+            with pytest.raises(BackendError, match="maxmemory"):
+                backend.publish(topic, Message("x"), keep=True)
+        with pytest.raises(BackendError, match="maxmemory"):
+            backend.vote("tea", "ann", "green")
+        assert backend.history(ROOM).seq == 1
+        backend.publish(ROOM, Message("passing"))
+        host.wait_for(lambda: host.data(ROOM) == ["it works", "passing"])
+        assert backend.fault() is None
+        client.config_set("maxmemory", 0)
+    assert backend.publish(ROOM, Message("x"), keep=True).seq == 2
+    assert backend.tally("tea").counts == {}
+
+
+def test_a_replica_is_a_fault_until_it_is_the_primary(
+    serve: Serve, begin: Begin
+) -> None:
+    server = serve()
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM])
+    works(backend, host)
+    with server.client() as client:
+        client.replicaof("127.0.0.1", "1")
+        with pytest.raises(BackendError, match="replica"):
+            backend.publish(ROOM, Message("x"), keep=True)
+        eventually(lambda: "replica" in (backend.fault() or ""))
+        client.replicaof("NO", "ONE")
+    works(backend, host, "2")
+    assert backend.history(ROOM).seq == 2
+
+
+def test_loading_is_a_fault_until_it_is_done(serve: Serve, begin: Begin) -> None:
+    server = serve("key-load-delay 2000", "loading-process-events-interval-bytes 1024")
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM])
+    works(backend, host)
+    with server.client() as client:
+        for number in range(500):
+            client.set(f"other:{number}", os.urandom(2000))
+        client.save()
+    server.kill()
+    server.start(wait=False)
+    eventually(lambda: "loading" in (backend.fault() or ""))
+    with pytest.raises(BackendError, match="loading"):
+        backend.publish(ROOM, Message("x"), keep=True)
+    works(backend, host, "2")
+
+
+# -- ways it fails
+
+
+def test_down_at_the_start(
+    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(start=False)
+    backend, host = begin(server.url)
+    eventually(backend.fault)
+    assert "cannot be reached" in str(backend.fault())
+    began = time.monotonic()
+    for _ in range(50):
+        with pytest.raises(BackendError, match="cannot be reached"):
+            backend.subscribe([ROOM])
+        with pytest.raises(BackendError, match="cannot be reached"):
+            backend.publish(ROOM, Message("x"), keep=True)
+    assert time.monotonic() - began < 1
+    server.start()
+    host.wait_for(lambda: host.losses == [[ROOM]])  # who was refused is told
+    works(backend, host)
+    lines = log_lines(caplog)
+    assert len(lines) == 2
+    assert "cannot be reached" in lines[0]
+    assert "is back" in lines[1]
+
+
+def test_what_was_acknowledged_outlives_a_kill(
+    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(*AOF)
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM, "room:b"])
+    works(backend, host, "1")
+    page = backend.history(ROOM)
+    for restart in (1, 2):
+        server.restart()
+        host.wait_for(lambda n=restart: len(host.losses) >= n)  # type: ignore[misc]
+        works(backend, host, f"after {restart}")
+    assert all(sorted(topics or ()) == [ROOM, "room:b"] for topics in host.losses)
+    resumed = backend.history(ROOM, after=1, epoch=page.epoch)
+    assert resumed.recovered
+    assert [e.data for e in resumed.entries] == ["after 1", "after 2"]
+    again = backend.publish(ROOM, Message("1", sender="test", mid="1"), keep=True)
+    assert (again.seq, again.fresh) == (1, False)
+    lines = log_lines(caplog)
+    assert len(lines) == 4
+    assert ["is back" in line for line in lines] == [False, True] * 2
+
+
+def test_lost_messages_begin_a_new_epoch(serve: Serve, begin: Begin) -> None:
+    server = serve()
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM])
+    works(backend, host, "1")
+    epoch = backend.history(ROOM).epoch
+    server.restart()
+    host.wait_for(lambda: host.losses)
+    works(backend, host, "2")
+    page = backend.history(ROOM, after=1, epoch=epoch)
+    assert not page.recovered
+    assert page.epoch != epoch
+
+
+def test_numbers_that_a_process_saw_are_not_given_again(
+    serve: Serve, begin: Begin
+) -> None:
+    """As after a failover to a replica that had not got the last messages."""
+    server = serve()
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM])
+    first = backend.publish(ROOM, Message("1"), keep=True)
+    with server.client() as client:
+        keys = [f"wschat:{{{ROOM}}}:{name}" for name in ("meta", "log")]
+        older: list[Any] = [client.dump(key) for key in keys]
+        works(backend, host, "2")
+        for key, value in zip(keys, older, strict=True):
+            client.restore(key, 0, value, replace=True)
+    another = backend.publish(ROOM, Message("other 2"), keep=True)
+    assert (another.seq, another.epoch != first.epoch) == (2, True)
+
+
+def test_a_pause_ends_in_errors_and_then_in_a_resume(
+    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM])
+    works(backend, host, "1")
+    server.pause()
+    try:
+        began = time.monotonic()
+        message = Message("2", sender="ann", mid="m")
+        with pytest.raises(BackendError, match="does not answer"):
+            backend.publish(ROOM, message, keep=True)
+        assert time.monotonic() - began < 2 * QUICK.answer
+        eventually(lambda: "does not" in (backend.fault() or ""))
+        assert time.monotonic() - began < QUICK.probe + QUICK.answer + 0.5
+    finally:
+        server.resume()
+    works(backend, host, "3")
+    host.wait_for(lambda: host.losses == [[ROOM]])
+    # It may have been stored when Redis went on: it is known, or is stored now.
+    receipt = backend.publish(ROOM, message, keep=True)
+    entries = backend.history(ROOM).entries
+    assert sorted(str(e.data) for e in entries) == ["1", "2", "3"]
+    assert [e.seq for e in entries if e.mid == "m"] == [receipt.seq]
+    assert len(log_lines(caplog)) == 2
+
+
+def test_a_killed_subscription_is_made_again(
+    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    backend, host = begin(server.url)
+    topics = [f"room:{number}" for number in range(1200)]
+    backend.subscribe([ROOM, *topics])
+    works(backend, host, "1")
+    with server.client() as client:
+        client.client_kill_filter(_type="pubsub")
+    host.wait_for(lambda: sum(len(topics or ()) for topics in host.losses) == 1201)
+    assert backend.fault() is None  # all the while
+    works(backend, host, "2")
+    assert len(log_lines(caplog)) == 2
+    backend.unsubscribe(topics)
+
+    def subscriptions() -> int:
+        with server.client() as client:
+            return len(client.pubsub_channels())
+
+    eventually(lambda: subscriptions() == 2)  # the room, and the probes
+
+
+def test_a_killed_command_connection_is_made_again(serve: Serve, begin: Begin) -> None:
+    server = serve()
+    backend, host = begin(server.url, timings=Timings(probe=60, deaf=120))
+    backend.subscribe([ROOM])
+    works(backend, host, "1")
+    with server.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    # What cannot be done twice is sent again; what could be is not.
+    works(backend, host, "2")
+    with server.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(BackendError):
+        backend.publish(ROOM, Message("3"), keep=True)
+    assert backend.publish(ROOM, Message("4"), keep=True).seq == 3
+
+
+def test_an_idle_connection_is_looked_at_before_it_is_used(
+    serve: Serve, begin: Begin
+) -> None:
+    server = serve()
+    backend, _ = begin(server.url, timings=Timings(idle=0))
+    for count in (1, 2, 3):
+        assert backend.publish(ROOM, Message("x"), keep=True).seq == count
+        with server.client() as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+
+
+def test_nothing_is_lost_or_doubled_while_it_is_killed(
+    serve: Serve, begin: Begin
+) -> None:
+    """Whoever is refused tries again with the same mid until it is acknowledged."""
+    server = serve(*AOF)
+    processes = [begin(server.url, size=1000) for _ in "ab"]
+    acknowledged: dict[str, int] = {}
+    for backend, _ in processes:
+        backend.subscribe([ROOM])
+
+    def say(backend: RedisBackend, name: str) -> None:
+        pause = threading.Event()
+        for number in range(100):
+            mid = f"{name}{number}"
+            while mid not in acknowledged:
+                message = Message("x", sender="ann", mid=mid)
+                try:
+                    receipt = backend.publish(ROOM, message, keep=True)
+                    acknowledged[mid] = receipt.seq
+                except BackendError:
+                    pause.wait(0.01)
+
+    threads = [
+        threading.Thread(target=say, args=(backend, name + str(number)))
+        for name, (backend, _) in zip("ab", processes, strict=True)
+        for number in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for until in (200, 500):
+        eventually(lambda until=until: len(acknowledged) >= until)  # type: ignore[misc]
+        server.restart()
+    for thread in threads:
+        thread.join(DEADLINE)
+    page = processes[0][0].history(ROOM, limit=1000)
+    assert [e.seq for e in page.entries] == list(range(1, 801))
+    assert {str(e.mid): e.seq for e in page.entries} == acknowledged
+    for _, host in processes:
+        numbers = [d.seq for d in host.deliveries]
+        assert numbers == sorted(set(numbers))
+        assert numbers == list(range(1, 801)) or host.losses
+
+
+def test_a_deaf_subscription_is_noticed(serve: Serve, begin: Begin) -> None:
+    server = serve()
+    relay = Relay(server.port)
+    try:
+        backend, host = begin(f"redis://127.0.0.1:{relay.port}")
+        backend.subscribe([ROOM])
+        works(backend, host, "1")
+        relay.freeze()
+        began = time.monotonic()
+        host.wait_for(lambda: host.losses == [[ROOM]])
+        assert time.monotonic() - began < QUICK.deaf + 2 * QUICK.probe + 0.5
+        works(backend, host, "2")
+    finally:
+        relay.stop()
+
+
+def test_scripts_are_sent_again_to_a_redis_that_has_forgotten_them(
+    serve: Serve, begin: Begin
+) -> None:
+    server = serve()
+    backend, _ = begin(server.url)
+    with server.client() as client:
+        for count in (1, 2):
+            client.script_flush()
+            assert backend.publish(ROOM, Message("x"), keep=True).seq == count
+            backend.attend([(ROOM, "ann", count), ("room:b", "ann", count)])
+    assert backend.history(ROOM).seq == 2
+
+
+def test_who_attends_while_it_is_down_can_say_it_again(
+    serve: Serve, begin: Begin
+) -> None:
+    server = serve(start=False)
+    backend, _ = begin(server.url)
+    with pytest.raises(BackendError, match="cannot be reached"):
+        backend.attend([(ROOM, "ann", 1)])
+    with pytest.raises(BackendError, match="cannot be reached"):
+        backend.refresh()
+    server.start()
+    # Without anything to hear there is no fault either: who asks is answered.
+    assert backend.attend([(ROOM, "ann", 1)]) == [(ROOM, "ann", True)]
+    server.restart()
+    assert backend.present(ROOM) == {}
+    assert backend.refresh() == ([], True)  # it has forgotten everybody
+    assert backend.attend([(ROOM, "ann", 1)]) == [(ROOM, "ann", True)]
+
+
+def test_a_stop_while_it_is_down_is_quick(serve: Serve, begin: Begin) -> None:
+    server = serve()
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM])
+    backend.attend([(ROOM, "ann", 1)])
+    works(backend, host)
+    server.kill()
+    eventually(backend.fault)
+    began = time.monotonic()
+    backend.stop()
+    assert time.monotonic() - began < 1
+    with pytest.raises(BackendError, match="stopped"):
+        backend.history(ROOM)
+
+
+# -- foreign hands
+
+
+def test_garbage_is_ignored(
+    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    backend, host = begin(server.url)
+    backend.subscribe([ROOM])
+    works(backend, host, "1")
+    with server.client() as client:
+        (channel,) = client.pubsub_channels("*room*")
+        for payload in [
+            b"",
+            b"junk",
+            b"\x80\x04K\x01.",
+            b"1 2 3 4",
+            b"x 1.5 e {}\nx",
+            b"1 x e {}\nx",
+            b"1 1.5 \xff {}\nx",
+            b"1 1.5 e {}\n\xff",
+            b"1 1.5 e []\nx",
+            b'1 1.5 e {"key":1}\nx',
+            b'1 1.5 e {"data":"x"}\nx',
+            b"1 1.5 e " + b"[" * 100_000 + b"\nx",
+            b"1 1.5 e {\nx",
+        ]:
+            client.publish(channel, payload)
+        client.xadd(f"wschat:{{{ROOM}}}:log", {"at": "9e9", "body": "junk"}, "1-1")
+        client.xadd(f"wschat:{{{ROOM}}}:log", {"x": "y"}, "1-2")
+    works(backend, host, "2")
+    assert host.data(ROOM) == ["1", "2"]
+    assert [e.data for e in backend.history(ROOM).entries] == ["1", "2"]
+    assert "strange publication" in log_lines(caplog)[0]
+    assert host.losses == []
+
+
+def test_a_message_that_is_too_long_is_refused(serve: Serve, begin: Begin) -> None:
+    backend, _ = begin(serve().url)
+    with pytest.raises(BackendError, match="16777216"):
+        backend.publish(ROOM, Message("x" * (16 << 20)), keep=True)
+    backend.publish(ROOM, Message("x" * (15 << 20)), keep=True)
+    (entry,) = backend.history(ROOM).entries
+    assert len(entry.data) == 15 << 20
+
+
+def test_names_of_any_characters(serve: Serve, begin: Begin) -> None:
+    (backend, host), (other, _) = (begin(serve().url) for _ in "ab")
+    del other
+    for name in ("room:}{", "room:", "room:\ud800", "room:a\r\n b", "user:ż:log"):
+        backend.subscribe([name])
+        backend.publish(name, Message("x", mid="\ud800"), keep=True)
+        host.wait_for(lambda name=name: host.data(name) == ["x"])  # type: ignore[misc]
+        assert backend.history(name).entries[0].mid == "\ud800"
+        backend.attend([(name, "\ud800", 1), (name, "", 1)])
+        assert backend.vote(name, "\ud800", "}\n") == backend.tally(name, "\ud800")
+
+
+# -- processes
+
+
+def run_script(name: str, url: str) -> str:
+    """Run a program of its own, which prints what it found."""
+    program = Path(__file__).parent / "redis_programs.py"
+    done = subprocess.run(
+        [sys.executable, str(program), name, url],
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("program", ["fork", "patched", "evented"])
+def test_in_a_process_that(serve: Serve, program: str) -> None:
+    server = serve()
+    assert run_script(program, server.url).splitlines()[-1] == "fine"
+
+
+# -- the protocol
+
+
+def test_replies_come_in_any_pieces() -> None:
+    data = b"+OK\r\n:-5\r\n$-1\r\n$0\r\n\r\n*-1\r\n*2\r\n$4\r\n\r\n\r\n\r\n*1\r\n:1\r\n"
+    data += b"-ERR no such thing\r\n*0\r\n"
+    for size in range(1, len(data) + 1):
+        parser = Replies()
+        replies: list[Any] = []
+        for start in range(0, len(data), size):
+            replies += parser.feed(data[start : start + size])
+        error = replies.pop(6)
+        assert replies == [b"OK", -5, None, b"", None, [b"\r\n\r\n", [1]], []]
+        assert isinstance(error, ReplyError)
+        assert str(error) == "ERR no such thing"
+
+
+def test_what_is_not_redis_is_said_so(begin: Begin) -> None:
+    with pytest.raises(ConnectionError, match="not Redis"):
+        Replies().feed(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'. script: ab", "OOM"),
+        (
+            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3:"
+            " -READONLY You can't write against a read only replica. ",
+            "READONLY",
+        ),
+        ("ERR unknown command", "ERR"),
+    ],
+)
+def test_the_kind_of_an_error_in_newer_and_older_words(words: str, code: str) -> None:
+    assert code_of(ReplyError(words)) == code
+
+
+def test_commands_are_packed_as_redis_py_packs_them() -> None:
+    arguments = ("SET", b"\x00\r\n", "ż", 5, -1, 1.5, b"")
+    connection: Any = redis_py.Connection
+    theirs = b"".join(connection().pack_command(*arguments))
+    assert pack(*arguments) == theirs

@@ -1,0 +1,515 @@
+"""What the SQLite backend does when the disk, the file or a process fails."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_wschat.backends.sqlite import SQLiteBackend
+from flask_wschat.errors import BackendError, ConfigError
+from flask_wschat.messages import Message
+from tests.conftest import eventually
+
+from .conftest import RecordingHost
+
+Start = Callable[..., tuple[SQLiteBackend, RecordingHost]]
+
+ROOM = "room:a"
+
+CHILD = """
+import sys, threading
+from flask_wschat.backends.sqlite import SQLiteBackend
+from flask_wschat.messages import Message
+from tests.backends.conftest import RecordingHost
+
+backend, host = SQLiteBackend(sys.argv[1], size=100_000), RecordingHost()
+backend.start(host)
+"""
+
+PUBLISHING = """
+def publish(name):
+    count = 0
+    while True:
+        data = f"{name}-{count}"
+        message = Message(data, sender=name, mid=data)
+        seq = backend.publish("room:a", message, keep=True).seq
+        sys.stdout.write(f"{seq} {data}\\n")  # one write: not torn by other threads
+        sys.stdout.flush()
+        count += 1
+
+for number in range(20):
+    threading.Thread(target=publish, args=(f"v{number}",)).start()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chat.db"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is done from time to time be done at once."""
+    monkeypatch.setattr("flask_wschat.backends.sqlite_writer.TIDY", 0.1)
+    monkeypatch.setattr("flask_wschat.backends.sqlite_writer.PROBE", 0.1)
+
+
+@pytest.fixture
+def start(path: Path) -> Iterator[Start]:
+    """Return one more backend on the test's file, and its process."""
+    backends = []
+
+    def start(
+        where: Path = path, **options: Any
+    ) -> tuple[SQLiteBackend, RecordingHost]:
+        backend = SQLiteBackend(where, **options)
+        host = RecordingHost()
+        backend.start(host)
+        backends.append(backend)
+        return backend, host
+
+    yield start
+    for backend in backends:
+        backend.stop()
+
+
+def spawn(path: Path, code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD + code, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+# -- URLs
+
+
+def test_urls_name_relative_and_absolute_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("sqlite:///a%20b.db", f"sqlite:///{tmp_path}/c.db"):
+        backend = SQLiteBackend.from_url(url, size=3)
+        backend.start(RecordingHost())
+        backend.publish(ROOM, Message("x"), keep=True)
+        backend.stop()
+    assert {path.name for path in tmp_path.iterdir()} == {"a b.db", "c.db"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:/a.db", "mysql:///a"],
+)
+def test_a_url_without_a_file_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="WSCHAT_URL"):
+        SQLiteBackend.from_url(url)
+
+
+# -- a process that dies
+
+
+def test_all_that_was_acknowledged_outlives_a_kill(path: Path, start: Start) -> None:
+    child = spawn(path, PUBLISHING)
+    assert child.stdout is not None
+    lines = [child.stdout.readline() for _ in range(500)]
+    child.send_signal(signal.SIGKILL)
+    lines += child.stdout.readlines()  # what was answered before it died
+    child.wait()
+    child.stdout.close()
+    answered = [line.split() for line in lines if line.endswith("\n")]
+    backend, host = start(size=100_000)
+    page = backend.history(ROOM, limit=1_000_000)
+    stored = {entry.seq: entry.data for entry in page.entries}
+    assert list(stored) == list(range(1, page.seq + 1))
+    assert len(set(stored.values())) == len(stored)
+    assert [data for seq, data in answered if stored.get(int(seq)) != data] == []
+    # The file is as good as before.
+    backend.subscribe([ROOM])
+    seq, data = answered[0]
+    again = Message(data, sender=data.split("-")[0], mid=data)
+    assert backend.publish(ROOM, again, keep=True).seq == int(seq)
+    assert backend.publish(ROOM, Message("x"), keep=True).seq == page.seq + 1
+    assert len(host.wait_for_count(1)) == 1
+
+
+def test_another_process_is_heard(path: Path, start: Start) -> None:
+    backend, host = start()
+    backend.subscribe([ROOM])
+    child = spawn(
+        path, 'print(backend.publish("room:a", Message("hello"), keep=True).seq)'
+    )
+    output, _ = child.communicate(timeout=10)
+    assert output == "1\n"
+    assert host.wait_for_count(1)[0].message == Message("hello")
+
+
+def test_a_forked_process_opens_the_file_itself(path: Path, start: Start) -> None:
+    """As with gunicorn --preload."""
+    child = spawn(
+        path,
+        """
+import os
+backend.subscribe(["room:a"])
+backend.attend([("room:a", "ann", 1)])
+backend.publish("room:a", Message("1"), keep=True)
+pid = os.fork()
+if not pid:
+    backend.subscribe(["room:a"])
+    assert backend.present("room:a") == {"ann": 1}, "the parent is another process"
+    assert backend.publish("room:a", Message("2"), keep=True).seq == 2
+    backend.stop()
+    os._exit(0)
+print(os.waitpid(pid, 0)[1])
+assert backend.publish("room:a", Message("3"), keep=True).seq == 3
+print(*[d.message.data for d in host.wait_for_count(3)])
+backend.stop()
+""",
+    )
+    output, _ = child.communicate(timeout=10)
+    assert output == "0\n1 2 3\n"
+
+
+def test_many_may_open_a_new_file_at_once(start: Start) -> None:
+    ready = threading.Barrier(8)
+    seqs = []
+
+    def publish(backend: SQLiteBackend) -> None:
+        ready.wait()
+        seqs.append(backend.publish(ROOM, Message("x"), keep=True).seq)
+
+    threads = [threading.Thread(target=publish, args=(start()[0],)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seqs) == list(range(1, 9))
+
+
+# -- a file or disk that fails
+
+
+def test_a_full_disk_is_an_error_and_nothing_is_lost(start: Start) -> None:
+    backend, host = start(pragmas=["max_page_count = 60"])
+    backend.subscribe([ROOM])
+    stored = []
+    with pytest.raises(BackendError, match="free space"):
+        for number in range(1000):
+            data = f"{number} " + "x" * 1000
+            backend.publish(ROOM, Message(data), keep=True)
+            stored.append(data)
+    assert 0 < len(stored) < 1000
+    page = backend.history(ROOM, limit=1000)
+    assert [entry.data for entry in page.entries] == stored
+    assert [d.message.data for d in host.wait_for_count(len(stored))] == stored
+
+
+def test_a_step_too_large_does_not_fail_the_others(start: Start) -> None:
+    backend, _ = start(pragmas=["max_page_count = 100"])
+    results: dict[int, str] = {}
+    ready = threading.Barrier(8)
+
+    def publish(number: int) -> None:
+        data = "x" * (10_000_000 if number == 3 else 10)
+        ready.wait()
+        try:
+            backend.publish(ROOM, Message(data), keep=True)
+            results[number] = "stored"
+        except BackendError:
+            results[number] = "refused"
+
+    threads = [threading.Thread(target=publish, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n: "refused" if n == 3 else "stored" for n in range(8)}
+    eventually(lambda: backend.fault() is None)
+
+
+def test_a_value_that_cannot_be_stored_is_its_callers_fault_alone(start: Start) -> None:
+    backend, _ = start()
+    with pytest.raises(BackendError, match="surrogates"):
+        backend.publish(ROOM, Message("\ud800"), keep=True)
+    assert backend.fault() is None
+    assert backend.publish(ROOM, Message("x"), keep=True).seq == 1
+
+
+def test_a_missing_directory_is_named_and_can_be_made(
+    tmp_path: Path, start: Start
+) -> None:
+    folder = tmp_path / "missing"
+    backend, _ = start(folder / "chat.db")
+    with pytest.raises(BackendError, match="create the directory"):
+        backend.publish(ROOM, Message("x"), keep=True)
+    assert "create the directory" in str(backend.fault())
+    folder.mkdir()
+    eventually(lambda: backend.fault() is None)
+    backend.publish(ROOM, Message("x"), keep=True)
+
+
+def test_the_fault_is_known_before_anything_was_asked(
+    tmp_path: Path, start: Start
+) -> None:
+    backend, _ = start(tmp_path / "missing" / "chat.db")
+    eventually(lambda: "create the directory" in str(backend.fault()))
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_disk_that_cannot_be_written_is_an_error(
+    tmp_path_factory: pytest.TempPathFactory, existing: bool
+) -> None:
+    # Rights do not bind root: a child gives them up, below a directory open to all.
+    folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
+    path = folder / "chat.db"
+    try:
+        if existing:
+            backend = SQLiteBackend(path)
+            backend.start(RecordingHost())
+            backend.publish(ROOM, Message("x"), keep=True)
+            backend.stop()
+            path.chmod(0o444)
+        folder.chmod(0o555)
+        child = spawn(
+            path,
+            """
+import os
+from flask_wschat.errors import BackendError
+if os.geteuid() == 0:
+    os.setuid(65534)
+for attempt in (lambda: backend.publish("room:a", Message("y"), keep=True),
+                lambda: backend.attend([("room:a", "ann", 1)])):
+    try:
+        print("done", attempt())
+    except BackendError as error:
+        print(error)
+print(backend.fault())
+""",
+        )
+        output, _ = child.communicate(timeout=10)
+        lines = output.splitlines()
+        assert len(lines) == 3
+        assert all("the right to" in line and str(path) in line for line in lines)
+    finally:
+        folder.chmod(0o755)
+        for left in folder.iterdir():
+            left.unlink()
+        folder.rmdir()
+
+
+def test_a_file_of_another_program_is_left_alone(path: Path, start: Start) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE topics (name)")
+    db.close()
+    before = path.read_bytes()
+    backend, _ = start()
+    with pytest.raises(BackendError, match="another program's"):
+        backend.publish(ROOM, Message("x"))
+    assert "name a file of its own" in str(backend.fault())
+    backend.stop()
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_left_alone(path: Path, start: Start) -> None:
+    path.write_bytes(b"important" * 1000)
+    backend, _ = start()
+    with pytest.raises(BackendError, match="is not an SQLite database"):
+        backend.publish(ROOM, Message("x"))
+    assert path.read_bytes() == b"important" * 1000
+
+
+def test_a_file_of_another_version_is_left_alone(path: Path, start: Start) -> None:
+    backend, _ = start()
+    backend.publish(ROOM, Message("x"))
+    backend.stop()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    backend, _ = start()
+    with pytest.raises(BackendError, match="version 99"):
+        backend.publish(ROOM, Message("x"))
+
+
+def test_a_file_that_is_held_is_waited_for(path: Path, start: Start) -> None:
+    backend, host = start()
+    backend.subscribe([ROOM])
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+    publisher = threading.Thread(target=backend.publish, args=(ROOM, Message("x")))
+    publisher.start()
+    publisher.join(0.1)
+    assert publisher.is_alive()
+    assert not host.deliveries
+    holder.execute("COMMIT")
+    publisher.join()
+    assert len(host.wait_for_count(1)) == 1
+    holder.close()
+
+
+def test_a_question_that_has_to_write_waits_for_the_file_too(
+    path: Path, start: Start
+) -> None:
+    backend, _ = start()
+    backend.publish(ROOM, Message("x"))
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+    pages = []
+    asking = threading.Thread(target=lambda: pages.append(backend.history("room:b")))
+    asking.start()
+    asking.join(0.1)
+    assert asking.is_alive()
+    holder.execute("ROLLBACK")
+    holder.close()
+    asking.join()
+    assert backend.history("room:b") == pages[0]
+
+
+def test_a_file_held_for_too_long_is_an_error(
+    path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_wschat.backends.sqlite_writer.LOCK_TIMEOUT", 0.2)
+    backend, _ = start()
+    publish = Message("x", sender="ann", mid="m")
+    page = backend.history(ROOM)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(BackendError, match="held by another program"):
+        backend.publish(ROOM, publish, keep=True)
+    assert "held by another program" in str(backend.fault())
+    assert backend.history(ROOM) == page  # reading waits for nobody
+    holder.execute("ROLLBACK")
+    eventually(lambda: backend.fault() is None)
+    assert backend.publish(ROOM, publish, keep=True).seq == 1
+    holder.close()
+
+
+def test_a_file_that_was_deleted_is_made_anew(path: Path, start: Start) -> None:
+    backend, host = start()
+    backend.subscribe([ROOM])
+    backend.attend([(ROOM, "ann", 1)])
+    old = backend.publish(ROOM, Message("x"), keep=True).epoch
+    for file in path.parent.iterdir():
+        file.unlink()
+    host.wait_for(lambda: host.losses == [None])
+    assert backend.publish(ROOM, Message("y"), keep=True).epoch != old
+    host.wait_for(lambda: host.data(ROOM) == ["x", "y"])
+    assert backend.refresh() == ([], True)
+
+
+def test_an_older_copy_of_the_file_is_noticed(path: Path, start: Start) -> None:
+    backend, host = start()
+    backend.subscribe([ROOM])
+    backend.publish(ROOM, Message("1"), keep=True)
+    copy, current = sqlite3.connect(path.with_name("copy.db")), sqlite3.connect(path)
+    current.backup(copy)
+    for data in "234":
+        backend.publish(ROOM, Message(data), keep=True)
+    seen = backend.history(ROOM)
+    copy.backup(current)
+    copy.close()
+    current.close()
+    host.wait_for(lambda: host.losses == [None])
+    # Numbers given out again must not be taken for those that went.
+    page = backend.history(ROOM, after=seen.seq, epoch=seen.epoch)
+    assert not page.recovered
+    assert page.epoch != seen.epoch
+    assert backend.publish(ROOM, Message("new"), keep=True).seq == 2
+    host.wait_for(lambda: host.data(ROOM)[-1] == "new")
+
+
+def test_a_delivery_that_fails_does_not_stop_the_others(start: Start) -> None:
+    backend, host = start()
+    backend.subscribe([ROOM])
+    deliver = host.deliver
+
+    def fail(delivery: Any) -> None:
+        host.deliver = deliver  # type: ignore[method-assign]
+        raise ValueError("once")
+
+    host.deliver = fail  # type: ignore[method-assign]
+    for data in "12":
+        backend.publish(ROOM, Message(data))
+    host.wait_for(lambda: host.data(ROOM) == ["2"])
+
+
+# -- what is deleted, and when
+
+
+def rows(path: Path, table: str) -> int:
+    db = sqlite3.connect(path)
+    try:
+        count: int = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        return count
+    finally:
+        db.close()
+
+
+def test_the_file_keeps_no_more_than_it_must(path: Path, start: Start) -> None:
+    backend, _ = start(size=5, linger=0.1)
+    for number in range(60):
+        backend.publish(ROOM, Message("x", sender="ann", mid=str(number)), keep=True)
+        backend.publish(ROOM, Message("typing"))
+    # The log's last row stays, whatever it is.
+    eventually(lambda: rows(path, "log") <= 6 and rows(path, "mids") == 20)
+    entries = backend.history(ROOM).entries
+    assert [entry.seq for entry in entries] == list(range(56, 61))
+
+
+def test_an_idle_topic_leaves_the_file(path: Path, start: Start) -> None:
+    backend, _ = start(ttl=0.1, linger=0.1)
+    for number in range(30):
+        message = Message("x", sender="ann", mid="m")
+        backend.publish(f"room:{number}", message, keep=True)
+    tables = ("log", "mids", "topics")
+    eventually(lambda: [rows(path, table) for table in tables] == [1, 0, 0])
+    assert backend.publish("room:1", Message("x"), keep=True).seq == 1
+
+
+def test_a_process_that_comes_too_late_is_told(start: Start) -> None:
+    late, host = start(linger=0.1)
+    other, _ = start(linger=0.1)
+    hold, held, holding = threading.Event(), threading.Event(), host.deliver
+
+    def stuck(delivery: Any) -> None:
+        held.set()
+        hold.wait()
+        holding(delivery)
+
+    host.deliver = stuck  # type: ignore[method-assign]
+    late.subscribe([ROOM])
+    other.publish(ROOM, Message("first"))
+    held.wait()
+    host.deliver = holding  # type: ignore[method-assign]
+    for number in range(20):
+        other.publish(ROOM, Message(str(number)))
+    path = other._path
+    eventually(lambda: rows(path, "log") == 1)
+    hold.set()
+    host.wait_for(lambda: host.losses == [None])
+    other.publish(ROOM, Message("again"))
+    host.wait_for(lambda: host.data(ROOM)[-1] == "again")
+    assert host.losses == [None]
+
+
+def test_nothing_runs_before_the_first_call(path: Path) -> None:
+    threads = threading.active_count()
+    backend = SQLiteBackend(path)
+    backend.start(RecordingHost())
+    backend.stop()
+    assert threading.active_count() == threads
+    assert not path.exists()
+
+
+def test_stop_lets_go_of_the_file(path: Path, start: Start) -> None:
+    backend, _ = start()
+    backend.publish(ROOM, Message("x"), keep=True)
+    backend.stop()
+    # SQLite deletes its log when the last connection is closed.
+    assert [file.name for file in path.parent.iterdir()] == ["chat.db"]
