@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -24,12 +24,16 @@ from .backends import Backend
 from .backends.memory import MemoryBackend
 from .context import AppContexts
 from .errors import ConfigError, ConnectionClosed
+from .feeds import ANONYMOUS
 from .hub import EVERYONE, Hub, room_topic, user_topic
 from .messages import Entry, Message
+from .presence import SILENCE
+from .rooms import PROTOCOL, ChatListener
 from .sessions import NoAnswer
 from .settings import Settings
 from .transports.evented import patching_fault
 from .upgrade import UPGRADE, Gate, Upgrade, not_a_websocket, refusal
+from .voting import Poll
 from .websocket import Listener, WebSocket, as_message
 
 logger = logging.getLogger("flask_wschat")
@@ -147,6 +151,9 @@ class WSChat:
         """
 
         def decorate(cls: ListenerClass) -> ListenerClass:
+            plain = not issubclass(cls, ChatListener)
+            spoken = subprotocols or (() if plain else (PROTOCOL,))
+
             def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
                 try:
                     listener = cls()
@@ -158,7 +165,7 @@ class WSChat:
                 except Exception as error:
                     _end(ws, error)
 
-            self._add(rule, cls.__name__, serve, blueprint, subprotocols, options)
+            self._add(rule, cls.__name__, serve, blueprint, spoken, options, plain)
             return cls
 
         return decorate
@@ -180,6 +187,7 @@ class WSChat:
         blueprint: Blueprint | None,
         subprotocols: Sequence[str],
         options: dict[str, Any],
+        plain: bool = True,
     ) -> None:
         endpoint = options.pop("endpoint", None) or name
 
@@ -194,7 +202,7 @@ class WSChat:
                 )
             upgrade.admit()
             try:
-                ws = upgrade.accept(subprotocols)
+                ws = upgrade.accept(subprotocols, plain=plain)
             except OSError:
                 return NoAnswer()  # the client left meanwhile
             serve(ws, url_args)
@@ -223,60 +231,97 @@ class WSChat:
         """Publish ``data`` to ``room``, or to every connection.
 
         ``str`` goes as text, ``bytes`` as binary, anything else as JSON. ``exclude``
-        is a connection left out. ``key``: to a peer that is behind, only the newest
-        unsent message with this key is sent.
+        is a connection left out (but for kept messages to the ready-made chat, where a
+        missing number would be a hole). ``key``: to a peer that is behind, only the
+        newest unsent message with this key is sent.
 
         Return the message's number in the room's history; 0 if it is not kept, which
         those to everyone and those with a ``key`` are not. Returning means published,
         not received: each connection has its own queue, and no receiver's trouble is
         raised here.
 
-        :raises BackendError: the backend is unreachable; nothing was sent.
+        :raises BackendError: it is not known whether it was sent.
         """
         hub = self._hub()
-        message = Message(
-            as_message(data, hub.dumps), key, exclude.id if exclude else None
-        )
+        message = _message(hub, data, key)
+        if exclude is not None:
+            message = message._replace(exclude=exclude.id)
         if room is None:
-            return hub.publish(EVERYONE, message)
-        return hub.publish(room_topic(room), message, keep=key is None)
+            return hub.publish(EVERYONE, message).seq
+        return hub.publish(room_topic(room), message, keep=key is None).seq
 
     def send_to_user(self, user: Any, data: Any, *, key: str | None = None) -> int:
-        """Send ``data`` to every connection of ``user``.
+        """Send ``data`` to every connection of ``user``, and keep it in their inbox.
 
-        Return how many there are; 0 means that nobody got it.
+        ``data`` and ``key`` as for ``broadcast``; with a ``key`` it is not kept. Return
+        how many connections the user has now, in all processes; 0 means that nobody
+        got it yet. (Those of the ready-made chat get it once they ask for the inbox.)
 
-        :raises BackendError: the backend is unreachable; nothing was sent.
+        :raises BackendError: it is not known whether it was sent.
         """
-        hub = self._hub()
-        topic = user_topic(str(user))
-        reached = hub.count(topic)
-        hub.publish(topic, Message(as_message(data, hub.dumps), key))
-        return reached
+        hub, name = self._hub(), str(user)
+        hub.publish(user_topic(name), _message(hub, data, key), keep=key is None)
+        return hub.presence.connections(name)
 
     def disconnect_user(self, user: Any, code: int = 4000, reason: str = "") -> int:
-        """Close every connection of ``user``; return how many there were.
+        """Close every connection of ``user``, in all processes; return how many.
 
         Call it where a user logs out or is banned: a socket outlives the session that
         opened it.
+
+        :raises BackendError: it is not known whether they were closed.
         """
-        hub = self._hub()
-        topic = user_topic(str(user))
-        count = hub.count(topic)
-        hub.publish(topic, Message(reason, close_code=code))
+        hub, name = self._hub(), str(user)
+        count = hub.presence.connections(name)
+        hub.publish(user_topic(name), Message(reason, close_code=code))
         return count
 
     def online(self, room: str | None = None) -> list[str]:
-        """Return the users connected, or in ``room``: sorted, each once."""
-        return self._hub().users(EVERYONE if room is None else room_topic(room))
+        """Return the users connected, or in ``room``: sorted, each once.
+
+        Those of all processes; of one that was killed up to ``WSCHAT_PING_INTERVAL`` +
+        ``WSCHAT_PING_TIMEOUT`` seconds longer.
+
+        :raises BackendError: those of other processes cannot be known.
+        """
+        topic = EVERYONE if room is None else room_topic(room)
+        return self._hub().presence.online(topic)
 
     def history(self, room: str, *, after: int = 0, limit: int = 50) -> list[Entry]:
-        """Return kept messages of ``room`` in order: entries with ``seq``, ``data``
-        and ``at`` (seconds since 1970).
+        """Return kept messages of ``room`` in order: entries with ``seq``, ``data``,
+        ``at`` (seconds since 1970) and ``sender`` (None: the application, or somebody
+        without a user id).
 
         With ``after`` the first ``limit`` that follow this number, else the newest.
+
+        :raises BackendError: it cannot be read.
         """
-        return self._hub().history(room_topic(room), after=after, limit=limit)
+        backend, topic = self._hub().backend, room_topic(room)
+        page = backend.history(topic, after=after or None, limit=limit)
+        return [
+            entry._replace(sender=None)
+            if entry.sender is not None and entry.sender.startswith(ANONYMOUS)
+            else entry
+            for entry in page.entries
+        ]
+
+    def poll(
+        self, name: str, options: Iterable[str], *, room: str | None = None
+    ) -> Poll:
+        """Return the poll ``name``, made at the first call.
+
+        Make it where you make routes, in each process. How it stands is sent to the
+        ready-made chat's connections: those in ``room``, or all.
+
+        :raises ValueError: the name or the options cannot be used, or the poll was
+            made with others.
+        """
+        hub = self._hub()
+        poll = Poll(hub, name, options, room=room)
+        known: Poll = hub.polls.setdefault(name, poll)
+        if (known.options, known.room) != (poll.options, room):
+            raise ValueError(f"the poll {name!r} was made with other options or room")
+        return known
 
     def run(
         self, app: Flask | None = None, host: str | None = None, port: int | None = None
@@ -341,7 +386,34 @@ def _end(ws: WebSocket, error: Exception) -> None:
         ws.close(1011, "internal error")
 
 
+def _message(hub: Hub, data: Any, key: str | None) -> Message:
+    wire = as_message(data, hub.dumps)
+    is_json = not isinstance(data, str | bytes | bytearray | memoryview)
+    return Message(wire, key, json=is_json)
+
+
 def _make_backend(settings: Settings) -> Backend:
-    if settings.URL.startswith("memory:"):
-        return MemoryBackend(size=settings.HISTORY_SIZE, ttl=settings.HISTORY_TTL)
-    raise ConfigError(f"WSCHAT_URL must be memory://, not {settings.URL!r}")
+    """Return the backend that ``WSCHAT_URL`` names; each is imported when it is used.
+
+    :raises ConfigError: it names none.
+    """
+    url = settings.URL
+    scheme = url.partition(":")[0] if ":" in url else ""
+    size, ttl = settings.HISTORY_SIZE, settings.HISTORY_TTL
+    presence_ttl = SILENCE * (settings.PING_INTERVAL + settings.PING_TIMEOUT)
+    if scheme == "memory":
+        return MemoryBackend(size=size, ttl=ttl, presence_ttl=presence_ttl)
+    if scheme == "sqlite":
+        from .backends.sqlite import SQLiteBackend
+
+        return SQLiteBackend.from_url(
+            url, size=size, ttl=ttl, presence_ttl=presence_ttl
+        )
+    if scheme in ("redis", "rediss", "valkey", "valkeys", "unix"):
+        from .backends.redis import RedisBackend
+
+        return RedisBackend(url, size=size, ttl=ttl, presence_ttl=presence_ttl)
+    raise ConfigError(
+        "WSCHAT_URL must begin with memory://, sqlite:///, redis://, rediss://,"
+        f" valkey://, valkeys:// or unix://, unlike {url!r}"
+    )

@@ -9,43 +9,42 @@ from __future__ import annotations
 import atexit
 import collections
 import contextlib
+import itertools
 import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from .backends import Backend
 from .codec import CloseCode, EncodedMessage
-from .errors import ConnectionClosed
-from .messages import Entry, Message
+from .errors import BackendError, ConnectionClosed
+from .feeds import EVERYONE, Feeds, room_topic, user_topic
+from .messages import Delivery, Message, Page, Receipt
+from .presence import Presence
+from .rate import Buckets
 from .settings import Settings
-from .transports import Loop
+from .subscriptions import Subscriptions
+from .transports import Event, Loop
+from .transports.evented import new_event, run_blocking, start_thread
 from .websocket import Audience, CallEach, WebSocket, call_each
+
+__all__ = ["EVERYONE", "Hub", "room_topic", "user_topic"]
 
 logger = logging.getLogger("flask_wschat")
 
-EVERYONE = "all"
-
 _DUE_LIMIT = 1000  # publications of other threads that may await the loop
-
-
-def room_topic(room: str) -> str:
-    """Return the backend's topic of a room."""
-    return "room:" + room
-
-
-def user_topic(user: str) -> str:
-    """Return the backend's topic of a user."""
-    return "user:" + user
+DUE_MOST = 50_000
+"""Deliveries that may await the loop, whoever published them."""
 
 
 class Hub:
-    """Who is connected here, and the way to reach them.
+    """Who is connected here, and the way to reach them; the backend's ``Host``.
 
-    Its sets change in the loop of its connections only; ``publish`` may be called from
-    any thread.
+    Its sets change in the loop of its connections only; what may wait is never called
+    there. Plain connections get what is published as it is; those of the ready-made
+    chat are in ``feeds``.
     """
 
     def __init__(
@@ -64,59 +63,140 @@ class Hub:
         self.loads = loads
         self.call_each = call_each
         self.report = report or _log_error
+        self.polls: dict[str, Any] = {}
+        """The polls of this process, by name."""
+        self.buckets = Buckets()
         self._members: dict[str, Audience] = {EVERYONE: Audience()}
+        self._opening: set[WebSocket] = set()  # not plain, and not in a feed yet
+        self.feeds = Feeds(settings.MAX_QUEUE, self._call_later)
+        self.presence = Presence(self, settings.PING_INTERVAL + settings.PING_TIMEOUT)
+        self._topics = Subscriptions(backend, self._is_wanted, new_event)
         self._loop: Loop | None = None
         self._pid = 0
-        self._due: collections.deque[tuple[str, Message]] = collections.deque()
+        self._due: collections.deque[Delivery | Callable[[], None]]
+        self._due = collections.deque()
         self._delivering = False
         self._sweeping = False
+        self._told = ""  # the fault of the backend that the log knows of
         # Four looks in the shorter of the two times keep both to within a quarter.
         shortest = min(settings.PING_INTERVAL, settings.PING_TIMEOUT)
         self._tick = min(1.0, shortest / 4)
         self.stopping: Callable[[], bool] | None = None
         """Tells the sweep that the server ends, and every connection with it."""
-        backend.start(self.receive)
+        backend.start(self)
         _hubs.add(self)
 
     # -- who is here
 
-    def register(self, ws: WebSocket, loop: Loop) -> None:
-        """Add an open connection."""
+    def register(self, ws: WebSocket, loop: Loop, *, plain: bool = True) -> None:
+        """Add an open connection, in the loop.
+
+        One that is not ``plain`` gets nothing but orders to close before ``attach``.
+        """
+        if self._pid != os.getpid():
+            self._begin()
         self._loop = loop
-        self._pid = os.getpid()
         ws.due = time.monotonic() + self.settings.PING_INTERVAL
-        self._members[EVERYONE].add(ws)
+        (self._members[EVERYONE] if plain else self._opening).add(ws)
+        topics = [EVERYONE]
         if ws.user is not None:
-            self._members.setdefault(user_topic(ws.user), Audience()).add(ws)
+            topic = user_topic(ws.user)
+            topics.append(topic)
+            if plain:
+                self._members.setdefault(topic, Audience()).add(ws)
+            else:
+                self.feeds.add(ws, topic)
+            self.presence.changed(loop, EVERYONE, ws.user)
+            self.presence.changed(loop, topic, ws.user)
+        self._topics.want(loop, topics)
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(self._tick, self._sweep)
 
+    def require_backend(self, loop: Loop) -> None:
+        """Return when what is sent to all reaches this process.
+
+        :raises BackendError: it does not; said once in the log, until it does again.
+        """
+        fault = self.backend.fault()
+        if fault is None:
+            try:
+                if self._pid != os.getpid():
+                    loop.call(self._begin)
+                self._topics.wait(loop, [EVERYONE])
+            except BackendError as error:
+                fault = str(error)
+        if fault is not None:
+            self._log_fault("connections are refused with 503", fault)
+            raise BackendError(fault)
+        self._told = ""
+
+    def await_topics(self, ws: WebSocket) -> None:
+        """Return when what is sent to the user of ``ws`` reaches it.
+
+        Where it does not, ``ws`` is closed with 1013.
+        """
+        if ws.user is None:
+            return
+        try:
+            self._topics.wait(ws._transport.loop, [user_topic(ws.user)])
+        except BackendError as error:
+            self._log_fault("new connections are closed with 1013", str(error))
+            ws.close(CloseCode.TRY_AGAIN_LATER, "try again later")
+
+    def _log_fault(self, what: str, fault: str) -> None:
+        level = logging.DEBUG if fault == self._told else logging.WARNING
+        self._told = fault
+        logger.log(level, "%s: %s", what, fault)
+
+    def _call_later(self, seconds: float, callback: Callable[[], Any]) -> None:
+        if self._loop is not None:
+            self._loop.call_later(seconds, callback)
+
+    def attach(self, ws: WebSocket) -> None:
+        """Let a connection of the ready-made chat have the news; in the loop."""
+        if ws in self._opening:
+            self._opening.discard(ws)
+            self.feeds.add(ws, EVERYONE)
+
     def forget(self, ws: WebSocket) -> None:
         """Take a connection that ended out of everything it was in."""
+        for room in tuple(ws._rooms or ()):
+            self.leave(ws, room)
+        self._opening.discard(ws)
         self._members[EVERYONE].discard(ws)
-        if ws.user is not None:
-            self._drop(user_topic(ws.user), ws)
-        for room in ws._rooms or ():
-            self._drop(room_topic(room), ws)
+        self.feeds.discard(ws, EVERYONE)
+        if ws.user is not None and self._loop is not None:
+            topic = user_topic(ws.user)
+            self._drop(topic, ws)
+            self.presence.changed(self._loop, EVERYONE, ws.user)
+            self.presence.changed(self._loop, topic, ws.user)
         ws._rooms = None
 
     def join(self, ws: WebSocket, room: str) -> bool:
-        """Put ``ws`` into ``room``; False: it was there, or is closed."""
-        if ws.closed or (ws._rooms is not None and room in ws._rooms):
+        """Put ``ws`` into ``room``; False: it was there, or is closed.
+
+        :raises BackendError: it is not there, as nothing would come.
+        """
+        loop = ws._transport.loop
+        if not loop.call(self._enter, ws, room):
             return False
-        if ws._rooms is None:
-            ws._rooms = set()
-        ws._rooms.add(room)
-        self._members.setdefault(room_topic(room), Audience()).add(ws)
+        try:
+            self._topics.wait(loop, [room_topic(room)])
+        except BackendError:
+            loop.call(self.leave, ws, room)
+            raise
         return True
 
     def leave(self, ws: WebSocket, room: str) -> bool:
-        """Take ``ws`` out of ``room``; False: it was not there."""
+        """Take ``ws`` out of ``room``, in the loop; False: it was not there."""
         if ws._rooms is None or room not in ws._rooms:
             return False
         ws._rooms.discard(room)
-        self._drop(room_topic(room), ws)
+        topic = room_topic(room)
+        self._drop(topic, ws)
+        if ws.user is not None and self._loop is not None:
+            self.presence.changed(self._loop, topic, ws.user)
         return True
 
     def shutdown(self, timeout: float = 1.0) -> None:
@@ -124,7 +204,7 @@ class Hub:
 
         ``timeout``: seconds for the close frames to get out and be answered.
         """
-        loop, closing = self._loop, list(self._members[EVERYONE])
+        loop, closing = self._loop, list(self._everyone())
         if loop is None or not closing or self._pid != os.getpid():
             return
         if not loop.is_alive():
@@ -132,17 +212,74 @@ class Hub:
         for ws in closing:
             ws.close(CloseCode.SERVICE_RESTART, "service restart")
         until = time.monotonic() + timeout
-        while time.monotonic() < until and not all(ws.gone for ws in closing):
+        while time.monotonic() < until and (
+            self.presence.busy or not all(ws.gone for ws in closing)
+        ):
             loop.event().wait(0.01)
 
     def count(self, topic: str = EVERYONE) -> int:
         """Return how many connections ``topic`` has here."""
-        return len(self._members.get(topic, ()))
+        opening = len(self._opening) if topic == EVERYONE else 0
+        plain, chatting = self._members.get(topic, ()), self.feeds.members(topic)
+        return len(plain) + len(chatting) + opening
 
     def users(self, topic: str = EVERYONE) -> list[str]:
-        """Return the users with a connection in ``topic``, sorted, each once."""
-        members = tuple(self._members.get(topic, ()))
+        """Return the users with a connection in ``topic`` here: sorted, each once."""
+        members = [*tuple(self._members.get(topic, ())), *self._chatting(topic)]
+        if topic == EVERYONE:
+            members += tuple(self._opening)
         return sorted({ws.user for ws in members if ws.user is not None})
+
+    def here(self, topic: str, user: str) -> int:
+        """Return how many connections of ``user`` are in ``topic`` here."""
+        if not topic.startswith("room:"):
+            return self.count(user_topic(user))
+        room, own = topic[len("room:") :], user_topic(user)
+        members = [*tuple(self._members.get(own, ())), *self._chatting(own)]
+        return sum(1 for ws in members if room in (ws._rooms or ()))
+
+    def attending(self) -> Iterator[tuple[str, str]]:
+        """Yield each topic and user that the backend has to know of."""
+        for ws in list(self._everyone()):
+            if ws.user is not None:
+                yield EVERYONE, ws.user
+                yield user_topic(ws.user), ws.user
+                for room in ws.rooms:
+                    yield room_topic(room), ws.user
+
+    def _everyone(self) -> Iterator[WebSocket]:
+        chatting = self.feeds.members(EVERYONE)
+        return itertools.chain(self._members[EVERYONE], self._opening, chatting)
+
+    def _chatting(self, topic: str) -> tuple[WebSocket, ...]:
+        return tuple(self.feeds.members(topic))
+
+    def _begin(self) -> None:
+        """This is a new process: the connections are the other one's."""
+        self._pid = os.getpid()
+        self._members = {EVERYONE: Audience()}
+        self._opening = set()
+        self.feeds = Feeds(self.settings.MAX_QUEUE, self._call_later)
+        self._due.clear()
+        self._delivering = self._sweeping = False
+        self._topics.clear()
+        self.presence.clear()
+
+    def _enter(self, ws: WebSocket, room: str) -> bool:
+        if ws.closed or (ws._rooms is not None and room in ws._rooms):
+            return False
+        if ws._rooms is None:
+            ws._rooms = set()
+        ws._rooms.add(room)
+        topic, loop = room_topic(room), ws._transport.loop
+        if ws in self._members[EVERYONE]:
+            self._members.setdefault(topic, Audience()).add(ws)
+        else:
+            self.feeds.add(ws, topic, mute=True)
+        self._topics.want(loop, [topic])
+        if ws.user is not None:
+            self.presence.changed(loop, topic, ws.user)
+        return True
 
     def _drop(self, topic: str, ws: WebSocket) -> None:
         members = self._members.get(topic)
@@ -150,35 +287,92 @@ class Hub:
             members.discard(ws)
             if not members:
                 del self._members[topic]
+        self.feeds.discard(ws, topic)
+        if not self._is_wanted(topic):
+            self._topics.release(topic)
+
+    def _is_wanted(self, topic: str) -> bool:
+        return topic in self._members or topic in self.feeds
 
     # -- what they are sent
 
-    def publish(self, topic: str, message: Message, *, keep: bool = False) -> int:
-        """Hand ``message`` to the backend; return its number, 0 if it is not kept.
+    def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
+        """Hand ``message`` to the backend; return what became of it.
 
-        :raises BackendError: nobody got it.
+        :raises BackendError: nobody got it, or that cannot be known.
         """
-        seq = self.backend.publish(topic, message, keep=keep)
+        receipt = self.backend.publish(topic, message, keep=keep)
         if len(self._due) > _DUE_LIMIT and self._loop and not self._loop.is_current():
             # Another thread publishes faster than the loop can deliver.
             while len(self._due) > _DUE_LIMIT:
                 time.sleep(0.002)
-        return seq
+        return receipt
 
-    def history(self, topic: str, *, after: int = 0, limit: int = 50) -> list[Entry]:
-        """Return kept messages of ``topic``; see ``Backend.history``."""
-        return self.backend.history(topic, after=after, limit=limit)
+    def read(
+        self,
+        ws: WebSocket,
+        topic: str,
+        ask: Callable[[], Page],
+        send: Callable[[Page], bool],
+    ) -> None:
+        """Send ``ws`` a page of ``topic``, in which it is, and then what follows.
 
-    def receive(self, topic: str, message: Message) -> None:
-        """Take what the backend delivers, in its order, from any thread."""
+        ``ask`` returns the page; ``send`` sends it, and says whether it is the last.
+        Until it is, no message of the topic is sent.
+
+        :raises BackendError: nothing is sent, nor will be.
+        """
+        loop = ws._transport.loop
+        # In this order nothing falls between them: what is delivered waits from now on.
+        loop.call(self.feeds.hold, ws, topic)
+        try:
+            self._topics.wait(loop, [topic])
+            page = ask()
+            last = send(page)
+        except BaseException:
+            loop.call(self.feeds.release, ws, topic)
+            raise
+        if last:
+            loop.call(self.feeds.resume, ws, topic, page.epoch, page.seq)
+        else:
+            loop.call(self.feeds.release, ws, topic)
+
+    # -- what the backend calls, from any thread
+
+    def deliver(self, delivery: Delivery) -> None:
+        if self._loop is None or self._pid != os.getpid():
+            return  # nobody ever connected here
+        if len(self._due) > DUE_MOST:
+            # Nothing is left out in silence: the chat's connections read it again.
+            self._due.clear()
+            logger.error("%d deliveries waited for the loop, and are lost", DUE_MOST)
+            self.lost(None)
+            return
+        self._do(delivery)
+
+    def lost(self, topics: Iterable[str] | None) -> None:
+        which = None if topics is None else list(topics)
+        self._do(lambda: self.feeds.lose(which))
+
+    def run_blocking(self, function: Callable[[], Any]) -> Any:
+        return run_blocking(function)
+
+    def event(self) -> Event:
+        return new_event()
+
+    def start_thread(self, function: Callable[[], None]) -> None:
+        start_thread(function)
+
+    def _do(self, what: Delivery | Callable[[], None]) -> None:
         loop = self._loop
         if loop is None:
-            return  # nobody ever connected here
-        self._due.append((topic, message))
+            return
+        self._due.append(what)
         if loop.is_current():
             self._deliver_due()
         else:
-            loop.call_threadsafe(self._deliver_due)
+            with contextlib.suppress(ValueError):  # the loop has ended
+                loop.call_threadsafe(self._deliver_due)
 
     def _deliver_due(self) -> None:
         if self._delivering:
@@ -186,40 +380,57 @@ class Hub:
         self._delivering = True
         try:
             while self._due:
-                topic, message = self._due.popleft()
-                if members := self._members.get(topic):
-                    self._deliver(message, members)
+                try:
+                    what = self._due.popleft()
+                except IndexError:  # another thread has thrown all away
+                    break
+                try:
+                    if isinstance(what, Delivery):
+                        self._deliver(what)
+                    else:
+                        what()
+                except Exception as error:
+                    self.report(error)  # one that cannot be read; the rest can
         finally:
             self._delivering = False
 
-    def _deliver(self, message: Message, members: Audience) -> None:
-        receivers: Collection[WebSocket] = members
-        if message.exclude is not None:
-            receivers = [ws for ws in members if ws._id != message.exclude]
-        if message.close_code is not None:
-            for ws in list(receivers):
-                ws.close(message.close_code, str(message.data))
-        else:
-            WebSocket.deliver(receivers, EncodedMessage(message.data), message.key)
+    def _deliver(self, delivery: Delivery) -> None:
+        topic, message = delivery.topic, delivery.message
+        members = self._members.get(topic)
+        # What a user told others is for the ready-made chat alone, in its own topic.
+        if members and message.event is None and message.to is None:
+            receivers: Collection[WebSocket] = members
+            if message.exclude is not None:
+                receivers = [ws for ws in members if ws._id != message.exclude]
+            if message.close_code is not None:
+                for ws in list(receivers):
+                    ws.close(message.close_code, str(message.data))
+            else:
+                WebSocket.deliver(receivers, EncodedMessage(message.data), message.key)
+        self.feeds.deliver(delivery)
 
     # -- who is still there
 
     def _sweep(self) -> None:
         """Look after each connection whose time has come; the one timer there is."""
-        connections = self._members[EVERYONE]
-        if not connections or self._loop is None:
-            self._sweeping = False
-            return
+        loop, now = self._loop, time.monotonic()
+        assert loop is not None
+        connections = list(self._everyone())
         if self.stopping is not None and self.stopping():
-            for ws in list(connections):
+            for ws in connections:
                 ws.close(CloseCode.SERVICE_RESTART, "service restart")
-        now = time.monotonic()
         interval, timeout = self.settings.PING_INTERVAL, self.settings.PING_TIMEOUT
-        for ws in [ws for ws in connections if ws.due <= now]:
-            # Another thread may just have begun to close it.
-            with contextlib.suppress(ConnectionClosed):
-                ws.sweep(now, interval, timeout)
-        self._loop.call_later(self._tick, self._sweep)
+        for ws in connections:
+            if ws.due <= now:
+                # Another thread may just have begun to close it.
+                with contextlib.suppress(ConnectionClosed):
+                    ws.sweep(now, interval, timeout)
+        more = self._topics.tick(loop, now)
+        more = self.presence.tick(loop, now, bool(connections)) or more
+        if connections or more:
+            loop.call_later(self._tick, self._sweep)
+        else:
+            self._sweeping = False
 
 
 _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
@@ -229,6 +440,10 @@ _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
 def _shutdown() -> None:
     for hub in list(_hubs):
         hub.shutdown()
+        try:
+            hub.backend.stop()
+        except Exception as error:
+            logger.warning("the backend cannot be stopped: %s", error)
 
 
 def _log_error(error: Exception) -> None:

@@ -41,6 +41,8 @@ class Settings:
     """Whether to agree to permessage-deflate, for messages from 256 bytes."""
     MAX_CONNECTIONS: int | None = None
     """Connections of one process; over it an opening gets HTTP 503."""
+    RATE_LIMIT: tuple[float, int] | None = None
+    """Requests of one user to the ready-made chat: a second, and at once."""
     HISTORY_SIZE: int = 256
     """Messages kept for each room."""
     HISTORY_TTL: float = 86400.0
@@ -64,14 +66,18 @@ class Settings:
                 near = difflib.get_close_matches(name, known, 1, 0.5)
                 hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
                 logger.warning("unknown configuration key %s%s", key, hint)
+        if isinstance(given.get("RATE_LIMIT"), list):
+            given["RATE_LIMIT"] = tuple(given["RATE_LIMIT"])  # from a JSON or TOML file
+        for name in _WHOLE & given.keys():
+            value = given[name]
+            if isinstance(value, float) and value.is_integer():
+                given[name] = int(value)  # 1e6
         settings = cls(**given)
         settings._check()
         return settings
 
     def _check(self) -> None:
         for name in (
-            "MAX_MESSAGE",
-            "MAX_QUEUE",
             "PING_INTERVAL",
             "PING_TIMEOUT",
             "HANDSHAKE_TIMEOUT",
@@ -79,13 +85,27 @@ class Settings:
             "HISTORY_TTL",
         ):
             self._need(name, _is_number(getattr(self, name), above=0), "a number > 0")
+        for name in ("MAX_MESSAGE", "MAX_QUEUE"):
+            self._need(name, _is_whole(getattr(self, name), above=0), "an integer > 0")
         self._need(
-            "HISTORY_SIZE", _is_number(self.HISTORY_SIZE, above=-1), "a number >= 0"
+            "HISTORY_SIZE", _is_whole(self.HISTORY_SIZE, above=-1), "an integer >= 0"
         )
         self._need(
             "MAX_CONNECTIONS",
-            self.MAX_CONNECTIONS is None or _is_number(self.MAX_CONNECTIONS, above=0),
-            "a number > 0, or None",
+            self.MAX_CONNECTIONS is None or _is_whole(self.MAX_CONNECTIONS, above=0),
+            "an integer > 0, or None",
+        )
+        rate = self.RATE_LIMIT
+        self._need(
+            "RATE_LIMIT",
+            rate is None
+            or (
+                isinstance(rate, tuple)
+                and len(rate) == 2
+                and _is_number(rate[0], above=0)
+                and _is_whole(rate[1], above=0)
+            ),
+            "(requests a second, requests at once), as (10, 50), or None",
         )
         self._need("COMPRESSION", isinstance(self.COMPRESSION, bool), "True or False")
         self._need(
@@ -104,6 +124,13 @@ class Settings:
         if not works:
             value = getattr(self, name)
             raise ConfigError(f"{PREFIX}{name} must be {what}, not {value!r}")
+
+
+_WHOLE = {"MAX_MESSAGE", "MAX_QUEUE", "MAX_CONNECTIONS", "HISTORY_SIZE"}
+
+
+def _is_whole(value: object, *, above: int) -> bool:
+    return isinstance(value, int) and _is_number(value, above=above)
 
 
 def _is_number(value: object, *, above: float) -> bool:

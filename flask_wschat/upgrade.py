@@ -27,7 +27,7 @@ from .codec import (
     tokens,
 )
 from .compat import LegacyWebSocket, WebSocketError
-from .errors import HandshakeError
+from .errors import BackendError, HandshakeError
 from .hub import Hub
 from .sessions import NoAnswer, speed_up
 from .transports import Event
@@ -187,6 +187,7 @@ class Upgrade:
             self._check_head()
             self._check_origin()
             self._check_room()
+            self._check_backend()
             self._negotiate_compression()
         except HandshakeError as error:
             self._reason = str(error)
@@ -196,8 +197,10 @@ class Upgrade:
             user = self._gate.authenticate()
         self._user = None if user is None else str(user)
 
-    def accept(self, subprotocols: Sequence[str] = ()) -> WebSocket:
-        """Answer 101 and return the open socket.
+    def accept(
+        self, subprotocols: Sequence[str] = (), *, plain: bool = True
+    ) -> WebSocket:
+        """Answer 101 and return the open socket; ``plain``: see ``Hub.register``.
 
         :raises OSError: the client is gone.
         """
@@ -215,15 +218,16 @@ class Upgrade:
             self._held = self._loop.event()
         hub = self._gate.hub
         if hub.stopping is None:
-            hub.stopping = _server_is_stopping()
-        self.accepted = ws = self._loop.call(self._open, taken, chosen)
+            hub.stopping = _server_is_stopping(hub.settings.URL)
+        self.accepted = ws = self._loop.call(self._open, taken, chosen, plain)
+        hub.await_topics(ws)
         if self._offer.threads:
             self._gate.count_thread(self._offer.threads, 1)
         if OPENED in self._environ:
             self._environ[OPENED](ws)
         return ws
 
-    def _open(self, taken: Taken, subprotocol: str | None) -> WebSocket:
+    def _open(self, taken: Taken, subprotocol: str | None, plain: bool) -> WebSocket:
         """Return the socket, registered and reading; runs in its loop."""
         hub = self._gate.hub
         settings = hub.settings
@@ -231,13 +235,14 @@ class Upgrade:
             taken.sock,
             self._loop,
             max_queue=settings.MAX_QUEUE,
-            policy=settings.SLOW_POLICY,
+            # What the ready-made chat numbers must not lack some in the middle.
+            policy=settings.SLOW_POLICY if plain else "close",
         )
         connection = Connection(max_message=settings.MAX_MESSAGE, deflate=self._deflate)
         ws = WebSocket(
             transport, hub, connection, user=self._user, subprotocol=subprotocol
         )
-        hub.register(ws, self._loop)
+        hub.register(ws, self._loop, plain=plain)
         ws.start(taken.received)
         return ws
 
@@ -336,14 +341,29 @@ class Upgrade:
                 503, "too many connections, try again later", [("Retry-After", "5")]
             )
 
+    def _check_backend(self) -> None:
+        try:
+            self._gate.hub.require_backend(self._loop)
+        except BackendError:
+            raise HandshakeError(
+                503, "the chat's storage is not there now", [("Retry-After", "2")]
+            ) from None
 
-def _server_is_stopping() -> Callable[[], bool]:
+
+def _server_is_stopping(url: str) -> Callable[[], bool]:
     """Return what tells whether this process was asked to end.
 
     gunicorn's workers wait for views under way before they end, and blocking views
     wait for their clients: the sockets must be closed when that wait begins.
     """
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    workers = getattr(getattr(worker, "cfg", None), "workers", 1)
+    if workers > 1 and url.startswith("memory:"):
+        logger.warning(
+            "each of %d workers has rooms and users of its own: set WSCHAT_URL to"
+            " redis://... or sqlite:///... for all to share them",
+            workers,
+        )
     return lambda: not getattr(worker, "alive", True)
 
 

@@ -156,8 +156,11 @@ class WebSocket:
         return frozenset(self._rooms or ())
 
     def join(self, room: str) -> bool:
-        """Enter ``room``; False: it was there, or is closed."""
-        return self._transport.loop.call(self._hub.join, self, room)
+        """Enter ``room``; False: it was there, or is closed.
+
+        :raises BackendError: it is not there, as nothing would come.
+        """
+        return self._hub.join(self, room)
 
     def leave(self, room: str) -> bool:
         """Leave ``room``; False: it was not there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +20,14 @@ from flask import (
     url_for,
 )
 from websockets.exceptions import ConnectionClosed as ForeignClosed
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from flask_wschat import Listener, WebSocket, WSChat
+from flask_wschat import ChatListener, Listener, WebSocket, WSChat
+from flask_wschat.backends.memory import MemoryBackend
+from flask_wschat.backends.redis import RedisBackend
+from flask_wschat.backends.sqlite import SQLiteBackend
+from flask_wschat.errors import BackendError, ConfigError
 
 from .conftest import DEADLINE, LiveServer, Serve, eventually
 
@@ -416,3 +422,60 @@ def test_the_client_module_is_served(app: Flask, chat: WSChat) -> None:
     with app.test_client().get("/_wschat/wschat.js") as reply:
         assert reply.status_code == 200
         assert "javascript" in reply.headers["Content-Type"]
+
+
+def test_the_url_names_the_backend(tmp_path: Path) -> None:
+    def backend(url: str) -> object:
+        app = Flask("an_app")
+        app.config["WSCHAT_URL"] = url
+        return WSChat(app)._hub().backend
+
+    assert isinstance(backend("memory://"), MemoryBackend)
+    assert isinstance(backend(f"sqlite:///{tmp_path}/chat.db"), SQLiteBackend)
+    for url in ("redis://h/0", "rediss://h", "valkey://h", f"unix://{tmp_path}/s"):
+        assert isinstance(backend(url), RedisBackend)
+    for url in ("mysql://h", "sqlite://", "memory", "", "redis"):
+        with pytest.raises(ConfigError, match="WSCHAT_URL"):
+            backend(url)
+
+
+def test_nobody_is_let_in_while_nothing_can_be_stored(
+    app: Flask, serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "not there yet"
+    app.config["WSCHAT_URL"] = f"sqlite:///{folder}/chat.db"
+    chat = WSChat(app)
+    chat.listener("/chat")(ChatListener)
+    hub = chat._hub()
+    server = serve(app)
+    eventually(hub.backend.fault)
+    with pytest.raises(InvalidStatus) as refused:
+        server.connect("/chat")
+    response = refused.value.response
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "2"
+    assert str(folder) in caplog.text
+    assert str(folder).encode() not in response.body
+    with pytest.raises(BackendError):
+        chat.broadcast("lost", room="a")
+    folder.mkdir()
+    eventually(lambda: hub.backend.fault() is None)
+    with server.connect("/chat") as client:
+        assert '"hello"' in receive(client)
+    hub.backend.stop()
+
+
+def test_a_poll_is_one(chat: WSChat) -> None:
+    poll = chat.poll("Tea?", ["yes", "no"])
+    assert chat.poll("Tea?", ["yes", "no"]) is poll
+    assert poll.vote("ann", "yes").counts == {"yes": 1, "no": 0}
+    for options, room in ((["no", "yes"], None), (["yes", "no"], "Lobby")):
+        with pytest.raises(ValueError, match="other options"):
+            chat.poll("Tea?", options, room=room)
+
+
+def test_what_is_sent_to_a_user_is_kept(chat: WSChat) -> None:
+    assert chat.send_to_user(7, {"n": 1}) == 0
+    chat.send_to_user(7, "typing", key="typing")
+    page = chat._hub().backend.history("user:7")
+    assert [(entry.data, entry.json) for entry in page.entries] == [('{"n": 1}', True)]

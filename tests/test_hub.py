@@ -1,10 +1,24 @@
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from flask import Flask, request
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from flask_wschat import WSChat
+from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Connection
-from flask_wschat.hub import EVERYONE, Hub, room_topic, user_topic
-from flask_wschat.messages import Message
+from flask_wschat.errors import BackendError
+from flask_wschat.hub import DUE_MOST, EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.messages import Delivery, Message
+from flask_wschat.subscriptions import LINGER
 from flask_wschat.websocket import Listener, WebSocket
 
+from .conftest import DEADLINE, LiveServer, Serve
 from .test_websocket import Open, Opened, Peer, opened
 
 __all__ = ["opened"]
@@ -102,3 +116,166 @@ def test_the_sweep_stops_when_nobody_is_left(opened: Open) -> None:
     peer.transport.abort()
     timers.pop()[1]()
     assert timers == [] and not hub._sweeping
+
+
+def test_a_topic_is_given_up_after_its_last_member(opened: Open) -> None:
+    ws, _, hub = opened()
+    topics, loop = hub._topics, ws._transport.loop
+    ws.join("a")
+    assert room_topic("a") in topics._here
+    ws.leave("a")
+    far = time.monotonic() + LINGER
+    assert topics.tick(loop, far - LINGER / 2)
+    assert room_topic("a") in topics._here  # people reload pages
+    ws.join("a")
+    assert not topics.tick(loop, far + 1)
+    assert room_topic("a") in topics._here
+    ws.leave("a")
+    topics._idle[room_topic("a")] = 0
+    assert not topics.tick(loop, far + 1)
+    assert topics._here == {EVERYONE}
+    ws.join("a")
+    assert room_topic("a") in topics._here
+
+
+class Deaf(MemoryBackend):
+    """One whose subscriptions fail as long as it is ``down``."""
+
+    down = False
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        if self.down:
+            raise BackendError("down")
+        super().subscribe(topics)
+
+
+def test_what_cannot_be_subscribed_is_not_joined(app: Flask, serve: Serve) -> None:
+    chat = WSChat(app)
+    hub, backend = chat._hub(), Deaf()
+    hub.backend = hub._topics._backend = backend
+    backend.start(hub)
+
+    @chat.route("/<room>")
+    def join(ws: WebSocket, room: str) -> None:
+        try:
+            ws.send(str(ws.join(room)))
+        except BackendError as error:
+            ws.send(f"{error} {sorted(ws.rooms)}")
+        ws.receive()
+
+    server = serve(app)
+    with server.connect("/a") as client:
+        assert client.recv(DEADLINE) == "True"
+        backend.down = True
+        with server.connect("/a") as other:
+            assert other.recv(DEADLINE) == "True"  # it is subscribed
+        with server.connect("/b") as other:
+            assert other.recv(DEADLINE) == "down []"
+        backend.down = False
+        with server.connect("/b") as other:
+            assert other.recv(DEADLINE) == "True"
+            chat.broadcast("hi", room="b")
+            assert other.recv(DEADLINE) == "hi"
+
+
+def test_who_connects_while_nothing_would_come_is_sent_away(
+    app: Flask, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And is served later: all that is wanted is tried again by the sweep."""
+    app.config["WSCHAT_PING_TIMEOUT"] = 0.2
+    chat = WSChat(app)
+    hub, backend = chat._hub(), Deaf()
+    hub.backend = hub._topics._backend = backend
+    backend.start(hub)
+    backend.down = True
+
+    chat.authenticate(lambda: request.args.get("user"))
+
+    @chat.route("/")
+    def view(ws: WebSocket) -> None:
+        ws.send("ready")
+        ws.receive()
+
+    server = serve(app)
+    for _ in range(3):
+        with pytest.raises(InvalidStatus) as refused:
+            server.connect("/")
+        assert refused.value.response.status_code == 503
+        assert refused.value.response.headers["Retry-After"] == "2"
+    assert caplog.text.count("connections are refused with 503: down") == 1
+    backend.down = False
+    with server.connect("/") as client:
+        assert client.recv(DEADLINE) == "ready"
+        chat.broadcast("hi")
+        assert client.recv(DEADLINE) == "hi"
+        # What is for all comes, but not what is for a user who is new here.
+        backend.down = True
+        with (
+            server.connect("/?user=ann") as ann,
+            pytest.raises(ConnectionClosed) as end,
+        ):
+            ann.recv(DEADLINE)
+        assert end.value.rcvd is not None and end.value.rcvd.code == 1013
+        assert "new connections are closed with 1013: down" in caplog.text
+
+
+def test_more_than_the_loop_can_deliver_is_lost_aloud(
+    opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, peer, hub = opened()
+    hub._due.extend([Delivery(EVERYONE, Message("old"))] * (DUE_MOST + 1))
+    hub.deliver(Delivery(EVERYONE, Message("new")))
+    assert "are lost" in caplog.text
+    assert peer.events == []
+    hub.publish(EVERYONE, Message("next"))
+    assert peer.events == ["next"]
+
+
+def test_a_loop_that_has_ended_is_told_nothing(app: Flask, serve: Serve) -> None:
+    chat = WSChat(app)
+
+    @chat.route("/")
+    def view(ws: WebSocket) -> None:
+        ws.receive()
+
+    server = LiveServer(app)
+    with server.connect("/"):
+        chat.broadcast("hi")
+    server.stop()
+    chat.broadcast("too late")
+    chat._hub().shutdown()
+
+
+def test_events_and_threads_are_those_of_the_caller(
+    app: Flask, chat: WSChat, server: LiveServer
+) -> None:
+    """A greenlet waits without its loop, a thread by itself; both for any thread."""
+    hub = chat._hub()
+    answers: list[Any] = []
+
+    def wait() -> None:
+        event = hub.event()
+        assert not event.wait(0.001)
+        hub.start_thread(event.set)
+        assert event.wait()
+        event.clear()
+        assert not event.wait(0.001)
+        event.set()
+        event.set()
+        assert event.wait(1)
+        answers.append(hub.run_blocking(threading.get_ident))
+        with pytest.raises(ZeroDivisionError):
+            hub.run_blocking(lambda: 1 / 0)
+
+    @chat.route("/")
+    def view(ws: WebSocket) -> None:
+        wait()
+        answers.append(threading.get_ident())
+        ws.send("done")
+
+    with server.connect("/") as client:
+        assert client.recv(DEADLINE) == "done"
+    in_pool, in_loop = answers
+    assert in_pool != in_loop
+    wait()
+    assert answers[2] == threading.get_ident()

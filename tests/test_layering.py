@@ -10,13 +10,15 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "flask_wschat"
 
 LAYERS = [
-    {"errors", "settings", "messages"},
+    {"errors", "settings", "messages", "rate"},
     {"codec"},
     {"transports"},
     {"websocket"},
     {"backends"},
+    {"feeds", "subscriptions"},
+    {"presence"},
     {"hub"},
-    {"presence", "voting", "rooms"},
+    {"voting", "rooms"},
     {"compat"},
     {"adapters", "context", "sessions"},
     {"upgrade"},

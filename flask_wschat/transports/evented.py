@@ -9,6 +9,7 @@ epoll server; gevent's own socket, which asks for the error state before each
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import socket
 import sys
@@ -22,13 +23,15 @@ import gevent.event
 import gevent.monkey
 from greenlet import getcurrent, greenlet
 
-from . import Receiver, T
+from . import Event, Receiver, T
 from .outbox import Outbox
 from .queue import READ_SIZE, add_to_all, flush_ready, receive
 from .tls import TLSSocket
 
 _get_ident: Callable[[], int] = gevent.monkey.get_original("_thread", "get_ident")
 _RawSocket: Any = gevent.monkey.get_original("_socket", "socket")
+_start_thread: Any = gevent.monkey.get_original("_thread", "start_new_thread")
+_allocate_lock: Any = gevent.monkey.get_original("_thread", "allocate_lock")
 
 SMALL_READ = 2048
 """Bytes asked for where a large message may begin."""
@@ -79,6 +82,13 @@ class EventedLoop:
         self.unflushed: list[EventedTransport] = []
         self._backlog: list[EventedTransport] = []  # of more than one turn can send to
         self.io = self._loop.io
+        # gevent's own way in from other threads touches libev's timers while the loop
+        # is in the kernel without the GIL, and ends in LoopExit now and then (26.9).
+        # Sending to an async watcher is what libev allows from anywhere.
+        self._posted: collections.deque[tuple[Callable[..., Any], Any]]
+        self._posted = collections.deque()
+        self._waker: Any = self._loop.async_(ref=False)
+        self._waker.start(self._run_posted)
 
     @classmethod
     def current(cls) -> EventedLoop:
@@ -129,7 +139,17 @@ class EventedLoop:
         return answer.result(10)
 
     def call_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
-        self._loop.run_callback_threadsafe(callback, *args)
+        self._posted.append((callback, args))
+        self._waker.send()
+
+    def _run_posted(self) -> None:
+        posted = self._posted
+        for _ in range(len(posted)):
+            callback, args = posted.popleft()
+            try:
+                callback(*args)
+            except BaseException:
+                self._hub.handle_error(callback, *sys.exc_info())
 
     def call_later(
         self, seconds: float, callback: Callable[[], Any]
@@ -211,6 +231,83 @@ def _keep_memory() -> None:
     of a message of 1 MiB. Nothing is touched, so nothing is taken, by this itself.
     """
     bytearray(31 << 20)
+
+
+class _LoopEvent:
+    """Waited for by a greenlet, set by any thread."""
+
+    def __init__(self, loop: EventedLoop) -> None:
+        self._loop = loop
+        self._event = gevent.event.Event()
+
+    def set(self) -> None:
+        if self._loop.is_current():
+            self._event.set()
+        else:
+            with contextlib.suppress(ValueError):  # the loop ended, and who waited
+                self._loop.call_threadsafe(self._event.set)
+
+    def clear(self) -> None:
+        self._event.clear()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is not None:
+            return bool(self._event.wait(timeout))
+        # A timer, so that gevent does not take a loop without watchers for finished.
+        while not self._event.wait(60):
+            pass
+        return True
+
+
+class _NativeEvent:
+    """Waited for by a thread, patched or not: a lock that is taken until it is set."""
+
+    def __init__(self) -> None:
+        self._lock = _allocate_lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was set before
+            self._lock.release()
+
+    def clear(self) -> None:
+        self._lock.acquire(blocking=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        came: bool = self._lock.acquire(timeout=-1 if timeout is None else timeout)
+        if came:
+            self.set()
+        return came
+
+
+def new_event() -> Event:
+    """Return an event to wait for where the caller is: see ``backends.Host``."""
+    if EventedLoop.runs_here() or gevent.monkey.is_module_patched("threading"):
+        return _LoopEvent(EventedLoop.current())
+    return _NativeEvent()
+
+
+def start_thread(function: Callable[[], None]) -> None:
+    """Run ``function`` in a thread of the system's, also in a patched process."""
+    _start_thread(function, ())
+
+
+def run_blocking(function: Callable[[], T]) -> T:
+    """Return what ``function`` returns; a greenlet's loop goes on meanwhile."""
+    if not EventedLoop.runs_here() or gevent.monkey.is_module_patched("socket"):
+        return function()
+
+    def run() -> tuple[Any, BaseException | None]:
+        # An error returned, as the pool prints those that are raised.
+        try:
+            return function(), None
+        except BaseException as error:
+            return None, error
+
+    result, error = gevent.get_hub().threadpool.apply(run)
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
 
 
 class EventedTransport(Outbox):

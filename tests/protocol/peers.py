@@ -1,0 +1,125 @@
+"""The schema of docs/protocol, and foreign clients that hold both sides to it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from flask_wschat.rooms import ChatListener
+from tests.conftest import DEADLINE, LiveServer
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "protocol.md").read_text()
+SCHEMA = json.loads((DOCS / "protocol" / "wschat.v1.schema.json").read_text())
+DEFS: dict[str, Any] = SCHEMA["$defs"]
+
+REQUESTS = ("join", "inbox", "leave", "say", "tell", "history", "who", "vote", "poll")
+EVENTS = ("hello", "message", "direct", "presence", "tally", "gap")
+ENVELOPE = {"type", "ref", "ok"}
+
+Json = dict[str, Any]
+
+
+def strict() -> Json:
+    """The messages as the wire must be today: no field beyond those listed."""
+    definitions = copy.deepcopy(DEFS)
+    for definition in definitions.values():
+        if "properties" in definition:
+            definition["additionalProperties"] = False
+    return definitions
+
+
+VALIDATORS = {
+    name: jsonschema.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": defs})
+    for defs in [strict()]
+    for name in DEFS
+}
+
+
+def check(name: str, message: Json) -> Json:
+    """Return ``message``; it is what the schema calls ``name``, and no more."""
+    errors = [error.message for error in VALIDATORS[name].iter_errors(message)]
+    assert errors == [], (name, message)
+    return message
+
+
+class Chat(ChatListener):
+    """Some things are not allowed, and one fails."""
+
+    def can_join(self, user: str | None, room: str) -> bool:
+        return room != "Cellar"
+
+    def can_say(self, user: str | None, room: str, data: Any) -> bool:
+        if data == "fail":
+            raise LookupError("the application's own")
+        return bool(data != "rude")
+
+    def can_tell(self, user: str | None, to: str) -> bool:
+        return to != "the boss"
+
+
+class Peer:
+    """One connection of a foreign client; all it sends and gets is checked."""
+
+    def __init__(self, server: LiveServer, user: str = "") -> None:
+        # It would stop reading, and so not see the end, where much is unread.
+        self.client = server.connect(f"/chat?user={user}", max_queue=None)
+        self.heard: list[Json] = []
+        self._ref = 0
+        self.hello = self.hear()
+
+    def hear(self) -> Json:
+        message: Json = json.loads(self.client.recv(timeout=DEADLINE))
+        if message["type"] != "reply":
+            check(message["type"], message)
+        return message
+
+    def put(self, kind: str, **fields: Any) -> int:
+        self._ref += 1
+        request = {"type": kind, "ref": self._ref, **fields}
+        self.client.send(json.dumps(request, ensure_ascii=False))
+        return self._ref
+
+    def reply(self, ref: int | None) -> Json:
+        while (message := self.hear())["type"] != "reply":
+            self.heard.append(message)
+        assert message["ref"] == ref
+        return message
+
+    def ask(self, kind: str, **fields: Any) -> Json:
+        """Return the result of a request that the schema allows."""
+        request = {"type": kind, "ref": self._ref + 1, **fields}
+        check(kind, request)
+        return check(f"{kind}.reply", self.reply(self.put(kind, **fields)))
+
+    def fail(self, kind: str, **fields: Any) -> Json:
+        """Return the error of a request."""
+        reply = check("error.reply", self.reply(self.put(kind, **fields)))
+        error: Json = reply["error"]
+        return error
+
+    def expect(self, kind: str, **fields: Any) -> Json:
+        """Return the next event of a type, with these fields if any; drop others."""
+        while True:
+            event = self.heard.pop(0) if self.heard else self.hear()
+            if event["type"] == kind and fields.items() <= event.items():
+                return event
+
+    def closed(self) -> tuple[int, str]:
+        with pytest.raises(ConnectionClosed) as end:
+            while True:
+                self.hear()
+        close = end.value.rcvd
+        assert close is not None
+        return close.code, close.reason
+
+
+Meet = Callable[..., Peer]
+"""Connect as a user, into a room if one is named."""

@@ -1,0 +1,330 @@
+"""What a reader of the ready-made chat is sent, whatever the backend delivers when."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from flask_wschat.backends.memory import MemoryBackend
+from flask_wschat.codec import Connection
+from flask_wschat.feeds import TALLY_INTERVAL, dress
+from flask_wschat.hub import EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.messages import Delivery, Entry, Message, Page
+from flask_wschat.settings import Settings
+from flask_wschat.transports.memory import pair
+from flask_wschat.websocket import WebSocket
+
+from .test_websocket import Peer
+
+ROOM = room_topic("a")
+
+
+class Reader:
+    """A connection of the ready-made chat that is in room a."""
+
+    def __init__(self, hub: Hub, user: str | None = None) -> None:
+        ours, theirs = pair(max_queue=hub.settings.MAX_QUEUE)
+        self.peer = Peer(theirs)
+        theirs.start(self.peer)
+        self.hub = hub
+        self.ws = WebSocket(ours, hub, Connection(), user=user)
+        hub.register(self.ws, ours.loop, plain=False)
+        self.ws.start()
+        hub.attach(self.ws)
+        hub.join(self.ws, "a")
+
+    def read(self, seq: int, epoch: str = "e") -> None:
+        """Read a page that ends with ``seq``, and nothing meanwhile."""
+        self.hub.feeds.hold(self.ws, ROOM)
+        self.hub.feeds.resume(self.ws, ROOM, epoch, seq)
+
+    @property
+    def got(self) -> list[Any]:
+        """Numbers of messages, names of rooms with a gap, other events whole."""
+        found: list[Any] = []
+        for text in self.peer.events:
+            assert isinstance(text, str)
+            event = json.loads(text)
+            kind = event["type"]
+            found.append(
+                event["seq"]
+                if kind == "message"
+                else ("gap", event["room"])
+                if kind == "gap"
+                else kind
+            )
+        return found
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub(Settings(), MemoryBackend(), dumps=json.dumps, loads=json.loads)
+
+
+@pytest.fixture
+def reader(hub: Hub) -> Reader:
+    return Reader(hub)
+
+
+def deliver(hub: Hub, *numbers: int, epoch: str = "e", **fields: Any) -> None:
+    for seq in numbers:
+        message = Message(str(seq), **fields)
+        hub.deliver(Delivery(ROOM, message, seq, 1.5, epoch if seq else ""))
+
+
+def test_what_was_delivered_meanwhile_follows_the_page(
+    hub: Hub, reader: Reader
+) -> None:
+    hub.feeds.hold(reader.ws, ROOM)
+    deliver(hub, 4, 5, 6, 7)
+    assert reader.got == []
+    hub.feeds.resume(reader.ws, ROOM, "e", 5)
+    assert reader.got == [6, 7]
+    deliver(hub, 8)
+    assert reader.got == [6, 7, 8]
+
+
+def test_a_page_may_be_ahead_of_the_deliveries(hub: Hub, reader: Reader) -> None:
+    other = Reader(hub)
+    other.read(3)
+    deliver(hub, 4)
+    reader.read(6)
+    deliver(hub, 5, 6, 7, 8)
+    assert other.got == [4, 5, 6, 7, 8]
+    assert reader.got == [7, 8]
+
+
+def test_the_first_page_may_be_ahead_of_all_deliveries(
+    hub: Hub, reader: Reader
+) -> None:
+    reader.read(6)
+    deliver(hub, 5, 6, 7)
+    assert reader.got == [7]
+
+
+def test_no_message_comes_before_the_first_page(hub: Hub, reader: Reader) -> None:
+    deliver(hub, 1, 2)
+    assert reader.got == []
+    reader.read(2)
+    deliver(hub, 3)
+    assert reader.got == [3]
+
+
+def test_a_jump_is_a_gap_until_the_next_page(hub: Hub, reader: Reader) -> None:
+    reader.read(3)
+    deliver(hub, 4, 6, 7)
+    assert reader.got == [4, ("gap", "a")]
+    reader.read(7)
+    deliver(hub, 8)
+    assert reader.got == [4, ("gap", "a"), 8]
+
+
+def test_a_jump_that_a_page_covers_is_none(hub: Hub, reader: Reader) -> None:
+    other = Reader(hub)
+    other.read(3)
+    hub.feeds.hold(reader.ws, ROOM)
+    deliver(hub, 6)
+    hub.feeds.resume(reader.ws, ROOM, "e", 6)
+    deliver(hub, 7)
+    assert other.got == [("gap", "a")]
+    assert reader.got == [7]
+
+
+def test_a_jump_behind_the_page_is_a_gap(hub: Hub, reader: Reader) -> None:
+    hub.feeds.hold(reader.ws, ROOM)
+    deliver(hub, 4, 6)
+    hub.feeds.resume(reader.ws, ROOM, "e", 4)
+    assert reader.got == [("gap", "a")]
+
+
+def test_a_new_epoch_is_a_gap(hub: Hub, reader: Reader) -> None:
+    reader.read(3)
+    deliver(hub, 4, epoch="f")
+    assert reader.got == [("gap", "a")]
+    reader.read(4, epoch="f")
+    other = Reader(hub)
+    other.read(1, epoch="g")  # it knows before anything of it is delivered
+    deliver(hub, 2, epoch="g")
+    assert reader.got == [("gap", "a"), ("gap", "a")]
+    assert other.got == [2]
+
+
+def test_what_was_delivered_before_is_not_sent_again(hub: Hub, reader: Reader) -> None:
+    reader.read(3)
+    deliver(hub, 4, 5, 4, 5, 6)
+    assert reader.got == [4, 5, 6]
+
+
+def test_a_page_older_than_the_deliveries_is_a_gap_for_the_others(
+    hub: Hub, reader: Reader
+) -> None:
+    """A store that lost its newest messages goes on with numbers that were used."""
+    reader.read(8)
+    other = Reader(hub)
+    other.read(5)
+    deliver(hub, 6)
+    assert reader.got == [("gap", "a")]
+    assert other.got == [6]
+
+
+@pytest.mark.parametrize("topics", [None, [ROOM]])
+def test_a_loss_is_a_gap_for_all(
+    hub: Hub, reader: Reader, topics: list[str] | None
+) -> None:
+    live, ahead, waiting = Reader(hub), Reader(hub), Reader(hub)
+    live.read(3)
+    ahead.read(5)
+    hub.feeds.hold(waiting.ws, ROOM)
+    hub.lost(topics)
+    deliver(hub, 6)
+    hub.feeds.resume(waiting.ws, ROOM, "e", 5)
+    assert live.got == ahead.got == waiting.got == [("gap", "a")]
+    assert reader.got == []  # it has not asked yet
+    live.read(6)
+    deliver(hub, 7)
+    assert live.got == [("gap", "a"), 7]
+    hub.lost(["room:unknown", EVERYONE])
+    deliver(hub, 8)
+    assert live.got == [("gap", "a"), 7, 8]
+
+
+def test_what_waits_for_a_page_is_bounded(reader: Reader) -> None:
+    hub = Hub(
+        Settings(MAX_QUEUE=5000), MemoryBackend(), dumps=json.dumps, loads=json.loads
+    )
+    slow = Reader(hub)
+    hub.feeds.hold(slow.ws, ROOM)
+    deliver(hub, *range(1, 100))
+    hub.feeds.resume(slow.ws, ROOM, "e", 0)
+    assert slow.got == [("gap", "a")]
+
+
+def test_what_is_not_kept_has_no_number(hub: Hub, reader: Reader) -> None:
+    other = Reader(hub)
+    reader.read(3)
+    deliver(hub, 0)
+    hub.feeds.hold(other.ws, ROOM)
+    deliver(hub, 4, 0, 5)
+    hub.feeds.resume(other.ws, ROOM, "e", 4)
+    assert reader.got == [0, 4, 0, 5]
+    assert other.got == [0, 5]
+
+
+def test_news_reaches_all_but_not_before_their_page(hub: Hub, reader: Reader) -> None:
+    live, waiting, reading_on = Reader(hub), Reader(hub), Reader(hub)
+    live.read(0)
+    hub.feeds.hold(waiting.ws, ROOM)
+    page = Page("e", 9, [])
+    hub.read(reading_on.ws, ROOM, lambda: page, lambda page: False)
+    news = Message('{"type":"presence"}', event="presence")
+    hub.deliver(Delivery(ROOM, news))
+    assert live.got == reading_on.got == ["presence"]
+    assert reader.got == waiting.got == []
+    hub.feeds.resume(waiting.ws, ROOM, "e", 0)
+    assert waiting.got == ["presence"]
+
+
+def test_an_older_tally_is_dropped(hub: Hub, reader: Reader) -> None:
+    def tally(version: int, poll: str = "p") -> None:
+        data = json.dumps({"type": "tally", "poll": poll, "version": version})
+        message = Message(data, "tally " + poll, event="tally")
+        hub.deliver(Delivery(EVERYONE, message))
+
+    tally(2)
+    tally(1)
+    tally(1, "q")
+    tally(3)
+    tally(5)
+    tally(4)
+
+    def versions() -> list[int]:
+        return [json.loads(str(event))["version"] for event in reader.peer.events]
+
+    assert versions() == [2, 1]  # p's next one has to wait, and only the newest does
+    timers = reader.ws._transport.loop.timers  # type: ignore[attr-defined]
+    (later,) = [back for seconds, back in timers if seconds <= TALLY_INTERVAL]
+    later()
+    assert versions() == [2, 1, 5]
+    hub.lost(None)  # what counted may have begun anew
+    tally(1)
+    assert versions() == [2, 1, 5, 1]
+
+
+def test_who_is_left_out_sees_no_hole(hub: Hub, reader: Reader) -> None:
+    other = Reader(hub)
+    reader.read(0)
+    other.read(0)
+    deliver(hub, 0, 1, exclude=reader.ws.id)
+    assert reader.got == [1]
+    assert other.got == [0, 1]
+
+
+def test_everybody_is_told_in_an_envelope(hub: Hub, reader: Reader) -> None:
+    hub.publish(EVERYONE, Message("hi"))
+    assert json.loads(str(reader.peer.events[0])) == {
+        "type": "message",
+        "room": None,
+        "from": None,
+        "seq": 0,
+        "data": "hi",
+        "at": pytest.approx(hub.publish(EVERYONE, Message("")).at, abs=9),
+        "mid": None,
+    }
+
+
+def test_a_user_is_told_after_the_inbox_was_asked_for(hub: Hub) -> None:
+    ann = Reader(hub, "ann")
+    topic = user_topic("ann")
+    hub.publish(topic, Message("before"), keep=True)
+    page = hub.backend.history(topic)
+    hub.read(ann.ws, topic, lambda: page, lambda page: True)
+    hub.publish(topic, Message("after"), keep=True)
+    hub.publish(topic, Message("bye", close_code=4001))
+    *directs, end = [e for e in ann.peer.events if "presence" not in str(e)]
+    assert [json.loads(str(e))["data"] for e in directs] == ["after"]
+    assert tuple(end) == (4001, "bye")
+    assert topic not in hub.feeds and ROOM not in hub.feeds
+
+
+def test_a_page_that_is_not_the_last_is_followed_by_nothing(
+    hub: Hub, reader: Reader
+) -> None:
+    page = Page("e", 9, [])
+    hub.read(reader.ws, ROOM, lambda: page, lambda page: False)
+    deliver(hub, 10)
+    assert reader.got == []
+    with pytest.raises(ZeroDivisionError):
+        hub.read(reader.ws, ROOM, lambda: page, lambda page: bool(1 / 0))
+    deliver(hub, 11)
+    assert reader.got == []
+    hub.read(reader.ws, ROOM, lambda: page._replace(seq=11), lambda page: True)
+    deliver(hub, 12)
+    assert reader.got == [12]
+
+
+def test_one_that_cannot_be_read_does_not_stop_the_others(
+    hub: Hub, reader: Reader, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.deliver(Delivery(EVERYONE, Message("no JSON", event="tally")))
+    hub.publish(EVERYONE, Message("half a pair: \ud800"))
+    assert json.loads(str(reader.peer.events[0]))["data"] == "half a pair: ?"
+    assert "JSONDecodeError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("topic", "entry", "expected"),
+    [
+        (ROOM, Entry(1, "a\n", 2.5), {"data": "a\n", "room": "a", "from": None}),
+        (ROOM, Entry(1, "[1]", 2.5, json=True), {"data": [1]}),
+        (ROOM, Entry(1, "x", 2.5, "\0id", "m"), {"from": None, "mid": "m"}),
+        (ROOM, Entry(1, b"\0\xff", 2.5), {"data": "AP8=", "binary": True}),
+        (ROOM, Entry(1, "x", 2.5, "ann"), {"from": "ann", "at": 2.5, "seq": 1}),
+        ("user:bob", Entry(1, "x", 2.5, "ann"), {"to": "bob", "type": "direct"}),
+        ("user:ann", Entry(1, "x", 2.5, "ann", to="bob"), {"to": "bob"}),
+    ],
+)
+def test_the_envelope(topic: str, entry: Entry, expected: dict[str, Any]) -> None:
+    got = json.loads(dress(topic, entry, entry.seq, entry.at))
+    assert expected.items() <= got.items()

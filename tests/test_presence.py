@@ -1,0 +1,270 @@
+"""Who is in a room: users, over processes that come, go and die."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_wschat.backends.memory import MemoryBackend
+from flask_wschat.backends.sqlite import SQLiteBackend
+from flask_wschat.errors import BackendError
+from flask_wschat.hub import EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.presence import Presence
+from flask_wschat.settings import Settings
+
+from .conftest import eventually
+from .test_feeds import Reader
+from .test_hub import another
+
+ROOM = room_topic("a")
+
+
+class Store(MemoryBackend):
+    """Says what it is told, and what another process would make it say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[list[tuple[str, str, int]]] = []
+        self.others: dict[str, dict[str, int]] = {}
+        self.refreshed: list[tuple[list[tuple[str, str]], bool]] = []
+        self.calls = 0
+        self.down = False
+
+    def attend(
+        self, changes: Sequence[tuple[str, str, int]]
+    ) -> list[tuple[str, str, bool]]:
+        self._check()
+        self.told.append(list(changes))
+        return super().attend(changes)
+
+    def present(self, topic: str) -> dict[str, int]:
+        self._check()
+        return self.others.get(topic, {})
+
+    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
+        self._check()
+        self.calls += 1
+        return self.refreshed.pop() if self.refreshed else ([], False)
+
+    def _check(self) -> None:
+        if self.down:
+            raise BackendError("down")
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def hub(store: Store) -> Hub:
+    return Hub(Settings(), store, dumps=json.dumps, loads=json.loads)
+
+
+def news(reader: Reader) -> list[tuple[list[str], list[str]]]:
+    """Return who joined and who left, as ``reader`` was told."""
+    events = [json.loads(str(event)) for event in reader.peer.events]
+    assert all(e["room"] == "a" for e in events)
+    return [(e["joined"], e["left"]) for e in events if e["type"] == "presence"]
+
+
+def test_users_come_and_go_once_whatever_their_tabs(hub: Hub) -> None:
+    watcher = Reader(hub)
+    watcher.read(0)
+    tabs = [Reader(hub, "ann") for _ in range(3)]
+    plain, plain_peer = another(hub, "ann")
+    plain.join("a")
+    assert news(watcher) == [(["ann"], [])]
+    assert hub.presence.online(ROOM) == ["ann"]
+    assert hub.presence.connections("ann") == 4
+    for tab in tabs:
+        tab.peer.close()
+    assert news(watcher) == [(["ann"], [])]
+    plain_peer.close()
+    assert news(watcher) == [(["ann"], []), ([], ["ann"])]
+    assert hub.presence.online(ROOM) == hub.presence.online(EVERYONE) == []
+    assert hub.presence.connections("ann") == 0
+
+
+def test_plain_connections_get_no_news(hub: Hub) -> None:
+    plain, peer = another(hub, "ann")
+    plain.join("a")
+    Reader(hub, "ben")
+    assert peer.events == []
+
+
+def test_the_backend_is_told_counts(hub: Hub, store: Store) -> None:
+    ann, peer = another(hub, "ann")
+    another(hub, "ann")
+    ann.join("a")
+    peer.close()
+    last: dict[Any, int] = {}
+    for topic, user, count in itertools.chain(*store.told):
+        last[topic, user] = count
+    assert last == {
+        (EVERYONE, "ann"): 1,
+        (user_topic("ann"), "ann"): 1,
+        (ROOM, "ann"): 0,
+    }
+    told = len(store.told)
+    nobody, _ = another(hub)
+    nobody.join("a")
+    assert len(store.told) == told
+
+
+def test_changes_gather_while_the_backend_is_busy(store: Store) -> None:
+    tasks: list[Callable[[], Any]] = []
+
+    class Loop:
+        """One whose tasks wait to be run by the test."""
+
+        def run(self, task: Callable[[], Any]) -> None:
+            tasks.append(task)
+
+        def call(self, function: Callable[..., Any], *args: Any) -> Any:
+            return function(*args)
+
+    class Home:
+        backend = store
+
+        def here(self, topic: str, user: str) -> int:
+            return 1
+
+        def publish(self, topic: str, message: Any) -> None:
+            published.append((topic, json.loads(message.data)))
+
+    published: list[Any] = []
+    loop: Any = Loop()
+    home: Any = Home()
+    presence = Presence(home, 45)
+    for number in range(1200):
+        presence.changed(loop, ROOM, f"u{number}")
+    assert presence.busy and len(tasks) == 1
+    tasks.pop()()
+    assert [len(changes) for changes in store.told] == [500, 500, 200]
+    assert [len(event["joined"]) for _, event in published] == [500, 500, 200]
+    assert not presence.busy
+
+
+def test_a_backend_that_fails_is_told_later_and_logged_once(
+    hub: Hub, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    watcher = Reader(hub)
+    watcher.read(0)
+    store.down = True
+    ann = Reader(hub, "ann")
+    Reader(hub, "ben")
+    ann.peer.close()
+    loop = watcher.ws._transport.loop
+    assert hub.presence.tick(loop, 0)
+    assert hub.presence.tick(loop, 0)
+    assert caplog.text.count("presence cannot be told now: down") == 1
+    assert news(watcher) == []
+    with pytest.raises(BackendError):
+        hub.presence.online(ROOM)
+    store.down = False
+    assert not hub.presence.tick(loop, 0)
+    assert news(watcher) == [(["ben"], [])]
+    assert hub.presence.online(ROOM) == ["ben"]
+
+
+def test_the_sweep_refreshes_and_tells_of_the_dead(hub: Hub, store: Store) -> None:
+    watcher = Reader(hub)
+    watcher.read(0)
+    loop = watcher.ws._transport.loop
+    far = 1e9
+    hub.presence.tick(loop, far)
+    assert (
+        store.calls == 0
+    )  # nobody is here: none the backend knows, none to hear of it
+    hub.presence.tick(loop, far, watched=True)
+    assert store.calls == 1
+    store.calls = 0
+    Reader(hub, "ann")
+    store.refreshed = [([(ROOM, "cy"), (EVERYONE, "cy")], False)]
+    hub.presence.tick(loop, far + 20)
+    hub.presence.tick(loop, far + 21)
+    assert store.calls == 1
+    hub.presence.tick(loop, far + 40)
+    assert store.calls == 2
+    assert news(watcher) == [(["ann"], []), ([], ["cy"])]
+    store.down = True
+    hub.presence.tick(loop, far + 60)
+    store.down = False
+
+
+def test_who_was_taken_for_dead_tells_all_again(hub: Hub, store: Store) -> None:
+    watcher = Reader(hub)
+    watcher.read(0)
+    Reader(hub, "ann")
+    plain, _ = another(hub, "ben")
+    plain.join("b")
+    store.told.clear()
+    store.refreshed = [([], True)]
+    hub.presence.tick(watcher.ws._transport.loop, 1e9)
+    assert sorted(itertools.chain(*store.told)) == [
+        (EVERYONE, "ann", 1),
+        (EVERYONE, "ben", 1),
+        (ROOM, "ann", 1),
+        (room_topic("b"), "ben", 1),
+        (user_topic("ann"), "ann", 1),
+        (user_topic("ben"), "ben", 1),
+    ]
+
+
+def test_people_of_other_processes_count(hub: Hub, store: Store) -> None:
+    another(hub, "ben")
+    store.others = {
+        EVERYONE: {"ann": 2, "ben": 1},
+        user_topic("ann"): {"ann": 2},
+        user_topic("ben"): {"ben": 1},
+    }
+    assert hub.presence.online(EVERYONE) == ["ann", "ben"]
+    assert hub.presence.connections("ann") == 2
+    assert hub.presence.connections("ben") == 2
+
+
+@pytest.fixture
+def make_hub(tmp_path: Path) -> Iterator[Callable[[], Hub]]:
+    """Make hubs of processes that share a file and are soon taken for dead."""
+    hubs: list[Hub] = []
+
+    def make() -> Hub:
+        backend = SQLiteBackend(tmp_path / "db", presence_ttl=0.6)
+        settings = Settings(PING_INTERVAL=0.3, PING_TIMEOUT=0.3)
+        hubs.append(Hub(settings, backend, dumps=json.dumps, loads=json.loads))
+        return hubs[-1]
+
+    yield make
+    for hub in hubs:
+        hub.backend.stop()
+
+
+def test_a_dead_process_s_people_are_gone_in_time_and_nobody_else(
+    make_hub: Callable[[], Hub],
+) -> None:
+    here, there = make_hub(), make_hub()
+    ann, _ = another(here, "ann")
+    ben, _ = another(there, "ben")
+    ann.join("a")
+    ben.join("a")
+    assert here.presence.online(ROOM) == ["ann", "ben"]
+    loop = ann._transport.loop
+    # `there` never ticks again: it is as good as dead.
+    seen: list[list[str]] = []
+
+    def gone() -> bool:
+        here.presence.tick(loop, 1e9 + len(seen))
+        seen.append(here.presence.online(ROOM))
+        return seen[-1] == ["ann"]
+
+    eventually(gone)
+    assert all("ann" in online for online in seen)
+    # It was not dead after all: it is told, and all its people are back.
+    there.presence.tick(ben._transport.loop, 1e9)
+    assert here.presence.online(ROOM) == ["ann", "ben"]

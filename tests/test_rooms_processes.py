@@ -1,0 +1,136 @@
+"""The ready-made chat over several processes, with and without greenlets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from flask_wschat import WSChat
+from flask_wschat.testing import WSChatClient, WSChatSession
+
+from .conftest import LiveServer, Serve, eventually
+from .following import Follower, chat, make_chat, server, url
+from .protocol.peers import Json, Peer
+
+__all__ = ["chat", "make_chat", "server", "url"]
+
+
+# ---- several processes ---------------------------------------------------------------
+
+
+@pytest.fixture
+def two(
+    url: str, make_chat: Callable[..., WSChat], serve: Serve
+) -> tuple[WSChat, LiveServer, WSChat, LiveServer]:
+    """Two processes, as it were; of memory, there is nothing to test."""
+    one, other = make_chat(), make_chat()
+    return one, serve(one._app()), other, serve(other._app())
+
+
+shared = pytest.mark.parametrize("url", ["sqlite", "redis"], indirect=True)
+
+
+@shared
+def test_processes_share_rooms_people_and_votes(
+    two: tuple[WSChat, LiveServer, WSChat, LiveServer],
+) -> None:
+    here, server_here, there, server_there = two
+    for process in (here, there):
+        process.poll("Tea?", ["yes", "no"])
+    ann, ben = Follower(server_here, "ann").connect(), Follower(server_there, "ben")
+    ben.connect()
+    assert ann.peer is not None and ben.peer is not None
+    assert ann.peer.expect("presence", joined=["ben"])["room"] == "Lobby"
+    assert ben.peer.ask("who", room="Lobby")["present"] == ["ann", "ben"]
+    assert here.online("Lobby") == there.online() == ["ann", "ben"]
+    ann.peer.ask("say", room="Lobby", data="hi", mid="1")
+    ben.follow("hi")
+    there.broadcast("all", room="Lobby")
+    ann.follow("all")
+    ben.follow("all")
+    assert ann.shown == ben.shown
+    ben.peer.ask("vote", poll="Tea?", choice="yes")
+    assert ann.peer.expect("tally")["counts"] == {"yes": 1, "no": 0}
+    ann.peer.ask("inbox")
+    assert there.send_to_user("ann", "psst") == 1
+    assert ann.peer.expect("direct")["data"] == "psst"
+    tab = Peer(server_there, "ann")
+    eventually(lambda: here.send_to_user("ann", "both", key="k") == 2)
+    assert there.disconnect_user("ann", 4001, "bye") == 2
+    assert ann.peer.closed() == tab.closed() == (4001, "bye")
+    assert ben.peer.expect("presence", left=["ann"])["joined"] == []
+    eventually(lambda: there.online() == ["ben"])
+
+
+@shared
+def test_a_process_without_connections_reaches_everyone(
+    two: tuple[WSChat, LiveServer, WSChat, LiveServer],
+    make_chat: Callable[..., WSChat],
+) -> None:
+    """A task queue's, say: there is no loop, and no greenlet."""
+    chat, server, _, server_there = two
+    chat.poll("Tea?", ["yes", "no"])
+    ann, ben = Follower(server, "ann").connect(), Follower(server_there).connect()
+    assert ann.peer is not None and ben.peer is not None
+    ann.peer.ask("inbox")
+    task = make_chat()
+    eventually(lambda: task.online("Lobby") == ["ann"])
+    assert task.broadcast("hi", room="Lobby") == 1
+    assert task.send_to_user("ann", {"n": 1}) == 1
+    assert task.send_to_user("nobody", "later") == 0
+    assert task.poll("Tea?", ["yes", "no"]).vote("x", "no").total == 1
+    ann.follow("hi")
+    assert ann.peer.expect("direct")["data"] == {"n": 1}
+    assert ann.peer.expect("tally")["total"] == 1
+    ben.follow("hi")
+    assert ben.peer.expect("tally")["total"] == 1
+    assert Peer(server, "nobody").ask("inbox")["messages"][0]["data"] == "later"
+    assert task._hub()._loop is None
+
+
+def test_a_server_with_threads_serves_it_as_well(
+    make_chat: Callable[..., WSChat],
+) -> None:
+    """There the loop is a thread of our own, and requests are done by others."""
+    chat = make_chat()
+    client = WSChatClient(chat._app())
+
+    def ask(ws: WSChatSession, ref: int, **fields: Any) -> tuple[Json, list[Json]]:
+        ws.send({"ref": ref, **fields})
+        events = []
+        while (message := ws.receive_json())["type"] != "reply":
+            events.append(message)
+        assert (message["ref"], message["ok"]) == (ref, True), message
+        return message, events
+
+    offered = ["wschat.v1.json"]
+    with (
+        client.connect("/chat", user="ann", subprotocols=offered) as ann,
+        client.connect("/chat", user="ben") as ben,
+    ):
+        assert (ann.subprotocol, ben.subprotocol) == ("wschat.v1.json", None)
+        for ws in (ann, ben):
+            assert ws.receive_json()["type"] == "hello"
+            page, events = ask(ws, 1, type="join", room="Lobby")
+            assert events == []
+        eventually(lambda: chat.online("Lobby") == ["ann", "ben"])
+
+        def say(ws: WSChatSession) -> list[Json]:
+            got: list[Json] = []
+            for n in range(20):
+                fields = {"room": "Lobby", "data": n, "mid": str(n)}
+                _, events = ask(ws, n, type="say", **fields)
+                got += events
+            while len([e for e in got if e["type"] == "message"]) < 40:
+                got.append(ws.receive_json())
+            return [e for e in got if e["type"] == "message"]
+
+        with ThreadPoolExecutor(2) as pool:
+            one, other = pool.map(say, (ann, ben))
+        assert one == other
+        assert [m["seq"] for m in one] == list(range(1, 41))
+        page, _ = ask(ann, 99, type="join", room="Lobby", after=38, epoch=page["epoch"])
+        assert page["messages"] == one[38:]

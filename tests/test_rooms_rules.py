@@ -1,0 +1,172 @@
+"""The ready-made chat: who may do what, and how much."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+from flask import abort, current_app
+
+from flask_wschat import ChatListener, WebSocket, WSChat
+
+from .conftest import DEADLINE, LiveServer, Serve, eventually
+from .following import chat, make_chat, server, url
+from .protocol.peers import Peer
+
+__all__ = ["chat", "make_chat", "server", "url"]
+
+
+# ---- who may, and how much -----------------------------------------------------------
+
+
+class Strict(ChatListener):
+    def can_join(self, user: str | None, room: str) -> Any:
+        assert current_app.name == "process_0"
+        if room == "abort":
+            abort(403, "members only")
+        if room == "raise":
+            raise PermissionError("not you")
+        if room == "broken":
+            abort(500)
+        return room not in self.shut
+
+    def can_say(self, user: str | None, room: str, data: Any) -> Any:
+        return data != {"forbidden": [1]}
+
+    def can_tell(self, user: str, to: str) -> Any:
+        return None if to == "root" else [user, to]
+
+    def can_vote(self, user: str, poll: str, choice: str) -> Any:
+        return choice != "the other"
+
+    shut: ClassVar[set[str]] = set()
+
+
+def test_hooks_decide(
+    make_chat: Callable[..., WSChat], serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat = make_chat(Strict)
+    chat.poll("which", ["one", "the other"])
+    server = serve(chat._app())
+    ann = Peer(server, "ann")
+    assert ann.fail("vote", poll="which", choice="the other")["code"] == "forbidden"
+    assert ann.ask("vote", poll="which", choice="one")["total"] == 1
+    assert ann.fail("join", room="abort")["message"] == "members only"
+    assert ann.fail("join", room="raise")["message"] == "not you"
+    assert ann.fail("join", room="broken")["code"] == "internal"
+    assert "500 Internal Server Error" in caplog.text
+    assert ann.fail("who", room="abort")["code"] == "not_joined"
+    ann.ask("join", room="Lobby")
+    say = {"room": "Lobby", "mid": "1"}
+    assert ann.fail("say", data={"forbidden": [1]}, **say)["code"] == "forbidden"
+    assert ann.ask("say", data={"forbidden": [2]}, **say)["seq"] == 1
+    assert ann.fail("tell", to="root", data=1, mid="1")["code"] == "forbidden"
+    ann.ask("tell", to="ben", data=1, mid="1")
+    # Who may no more is let out, too.
+    ben = Peer(server, "ben")
+    ben.ask("join", room="Lobby")
+    Strict.shut.add("Lobby")
+    try:
+        assert ann.fail("join", room="Lobby")["code"] == "forbidden"
+    finally:
+        Strict.shut.clear()
+    assert ben.expect("presence", left=["ann"])
+    assert ann.fail("say", data=1, **say)["code"] == "not_joined"
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_what_is_too_deep_too_big_or_no_text_is_refused(server: LiveServer) -> None:
+    ann = Peer(server, "ann")
+    ann.ask("join", room="Lobby")
+    say = '{"type":"say","ref":%s,"room":"Lobby","mid":"1","data":%s}'
+    depth = 100_000
+    for ref, data, code in (
+        ("1", "[" * depth + "]" * depth, "bad_json"),
+        ("1", "9" * 5000, "bad_json"),
+        ("1", "1e999", "bad_request"),
+        ("1", '"\\ud800"', "bad_request"),
+        ("9" * 400, "1", "bad_request"),
+        ("1e3", "1", "bad_request"),
+        ("1", '"' + "é" * 40_000 + '"', "too_big"),
+    ):
+        ann.client.send(say % (ref, data))
+        error = ann.hear()
+        assert error["error"]["code"] == code, data[:10]
+    deep = 200
+    for data in ("9" * 400, "1e-400", '"\\u0000"', "[" * deep + "]" * deep):
+        ann.client.send(say.replace('"1"', json.dumps(data[:9])) % (7, data))
+        assert ann.reply(7)["ok"], data[:10]
+    page = ann.ask("history", room="Lobby")["messages"]
+    assert [page[0]["data"], page[1]["data"]] == [int("9" * 400), 0.0]
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_names_are_normal(server: LiveServer) -> None:
+    ann = Peer(server, "ann")
+    ann.ask("join", room="Caf\u00e9")
+    error = ann.fail("join", room="Cafe\u0301")
+    assert error["code"] == "bad_request" and "NFC" in error["message"]
+    ann.ask("join", room="茶 室 🍵")
+    assert ann.fail("join", room="a\u200bb")["code"] == "bad_request"
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_a_rate_within_the_limit_is_never_refused(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    server = serve(make_chat(RATE_LIMIT=(200, 5))._app())
+    ann, tab = Peer(server, "ann"), Peer(server, "ann")
+    for _ in range(5):
+        ann.ask("leave", room="x")
+    refused = 0
+    for _ in range(15):  # together they are one user
+        ref = tab.put("leave", room="x")
+        reply = tab.reply(ref)
+        if not reply["ok"]:
+            refused += 1
+            time.sleep(reply["error"]["retry_after"])  # as a client does
+    assert 3 < refused < 15
+    others = [Peer(server), Peer(server)]
+    for other in others:
+        for _ in range(5):
+            other.ask("leave", room="x")
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_a_listener_s_own_join_is_kept_from_raw_messages(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    class Eager(ChatListener):
+        def on_open(self, ws: WebSocket, *args: Any, **url_args: Any) -> None:
+            super().on_open(ws)
+            ws.join("Lobby")
+
+    chat = make_chat(Eager)
+    ann = Peer(serve(chat._app()), "ann")
+    eventually(lambda: chat.online("Lobby") == ["ann"])
+    chat.broadcast("before", room="Lobby")
+    page = ann.ask("join", room="Lobby")
+    assert [m["data"] for m in page["messages"]] == ["before"]
+    assert ann.heard == []
+
+
+def test_plain_connections_hear_what_they_are_told_not_what_they_tell(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    chat = make_chat()
+
+    @chat.route("/plain")
+    def plain(ws: WebSocket) -> None:
+        ws.send("ready")
+        ws.receive()
+
+    server = serve(chat._app())
+    with server.connect("/plain?user=ann") as client:
+        assert client.recv(DEADLINE) == "ready"
+        ann, ben = Peer(server, "ann"), Peer(server, "ben")
+        ann.ask("tell", to="ben", data="from ann", mid="1")
+        ben.ask("tell", to="ann", data="from ben", mid="1")
+        assert client.recv(DEADLINE) == '"from ben"'
