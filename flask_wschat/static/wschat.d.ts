@@ -4,6 +4,11 @@
  *   const chat = new WSChat("/ws/vote");
  *   chat.on("tally", (message) => draw(message.counts));
  *   const reply = await chat.request("vote", { choice: "tea" });
+ *
+ * Where the server has a ChatListener (docs/protocol.md):
+ *
+ *   const lobby = chat.join("Lobby", { onMessage: show, onReset: showOnly });
+ *   await lobby.say({ text: "Hello" }); // stored, once, whatever the network does
  */
 
 /** "reconnecting" tries until it succeeds; "closed" is final. */
@@ -43,19 +48,135 @@ export function shouldReconnect(code: number): boolean;
 
 /** Why a request failed. */
 export class RequestError extends Error {
-  constructor(code: string, message: string);
+  constructor(code: string, message: string, retryAfter?: number);
   /**
    * The server's own code, or "timeout", "full" (nothing was sent), "disconnected"
    * (after it was sent: it may have arrived or not).
    */
   code: string;
+  /** Seconds that the server asks to wait, 0 if it does not. */
+  retryAfter: number;
+}
+
+/** The first message of a ChatListener, of the newest connection. */
+export interface Hello extends Message {
+  protocol: number;
+  id: string;
+  user: string | null;
+  /** Seconds between the server's pings. */
+  ping: number;
+  limits: {
+    message: number;
+    data: number;
+    name: number;
+    mid: number;
+    page: number;
+    rooms: number;
+    rate: { per_second: number; burst: number } | null;
+  };
+}
+
+/** A message in a room. */
+export interface RoomMessage extends Message {
+  type: "message";
+  /** null: to everybody; those go to `on("message")` only. */
+  room: string | null;
+  /** Counts 1, 2, 3 in each room; 0: it is not kept. */
+  seq: number;
+  /** null: the application, or somebody without a user id. */
+  from: string | null;
+  data: unknown;
+  /** Seconds since 1970. */
+  at: number;
+  mid: string | null;
+  /** `data` is base64. */
+  binary?: true;
+}
+
+/** A message to one user; `seq` counts in your inbox. */
+export interface DirectMessage extends Omit<RoomMessage, "type" | "room"> {
+  type: "direct";
+  to: string;
+}
+
+/** That a message is stored, as number `seq`. */
+export interface Stored extends Reply {
+  seq: number;
+  at: number;
+}
+
+/** What a page does with a room, or with the inbox. */
+export interface Reading<M> {
+  /** Where to go on, as an earlier page left it; both or none. */
+  seq?: number;
+  epoch?: string;
+  /** A message: each once, in the order of the numbers. */
+  onMessage?(message: M): void;
+  /**
+   * Show these instead of what you show, if anything: the newest ones, at the first
+   * join and where what came between cannot be had any more. Without this handler
+   * each of them goes to `onMessage`.
+   */
+  onReset?(messages: M[]): void;
+  /** It cannot be joined, and is not tried again: `error.code` says why. */
+  onError?(error: RequestError): void;
+}
+
+export interface RoomReading extends Reading<RoomMessage> {
+  /** Who is here, sorted; and who came and left, if that is why. */
+  onPresence?(present: string[], change: { joined: string[]; left: string[] }): void;
+}
+
+/** The direct messages to this user, and those this user sends. */
+export interface Inbox {
+  readonly name: string | null;
+  /** How far it is read, undefined before the first reply. */
+  readonly seq?: number;
+  readonly epoch?: string;
+  /** Hear no more of it, also after a reconnect. */
+  leave(): void;
+}
+
+export interface Room extends Inbox {
+  readonly name: string;
+  readonly present: string[];
+  say(data: unknown): Promise<Stored>;
 }
 
 export class WSChat {
-  /** Connects at once. `url` may be relative to the page; http becomes ws. */
-  constructor(url: string);
+  /**
+   * Connects at once. `url` may be relative to the page; http becomes ws. `protocols`:
+   * subprotocols to offer; a browser closes where the server chooses none of them.
+   */
+  constructor(url: string, options?: { protocols?: string | string[] });
 
   readonly state: State;
+
+  /** What a ChatListener said first, undefined before. */
+  readonly hello?: Hello;
+
+  /**
+   * Join a room and stay in it: after a reconnect, or where the server may have missed
+   * something, it is read on from the last message that was shown. One reading for each
+   * room; a second one takes its place.
+   */
+  join(room: string, reading?: RoomReading): Room;
+
+  /** Read the direct messages likewise. */
+  inbox(reading?: Reading<DirectMessage>): Inbox;
+
+  /**
+   * Say `data`, anything JSON can say, to a room, and repeat that until the server has
+   * stored it: once, however often it was sent. Messages to one room are stored in the
+   * order of the calls, each after the one before.
+   *
+   * Rejects with a RequestError: the server's code where it refuses, "too_big", "full"
+   * over 1 MiB that waits, "disconnected" when closed for good (it may be stored or not).
+   */
+  say(room: string, data: unknown): Promise<Stored>;
+
+  /** Say it to one user likewise. */
+  tell(to: string, data: unknown): Promise<Stored>;
 
   /**
    * Call `handler` for each JSON message of this `type`; "*" means every message, also

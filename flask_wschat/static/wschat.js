@@ -1,17 +1,14 @@
 /**
- * A small WebSocket client: reconnects, buffers, pairs replies (types: wschat.d.ts).
- *
- * After a close it connects again, or not:
- *   1000       no   the server is done
- *   1008       no   against a rule of the server
- *   4000-4499  no   refused by the application: logged out, name taken ...
- *   any other  yes  network lost (1006), restart (1001, 1012), overload (1013)
+ * A small WebSocket client: reconnects, buffers, pairs replies; and the ready-made chat
+ * on top, with rooms that resume. Types and promises: wschat.d.ts
  */
 
 const FIRST = 500; // ms: longest first wait
 const CAP = 10_000; // ms: longest wait, also for a handshake
 const STABLE = 5_000; // ms: a connection that lasted this long resets the count
 const BUFFER = 65_536; // characters or bytes kept while not connected
+const OUTBOX = 1 << 20; // bytes that may wait to be acknowledged
+const PASSING = ["disconnected", "timeout", "full", "unavailable", "rate_limited"];
 const LOCAL = /^(localhost$|127\.|\[::1\])/;
 
 /** Full jitter, so that a server's pages don't come back in one wave. */
@@ -24,9 +21,84 @@ export function shouldReconnect(code) {
 }
 
 export class RequestError extends Error {
-  constructor(code, message) {
+  constructor(code, message, retryAfter = 0) {
     super(message);
     this.code = code;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** A room, or the inbox (null): knows how far it has read, and goes on from there. */
+class Feed {
+  present = [];
+  #on; #ask; #turn; // #turn: the reading under way, if any
+
+  constructor(name, { seq, epoch, ...on }, ask, left) {
+    Object.assign(this, { name, seq, epoch });
+    this.#on = on;
+    this.#ask = ask;
+    this.leave = () => left((this.#on = this.#turn = {}));
+  }
+
+  /** Read on, page after page; a later call takes over from an earlier one. */
+  async sync() {
+    const { name } = this;
+    const turn = (this.#turn = {});
+    const wanted = () => turn === this.#turn;
+    try {
+      for (let page = { more: true }; page.more; this.#read(page)) {
+        const fields = { room: name ?? undefined, after: this.seq, epoch: this.epoch };
+        page = await this.#ask(name === null ? "inbox" : "join", fields, wanted);
+        if (!page || !wanted()) return;
+      }
+      this.#turn = undefined;
+    } catch (error) {
+      if (!wanted()) return;
+      this.#call("onError", error);
+      this.leave();
+    }
+  }
+
+  receive(message) {
+    const { type, joined, left } = message;
+    if (type === "gap") this.sync();
+    if (type === (this.name === null ? "direct" : "message")) this.#take(message);
+    if (type === "presence") {
+      const others = this.present.filter((user) => !left.includes(user));
+      this.#meet([...new Set([...others, ...joined])].sort(), { joined, left });
+    }
+  }
+
+  #read({ epoch, seq, recovered, messages, present }) {
+    if (recovered) {
+      messages.forEach(this.#take, this);
+    } else {
+      Object.assign(this, { epoch, seq });
+      if (this.#on.onReset) this.#call("onReset", messages);
+      else messages.forEach((message) => this.#call("onMessage", message));
+    }
+    if (present) this.#meet(present, { joined: [], left: [] });
+  }
+
+  #take(message) {
+    const { seq } = message; // 0: not kept, not counted
+    if (seq > this.seq + 1) return this.#turn ?? this.sync(); // never a hole
+    if (seq && !(seq > this.seq)) return; // never twice
+    this.seq = seq || this.seq;
+    this.#call("onMessage", message);
+  }
+
+  #meet(present, change) {
+    this.present = present;
+    this.#call("onPresence", present, change);
+  }
+
+  #call(name, ...values) {
+    try {
+      this.#on[name]?.(...values);
+    } catch (error) {
+      reportError(error); // what a page does wrong must not lose messages
+    }
   }
 }
 
@@ -37,8 +109,15 @@ export class WSChat {
   #buffer = []; // { data, ref }
   #waiting = new Map(); // ref -> { resolve, reject, timer, sent }
   #handlers = new Map(); // type -> Set; WSChat -> the state's
+  #protocols; #lost;
+  #feeds = new Map(); // room, or null for the inbox -> Feed
+  #tails = new Map(); // where to -> the last message under way there
+  #unstored = 0;
+  #mids = 0;
+  #mid = crypto.getRandomValues(new Uint32Array(3)).join("-");
 
-  constructor(url) {
+  constructor(url, { protocols = [] } = {}) {
+    this.#protocols = protocols;
     this.#url = new URL(url, location.href);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
     addEventListener("online", this.#online);
@@ -80,12 +159,87 @@ export class WSChat {
     this.#finish(code, reason);
   }
 
+  join(room, options = {}) {
+    const feed = this.#follow(room.normalize(), options);
+    return Object.assign(feed, { say: (data) => this.say(room, data) });
+  }
+
+  inbox(options = {}) {
+    return this.#follow(null, options);
+  }
+
+  say(room, data) {
+    return this.#post("say", { room: room.normalize(), data });
+  }
+
+  tell(to, data) {
+    return this.#post("tell", { to, data });
+  }
+
+  #follow(name, options) {
+    const open = () => this.state === "open";
+    const ask = (type, fields, wanted) =>
+      this.#ask(type, fields, () => open() && wanted());
+    const left = () => {
+      if (this.#feeds.get(name) !== feed) return;
+      this.#feeds.delete(name);
+      if (name !== null && open()) this.send({ type: "leave", ref: 0, room: name });
+    };
+    const feed = new Feed(name, options, ask, left);
+    this.#feeds.set(name, feed);
+    if (open()) feed.sync();
+    return feed;
+  }
+
+  /** Have it stored, once; one after the other to each place. */
+  #post(type, fields) {
+    const text = JSON.stringify({ ...fields, mid: `${this.#mid}-${++this.#mids}` });
+    const where = type + (fields.room ?? fields.to);
+    const size = new Blob([text]).size;
+    if (this.#unstored + size > OUTBOX) {
+      return Promise.reject(new RequestError("full", "too much is waiting"));
+    }
+    this.#unstored += size;
+    const send = () => this.#ask(type, JSON.parse(text), () => true, size + 99);
+    const stored = Promise.resolve(this.#tails.get(where)).then(send);
+    const tail = stored.catch(() => {}).then(() => {
+      this.#unstored -= size;
+      if (this.#tails.get(where) === tail) this.#tails.delete(where);
+    });
+    this.#tails.set(where, tail);
+    return stored;
+  }
+
+  /** Ask until there is an answer, or none is wanted any more. */
+  async #ask(type, fields, wanted, size = 0) {
+    for (let tries = 0; wanted(); tries++) {
+      // The server would close the connection, each time anew.
+      if (size > this.hello?.limits?.message) {
+        throw new RequestError("too_big", "over the limit of a message");
+      }
+      try {
+        return await this.request(type, fields);
+      } catch (error) {
+        const { code, retryAfter } = error;
+        const passes = code === "not_joined" && this.#feeds.has(fields.room);
+        if (!passes && !PASSING.includes(code)) throw error;
+        if (!wanted()) return;
+        if (this.state === "closed") throw error;
+        if (code === "timeout" && this.state === "open") this.#lost({ code: 1006 });
+        else if (code !== "disconnected") {
+          const wait = Math.max(backoff(tries), 1000 * retryAfter);
+          await new Promise((resolve) => setTimeout(resolve, wait));
+        }
+      }
+    }
+  }
+
   #online = () => this.#socket || this.#retry(0);
 
   #connect = () => {
-    const socket = (this.#socket = new WebSocket(this.#url));
+    const socket = (this.#socket = new WebSocket(this.#url, this.#protocols));
     let opened = Infinity;
-    const lost = ({ code, reason }) => {
+    const lost = (this.#lost = ({ code, reason = "" }) => {
       clearTimeout(stuck);
       if (socket !== this.#socket) return;
       this.#socket = undefined;
@@ -95,9 +249,9 @@ export class WSChat {
       this.#become("reconnecting", code, reason);
       this.#drop("connection lost", false);
       this.#retry(this.#attempt++);
-    };
+    });
     // Where packets vanish, browsers wait for minutes.
-    const stuck = setTimeout(lost, CAP, { code: 1006, reason: "" });
+    const stuck = setTimeout(lost, CAP, { code: 1006 });
     socket.binaryType = "arraybuffer";
     socket.onclose = lost;
     socket.onmessage = ({ data }) => socket === this.#socket && this.#receive(data);
@@ -105,6 +259,7 @@ export class WSChat {
       clearTimeout(stuck);
       opened = Date.now();
       this.#become("open");
+      for (const feed of this.#feeds.values()) feed.sync();
       for (const { data, ref } of this.#buffer.splice(0)) this.#put(data, ref);
     };
   };
@@ -136,10 +291,13 @@ export class WSChat {
     try {
       message = JSON.parse(data);
     } catch {} // not JSON: only for "*"
-    const { type, ref, ok, error } = Object(message);
+    const { type, ref, ok, error, room = null } = Object(message);
     if (this.#waiting.has(ref) && (type === "reply" || type === "error")) {
-      this.#settle(ref, ok ? message : new RequestError(error?.code, error?.message));
+      const { code, message: text, retry_after } = Object(error);
+      this.#settle(ref, ok ? message : new RequestError(code, text, retry_after));
     }
+    if (type === "hello") this.hello = message;
+    this.#feeds.get(room)?.receive(message);
     this.#emit(type, message);
     this.#emit("*", message);
   }

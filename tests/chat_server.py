@@ -1,0 +1,35 @@
+"""The ready-made chat in a process of its own, for tests that kill it."""
+
+from __future__ import annotations
+
+import os
+
+from flask import Flask, request
+
+from flask_wschat import WSChat
+from flask_wschat.rooms import ChatListener
+
+PAGE = """<!doctype html><title>chat</title><script type="module">
+  import { WSChat } from "/_wschat/wschat.js";
+  window.WSChat = WSChat;
+</script>"""
+
+app = Flask(__name__)
+app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL", "memory://")
+app.config["WSCHAT_HISTORY_SIZE"] = 1000
+chat = WSChat(app)
+chat.listener("/chat")(ChatListener)
+
+
+@chat.authenticate
+def who() -> str | None:
+    return request.args.get("user")
+
+
+@app.get("/")
+def page() -> str:
+    return PAGE
+
+
+if __name__ == "__main__":
+    chat.run(app, port=int(os.environ["PORT"]))
