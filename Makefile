@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PORT ?= 5000
+WORKERS ?= 1
+REDIS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 PACKAGING := setup.cfg pyproject.toml setup.py $(wildcard flask_wschat/*/*.c)
@@ -11,21 +13,25 @@ LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py set
 
 help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
+	@echo "               WORKERS=4: by gunicorn; REDIS=1: sharing a redis-server"
 	@echo "make check     format, lint, types and the quick tests"
 	@echo "make test      everything, with Chromium, Redis and nginx"
 	@echo "make cov       tests with branch coverage"
-	@echo "make bench     speed, scale and latency beside eleven others, in ten minutes"
+	@echo "make bench     speed, scale and latency beside eleven others, in a quarter of an hour"
 	@echo "make fuzz      the codec against foreign ones, for ten minutes"
 	@echo "make autobahn  the protocol conformance suite, when wstest is installed"
 	@echo "make clean     remove what the other targets made, except .venv"
 
 # The port comes first: nobody should wait for an install to learn that it is taken.
+demo: export PORT := $(PORT)
+demo: export WORKERS := $(WORKERS)
+demo: export REDIS := $(REDIS)
 demo:
 	@sh tools/venv.sh python "$(PYTHON)"
-	@$(PYTHON) tools/free_port.py "$(PORT)"
-	@$(MAKE) -s --no-print-directory $(VENV)/.demo
+	@$(PYTHON) -m tools.demo check
+	@$(MAKE) -s --no-print-directory $(VENV)/$(if $(filter 1,$(WORKERS)$(REDIS)$(WSCHAT_URL)),.demo,.workers)
 	@echo "==> Starting the demos"
-	@PORT="$(PORT)" exec $(PY) example_app.py
+	@exec $(PY) -m tools.demo
 
 test: $(VENV)/.dev
 	@sh tools/system.sh
@@ -58,8 +64,8 @@ cov: $(VENV)/.dev
 	@$(PY) -m coverage report
 
 bench: $(VENV)/.dev
-	@echo "==> Benchmarks (ten minutes; needs two idle cores and a C compiler)"
-	@status=0; for part in benchmarks benchmarks.scale benchmarks.latency; do \
+	@echo "==> Benchmarks (a quarter of an hour; needs two idle cores and a C compiler)"
+	@status=0; for part in benchmarks benchmarks.scale benchmarks.latency benchmarks.backends; do \
 		$(PY) -m $$part || status=1; done; exit $$status
 
 fuzz: $(VENV)/.dev
@@ -79,6 +85,10 @@ $(VENV)/.demo: $(PACKAGING)
 	@sh tools/venv.sh install "$(PYTHON)" $(VENV) .
 	@touch $@
 
+$(VENV)/.workers: $(PACKAGING)
+	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[redis]" "gunicorn>=26.0"
+	@touch $@ $(VENV)/.demo
+
 $(VENV)/.dev: $(PACKAGING)
 	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[dev]"
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.workers

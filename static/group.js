@@ -1,13 +1,14 @@
 import { WSChat } from "wschat";
-import { Conversation, View, composer, deliver } from "./talk.js";
-import { avatar, byId, el, plural, showStatus, toast } from "./ui.js";
+import { Conversation, View, composer } from "./talk.js";
+import { avatar, byId, el, nameOf, plural, showStatus, toast } from "./ui.js";
 
-const { me, login } = byId("chat").dataset;
-const chat = new WSChat("/ws/group");
+const { me, login, rooms } = byId("chat").dataset;
+const [first, ...more] = JSON.parse(rooms); // as on the wire: with a # before the name
+const chat = new WSChat("/ws/chat");
+const watch = new WSChat("/ws/home"); // without a user, so that nobody is counted by it
 const view = new View();
 const conversations = new Map(); // room -> Conversation
-const created = new Set(); // rooms that this page made, and makes again if need be
-let rooms = []; // [name, number of people]
+const counts = new Map(); // room -> number of people
 let room = "";
 let people = new Set();
 
@@ -15,109 +16,115 @@ showStatus(chat, login);
 
 function conversationOf(name) {
   if (!conversations.has(name)) {
-    const conversation = new Conversation(me);
-    conversation.retry = (item) => say(name, item);
-    conversations.set(name, conversation);
+    const send = (data) => chat.say(name, data);
+    conversations.set(name, new Conversation(me, send, () => leave(name)));
   }
   return conversations.get(name);
 }
 
-const say = (name, item) =>
-  deliver(chat, conversationOf(name), item, "say", { room: name });
-
-async function enter(name) {
+function enter(name) {
+  const before = room;
+  const conversation = conversationOf(name);
+  const { seq, epoch } = conversation.feed ?? {}; // where I left it
+  const change = (what) => (name === room ? view.update(what) : what());
   room = name;
   people = new Set();
-  byId("room").textContent = name;
-  document.title = `${name} · Flask-WSChat`;
-  const conversation = conversationOf(name);
+  byId("room").textContent = name.slice(1);
+  document.title = `${name.slice(1)} · Flask-WSChat`;
   view.show(conversation, "Nothing here yet. Say hello!");
+  conversation.feed = chat.join(name, {
+    seq,
+    epoch,
+    onMessage: (message) => change(() => conversation.add(message)),
+    onReset: (messages) => change(() => conversation.reset(messages)),
+    onPresence: (present, news) => name === room && meet(conversation, present, news),
+    onError(error) {
+      if (name !== room) return;
+      toast(error.message);
+      if (name !== first) go(first);
+    },
+  });
+  leave(before);
   draw();
-  if (chat.state !== "open") return; // "open" enters again
-  try {
-    const reply = await chat.request("join", { room: name, create: created.has(name) });
-    if (room !== name) return;
-    people = new Set(reply.present);
-    view.update(() => reply.messages.forEach((message) => conversation.add(message)), true);
-    conversation.unsent.forEach((item) => say(name, item));
-    draw();
-  } catch (error) {
-    if (error.code === "disconnected") return;
-    toast(error.message);
-    if (error.code !== "timeout" && name !== rooms[0]?.[0]) go(rooms[0][0]);
-  }
+}
+
+/** Leave a room that is not shown any more, once what I said there is stored. */
+function leave(name) {
+  const conversation = conversations.get(name);
+  if (name !== room && !conversation?.busy) conversation?.feed.leave();
+}
+
+function meet(conversation, present, { joined, left }) {
+  view.update(() => {
+    for (const user of joined) {
+      if (!people.has(user)) conversation.note(nameOf(user), true);
+    }
+    for (const user of left) {
+      if (people.has(user)) conversation.note(nameOf(user), false);
+    }
+  });
+  people = new Set(present);
+  draw();
+}
+
+function list(name) {
+  counts.set(name, counts.get(name) ?? 0);
+  watch.join(name, {
+    onPresence(present) {
+      counts.set(name, present.length);
+      draw();
+    },
+    onError() { // forgotten by the server; whoever enters it makes it again
+      counts.delete(name);
+      draw();
+    },
+  });
 }
 
 /** The address says which room it is, so that it can be opened in another tab. */
 function go(name) {
-  location.hash = encodeURIComponent(name);
+  location.hash = encodeURIComponent(name.slice(1));
 }
 
 function roomInAddress() {
   try {
-    return decodeURIComponent(location.hash.slice(1));
+    const name = decodeURIComponent(location.hash.slice(1));
+    return name ? `#${name}`.normalize() : first;
   } catch {
-    return ""; // somebody else wrote this address
+    return first; // somebody else wrote this address
   }
 }
 
 function draw() {
-  byId("rooms").replaceChildren(...rooms.map(([name, count]) => {
+  byId("rooms").replaceChildren(...[...counts].map(([name, count]) => {
     const badge = el("span", { className: "badge", title: plural(count, "person", "people") }, count);
-    const link = el("a", { href: `#${encodeURIComponent(name)}` },
-      el("span", { className: "name" }, name), badge);
+    const link = el("a", { href: `#${encodeURIComponent(name.slice(1))}` },
+      el("span", { className: "name" }, name.slice(1)), badge);
     badge.hidden = !count;
     if (name === room) link.ariaCurrent = "true";
     return el("li", {}, link);
   }));
-  byId("people").replaceChildren(...[...people].sort().map((name) =>
-    el("li", {}, avatar(name), el("span", { className: "name" }, name),
-      name === me ? el("span", { className: "hint" }, "you") : "")));
+  byId("people").replaceChildren(...[...people].sort().map((user) =>
+    el("li", {}, avatar(nameOf(user)), el("span", { className: "name" }, nameOf(user)),
+      user === me ? el("span", { className: "hint" }, "you") : "")));
   byId("summary").textContent = people.size
     ? `${plural(people.size, "person", "people")} here` : "";
 }
 
-chat.onState(({ state }) => {
-  if (state === "open" && room) enter(room);
-});
-
 chat.on("hello", ({ user }) => {
-  if (user !== me) location.reload(); // another tab logged in with another name
-});
-
-chat.on("rooms", (message) => {
-  rooms = message.rooms;
-  if (!room) enter(roomInAddress() || rooms[0][0]);
-  else draw();
-});
-
-chat.on("message", (message) => {
-  if (message.room === room) view.update(() => conversationOf(room).add(message));
-});
-
-chat.on("presence", ({ room: where, joined, left }) => {
-  if (where !== room) return;
-  view.update(() => {
-    for (const name of joined) {
-      if (!people.has(name)) conversationOf(room).note(name, true);
-      people.add(name);
-    }
-    for (const name of left) {
-      if (people.delete(name)) conversationOf(room).note(name, false);
-    }
-  });
-  draw();
+  if (user && user !== me) location.reload(); // another tab logged in with another name
 });
 
 composer((data) => {
+  const { conversation } = view;
   let item;
-  view.update(() => (item = view.conversation.write(data)), true);
-  say(room, item);
+  view.update(() => (item = conversation.write(data)), true);
+  conversation.deliver(item);
 });
 
 addEventListener("hashchange", () => {
-  const name = roomInAddress() || rooms[0]?.[0];
-  if (name && name !== room) enter(name);
+  const name = roomInAddress();
+  if (name !== room) enter(name);
 });
 
 // In a narrow window the list of people is folded away.
@@ -131,7 +138,10 @@ byId("create").addEventListener("submit", (event) => {
   const name = byId("new-room").value.trim().replace(/\s+/g, " ");
   if (!name) return;
   byId("new-room").value = "";
-  created.add(name);
-  go(name);
+  go(`#${name}`);
   byId("words").focus();
 });
+
+[first, ...more].forEach(list);
+chat.join("group", { onMessage: ({ data }) => list(data) }); // the rooms that people make
+enter(roomInAddress());

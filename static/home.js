@@ -4,8 +4,8 @@ import { showStatus } from "./ui.js";
 const chat = new WSChat("/ws/home");
 showStatus(chat);
 
-chat.on("online", (message) => {
-  for (const node of document.querySelectorAll("[data-online]")) {
-    node.textContent = message[node.dataset.online];
-  }
-});
+for (const node of document.querySelectorAll("[data-online]")) {
+  chat.join(node.dataset.online, {
+    onPresence: (present) => (node.textContent = present.length),
+  });
+}

@@ -1,51 +1,51 @@
 import { WSChat } from "wschat";
-import { Conversation, View, composer, deliver } from "./talk.js";
-import { avatar, byId, el, showStatus } from "./ui.js";
+import { Conversation, View, composer } from "./talk.js";
+import { avatar, byId, el, nameOf, showStatus } from "./ui.js";
 
 const page = byId("chat");
 const { me, login } = page.dataset;
-const chat = new WSChat("/ws/private");
+const chat = new WSChat("/ws/chat");
 const view = new View();
-const conversations = new Map(); // person -> Conversation
+const conversations = new Map(); // user -> Conversation
 let online = new Set();
 let peer = "";
 let caughtUp = false; // the inbox was read once
 
 showStatus(chat, login);
 
-function conversationWith(name) {
-  if (!conversations.has(name)) {
-    const conversation = new Conversation(me);
-    conversation.retry = (item) => tell(name, item);
-    conversations.set(name, conversation);
+function conversationWith(user) {
+  if (!conversations.has(user)) {
+    const send = (data) => chat.tell(user, data);
+    conversations.set(user, new Conversation(me, send));
   }
-  return conversations.get(name);
+  return conversations.get(user);
 }
 
-const tell = (name, item) =>
-  deliver(chat, conversationWith(name), item, "tell", { to: name });
+/** Run `change` on the conversation with `user`, whether it is shown or not. */
+function update(user, change) {
+  const conversation = conversationWith(user);
+  if (user === peer) view.update(() => change(conversation));
+  else change(conversation);
+}
 
 function take(message, live) {
-  const name = message.from === me ? message.to : message.from;
-  const conversation = conversationWith(name);
-  const change = () => {
+  const user = message.from === me ? message.to : message.from;
+  update(user, (conversation) => {
     const news = conversation.add(message);
-    const seen = name === peer && !document.hidden;
+    const seen = user === peer && !document.hidden;
     if (news && live && !seen && message.from !== me) conversation.unread += 1;
-  };
-  if (name === peer) view.update(change);
-  else change();
+  });
 }
 
-function open(name) {
-  peer = name;
-  page.classList.toggle("open", Boolean(name));
-  byId("composer").hidden = !name;
-  byId("peer").textContent = name || "Your conversations";
-  const conversation = name ? conversationWith(name) : new Conversation(me);
+function open(user) {
+  peer = user;
+  page.classList.toggle("open", Boolean(user));
+  byId("composer").hidden = !user;
+  byId("peer").textContent = nameOf(user) || "Your conversations";
+  const conversation = user ? conversationWith(user) : new Conversation(me);
   conversation.unread = 0;
-  view.show(conversation, name
-    ? `Nobody but you and ${name} can read this.`
+  view.show(conversation, user
+    ? `Nobody but you and ${nameOf(user)} can read this.`
     : "Choose somebody to talk to.");
   draw();
 }
@@ -55,16 +55,16 @@ function draw() {
   others.delete(me);
   const order = [...others].sort((a, b) =>
     online.has(b) - online.has(a) || a.localeCompare(b));
-  byId("people").replaceChildren(...order.map((name) => {
-    const { unread = 0 } = conversations.get(name) ?? {};
-    const here = online.has(name);
+  byId("people").replaceChildren(...order.map((user) => {
+    const { unread = 0 } = conversations.get(user) ?? {};
+    const here = online.has(user);
     const badge = el("span", { className: "badge strong" }, unread,
       el("span", { className: "hidden" }, " unread"));
     badge.hidden = !unread;
-    const link = el("a", { href: `#${encodeURIComponent(name)}` },
-      avatar(name), el("span", { className: "name" }, name),
+    const link = el("a", { href: `#${encodeURIComponent(user)}` },
+      avatar(nameOf(user)), el("span", { className: "name" }, nameOf(user)),
       el("span", { className: "hidden" }, here ? "online" : "offline"), badge);
-    if (name === peer) link.ariaCurrent = "true";
+    if (user === peer) link.ariaCurrent = "true";
     return el("li", { className: here ? "online" : "offline" }, link);
   }));
   const ready = caughtUp && chat.state === "open";
@@ -73,59 +73,52 @@ function draw() {
   byId("summary").textContent = peer && ready ? (away ? "offline" : "online") : "";
   byId("banner").hidden = !away;
   byId("banner").textContent = away
-    ? `${peer} is offline. What you write now is not sent; wait until ${peer} is back.` : "";
+    ? `${nameOf(peer)} is offline, and gets what you write now on coming back.` : "";
   let unread = 0;
   for (const conversation of conversations.values()) unread += conversation.unread;
   document.title = `${unread ? `(${unread}) ` : ""}Private chat · Flask-WSChat`;
 }
 
-async function catchUp() {
-  try {
-    const reply = await chat.request("inbox");
-    online = new Set(reply.present);
-    for (const message of reply.messages) take(message, caughtUp);
-    caughtUp = true;
-    for (const [name, conversation] of conversations) {
-      for (const item of conversation.unsent) tell(name, item);
-    }
-  } catch (error) {
-    if (error.code === "timeout") catchUp();
-  }
-  draw();
-}
-
 function personInAddress() {
   try {
-    return decodeURIComponent(location.hash.slice(1));
+    const user = decodeURIComponent(location.hash.slice(1));
+    return nameOf(user) ? user : "";
   } catch {
     return ""; // somebody else wrote this address
   }
 }
 
-chat.onState(({ state }) => {
-  if (state === "open") catchUp();
-  draw();
-});
+chat.onState(draw);
 
 chat.on("hello", ({ user }) => {
-  if (user !== me) location.reload(); // another tab logged in with another name
+  if (user && user !== me) location.reload(); // another tab logged in with another name
 });
 
-chat.on("direct", (message) => {
-  take(message, true);
-  draw();
+chat.inbox({
+  onMessage(message) {
+    take(message, true);
+    draw();
+  },
+  onReset(messages) { // at first, and where the server has lost what came before
+    if (caughtUp) for (const user of conversations.keys()) update(user, (shown) => shown.lost());
+    for (const message of messages) take(message, caughtUp);
+    caughtUp = true;
+    draw();
+  },
 });
 
-chat.on("presence", ({ joined, left }) => {
-  for (const name of joined) online.add(name);
-  for (const name of left) online.delete(name);
-  draw();
+chat.join("private", {
+  onPresence(present) {
+    online = new Set(present);
+    draw();
+  },
 });
 
 composer((data) => {
+  const { conversation } = view;
   let item;
-  view.update(() => (item = view.conversation.write(data)), true);
-  tell(peer, item);
+  view.update(() => (item = conversation.write(data)), true);
+  conversation.deliver(item);
   draw();
 });
 

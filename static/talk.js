@@ -1,66 +1,82 @@
 /** What the group chat and the private chat share: messages, their log, the composer. */
 
-import { avatar, byId, el } from "./ui.js";
+import { avatar, byId, el, nameOf } from "./ui.js";
 
 const FOLLOWS = 300; // seconds in which messages of one author stay together
 
 const timeOf = ({ at }) =>
   new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 
-/** A name for a message that nobody else uses. Works on plain http, too. */
-function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(12));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 /** The messages of one room or with one person: each once, in the server's order. */
 export class Conversation {
   node = el("ol", { className: "log" });
   unread = 0;
-  #items = new Map(); // message id and author -> item
+  #known = new Set(); // ids of messages, each with its author
+  #mine = []; // items that have not come back from the server
   #ofNode = new WeakMap(); // node -> item
+  #begun = false; // it was read once
 
-  constructor(me) {
-    this.me = me;
+  /** send: has words stored, and resolves to the server's reply. done: is called then. */
+  constructor(me, send, done) {
+    Object.assign(this, { me, send, done });
   }
 
   get empty() {
     return !this.node.childElementCount;
   }
 
-  /** My messages that have not arrived and are not under way. */
-  get unsent() {
-    return [...this.#items.values()].filter(({ state }) => state === "unsent");
+  /** Whether messages of mine are still under way. */
+  get busy() {
+    return this.#mine.some(({ state }) => state === "sending");
   }
 
   /** Begin a message of mine. */
   write(data) {
-    const message = { from: this.me, data, mid: newId(), at: Date.now() / 1000 };
-    return this.#create(message, "sending");
+    return this.#create({ from: this.me, data, at: Date.now() / 1000 }, "sending");
+  }
+
+  /** Send it, and show what becomes of it. */
+  async deliver(item) {
+    this.#mark(item, "sending");
+    this.#mine.push(item);
+    try {
+      item.seq = (await this.send(item.message.data)).seq;
+      if (item.state === "sending") this.#mark(item, "delivered");
+    } catch (error) {
+      this.#mine = this.#mine.filter((other) => other !== item);
+      const why = { full: "Too much is waiting.", disconnected: "The connection has ended." };
+      this.#mark(item, "failed", why[error.code] ?? error.message);
+    }
+    this.done?.();
   }
 
   /** Take a message from the server. True: it was not known. */
   add(message) {
-    const known = this.#items.get(`${message.mid} ${message.from}`);
-    if (known && known.state === "delivered") return false;
-    const item = known ?? this.#create(message, "delivered");
+    const id = `${message.mid} ${message.from}`;
+    if (this.#known.has(id)) return false;
+    this.#known.add(id);
+    const own = this.#claim(message);
+    const item = own ?? this.#create(message, "delivered");
     item.message = message;
-    this.mark(item, "delivered");
-    // Mine that are still under way stay below what has arrived.
-    const next = [...this.node.children].find((node) => node.dataset.state in LATER);
-    if (item.node.nextElementSibling !== (next ?? null)) {
-      this.node.insertBefore(item.node, next ?? null);
-    }
-    this.#group();
-    return !known;
+    this.#mark(item, "delivered");
+    this.#insert(item.node);
+    return !own;
   }
 
-  /** state: sending, unsent, delivered or failed (then `why` says why). */
-  mark(item, state, why = "") {
-    item.state = item.node.dataset.state = state;
-    const foot = [el("time", {}, timeOf(item.message))];
-    if (item.message.from === this.me) foot.push(...this.#fate(item, state, why));
-    item.node.querySelector(".foot").replaceChildren(...foot);
+  /** Show the newest messages, as what came before cannot be had (any more). */
+  reset(messages) {
+    if (this.#begun) this.lost();
+    this.#begun = true;
+    for (const message of messages) this.add(message);
+  }
+
+  /** Say where messages may be missing; what is above stays. */
+  lost() {
+    this.#mine = this.#mine.filter(({ state }) => state === "sending");
+    const shown = [...this.node.children].filter((node) => !(node.dataset.state in LATER));
+    if (!shown.length || shown.at(-1).dataset.lost) return;
+    const text = "The server has lost its history here. Messages may be missing.";
+    this.#insert(el("li", { className: "note", dataset: { lost: true } }, text));
   }
 
   /** Say that somebody came or went. */
@@ -72,6 +88,32 @@ export class Conversation {
     this.#group();
   }
 
+  /** Which of mine this message is, if any. */
+  #claim({ from, seq, data }) {
+    if (from !== this.me) return;
+    const found = this.#mine.findIndex((item) =>
+      (item.seq ?? seq) === seq && item.message.data === data);
+    return found < 0 ? undefined : this.#mine.splice(found, 1)[0];
+  }
+
+  /** Put it last, but above mine that are still under way. */
+  #insert(node) {
+    const next = [...this.node.children].find((other) =>
+      other !== node && other.dataset.state in LATER) ?? null;
+    if (!node.parentNode || node.nextElementSibling !== next) {
+      this.node.insertBefore(node, next);
+    }
+    this.#group();
+  }
+
+  /** state: sending, delivered or failed (then `why` says why). */
+  #mark(item, state, why = "") {
+    item.state = item.node.dataset.state = state;
+    const foot = [el("time", {}, timeOf(item.message))];
+    if (item.message.from === this.me) foot.push(...this.#fate(item, state, why));
+    item.node.querySelector(".foot").replaceChildren(...foot);
+  }
+
   #fate(item, state, why) {
     if (state === "delivered") {
       const tick = el("span", { className: "tick", title: "Delivered" }, "✓");
@@ -79,23 +121,23 @@ export class Conversation {
       return [tick, el("span", { className: "hidden" }, "Delivered")];
     }
     if (state !== "failed") return [el("span", {}, "Sending…")];
-    const again = el("button", { type: "button", onclick: () => this.retry?.(item) }, "Try again");
+    const again = el("button", { type: "button", onclick: () => this.deliver(item) }, "Try again");
     return [el("span", { className: "why" }, `Not sent. ${why}`), again];
   }
 
   #create(message, state) {
     const own = message.from === this.me;
+    const name = nameOf(message.from);
     const node = el("li", { className: own ? "message own" : "message" },
-      avatar(message.from),
+      avatar(name),
       el("div", { className: "bubble" },
-        el("p", { className: "from" }, message.from),
-        el("p", { className: "body", dir: "auto" }, message.data),
+        el("p", { className: "from" }, name),
+        el("p", { className: "body", dir: "auto" }, String(message.data)),
         el("p", { className: "foot" })));
     const item = { message, node, state };
-    this.#items.set(`${message.mid} ${message.from}`, item);
     this.#ofNode.set(node, item);
     this.node.append(node);
-    this.mark(item, state);
+    this.#mark(item, state);
     this.#group();
     return item;
   }
@@ -113,7 +155,7 @@ export class Conversation {
   }
 }
 
-const LATER = { sending: true, unsent: true, failed: true };
+const LATER = { sending: true, failed: true };
 
 /** The part of the page that shows one conversation; stays at its end if it is there. */
 export class View {
@@ -180,22 +222,4 @@ export function composer(send) {
     event.preventDefault();
     form.requestSubmit();
   });
-}
-
-/** Request to deliver `item`, and mark what becomes of it. */
-export async function deliver(chat, conversation, item, type, fields) {
-  conversation.mark(item, "sending");
-  const { data, mid } = item.message;
-  try {
-    await chat.request(type, { ...fields, data, mid });
-    // Its own copy, which the server sends to all of my tabs, has marked it.
-  } catch (error) {
-    if (item.state === "delivered") return;
-    // It may have arrived. After the next opening we see, and send it again if not.
-    if (error.code === "disconnected" && chat.state !== "closed") {
-      return conversation.mark(item, "unsent");
-    }
-    const why = { timeout: "The server did not answer." }[error.code] ?? error.message;
-    conversation.mark(item, "failed", why);
-  }
 }

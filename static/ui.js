@@ -11,6 +11,9 @@ export function el(tag, properties = {}, ...children) {
   return node;
 }
 
+/** What people call a user: the server puts a tag behind it, to tell two of a name apart. */
+export const nameOf = (user) => user.slice(0, user.lastIndexOf("#"));
+
 /** Fill a circle with somebody's initial, in a colour of their own. */
 export function drawAvatar(node, name) {
   let hash = 0;

@@ -1,33 +1,44 @@
 import { WSChat } from "wschat";
 import { byId, plural, showStatus } from "./ui.js";
 
+const poll = "demo";
 const chat = new WSChat("/ws/vote");
+const tabs = new BroadcastChannel("vote"); // the others of this browser: one vote for all
 const buttons = [...document.querySelectorAll("[data-choice]")];
 const hint = byId("hint");
+let newest; // the version of what is shown; undefined on a new connection
+let mine = null;
 showStatus(chat);
 
 for (const button of buttons) {
   button.addEventListener("click", async () => {
+    const { choice } = button.dataset;
     try {
-      await chat.request("vote", { choice: button.dataset.choice });
+      show(await chat.request("vote", { poll, choice }));
+      showMine(choice);
+      tabs.postMessage(choice);
     } catch (error) {
       hint.textContent = {
         disconnected: "The connection was lost. Please check your vote below.",
         timeout: "The server did not answer. Please vote again.",
+        unavailable: "Votes cannot be stored just now. Please vote again.",
       }[error.code] ?? error.message;
     }
   });
 }
 
-// What this browser has voted for; comes to all its tabs.
-chat.on("mine", ({ choice }) => {
+function showMine(choice) {
   for (const button of buttons) {
     button.ariaPressed = String(button.dataset.choice === choice);
   }
   if (choice) hint.textContent = `You voted for “${choice}”. Pick another to change it.`;
-});
+  else if (mine) hint.textContent = "The server has lost all votes. Please vote again.";
+  mine = choice;
+}
 
-chat.on("tally", ({ counts, total, online }) => {
+function show({ counts, total, version }) {
+  if (version <= newest) return;
+  newest = version;
   const most = Math.max(1, ...Object.values(counts));
   for (const button of buttons) {
     const count = counts[button.dataset.choice] ?? 0;
@@ -38,5 +49,25 @@ chat.on("tally", ({ counts, total, online }) => {
     button.querySelector(".percent").textContent = `${Math.round(share * 100)}%`;
   }
   byId("total").textContent = total;
-  byId("online").textContent = online;
+}
+
+/** Ask how it stands: news may have been missed while there was no connection. */
+async function ask() {
+  try {
+    const standing = await chat.request("poll", { poll });
+    show(standing);
+    showMine(standing.mine);
+  } catch {
+    if (chat.state === "open") setTimeout(ask, 1000);
+  }
+}
+
+chat.onState(({ state }) => {
+  newest = undefined;
+  if (state === "open") ask();
 });
+chat.on("tally", show);
+chat.join("vote", {
+  onPresence: (present) => (byId("online").textContent = present.length),
+});
+tabs.addEventListener("message", ({ data }) => showMine(data));

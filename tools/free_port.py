@@ -1,10 +1,6 @@
-"""Exit with a clear message if the demo's port cannot be used.
-
-Runs before anything is installed: any Python 3, the standard library only.
-"""
+"""Whether the demo's port can be used; the standard library only."""
 
 import socket
-import sys
 
 
 def complaint(text: str) -> str:
@@ -23,7 +19,3 @@ def complaint(text: str) -> str:
         except OSError:
             return f"Port {text} is taken. Another one: make demo PORT={int(text) + 1}"
     return ""
-
-
-if __name__ == "__main__":
-    sys.exit(complaint(sys.argv[1]) or None)

@@ -2,7 +2,8 @@
 # Make the virtual environment and install this folder into it.
 #
 #   venv.sh python PYTHON                  check the interpreter
-#   venv.sh install PYTHON VENV TARGET     editable install of TARGET, quietly
+#   venv.sh install PYTHON VENV TARGET [PACKAGE...]
+#                                          editable install of TARGET, quietly
 set -eu
 
 python=$2
@@ -48,9 +49,10 @@ python)
 install)
     venv=$3
     target=$4
+    shift 4
     check_python
     make_venv
     echo "==> Installing $target and what it needs (a minute the first time)"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$target"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$target" "$@"
     ;;
 esac

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -30,20 +32,28 @@ def free_port() -> int:
 
 
 class DemoServer:
-    """``python example_app.py`` on a port that stays the same over restarts."""
+    """What ``make demo`` starts, on a port that stays the same over restarts.
 
-    def __init__(self, log: Path) -> None:
+    ``workers`` and ``redis`` as there; ``url``: a ``WSCHAT_URL``.
+    """
+
+    def __init__(
+        self, log: Path, *, workers: int = 1, redis: bool = False, url: str = ""
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
+        self._env = {"PORT": str(self.port), "WORKERS": str(workers)}
+        self._env |= {"REDIS": "1" if redis else "", "WSCHAT_URL": url}
+        self._count = workers
         self.start()
 
     def start(self) -> None:
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "example_app.py")],
+                [sys.executable, "-m", "tools.demo"],
                 cwd=ROOT,
-                env={**os.environ, "PORT": str(self.port), "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **self._env, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -59,6 +69,31 @@ class DemoServer:
                     raise AssertionError(f"no server:\n{self.log}") from None
                 pause.wait(0.02)
 
+    def workers(self) -> list[int]:
+        """Return the processes that serve, once all are there."""
+        until = time.monotonic() + DEADLINE
+        pause = threading.Event()
+        while time.monotonic() < until:
+            for child in children(self._process.pid):
+                if b"gunicorn" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found = children(child)
+                    if len(found) == self._count:
+                        return found
+            pause.wait(0.02)
+        raise AssertionError(f"not all workers are there:\n{self.log}")
+
+    @contextlib.contextmanager
+    def only(self, worker: int) -> Iterator[None]:
+        """Let no other worker take what is new."""
+        others = [pid for pid in self.workers() if pid != worker]
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+
     def freeze(self) -> None:
         """Stop it from doing anything; the system still takes what it is sent."""
         self._process.send_signal(signal.SIGSTOP)
@@ -69,6 +104,23 @@ class DemoServer:
 
     def stop(self) -> None:
         self._process.terminate()
+        self._wait()
+
+    def interrupt(self) -> None:
+        """End it as Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
+        self._wait()
+
+    def heard(self, words: str) -> str:
+        """Return what it said, once these words are there."""
+        until = time.monotonic() + DEADLINE
+        pause = threading.Event()
+        while words not in self.log:
+            assert time.monotonic() < until, self.log
+            pause.wait(0.02)
+        return self.log
+
+    def _wait(self) -> None:
         try:
             self._process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
@@ -79,6 +131,11 @@ class DemoServer:
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
 
 
 class Person:
@@ -129,6 +186,7 @@ class Tab:
         )
         # It wants to be a context manager, at once.
         self.client = client.__enter__()
+        self.user = self.expect("hello")["user"]
 
     def receive(self) -> dict[str, Any]:
         message: dict[str, Any] = json.loads(self.client.recv(timeout=DEADLINE))
@@ -164,7 +222,7 @@ class Tab:
         The server answers in order, so nothing from before can come after the answer.
         """
         answer, heard = self.ask_and_hear("no such request")
-        assert answer["error"]["code"] == "bad_type"
+        assert answer["error"]["code"] == "unknown_type"
         return heard
 
     def close(self) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.demos.serving import DEADLINE, ROOT, DemoServer, Person, Tab
+from tests.demos.serving import DEADLINE, ROOT, DemoServer, Person, Tab, free_port
 
 # Starting the program takes up to a second.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(30)]
@@ -29,15 +33,24 @@ def person(demo: DemoServer, name: str = "") -> Person:
 
 
 def enter(someone: Person, room: str = "Lobby") -> Tab:
-    tab = someone.connect("/ws/group")
-    assert tab.ask("join", room=room)["ok"]
+    tab = someone.connect("/ws/chat")
+    assert tab.ask("join", room="group")["ok"]
+    assert tab.ask("join", room="#" + room)["ok"]
     return tab
 
 
 def go_online(someone: Person) -> Tab:
-    tab = someone.connect("/ws/private")
+    tab = someone.connect("/ws/chat")
+    assert tab.ask("join", room="private")["ok"]
     assert tab.ask("inbox")["ok"]
     return tab
+
+
+def login_soon(someone: Person, name: str) -> None:
+    """Log in with a name that is being given back."""
+    until = time.monotonic() + DEADLINE
+    while someone.login(name) != 302:
+        assert time.monotonic() < until, "it is not given back"
 
 
 def close_code(tab: Tab) -> int:
@@ -46,6 +59,18 @@ def close_code(tab: Tab) -> int:
             tab.receive()
     assert caught.value.rcvd is not None
     return caught.value.rcvd.code
+
+
+def wait_for_presence(tab: Tab, change: str, who: Tab, room: str = "#Lobby") -> None:
+    while True:
+        news = tab.expect("presence")
+        if news["room"] == room and who.user in news[change]:
+            return
+
+
+def told(tab: Tab) -> list[dict[str, Any]]:
+    """What the tab has heard, besides who came and went."""
+    return [message for message in tab.heard() if message["type"] != "presence"]
 
 
 def of_type(messages: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -110,89 +135,95 @@ NOT_A_TEXT: list[Any] = [
     "  \n ",
     MEGABYTE,
 ]
-NOT_A_NAME: list[Any] = [*NOT_A_TEXT, "x" * 25, "a\x00b", "\u202eadA", "\ud800"]
+NOT_A_NAME: list[Any] = [*NOT_A_TEXT, "x" * 35, "a\x00b", "\u202eadA", "\ud800"]
+NOT_A_ROOM = ["Lobby", "#", "# a", "#a  b", "#" + "x" * 25, "vote", "#e\u0301"]
+
+VOTE = {"type": "vote", "poll": "demo"}
+SAY = {"type": "say", "room": "#Lobby", "data": "hi", "mid": "1"}
+TELL = {"type": "tell", "to": "Ben#12345678", "data": "hi", "mid": "1"}
 
 BAD_REQUESTS: dict[str, list[dict[str, Any]]] = {
-    "/ws/home": [{"type": "vote", "choice": "A team chat"}],
+    "/ws/home": [
+        {**VOTE, "choice": "A team chat"},
+        {"type": "join", "room": "#No such room"},
+        {"type": "inbox"},
+        {**SAY, "room": "group"},
+        SAY,
+        TELL,
+    ],
     "/ws/vote": [
-        *({"type": "vote", "choice": value} for value in NOT_A_NAME),
-        {"type": "vote"},
-        {"type": "vote", "choice": "a team chat"},
-        {"type": "say", "room": "Lobby", "data": "hi", "mid": "1"},
+        *({**VOTE, "choice": value} for value in NOT_A_NAME),
+        VOTE,
+        {**VOTE, "choice": "a team chat"},
+        {"type": "vote", "poll": "Demo", "choice": "A team chat"},
+        {"type": "join", "room": "#Lobby"},
+        {**SAY, "room": "vote"},
+        SAY,
+        TELL,
     ],
-    "/ws/group": [
-        *({"type": "join", "room": value} for value in NOT_A_NAME),
-        *({"type": "join", "room": value, "create": True} for value in NOT_A_NAME),
+    "/ws/chat": [
+        *({"type": "join", "room": room} for room in [*NOT_A_NAME, *NOT_A_ROOM]),
         {"type": "join"},
-        {"type": "join", "room": "No such room"},
-        {"type": "join", "room": "No such room", "create": "yes"},
-        {"type": "say", "room": "Flask", "data": "not in there", "mid": "1"},
-        {"type": "say", "room": "No such room", "data": "hi", "mid": "1"},
-        {"type": "say", "data": "hi", "mid": "1"},
-        *(
-            {"type": "say", "room": "Lobby", "data": value, "mid": "1"}
-            for value in [*NOT_A_TEXT, "x" * 2001]
-        ),
-        *(
-            {"type": "say", "room": "Lobby", "data": "hi", "mid": value}
-            for value in [*NOT_A_TEXT, "x" * 65]
-        ),
-        {"type": "tell", "to": "Ben", "data": "hi", "mid": "1"},
-    ],
-    "/ws/private": [
-        *({"type": "tell", "to": value, "data": "hi"} for value in NOT_A_NAME),
-        {"type": "tell", "to": "Nobody", "data": "hi", "mid": "1"},
-        {"type": "tell", "data": "hi", "mid": "1"},
-        {"type": "tell", "to": "Ben", "data": None, "mid": "1"},
-        {"type": "tell", "to": "Ben", "data": "hi"},
-        {"type": "say", "room": "Lobby", "data": "hi", "mid": "1"},
+        {**SAY, "room": "#Flask"},
+        {**SAY, "room": "#No such room"},
+        {**SAY, "room": "group", "data": "#A room of mine"},
+        *({**SAY, "data": value} for value in [*NOT_A_TEXT, "x" * 2001]),
+        *({**SAY, "mid": value} for value in [*NOT_A_TEXT, "x" * 65]),
+        *({**TELL, "to": value} for value in [*NOT_A_NAME, "Ben", "#12345678"]),
+        {**TELL, "data": MEGABYTE},
+        {**VOTE, "choice": "A team chat"},
+        {"type": "tell", "to": "Ben#12345678", "mid": "1"},
+        {"type": "tell", "to": "Ben#12345678", "data": "hi"},
     ],
 }
 GOOD_REQUESTS: dict[str, dict[str, Any]] = {
-    "/ws/vote": {"type": "vote", "choice": "A team chat"},
-    "/ws/group": {"type": "say", "room": "Lobby", "data": "hi", "mid": "good"},
-    "/ws/private": {"type": "tell", "to": "Ben", "data": "hi", "mid": "good"},
+    "/ws/vote": {**VOTE, "choice": "A team chat"},
+    "/ws/chat": {**SAY, "mid": "good"},
 }
 
 
 @pytest.mark.parametrize("path", BAD_REQUESTS)
 def test_bad_input_is_answered_and_harms_nobody(demo: DemoServer, path: str) -> None:
     sender, other = person(demo, "Ada"), person(demo, "Ben")
-    tabs = [sender.connect(path), other.connect(path)]
-    if path == "/ws/group":
-        for tab in tabs:
-            assert tab.ask("join", room="Lobby")["ok"]
+    tabs = bad, witness = sender.connect(path), other.connect(path)
+    rooms = {"/ws/home": ["group"], "/ws/vote": ["vote"]}
     for tab in tabs:
-        tab.heard()
-    bad, witness = tabs
+        for room in rooms.get(path, ["group", "#Lobby"]):
+            assert tab.ask("join", room=room)["ok"]
     requests = [json.dumps({"ref": 1, **fields}) for fields in BAD_REQUESTS[path]]
     for raw in [*NOT_A_REQUEST, *requests]:
         bad.client.send(raw)
         message = bad.receive()
+        while message["type"] == "presence":
+            message = bad.receive()
         shown = raw[:80]
-        assert message["type"] == "error", (shown, message)
+        assert message["type"] == "reply", (shown, message)
         assert message["ok"] is False, shown
         assert set(message["error"]) == {"code", "message"}, shown
         assert len(json.dumps(message)) < 300, shown
-    assert bad.heard() == []
-    assert witness.heard() == []
+    assert told(bad) == []
+    assert told(witness) == []
     if good := GOOD_REQUESTS.get(path):
+        good = dict(good)
         assert bad.ask(good.pop("type"), **good)["ok"]
-        assert witness.heard() != []
+        assert told(witness) != []
 
 
 def test_lone_surrogates_in_words_break_nothing(demo: DemoServer) -> None:
     ada, ben = enter(person(demo, "Ada")), enter(person(demo, "Ben"))
-    assert ada.ask("say", room="Lobby", data="\ud83d", mid="\ud83d")["ok"]
-    assert ben.expect("message")["data"] == "\ud83d"
+    for data, mid in [("\ud83d", "1"), ("hi", "\ud83d")]:
+        answer = ada.ask("say", room="#Lobby", data=data, mid=mid)
+        assert answer["error"]["code"] == "bad_request"
+    assert ada.ask("say", room="#Lobby", data="hi", mid="2")["ok"]
+    assert ben.expect("message")["data"] == "hi"
 
 
 def test_a_message_over_the_limit_ends_only_its_sender(demo: DemoServer) -> None:
     ada, ben = enter(person(demo, "Ada")), enter(person(demo, "Ben"))
     ada.client.send("x" * (2 * 1024 * 1024))
     assert close_code(ada) == 1009
-    assert ben.expect("presence")["left"] == ["Ada"]
-    assert ben.ask("say", room="Lobby", data="still here", mid="1")["ok"]
+    wait_for_presence(ben, "left", ada)
+    assert ben.ask("say", room="#Lobby", data="still here", mid="1")["ok"]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +242,7 @@ def test_a_bad_name_is_refused(demo: DemoServer, name: str, status: int) -> None
     someone = Person(demo)
     assert someone.login(name) == status
     assert someone.http("GET", "/private")[0] == 302
-    assert close_code(someone.connect("/ws/private")) == 4001
+    assert close_code(someone.connect("/ws/chat")) == 4001
 
 
 def test_a_login_without_a_name_is_refused(demo: DemoServer) -> None:
@@ -221,50 +252,67 @@ def test_a_login_without_a_name_is_refused(demo: DemoServer) -> None:
 # ---- who is who ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/ws/home", "/ws/vote", "/ws/group", "/ws/private"])
+@pytest.mark.parametrize("path", ["/ws/vote", "/ws/chat"])
 def test_a_socket_without_a_session_is_closed(demo: DemoServer, path: str) -> None:
     assert close_code(Person(demo).connect(path)) == 4001
+
+
+def test_the_home_page_is_for_everybody_and_counts_nobody(demo: DemoServer) -> None:
+    home = Person(demo).connect("/ws/home")
+    assert home.user is None
+    assert home.ask("join", room="group")["present"] == []
+    ada = enter(person(demo, "Ada"))
+    assert home.expect("presence")["joined"] == [ada.user]
 
 
 def test_a_forged_session_is_nobody(demo: DemoServer) -> None:
     ada = person(demo, "Ada")
     head, _, _ = ada.cookie.rpartition(".")
     ada.cookie = head + ".AAAAAAAAAAAAAAAAAAAAAAAAAAA"
-    assert close_code(ada.connect("/ws/private")) == 4001
+    assert close_code(ada.connect("/ws/chat")) == 4001
 
 
 def test_nobody_can_speak_as_another(demo: DemoServer) -> None:
     ada, ben = enter(person(demo, "Ada")), enter(person(demo, "Ben"))
-    fields = {"from": "Ben", "user": "Ben", "at": 0, "seq": 99}
-    assert ada.ask("say", room="Lobby", data="hi", mid="1", **fields)["ok"]
+    fields = {"from": ben.user, "user": ben.user, "at": 0, "seq": 99}
+    assert ada.ask("say", room="#Lobby", data="hi", mid="1", **fields)["ok"]
     message = ben.expect("message")
-    assert message["from"] == "Ada"
+    assert message["from"] == ada.user
+    assert ada.user.startswith("Ada#")
     assert message["at"] > 0
 
 
 def test_a_taken_name_is_refused_until_it_is_free(demo: DemoServer) -> None:
     ada, other = person(demo, "Ada"), Person(demo)
     tab = go_online(ada)
+    assert tab.ask("tell", to=tab.user, data="a note to myself", mid="1")["ok"]
     status, body = other.http("POST", "/private/login", {"name": " Ada "})
     assert status == 409
     assert "is taken" in body
-    assert close_code(other.connect("/ws/private")) == 4001
+    assert close_code(other.connect("/ws/chat")) == 4001
     # Its owner may log in again, and open more tabs.
     assert ada.login("Ada") == 302
     second = go_online(ada)
-    # Away for a moment, to reload the page, is not gone.
-    tab.close()
-    second.close()
-    watch = person(demo, "Watch")
-    go_online(watch)
-    assert other.login("Ada") == 409
-    third = go_online(ada)
     # Logged out is gone, with all tabs.
     assert ada.http("POST", "/logout")[0] == 302
-    assert close_code(third) == 4001
-    assert other.login("Ada") == 302
-    assert close_code(ada.connect("/ws/private")) == 4001
-    assert go_online(other).ask("inbox")["messages"] == []
+    assert close_code(tab) == 4001
+    assert close_code(second) == 4001
+    login_soon(other, "Ada")
+    assert close_code(ada.connect("/ws/chat")) == 4001
+    # It is another one: nothing of what the first was told.
+    third = go_online(other)
+    assert third.user != tab.user
+    assert third.ask("inbox")["messages"] == []
+
+
+def test_a_name_that_was_taken_meanwhile_is_not_given_back(demo: DemoServer) -> None:
+    ada, other = person(demo, "Ada"), Person(demo)
+    go_online(ada).close()
+    login_soon(other, "Ada")
+    tab = go_online(other)
+    assert close_code(ada.connect("/ws/chat")) == 4001
+    assert ada.http("GET", "/group")[0] == 302
+    tab.close()
 
 
 def test_another_name_in_the_same_browser_gives_the_first_back(
@@ -274,16 +322,16 @@ def test_another_name_in_the_same_browser_gives_the_first_back(
     tab = go_online(ada)
     assert ada.login("Ada Two") == 302
     assert close_code(tab) == 4001
-    assert other.login("Ada") == 302
+    login_soon(other, "Ada")
 
 
 def test_a_session_outlives_a_restart(demo: DemoServer) -> None:
     ada = person(demo, "Ada")
-    go_online(ada)
+    user = go_online(ada).user
     demo.stop()
     demo.start()
     tab = go_online(ada)
-    assert tab.ask("inbox")["present"] == ["Ada"]
+    assert tab.ask("who", room="private")["present"] == [user]
     assert Person(demo).login("Ada") == 409
 
 
@@ -294,13 +342,14 @@ def test_one_vote_per_browser_in_all_its_tabs(demo: DemoServer) -> None:
     ada, ben = person(demo), person(demo)
     first, second, third = (who.connect("/ws/vote") for who in (ada, ada, ben))
     for tab in (first, second, third):
-        tab.heard()
-    assert first.ask("vote", choice="A team chat")["ok"]
-    assert second.expect("mine")["choice"] == "A team chat"
-    assert third.ask("vote", choice="A whiteboard")["ok"]
-    _, heard = second.ask_and_hear("vote", choice="A whiteboard")
-    assert of_type(heard, "mine")[-1]["choice"] == "A whiteboard"
-    tally = of_type(third.heard(), "tally")[-1]
+        assert tab.ask("join", room="vote")["ok"]
+    assert first.ask("vote", poll="demo", choice="A team chat")["ok"]
+    assert second.ask("poll", poll="demo")["mine"] == "A team chat"
+    assert third.ask("vote", poll="demo", choice="A whiteboard")["ok"]
+    answer = second.ask("vote", poll="demo", choice="A whiteboard")
+    tally = third.expect("tally")
+    while tally["version"] < answer["version"]:
+        tally = third.expect("tally")
     assert tally["counts"] == {
         "A live dashboard": 0,
         "A multiplayer game": 0,
@@ -308,20 +357,18 @@ def test_one_vote_per_browser_in_all_its_tabs(demo: DemoServer) -> None:
         "A whiteboard": 2,
     }
     assert tally["total"] == 2
-    assert tally["online"] == 2
     # Another browser's choice is nobody else's business.
-    assert of_type(third.heard(), "mine") == []
+    assert "mine" not in tally
+    assert len(third.ask("who", room="vote")["present"]) == 2
 
 
 def test_the_vote_is_shown_to_who_comes_later(demo: DemoServer) -> None:
     ada = person(demo)
-    assert ada.connect("/ws/vote").ask("vote", choice="A team chat")["ok"]
-    later = ada.connect("/ws/vote")
-    assert later.expect("mine")["choice"] == "A team chat"
-    assert later.expect("tally")["total"] == 1
-    stranger = person(demo).connect("/ws/vote")
-    assert stranger.expect("mine")["choice"] is None
-    assert stranger.expect("tally")["online"] == 2
+    assert ada.connect("/ws/vote").ask("vote", poll="demo", choice="A team chat")["ok"]
+    standing = ada.connect("/ws/vote").ask("poll", poll="demo")
+    assert (standing["mine"], standing["total"]) == ("A team chat", 1)
+    standing = person(demo).connect("/ws/vote").ask("poll", poll="demo")
+    assert (standing["mine"], standing["total"]) == (None, 1)
 
 
 # ---- the group chat -----------------------------------------------------------------
@@ -330,9 +377,7 @@ def test_the_vote_is_shown_to_who_comes_later(demo: DemoServer) -> None:
 def test_a_message_reaches_the_room_and_its_sender_once(demo: DemoServer) -> None:
     ada, ben = enter(person(demo, "Ada")), enter(person(demo, "Ben"))
     mia = enter(person(demo, "Mia"), "Flask")
-    for tab in (ada, ben, mia):
-        tab.heard()
-    answer, heard = ada.ask_and_hear("say", room="Lobby", data="hi\nyou", mid="m1")
+    answer, heard = ada.ask_and_hear("say", room="#Lobby", data="hi\nyou", mid="m1")
     assert answer["seq"] == 1
     (own,) = of_type(heard + ada.heard(), "message")
     (theirs,) = of_type(ben.heard(), "message")
@@ -340,50 +385,57 @@ def test_a_message_reaches_the_room_and_its_sender_once(demo: DemoServer) -> Non
     assert own.pop("at") > 0
     assert own == {
         "type": "message",
-        "room": "Lobby",
-        "from": "Ada",
+        "room": "#Lobby",
+        "seq": 1,
+        "from": ada.user,
         "data": "hi\nyou",
         "mid": "m1",
     }
-    assert mia.heard() == []
+    assert of_type(mia.heard(), "message") == []
 
 
 def test_who_enters_gets_the_last_messages(demo: DemoServer) -> None:
     ada = enter(person(demo, "Ada"))
-    for number in range(60):
-        assert ada.ask("say", room="Lobby", data=f"{number}", mid=f"{number}")["ok"]
-    ben = person(demo, "Ben").connect("/ws/group")
-    reply = ben.ask("join", room="Lobby")
-    assert [m["data"] for m in reply["messages"]] == [f"{n}" for n in range(10, 60)]
-    assert reply["present"] == ["Ada", "Ben"]
+    for number in range(110):
+        assert ada.ask("say", room="#Lobby", data=f"{number}", mid=f"{number}")["ok"]
+    ben = person(demo, "Ben").connect("/ws/chat")
+    reply = ben.ask("join", room="#Lobby")
+    assert [m["data"] for m in reply["messages"]] == [f"{n}" for n in range(10, 110)]
+    assert reply["present"] == [ada.user, ben.user]
 
 
 def test_people_come_and_go_not_their_tabs(demo: DemoServer) -> None:
     watch = enter(person(demo, "Watch"))
     ada = person(demo, "Ada")
-    watch.heard()
     first = enter(ada)
-    assert watch.expect("presence")["joined"] == ["Ada"]
+    wait_for_presence(watch, "joined", first)
     second = enter(ada)
     first.close()
-    assert second.ask("join", room="Lobby")["present"] == ["Ada", "Watch"]
-    assert of_type(watch.heard(), "presence") == []
-    assert second.ask("join", room="Flask")["ok"]
-    assert watch.expect("presence")["left"] == ["Ada"]
+    assert second.ask("who", room="#Lobby")["present"] == [first.user, watch.user]
+    assert second.ask("join", room="#Flask")["ok"]
+    assert second.ask("leave", room="#Lobby")["ok"]
+    news = watch.expect("presence")
+    assert (news["joined"], news["left"]) == ([], [first.user])
 
 
-def test_a_new_room_is_shown_to_everybody(demo: DemoServer) -> None:
+def test_who_enters_a_new_room_makes_it_for_everybody(demo: DemoServer) -> None:
     ada, ben = enter(person(demo, "Ada")), enter(person(demo, "Ben"))
-    ben.heard()
-    assert ada.ask("join", room="  Tea \n time ", create=True)["room"] == "Tea time"
-    assert ["Tea time", 1] in of_type(ben.heard(), "rooms")[-1]["rooms"]
+    assert ada.ask("join", room="#Tea time")["ok"]
+    assert ada.ask("join", room="#Tea time")["ok"]
+    news = ben.expect("message")
+    assert (news["room"], news["data"], news["from"]) == ("group", "#Tea time", None)
+    assert of_type(ben.heard(), "message") == []
+    mia = person(demo, "Mia").connect("/ws/chat")
+    messages = mia.ask("join", room="group")["messages"]
+    assert [message["data"] for message in messages] == ["#Tea time"]
 
 
 def test_rooms_cannot_be_made_without_end(demo: DemoServer) -> None:
     ada = enter(person(demo, "Ada"))
-    answers = [ada.ask("join", room=f"Room {n}", create=True) for n in range(40)]
+    answers = [ada.ask("join", room=f"#Room {n}") for n in range(40)]
     assert answers[0]["ok"]
-    assert answers[-1]["error"]["code"] == "unknown_room"
+    assert answers[-1]["error"]["code"] == "forbidden"
+    assert sum(answer["ok"] for answer in answers) == 27
 
 
 # ---- the private chat ---------------------------------------------------------------
@@ -393,15 +445,15 @@ def test_a_private_message_reaches_only_its_addressee(demo: DemoServer) -> None:
     people = {name: person(demo, name) for name in ("Ada", "Ben", "Mia")}
     tabs = [go_online(people[name]) for name in ("Ada", "Ada", "Ben", "Ben", "Mia")]
     elsewhere = enter(people["Mia"])
-    for tab in [*tabs, elsewhere]:
-        tab.heard()
-    assert tabs[0].ask("tell", to="Ben", data="psst", mid="m1")["ok"]
-    for tab in tabs[1:4]:
-        (message,) = of_type(tab.heard(), "direct")
-        assert (message["from"], message["to"]) == ("Ada", "Ben")
+    ada, ben = tabs[0], tabs[2]
+    answer, heard = ada.ask_and_hear("tell", to=ben.user, data="psst", mid="m1")
+    assert answer["ok"]
+    for tab, before in zip(tabs[:4], [heard, [], [], []], strict=True):
+        (message,) = of_type(before + tab.heard(), "direct")
+        assert (message["from"], message["to"]) == (ada.user, ben.user)
         assert (message["data"], message["mid"]) == ("psst", "m1")
-    assert tabs[4].heard() == []
-    assert elsewhere.heard() == []
+    assert of_type(tabs[4].heard(), "direct") == []
+    assert of_type(elsewhere.heard(), "direct") == []
     assert tabs[4].ask("inbox")["messages"] == []
     # A tab that comes later finds it.
     assert [m["data"] for m in go_online(people["Ben"]).ask("inbox")["messages"]] == [
@@ -409,18 +461,13 @@ def test_a_private_message_reaches_only_its_addressee(demo: DemoServer) -> None:
     ]
 
 
-def test_an_offline_addressee_is_said_to_be_offline(demo: DemoServer) -> None:
+def test_who_is_offline_finds_it_later(demo: DemoServer) -> None:
     ada, ben = person(demo, "Ada"), person(demo, "Ben")
     mine, theirs = go_online(ada), go_online(ben)
-    in_group = enter(ben)
-    mine.heard()
     theirs.close()
-    assert mine.expect("presence")["left"] == ["Ben"]
-    answer = mine.ask("tell", to="Ben", data="there?", mid="1")
-    assert answer["error"]["code"] == "offline"
-    assert "Ben is offline" in answer["error"]["message"]
-    assert of_type(in_group.heard(), "direct") == []
-    assert go_online(ben).ask("inbox")["messages"] == []
+    wait_for_presence(mine, "left", theirs, "private")
+    assert mine.ask("tell", to=theirs.user, data="there?", mid="1")["ok"]
+    assert [m["data"] for m in go_online(ben).ask("inbox")["messages"]] == ["there?"]
 
 
 # ---- pages --------------------------------------------------------------------------
@@ -455,3 +502,40 @@ def test_a_taken_port_is_said_to_be_taken(demo: DemoServer) -> None:
     assert answer.returncode == 1
     assert str(demo.port) in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"PORT": "70000"}, "PORT=70000 is not a port number"),
+        ({"WORKERS": "many"}, "WORKERS=many is not a number"),
+        ({"WORKERS": "0"}, "WORKERS=0 is not a number"),
+        ({"REDIS": "1", "PATH": "/", "APT": "no"}, "apt-get install redis-server"),
+    ],
+    ids=["port", "words", "zero", "redis"],
+)
+def test_what_cannot_be_served_is_said_before(env: dict[str, str], words: str) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "tools.demo", "check"],
+        cwd=ROOT,
+        env={**os.environ, "PORT": str(free_port()), **env},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert answer.returncode == 1
+    assert words in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_all_processes_end_with_the_demo(tmp_path: Path) -> None:
+    server = DemoServer(tmp_path / "server.log", workers=2, redis=True)
+    workers = server.workers()
+    (port,) = re.findall(r"redis://127\.0\.0\.1:(\d+)/0", server.heard("demos are on"))
+    tab = go_online(person(server, "Ada"))
+    server.interrupt()
+    assert close_code(tab) == 1012
+    assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", int(port)), DEADLINE)
+    assert "Traceback" not in server.log

@@ -1,0 +1,181 @@
+"""Serve the demos, alone or with several workers and what these share.
+
+    python -m tools.demo check    say what is in the way, before anything is installed
+    python -m tools.demo          serve until Ctrl-C
+
+The environment says how: PORT; WORKERS, gunicorn's; REDIS=1, a redis-server that ends
+with the demos. ``check`` works in any Python 3.10 with the standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from tools.free_port import complaint
+
+ROOT = Path(__file__).parents[1]
+DEADLINE = 20.0
+"""Seconds that anything may take to begin, or to end."""
+
+MOST_WORKERS = 64
+NO_REDIS = """\
+REDIS=1 needs the program redis-server (or valkey-server), which is not here.
+  Debian and Ubuntu: apt-get install redis-server
+  Fedora: dnf install valkey        macOS: brew install redis
+Without it: make demo WORKERS=4 (the workers then share a file)."""
+
+
+class Options:
+    """What the environment asks for.
+
+    :raises ValueError: it cannot be done; the message says why.
+    """
+
+    def __init__(self) -> None:
+        environ = os.environ
+        self.port = environ.get("PORT") or "5000"
+        self.redis = environ.get("REDIS", "").lower() not in ("", "0", "no", "false")
+        self.url = environ.get("WSCHAT_URL", "")
+        workers = environ.get("WORKERS") or "1"
+        if not workers.isdecimal() or not 0 < int(workers) <= MOST_WORKERS:
+            raise ValueError(
+                f"WORKERS={workers} is not a number from 1 to {MOST_WORKERS}."
+            )
+        self.workers = int(workers)
+
+
+def redis_program() -> str | None:
+    return shutil.which("redis-server") or shutil.which("valkey-server")
+
+
+def check(options: Options) -> str:
+    """Return what keeps the demos from running; "" if nothing does."""
+    if fault := complaint(options.port):
+        return fault
+    if options.redis and redis_program() is None:
+        script = f'. "{ROOT}/tools/apt.sh"; apt_install redis-server'
+        subprocess.run(["/bin/sh", "-c", script], check=False)
+        if redis_program() is None:
+            return NO_REDIS
+    return ""
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], output: IO[bytes] | None = None, **env: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``command``; end it, and whatever it has started, at the end."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        # A terminal's Ctrl-C is for this process alone, which ends them in order.
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    """Return when ``process`` listens on ``port``; exit if it never will."""
+    until = time.monotonic() + DEADLINE
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        time.sleep(0.05)
+    sys.exit("It does not start; what it said is above.")
+
+
+@contextlib.contextmanager
+def redis_server(folder: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run a redis-server that forgets all at its end; yield it and its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    settings = {"bind": "127.0.0.1", "port": str(port), "dir": folder, "save": ""}
+    settings |= {"appendonly": "no", "loglevel": "warning"}
+    command = [redis_program() or "redis-server"]
+    for name, value in settings.items():
+        command += ["--" + name, value]
+    with tempfile.TemporaryFile() as log, running(command, log) as process:
+        try:
+            wait_for(process, port)
+        except SystemExit:
+            log.seek(0)
+            sys.stderr.write(log.read().decode())
+            raise
+        yield process, f"redis://127.0.0.1:{port}/0"
+
+
+def gunicorn(options: Options) -> list[str]:
+    address, workers = f"127.0.0.1:{options.port}", str(options.workers)
+    command = [sys.executable, "-m", "gunicorn", "example_app:app"]
+    command += ["-k", "flask_wschat.gunicorn.GeventWebSocketWorker", "-w", workers]
+    command += ["--bind", address, "--graceful-timeout", "3", "--log-level", "warning"]
+    return [*command, "--no-control-socket"]
+
+
+def serve(options: Options) -> None:
+    """Serve with workers until one of the processes ends, or this one shall."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wschat-demo-"))
+        processes = []
+        url = options.url or f"sqlite:///{folder}/demo.db"
+        if options.redis:
+            process, url = stack.enter_context(redis_server(folder))
+            processes.append(process)
+        process = stack.enter_context(running(gunicorn(options), WSCHAT_URL=url))
+        processes.append(process)
+        wait_for(process, int(options.port))
+        print(f"{options.workers} workers share {url}")
+        print(f"The demos are on http://127.0.0.1:{options.port}/ (Ctrl-C ends it all)")
+        sys.stdout.flush()
+        while all(process.poll() is None for process in processes):
+            time.sleep(0.2)
+        sys.exit("A process has ended by itself, so the demos end.")
+
+
+def end(number: int, frame: FrameType | None) -> None:
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)  # ending is under way
+    sys.exit(0)
+
+
+def main(arguments: Sequence[str]) -> None:
+    try:
+        options = Options()
+    except ValueError as error:
+        sys.exit(str(error))
+    if arguments == ["check"]:
+        sys.exit(check(options) or None)
+    if options.workers == 1 and not options.redis:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "example_app.py"])
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, end)
+    serve(options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
