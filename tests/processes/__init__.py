@@ -1,0 +1,1 @@
+"""Several server processes, what they share, and clients that miss nothing."""

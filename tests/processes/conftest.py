@@ -1,0 +1,28 @@
+"""What processes can share, made anew for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.backends.redis_server import RedisServer
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    """A Redis that runs."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The ``WSCHAT_URL`` of each that several processes can share."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/chat.db"
+    server: RedisServer = request.getfixturevalue("redis")
+    return server.url
