@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -82,20 +84,23 @@ def memory_bytes(pid: int) -> int:
 class Process:
     """A program that we started, on one core, with pipes; it ends when stdin does.
 
+    ``core``: None leaves the choice to the kernel, or to the program.
     ``log``: a file for what it says to stderr, else it is ours.
     """
 
     def __init__(
         self,
         command: Sequence[str | Path],
-        core: int,
+        core: int | None,
         *,
         log: Path | None = None,
         nice: int = 0,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         def prepare() -> None:
             # Before the exec: threads inherit it, but only those that come later.
-            os.sched_setaffinity(0, {core})
+            if core is not None:
+                os.sched_setaffinity(0, {core})
             os.nice(nice)
 
         self.name = Path(command[0]).name + " " + " ".join(map(str, command[1:4]))
@@ -106,6 +111,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._log,
             cwd=ROOT,
+            env={**os.environ, **(environment or {})},
             bufsize=0,
             preexec_fn=prepare,
         )
@@ -144,6 +150,10 @@ class Process:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    def terminate(self) -> None:
+        """Ask it by SIGTERM, as it does not know of its stdin."""
+        self._process.terminate()
+
     def close(self) -> None:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
@@ -172,16 +182,50 @@ class Server(Process):
     """A program that prints the port it listens on; a name is one of our servers."""
 
     def __init__(
-        self, program: str | Sequence[str | Path], core: int, *, log: Path | None = None
+        self,
+        program: str | Sequence[str | Path],
+        core: int | None,
+        *,
+        log: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         if isinstance(program, str):
             program = [sys.executable, "-m", f"benchmarks.servers.{program}"]
-        super().__init__(program, core, log=log)
+        super().__init__(program, core, log=log, environment=environment)
         try:
             self.port = int(self.read_line(20))
         except (Failed, ValueError):
             self.close()
             raise Failed(f"{self.name}: did not start") from None
+
+
+@contextlib.contextmanager
+def redis_server(core: int | None) -> Iterator[tuple[int, str]]:
+    """Yield the process id and address of a redis-server that keeps nothing on disk.
+
+    :raises Failed: there is none, or it does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="wschat-redis-") as folder:
+        place = f"{folder}/socket"
+        command = ["redis-server", "--port", "0", "--unixsocket", place]
+        command += ["--save", "", "--dir", folder, "--loglevel", "warning"]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command[2] = str(port)
+        try:
+            process = Process(command, core)
+        except FileNotFoundError:
+            raise Failed("no redis-server to be found") from None
+        try:
+            until = time.monotonic() + 5
+            while not os.path.exists(place):
+                if time.monotonic() > until or not process.is_running():
+                    raise Failed("redis-server did not start")
+                time.sleep(0.01)
+            yield process.pid, f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
+            process.close()
 
 
 def our_server(*settings: str) -> Server:
@@ -194,13 +238,14 @@ def our_server(*settings: str) -> Server:
 class Load(Process):
     """The load generator, connected and warm; see `loadgen.c` for the options.
 
-    `ready_seconds` is how long all connections took.
+    `ready_seconds` is how long all connections took. They go to `ports` in turn, if
+    these are given, else to the server's.
     """
 
     def __init__(
         self,
         server: Server,
-        core: int,
+        core: int | None,
         *,
         scenario: str,
         path: str | None = None,
@@ -212,10 +257,16 @@ class Load(Process):
         window: int = 1,
         rate: float = 0,
         seconds: float = 1,
+        chat: int = 0,
+        lazy: bool = False,
+        ports: Sequence[int] = (),
     ) -> None:
-        if path is None:
+        if path is None and chat:
+            path = "/chat"
+        elif path is None:
             path = "/fan" if scenario in ("fan", "stall") else "/echo"
-        command: list[str | Path] = [compiled(HERE / "loadgen.c"), str(server.port)]
+        command: list[str | Path] = [compiled(HERE / "loadgen.c")]
+        command.append(",".join(map(str, ports or [server.port])))
         command += [scenario, "--path", path, "--conns", str(conns)]
         command += ["--size", str(size), "--window", str(window)]
         command += ["--rate", str(rate), "--seconds", str(seconds)]
@@ -223,6 +274,10 @@ class Load(Process):
             command += ["--header", header]
         if socketio:
             command.append("--socketio")
+        if chat:
+            command += ["--chat", str(chat)]
+        if lazy:
+            command.append("--lazy")
         super().__init__(command, core, nice=nice)
         try:
             self.ready_seconds: float = json.loads(self.read_line())["seconds"]

@@ -1,8 +1,8 @@
 /* WebSocket load for the benchmarks: one thread, one epoll loop, every reply checked.
  *
- *   loadgen PORT SCENARIO [--conns N] [--size BYTES] [--window N] [--seconds S]
+ *   loadgen PORT[,PORT]... SCENARIO [--conns N] [--size BYTES] [--window N] [--seconds S]
  *           [--rate PER_SECOND] [--path /PATH] [--header "NAME: VALUE"]... [--binary]
- *           [--socketio]
+ *           [--socketio] [--chat MEMBERS] [--lazy]
  *
  * SCENARIO
  *   echo     each connection keeps WINDOW messages of BYTES under way; each must come
@@ -17,6 +17,14 @@
  * With --rate, `echo` and `fan` send that many messages a second (`echo`: each from the
  * next connection), whatever has come back; a latency then counts from when the message
  * was due. --socketio speaks Socket.IO 5 over Engine.IO 4 instead of plain messages.
+ *
+ * --chat speaks `wschat.v1.json` as users of their own: rooms of so many connections each.
+ * `echo` is then a `say` of each and its reply, while the messages of the others in the
+ * room come, too ("news"); `fan` a `say` of the first one and its `message` to each.
+ *
+ * --lazy, with `fan`: a broadcast counts as over when every 31st connection has it. The
+ * others leave theirs in the kernel until the time is up; then all are read and checked.
+ * So this program needs next to nothing of the time in which the servers are measured.
  *
  * Prints {"ready": N} when all connections are open and warm, waits for a line on stdin
  * (in `idle` and `stall`, that line is the end), runs for S seconds or until the next
@@ -65,6 +73,8 @@ struct conn {
     int warm;              /* has received its warm-up message */
     int writable_wanted;   /* EPOLLOUT is on */
     uint32_t sent, received;
+    uint32_t refs;         /* chat: replies that came */
+    uint64_t seq;          /* chat: of the last message */
     struct bytes in, out;
 };
 
@@ -76,12 +86,16 @@ struct histogram {
 #define CHUNK (256 * 1024)
 #define RING 65536         /* fan: more than the largest window */
 #define AT_ONCE 64         /* handshakes under way while connecting */
+#define SAMPLE 31          /* lazy: of so many connections one reads at once; odd: of each port */
+#define LONGEST (256 * 1024) /* chat: a page of the history */
 #define WARM 0xffffffffu   /* the id in warm-up messages */
 #define STDIN_TAG 0xffffffffu
 #define TIMER_TAG 0xfffffffeu
 #define SMALL_BUFFER 4096  /* stall: what the kernel may take for a peer that sleeps */
 
-static struct sockaddr_in server;
+static struct sockaddr_in server; /* its port: that of the next connection */
+static uint16_t ports[16];
+static uint32_t port_count;
 static const char *path = "/echo";
 static char headers[2048];
 static enum scenario scenario;
@@ -89,15 +103,17 @@ static uint32_t conns = 100, window = 1;
 static size_t size = 64, before; /* Socket.IO's bytes in front of the message */
 static double seconds = 1, rate;
 static uint8_t opcode = 1;
-static int socketio;
+static int socketio, lazy, resting;
+static uint32_t chat, joined;
 
 static struct conn *all;
 static int poller, timer;
 static enum phase phase = WARMING;
 static uint32_t opened, opening, warmed, warm_seq, under_way, last_source, restarted;
+static uint64_t news, acknowledged, sampled;
 static uint64_t delivered, published, completed, connects, bytes_in, retries, pings;
-static uint32_t ring_count[RING];
-static double ring_time[RING], now_s, warm_time, run_time;
+static uint32_t ring_count[RING], ring_sample[RING];
+static double ring_time[RING], now_s, warm_time, run_time, run_seconds;
 static double *sent_at;    /* echo: when each message under way left, by connection */
 static struct histogram each, whole; /* one delivery; a broadcast to its last receiver */
 static uint8_t chunk[CHUNK], *expected, *scratch;
@@ -195,7 +211,8 @@ static void write_message(uint8_t *to, uint32_t id, uint32_t number)
 static void watch(struct conn *c, int op)
 {
     struct epoll_event event = {.data.u32 = c->id};
-    event.events = EPOLLIN | (c->writable_wanted ? EPOLLOUT : 0);
+    int later = resting && c->id % SAMPLE;
+    event.events = (later ? 0 : EPOLLIN) | (c->writable_wanted ? EPOLLOUT : 0);
     if (epoll_ctl(poller, op, c->fd, &event) < 0)
         die("epoll_ctl: %s", strerror(errno));
 }
@@ -260,8 +277,34 @@ static void put_frame(struct conn *c, uint8_t frame_opcode, const void *payload,
     c->out.length += length;
 }
 
+/* What one run says must be new to a server that has seen another. */
+static void put_say(struct conn *c, uint32_t id, uint32_t number)
+{
+    uint8_t text[256 + size];
+    int n = sprintf((char *)text,
+                    "{\"type\":\"say\",\"ref\":%u,\"room\":\"%x-%u\",\"mid\":\"%x-%x-%x\","
+                    "\"data\":\"",
+                    ++c->refs, getpid(), c->id / chat, getpid(), id, number);
+    write_message(scratch, id, number);
+    memcpy(text + n, scratch, size);
+    memcpy(text + n + size, "\"}", 2);
+    put_frame(c, 1, text, n + size + 2);
+}
+
+static void put_join(struct conn *c)
+{
+    char text[128];
+    int n = sprintf(text, "{\"type\":\"join\",\"ref\":0,\"room\":\"%x-%u\"}", getpid(),
+                    c->id / chat);
+    put_frame(c, 1, text, n);
+}
+
 static void put_message(struct conn *c, uint32_t id, uint32_t number)
 {
+    if (chat) {
+        put_say(c, id, number);
+        return;
+    }
     write_message(scratch + before, id, number);
     put_frame(c, opcode, scratch, before + size + (socketio ? 2 : 0));
 }
@@ -281,12 +324,13 @@ static void start_connection(struct conn *c)
     setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     if (bind(c->fd, (struct sockaddr *)&source, sizeof source) < 0)
         die("bind: %s", strerror(errno));
+    server.sin_port = htons(ports[c->id % port_count]);
     if (connect(c->fd, (struct sockaddr *)&server, sizeof server) < 0 &&
         errno != EINPROGRESS)
         die("connect: %s", strerror(errno));
     c->state = CONNECTING;
     c->writable_wanted = 1;
-    c->sent = c->received = c->warm = 0;
+    c->sent = c->received = c->warm = c->refs = 0;
     watch(c, EPOLL_CTL_ADD);
     opening++;
 }
@@ -320,12 +364,14 @@ static void send_request(struct conn *c)
         connection_failed(c, "connect", strerror(error));
         return;
     }
-    char request[4096];
+    char request[4096], user[32] = "";
+    if (chat)
+        sprintf(user, "?user=%x-%u", getpid(), c->id);
     int n = snprintf(request, sizeof request,
-                     "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
+                     "GET %s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                      "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                      "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n",
-                     path, ntohs(server.sin_port), headers);
+                     path, user, ports[c->id % port_count], headers);
     c->state = HANDSHAKE;
     append(&c->out, request, n);
     flush_out(c);
@@ -396,6 +442,8 @@ static void fan_received(struct conn *c)
         completed++;
         record(&whole, ring_time[slot]);
     }
+    if (c->id % SAMPLE == 0 && ++ring_sample[slot] == (conns + SAMPLE - 1) / SAMPLE)
+        sampled++;
 }
 
 static void message_received(struct conn *c, const uint8_t *payload, size_t length)
@@ -423,6 +471,70 @@ static void message_received(struct conn *c, const uint8_t *payload, size_t leng
         fan_received(c);
     else
         echo_received(c);
+}
+
+static int begins(const uint8_t *data, size_t length, const char *with);
+
+static uint64_t number_behind(const struct conn *c, const uint8_t *data, size_t length,
+                              const char *name)
+{
+    const uint8_t *at = memmem(data, length < 200 ? length : 200, name, strlen(name));
+    if (!at)
+        die("connection %u: no %s in %.200s", c->id, name, data);
+    return strtoull((const char *)at + strlen(name), NULL, 10);
+}
+
+static void reply_received(struct conn *c, const uint8_t *data, size_t length)
+{
+    static const char *ok = "\"ok\":true";
+    uint64_t ref = number_behind(c, data, length, "\"ref\":");
+    if (!memmem(data, length < 60 ? length : 60, ok, strlen(ok)))
+        die("connection %u: %.*s", c->id, (int)(length < 200 ? length : 200), data);
+    if (c->state == JOINING) {
+        c->seq = number_behind(c, data, length, "\"seq\":");
+        joined++;
+        connection_opened(c);
+        return;
+    }
+    acknowledged++;
+    if (scenario != ECHO)
+        return;
+    if (phase == WARMING) {
+        c->warm = 1;
+        warmed++;
+    } else if (ref != c->received + 2) { /* the first one was for the warm-up */
+        die("connection %u: reply %lu, %u expected", c->id, ref, c->received + 2);
+    } else {
+        echo_received(c);
+    }
+}
+
+static void said_received(struct conn *c, const uint8_t *data, size_t length)
+{
+    static const char *name = "\"data\":\"";
+    uint64_t seq = number_behind(c, data, length, "\"seq\":");
+    if (seq != ++c->seq)
+        die("connection %u: message %lu, %lu expected", c->id, seq, c->seq);
+    const uint8_t *at = memmem(data, length, name, strlen(name));
+    if (!at || at + strlen(name) + size > data + length)
+        die("connection %u: no data in %.*s", c->id, (int)length, data);
+    if (scenario == FAN)
+        message_received(c, at + strlen(name), size);
+    else
+        news++;
+}
+
+static void chat_received(struct conn *c, const uint8_t *data, size_t length)
+{
+    if (begins(data, length, "{\"type\":\"message\""))
+        said_received(c, data, length);
+    else if (begins(data, length, "{\"type\":\"reply\""))
+        reply_received(c, data, length);
+    else if (begins(data, length, "{\"type\":\"hello\""))
+        put_join(c);
+    else if (!begins(data, length, "{\"type\":\"presence\""))
+        die("connection %u: unexpected %.*s", c->id, (int)(length < 80 ? length : 80),
+            data);
 }
 
 static int begins(const uint8_t *data, size_t length, const char *with)
@@ -479,13 +591,15 @@ static size_t take_frame(struct conn *c, const uint8_t *data, size_t available)
     }
     if (data[1] & 0x80)
         die("connection %u: masked frame from the server", c->id);
-    if (length > size + 300)
+    if (length > (chat ? LONGEST : size + 300))
         die("connection %u: frame of %zu bytes", c->id, length);
     if (available < frame)
         return 0;
     const uint8_t *payload = data + header;
     if (data[0] == (0x80 | opcode)) {
-        if (socketio)
+        if (chat)
+            chat_received(c, payload, length);
+        else if (socketio)
             packet_received(c, payload, length);
         else
             message_received(c, payload, length);
@@ -510,7 +624,7 @@ static size_t take_all(struct conn *c, const uint8_t *data, size_t length)
     if (c->state == HANDSHAKE) {
         if (!(taken = check_response(c, data, length)))
             return 0;
-        if (socketio)
+        if (socketio || chat)
             c->state = JOINING;
         else
             connection_opened(c);
@@ -562,14 +676,14 @@ static void publish(double due)
     uint32_t slot = published % RING;
     if (published - completed >= RING)
         die("%d broadcasts under way", RING);
-    ring_count[slot] = 0;
+    ring_count[slot] = ring_sample[slot] = 0;
     ring_time[slot] = due;
     put_message(&all[0], 0, published++);
 }
 
 static void publish_up_to_window(void)
 {
-    while (phase == RUNNING && published - completed < window)
+    while (phase == RUNNING && published - (lazy ? sampled : completed) < window)
         publish(now_s);
     if (all[0].out.length)
         flush_out(&all[0]);
@@ -636,7 +750,7 @@ static void start_running(void)
 {
     phase = RUNNING;
     run_time = now_s;
-    delivered = connects = bytes_in = 0;
+    delivered = connects = bytes_in = news = acknowledged = 0;
     memset(&each, 0, sizeof each);
     memset(&whole, 0, sizeof whole);
     if (rate)
@@ -646,6 +760,9 @@ static void start_running(void)
         for (uint32_t i = 0; i < conns; i++)
             drop_connection(&all[i]);
     }
+    resting = lazy;
+    for (uint32_t i = 0; lazy && i < conns; i++)
+        watch(&all[i], EPOLL_CTL_MOD);
     for (uint32_t i = 0; i < conns; i++) {
         if (scenario == CONNECT) {
             under_way++;
@@ -706,6 +823,7 @@ static void parse_options(int argc, char **argv)
         {"conns", 1, 0, 'c'},   {"size", 1, 0, 's'},   {"window", 1, 0, 'w'},
         {"seconds", 1, 0, 't'}, {"rate", 1, 0, 'r'},   {"path", 1, 0, 'p'},
         {"header", 1, 0, 'h'},  {"binary", 0, 0, 'b'}, {"socketio", 0, 0, 'i'},
+        {"chat", 1, 0, 'm'},    {"lazy", 0, 0, 'l'},
         {0}};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) > 0) {
@@ -718,6 +836,8 @@ static void parse_options(int argc, char **argv)
         case 'p': path = optarg; break;
         case 'b': opcode = 2; break;
         case 'i': socketio = 1; break;
+        case 'm': chat = atoi(optarg); break;
+        case 'l': lazy = 1; break;
         case 'h':
             if (strlen(headers) + strlen(optarg) + 3 > sizeof headers)
                 die("too many headers");
@@ -730,7 +850,11 @@ static void parse_options(int argc, char **argv)
     if (argc - optind != 2)
         die("usage: loadgen PORT SCENARIO [options]; see the top of loadgen.c");
     server.sin_family = AF_INET;
-    server.sin_port = htons(atoi(argv[optind]));
+    for (char *port = strtok(argv[optind], ","); port && port_count < 16;
+         port = strtok(NULL, ","))
+        ports[port_count++] = atoi(port);
+    if (!port_count)
+        die("no port");
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     for (scenario = ECHO; strcmp(names[scenario], argv[optind + 1]); scenario++)
         if (scenario == STALL)
@@ -776,6 +900,8 @@ static int still_under_way(void)
 {
     if (scenario == STORM)
         return warmed < conns;
+    if (chat && scenario == FAN && acknowledged < published)
+        return 1;
     return scenario == FAN ? completed < published : under_way > 0;
 }
 
@@ -793,6 +919,12 @@ static void run(void)
     }
     if (scenario != STORM)
         phase = DRAINING;
+    while (lazy && sampled < published)
+        wait_events(100);
+    run_seconds = now_s - started;
+    resting = 0;
+    for (uint32_t i = 0; lazy && i < conns; i++)
+        watch(&all[i], EPOLL_CTL_MOD);
     while (still_under_way()) {
         wait_events(100);
         if (scenario == STORM)
@@ -833,12 +965,12 @@ int main(int argc, char **argv)
     run();
     double elapsed = now_s - started;
     cpu = clock_s(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-    printf("{\"messages\": %llu, \"published\": %llu, \"connects\": %llu, "
+    printf("{\"messages\": %llu, \"published\": %llu, \"news\": %llu, \"run_seconds\": %.4f, \"connects\": %llu, "
            "\"bytes\": %llu, \"pings\": %llu, \"retries\": %llu, \"seconds\": %.4f, \"cpu\": %.4f, "
            "\"idle\": %.1f, \"p50_us\": %llu, \"p99_us\": %llu, \"max_us\": %llu, "
            "\"whole_p50_us\": %llu, \"whole_p99_us\": %llu, \"whole_max_us\": %llu}\n",
            (unsigned long long)delivered, (unsigned long long)published,
-           (unsigned long long)connects, (unsigned long long)bytes_in,
+           (unsigned long long)news, run_seconds, (unsigned long long)connects, (unsigned long long)bytes_in,
            (unsigned long long)pings, (unsigned long long)retries, elapsed, cpu, 100 * (1 - cpu / elapsed),
            (unsigned long long)quantile_us(&each, 0.5),
            (unsigned long long)quantile_us(&each, 0.99),

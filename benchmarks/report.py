@@ -20,7 +20,7 @@ from benchmarks.measure import Field, Row
 
 TITLE = "# Results"
 KEPT = "What did not pay"
-ORDER = ("Speed", "Scale", "Latency under mixed load", KEPT)
+ORDER = ("Speed", "Scale", "Latency under mixed load", "Backends", "What paid", KEPT)
 
 
 def machine() -> str:

@@ -1,26 +1,31 @@
 """Flask-WSChat with its public API.
 
 `/echo` sends back, `/bare` too but without an app context for each message, `/fan`
-broadcasts, as `/fan/ROOM` does to another room. `/private` is an echo for the users of
-signed session cookies only; the Origin check, on by default, is for all. `/hello` is a
-page.
+broadcasts, as `/fan/ROOM` does to another room. `/chat?user=ID` is the ready-made chat,
+`/rooms` too but with no limit of rooms, which `/fill` puts messages into. `/private` is
+an echo for the users of signed session cookies only; the Origin check, on by default,
+is for all. `/hello` is a page.
 
     python -m benchmarks.servers.wschat [KEY=NUMBER]...
 
-KEY=NUMBER are settings, without their prefix.
+KEY=NUMBER are settings, without their prefix. The backend's address is WSCHAT_URL's in
+the environment.
 """
 
+import os
 import sys
 from typing import Any
 
 from flask import Flask, abort, request, session
+from gevent.pool import Pool
 
 from benchmarks.servers.serving import serve
-from flask_wschat import Listener, WebSocket, WSChat
+from flask_wschat import ChatListener, Listener, WebSocket, WSChat
 from flask_wschat.server import Server, WebSocketHandler
 
 app = Flask(__name__)
 app.config.update(SECRET_KEY="signs, and guards nothing", WSCHAT_MAX_MESSAGE=32 << 20)
+app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL", "memory://")
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
         key, number = argument.split("=")
@@ -33,7 +38,7 @@ def who() -> str | None:
     user: str | None = session.get("user")
     if user is None and request.path == "/private":
         abort(401)
-    return user
+    return request.args.get("user") if request.path in ("/chat", "/rooms") else user
 
 
 @app.get("/hello")
@@ -62,6 +67,27 @@ class Fan(Listener):
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
         chat.broadcast(message, room=self.room)
+
+
+chat.listener("/chat")(ChatListener)
+
+
+@chat.listener("/rooms")
+class ManyRooms(ChatListener):
+    max_rooms = 1_000_000
+
+
+@app.get("/fill/<int:first>/<int:count>")
+def fill(first: int, count: int) -> str:
+    """Say one thing in each of ``count`` rooms, a hundred at a time."""
+
+    def say(number: int) -> None:
+        chat.broadcast("x" * 64, room=f"room {number}")
+
+    rooms = range(first, first + count)
+    for _ in Pool(100).imap_unordered(say, rooms, maxsize=100):
+        pass
+    return "done"
 
 
 def signed_cookie(user: str) -> str:
