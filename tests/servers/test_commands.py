@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import json
 import re
 import shlex
 import shutil
@@ -14,33 +15,68 @@ from pathlib import Path
 
 import pytest
 import websockets.sync.client
+from flask import Flask
 from gevent.pywsgi import WSGIServer
 
 import flask_wschat.client
 from flask_wschat import WSChat
 
-from ..test_readme import README, SNIPPETS
-from .serving import DEADLINE, Process, eventually, free_port
+from ..backends.redis_server import RedisServer
+from ..test_readme import (
+    FROM_ENVIRONMENT,
+    README,
+    SNIPPETS,
+    STORAGE,
+    ChatClient,
+    chat_code,
+)
+from .serving import DEADLINE, Process, Site, eventually, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
-DEPLOY = (Path(__file__).parents[2] / "docs" / "deploy" / "README.md").read_text()
+FOLDER = Path(__file__).parents[2] / "docs" / "deploy"
+DEPLOY = (FOLDER / "README.md").read_text()
 STARTS = r"(?:gunicorn|flask|python) .*\b(?:app:app|run --debug|run|adhoc|app\.py)"
+
+
+def in_systemd() -> str:
+    """Return the command of the unit on the page."""
+    [found] = re.findall(r"^ExecStart=/\S+/(.*?[^\\])$", DEPLOY, re.M | re.S)
+    return re.sub(r"\s*\\\s+", " ", found)
+
+
+def in_docker() -> str:
+    """Return the command of the image."""
+    text = (FOLDER / "Dockerfile").read_text().replace("\\\n", "")
+    return shlex.join(json.loads(text.partition("\nCMD ")[2]))
+
+
 COMMANDS = sorted(
     set(re.findall(rf"`({STARTS})`", README))
     | set(re.findall(rf"^    ({STARTS}) *(?:#.*)?$", DEPLOY, re.M))
+    | {in_systemd(), in_docker()}
+)
+SHARING = sorted(
+    set(
+        re.findall(
+            r"^    (FLASK_WSCHAT_URL=.* app:app)$", README + DEPLOY + STORAGE, re.M
+        )
+    )
 )
 
 
 def test_the_commands_are_found() -> None:
-    assert len(COMMANDS) >= 12
-    assert sum("gunicorn" in command for command in COMMANDS) >= 8
+    assert len(COMMANDS) >= 14
+    assert sum("gunicorn" in command for command in COMMANDS) >= 10
+    assert sum("=sqlite:" in command for command in SHARING) >= 3
+    assert sum("=redis:" in command for command in SHARING) >= 2
+    assert in_systemd() in COMMANDS and in_docker().endswith("app:app")
 
 
 class Started(Process):
     """A command of the documentation, in a folder with the README's ``app.py``."""
 
-    def __init__(self, command: str, folder: Path) -> None:
+    def __init__(self, command: str, folder: Path, **env: str) -> None:
         self.port = free_port()
         self.path = folder / "chat.sock"
         self.secure = "cert" in command
@@ -57,8 +93,7 @@ class Started(Process):
                 words += ["-b", place]
             words += ["--no-control-socket"]
         root = str(Path(__file__).parents[2])
-        env = {
-            **os.environ,
+        env |= {
             "FLASK_RUN_PORT": str(self.port),
             "PYTHONPATH": root,
             "PWD": str(folder),
@@ -119,8 +154,6 @@ def test_the_python_of_the_deploy_page_runs(
     tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of it in one program, with the servers started instead of served for ever."""
-    from flask import Flask
-
     code = "\n".join(re.findall(r"```python\n(.*?)```", DEPLOY, re.S))
     code = code.replace("serve_forever()", "start()").replace("8443", "0")
     code = code.replace("/run/chat/", f"{tmp_path}/")
@@ -140,3 +173,99 @@ def test_the_python_of_the_deploy_page_runs(
     assert len(started) == 2
     for server in started:
         server.stop()
+
+
+# ---- with several workers -----------------------------------------------------------
+
+
+class SetUpAsShown(RedisServer):
+    """With docs/deploy/redis.conf, on another port, and with somebody who may look."""
+
+    def __init__(self) -> None:
+        admin = "user admin on >admin ~* &* +@all"
+        lines = (FOLDER / "redis.conf").read_text().splitlines()
+        super().__init__(*(line for line in lines if line), admin)
+        self.url = f"redis://admin:admin@127.0.0.1:{self.port}/0"
+
+
+@pytest.fixture
+def redis_as_shown() -> Iterator[SetUpAsShown]:
+    server = SetUpAsShown()
+    server.start()
+    yield server
+    server.stop()
+
+
+@contextlib.contextmanager
+def publisher(url: str) -> Iterator[WSChat]:
+    """Yield what a process has that serves nobody."""
+    app = Flask("a_task")
+    app.config["WSCHAT_URL"] = url
+    chat = WSChat(app)
+    yield chat
+    chat._hub().backend.stop()
+
+
+def with_the_address(
+    command: str, url: str, folder: Path
+) -> tuple[str, dict[str, str]]:
+    """Return a command that shares as it says, but in the test's own place."""
+    assignment, _, command = command.partition(" ")
+    given = assignment.partition("=")[2]
+    if given.startswith("redis:"):
+        return command, {"FLASK_WSCHAT_URL": given.replace("127.0.0.1:6379", url)}
+    return command, {"FLASK_WSCHAT_URL": given.replace("/var/lib/chat", str(folder))}
+
+
+@pytest.mark.parametrize("command", SHARING)
+def test_all_workers_are_one_chat(
+    command: str, tmp_path: Path, redis_as_shown: SetUpAsShown
+) -> None:
+    (tmp_path / "app.py").write_text(
+        chat_code(FROM_ENVIRONMENT, "authenticate", "chat")
+    )
+    place = f"127.0.0.1:{redis_as_shown.port}"
+    command, env = with_the_address(command, place, tmp_path)
+    url = env["FLASK_WSCHAT_URL"].replace("///chat.db", f"///{tmp_path}/chat.db")
+    server = Started(command, tmp_path, **env)
+    server.start()
+    try:
+        eventually(server.is_up, "the server listens")
+        with publisher(url) as chat:
+            talk(Site(server.port), chat)
+    finally:
+        server.stop()
+    assert all("[INFO]" in line for line in server.log.splitlines()), server.log
+    with redis_as_shown.client() as client:
+        assert client.acl_log() == []
+        assert bool(client.keys()) is url.startswith("redis:")
+
+
+def talk(site: Site, chat: WSChat) -> None:
+    """Let people talk, and hear what another process says, all in one order."""
+    names = [f"user{number}" for number in range(8)]
+    app = Flask("who_signs_cookies")
+    app.secret_key = "x"
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(ChatClient(site, app, "/chat", name)) for name in names
+        ]
+        for client in clients:
+            client.ask("inbox")
+            epoch = client.ask("join", room="Lobby")["epoch"]
+        for name, client in zip(names, clients, strict=True):
+            assert client.ask("say", room="Lobby", data=name, mid="m")["ok"]
+            assert client.ask("vote", poll="Tea", choice="Green")["ok"]
+        assert chat.broadcast("a task", room="Lobby") == 9
+        said = [*names, "a task"]
+        for client in clients:
+            heard = [client.await_event("message") for _ in said]
+            assert [message["seq"] for message in heard] == list(range(1, 10))
+            assert [message["data"] for message in heard] == said
+        eventually(lambda: chat.online("Lobby") == names, "all are seen")
+        chat.send_to_user(names[0], "psst")
+        assert clients[0].await_event("direct")["data"] == "psst"
+        missed = clients[0].ask("join", room="Lobby", after=7, epoch=epoch)
+        assert [message["data"] for message in missed["messages"]] == said[7:]
+        assert clients[0].ask("poll", poll="Tea")["total"] == 8
+    eventually(lambda: chat.online("Lobby") == [], "all have left")
