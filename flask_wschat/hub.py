@@ -216,6 +216,9 @@ class Hub:
             self.presence.busy or not all(ws.gone for ws in closing)
         ):
             loop.event().wait(0.01)
+        for ws in closing:
+            if not ws.gone and loop.is_current():
+                ws._transport.abort()
 
     def count(self, topic: str = EVERYONE) -> int:
         """Return how many connections ``topic`` has here."""

@@ -137,6 +137,10 @@ class LiveServer:
         self.port = int(server.server_port or 0)
         self._ready.set()
         self._stop.wait()
+        server.close()
+        chat_hub: Hub | None = getattr(app, "extensions", {}).get("wschat.hub")
+        if chat_hub is not None:
+            chat_hub.shutdown(0.3)
         server.stop(timeout=1)
         gc.collect()  # sockets in cycles must go while there is a loop to tell
         hub.destroy()

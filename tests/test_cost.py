@@ -369,6 +369,8 @@ def test_a_large_fan_out_gives_others_a_turn(monkeypatch: pytest.MonkeyPatch) ->
         peers = [open_socket()[0] for _ in range(40)]
         other, ws = open_socket()
         ws.listen(Other())
+        # What is published comes here, from when this is done.
+        gevent.spawn(hub.require_backend, ws._transport.loop).get(timeout=DEADLINE)
         other.sendall(encode_frame(Opcode.TEXT, b"me too", mask=b"mask"))
         hub.publish(EVERYONE, Message("all"))
         assert handled.wait(DEADLINE)
