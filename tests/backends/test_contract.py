@@ -197,26 +197,31 @@ def test_a_page_and_what_follows_it_leave_no_gap_while_others_publish(
     sharing: Cluster,
 ) -> None:
     """A process that joins: subscribe, then history, then what is delivered."""
-    writer, _ = sharing.start(size=1000)
-    reader, host = sharing.start(size=1000)
-    begun = threading.Event()
+    writer, _ = sharing.start(size=10_000)
+    reader, host = sharing.start(size=10_000)
+    begun, joined = threading.Event(), threading.Event()
+    last = 0
 
     def write() -> None:
-        for number in range(1, 301):
-            writer.publish(ROOM, Message(str(number)), keep=True)
-            if number == 50:
+        nonlocal last
+        more = 100
+        while more:
+            last = writer.publish(ROOM, Message(str(last + 1)), keep=True).seq
+            if last == 50:
                 begun.set()
+            more -= joined.is_set()
 
     thread = threading.Thread(target=write)
     thread.start()
     assert begun.wait(DEADLINE)
     reader.subscribe([ROOM])
-    page = reader.history(ROOM, limit=1000)
+    page = reader.history(ROOM, limit=10_000)
+    joined.set()
     thread.join(2 * DEADLINE)
     assert numbers(page.entries) == list(range(1, page.seq + 1))
-    host.wait_for(lambda: host.deliveries and host.deliveries[-1].seq == 300)
+    host.wait_for(lambda: host.deliveries and host.deliveries[-1].seq == last)
     later = [d.seq for d in host.deliveries if d.seq > page.seq]
-    assert later == list(range(page.seq + 1, 301))
+    assert later == list(range(page.seq + 1, last + 1))
 
 
 # -- history
