@@ -114,9 +114,11 @@ def joined_and_filled(backend: str) -> tuple[list[str], bool]:
 def _measured(
     here: Place, count: int, work: Callable[[int, int], object]
 ) -> tuple[list[float], float, float]:
-    """Do ``work`` in tenths; return the CPU µs of the first and the last three, by their
-    medians, as the collector's pass over all there is falls into one of them; and the
-    KiB, here and there."""
+    """Do ``work`` in tenths; return what it cost, and the KiB, here and there.
+
+    The cost is the CPU in µs of the first three and of the last three, by their
+    medians: the collector's pass over all there is falls into one of them.
+    """
     wait_until_quiet(here.server)
     memory, elsewhere = memory_bytes(here.server.pid), here.elsewhere()
     costs, tenth = [], count // TENTHS
