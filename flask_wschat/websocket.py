@@ -256,19 +256,20 @@ class WebSocket:
 
         A peer whose queue is full is ended.
         """
-        others = [] if key is None else list(sockets)
-        if key is None:
+        if key is not None:
+            others = list(sockets)
+        else:
             # Those without compression, most often all, by one call.
             audience = sockets if isinstance(sockets, Audience) else Audience(sockets)
             plain = audience.plain()
-            refused = plain and plain[0].write_all(plain, message.plain)
-            if refused or len(plain) < len(sockets):
-                late = set(refused)
-                others = [
-                    ws
-                    for ws in sockets
-                    if ws._window_bits is not None or ws._transport in late
-                ]
+            refused = set(plain[0].write_all(plain, message.plain)) if plain else set()
+            if not refused and len(plain) == len(sockets):
+                return
+            others = [
+                ws
+                for ws in sockets
+                if ws._window_bits is not None or ws._transport in refused
+            ]
         for ws in others:
             if not ws._transport.write(message.frame(ws._window_bits), key):
                 ws._overflow()
@@ -310,18 +311,12 @@ class WebSocket:
         messages = self._connection.messages(data)
         if messages is not None:
             self._take_in(messages, len(data))
-            return
-        self._handle(self._connection.receive_data(data))
-        place = self._connection.place()
-        if place is not None:
-            self._transport.expect(place)
+        else:
+            self._handle(self._connection.receive_data(data))
 
     def placed(self, size: int) -> None:
         self.heard = True
         self._handle(self._connection.placed(size))
-        place = self._connection.place()
-        if place is not None:
-            self._transport.expect(place)
 
     def _handle(self, events: list[Arrival]) -> None:
         transport = self._transport
@@ -338,6 +333,8 @@ class WebSocket:
         if end is not None:
             self._end(end.code, end.reason)
             transport.finish(self._hub.settings.CLOSE_TIMEOUT)
+        elif (place := self._connection.place()) is not None:
+            transport.expect(place)
 
     def _take_in(
         self, messages: list[str | bytes], size: int, *, wake: bool = True
