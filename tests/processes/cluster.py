@@ -51,7 +51,11 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         self._master.start()
-        eventually(self.is_whole, "all workers serve")
+        try:
+            eventually(self.is_whole, "all workers serve")
+        except BaseException:
+            self._master.stop()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
