@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -53,6 +54,13 @@ HANDLERS: dict[str, tuple[type, type[WSGIServer]]] = {
 
 class LiveServer(flask_wschat.server.LiveServer):
     """A live server, and the foreign client to talk to it."""
+
+    def socket(self, **options: int) -> socket.socket:
+        """Return a connected socket; ``options`` are SOL_SOCKET's."""
+        sock = socket.create_connection(("127.0.0.1", self.port), DEADLINE)
+        for name, value in options.items():
+            sock.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+        return sock
 
     def connect(self, path: str, **options: Any) -> ClientConnection:
         """Open a connection with the foreign client; messages of any size."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
 import threading
 import urllib.request
-from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,10 +17,10 @@ from websockets.exceptions import ConnectionClosed as ForeignClosed
 from websockets.exceptions import InvalidStatus
 
 from flask_wschat import Listener, WebSocket, WSChat
-from flask_wschat.codec import ClientHandshake, Connection, Event
 from flask_wschat.server import Server, WebSocketHandler
 
 from .conftest import DEADLINE, HANDLERS, LiveServer, Serve, eventually
+from .servers.serving import RawClient
 from .test_extension import closed, receive
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -74,44 +72,6 @@ def chat(app: Flask) -> WSChat:
 def any_server(chat: WSChat, app: Flask, serve: Serve, handler: str) -> LiveServer:
     """The app under each handler in turn."""
     return serve(app, handler)
-
-
-class RawClient:
-    """A socket and our codec: for what a well-behaved client does not do."""
-
-    def __init__(self, server: LiveServer, **options: Any) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", server.port), DEADLINE)
-        for name, value in options.items():
-            self.socket.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
-        self.connection = Connection(client=True, max_message=1 << 30)
-
-    def open(self, path: str, behind: bytes = b"") -> RawClient:
-        """Handshake; ``behind`` is sent in the same segment as the request."""
-        handshake = ClientHandshake("127.0.0.1", path)
-        self.socket.sendall(handshake.request() + behind)
-        data = b""
-        while (size := handshake.receive_data(data)) is None:
-            data += self.socket.recv(65536)
-        self.first = self.connection.receive_data(data[size:])
-        return self
-
-    def events(self) -> Iterator[Event]:
-        """Yield what arrives, until the server ends the stream."""
-        yield from self.first
-        while data := self.socket.recv(65536):
-            yield from self.connection.receive_data(data)
-
-    def reset(self) -> None:
-        """Vanish with a reset, as a killed process does."""
-        linger = struct.pack("ii", 1, 0)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self.socket.close()
-
-    def __enter__(self) -> RawClient:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.socket.close()
 
 
 def ask(server: LiveServer, path: str, **headers: str | None) -> tuple[int, bytes]:

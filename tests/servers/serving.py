@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gunicorn.config
 import pytest
@@ -402,10 +402,16 @@ class Server(Process, Site):
             assert word not in new, new
 
 
+class Reachable(Protocol):
+    """What can be connected to."""
+
+    def socket(self, **options: int) -> socket.socket: ...
+
+
 class RawClient:
     """A socket and our codec: for what a well-behaved client does not do."""
 
-    def __init__(self, server: Site, **options: int) -> None:
+    def __init__(self, server: Reachable, **options: int) -> None:
         self.socket = server.socket(**options)
         self.connection = Connection(client=True, max_message=1 << 30)
         self.first: list[Event] = []
