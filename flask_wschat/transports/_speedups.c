@@ -1,7 +1,7 @@
 /* Puts a broadcast into many queues in one call, and sends it from them in another; reads
    from a socket without a buffer for each read.
 
-   `Queue` holds what `outbox.Queue`, its Python twin, does, as plain C fields, so that a
+   `Queue` holds what `queue.Queue`, its Python twin, does, as plain C fields, so that a
    thousand of them can be looked at without a call for each. All that is not the usual
    case (a large backlog, a full queue or socket, an error) is left to Python. */
 
@@ -353,7 +353,7 @@ static PyMethodDef functions[] = {
     {NULL}};
 
 static struct PyModuleDef module_def = {
-    PyModuleDef_HEAD_INIT, "_speedups", "The C twin of `outbox`'s queue.", -1,
+    PyModuleDef_HEAD_INIT, "_speedups", "The C twin of `queue`.", -1,
     functions};
 
 PyMODINIT_FUNC
