@@ -86,7 +86,7 @@ $(VENV)/.demo: $(PACKAGING)
 	@touch $@
 
 $(VENV)/.workers: $(PACKAGING)
-	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[redis]" "gunicorn>=26.0"
+	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[redis]" "gunicorn[gevent]>=26.0"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: $(PACKAGING)
