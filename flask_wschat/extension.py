@@ -26,7 +26,7 @@ from .context import AppContexts
 from .errors import ConfigError, ConnectionClosed
 from .feeds import ANONYMOUS
 from .hub import EVERYONE, Hub, room_topic, user_topic
-from .messages import Entry, Message
+from .messages import Entry, Message, as_name, as_user
 from .presence import SILENCE
 from .rooms import PROTOCOL, ChatListener
 from .sessions import NoAnswer
@@ -224,9 +224,9 @@ class WSChat:
         self,
         data: Any,
         *,
-        room: str | None = None,
+        room: Any = None,
         exclude: WebSocket | None = None,
-        key: str | None = None,
+        key: Any = None,
     ) -> int:
         """Publish ``data`` to ``room``, or to every connection.
 
@@ -242,15 +242,13 @@ class WSChat:
 
         :raises BackendError: it is not known whether it was sent.
         """
-        hub = self._hub()
+        hub, topic = self._hub(), _place(room)
         message = _message(hub, data, key)
         if exclude is not None:
             message = message._replace(exclude=exclude.id)
-        if room is None:
-            return hub.publish(EVERYONE, message).seq
-        return hub.publish(room_topic(room), message, keep=key is None).seq
+        return hub.publish(topic, message, keep=key is None and room is not None).seq
 
-    def send_to_user(self, user: Any, data: Any, *, key: str | None = None) -> int:
+    def send_to_user(self, user: Any, data: Any, *, key: Any = None) -> int:
         """Send ``data`` to every connection of ``user``, and keep it in their inbox.
 
         ``data`` and ``key`` as for ``broadcast``; with a ``key`` it is not kept. Return
@@ -259,7 +257,7 @@ class WSChat:
 
         :raises BackendError: it is not known whether it was sent.
         """
-        hub, name = self._hub(), str(user)
+        hub, name = self._hub(), as_user(user)
         hub.publish(user_topic(name), _message(hub, data, key), keep=key is None)
         return hub.presence.connections(name)
 
@@ -271,12 +269,12 @@ class WSChat:
 
         :raises BackendError: it is not known whether they were closed.
         """
-        hub, name = self._hub(), str(user)
+        hub, name = self._hub(), as_user(user)
         count = hub.presence.connections(name)
         hub.publish(user_topic(name), Message(reason, close_code=code))
         return count
 
-    def online(self, room: str | None = None) -> list[str]:
+    def online(self, room: Any = None) -> list[str]:
         """Return the users connected, or in ``room``: sorted, each once.
 
         Those of all processes; of one that was killed up to ``WSCHAT_PING_INTERVAL`` +
@@ -284,10 +282,9 @@ class WSChat:
 
         :raises BackendError: those of other processes cannot be known.
         """
-        topic = EVERYONE if room is None else room_topic(room)
-        return self._hub().presence.online(topic)
+        return self._hub().presence.online(_place(room))
 
-    def history(self, room: str, *, after: int = 0, limit: int = 50) -> list[Entry]:
+    def history(self, room: Any, *, after: int = 0, limit: int = 50) -> list[Entry]:
         """Return kept messages of ``room`` in order: entries with ``seq``, ``data``,
         ``at`` (seconds since 1970) and ``sender`` (None: the application, or somebody
         without a user id).
@@ -296,7 +293,7 @@ class WSChat:
 
         :raises BackendError: it cannot be read.
         """
-        backend, topic = self._hub().backend, room_topic(room)
+        backend, topic = self._hub().backend, room_topic(as_name(room, "a room"))
         page = backend.history(topic, after=after or None, limit=limit)
         return [
             entry._replace(sender=None)
@@ -305,9 +302,7 @@ class WSChat:
             for entry in page.entries
         ]
 
-    def poll(
-        self, name: str, options: Iterable[str], *, room: str | None = None
-    ) -> Poll:
+    def poll(self, name: str, options: Iterable[str], *, room: Any = None) -> Poll:
         """Return the poll ``name``, made at the first call.
 
         Make it where you make routes, in each process. How it stands is sent to the
@@ -317,6 +312,7 @@ class WSChat:
             made with others.
         """
         hub = self._hub()
+        room = None if room is None else as_name(room, "a room")
         poll = Poll(hub, name, options, room=room)
         known: Poll = hub.polls.setdefault(name, poll)
         if (known.options, known.room) != (poll.options, room):
@@ -386,7 +382,13 @@ def _end(ws: WebSocket, error: Exception) -> None:
         ws.close(1011, "internal error")
 
 
-def _message(hub: Hub, data: Any, key: str | None) -> Message:
+def _place(room: Any) -> str:
+    """Return the topic of ``room``, or of everybody."""
+    return EVERYONE if room is None else room_topic(as_name(room, "a room"))
+
+
+def _message(hub: Hub, data: Any, key: Any) -> Message:
+    key = None if key is None else as_name(key, "a key")
     wire = as_message(data, hub.dumps)
     is_json = not isinstance(data, str | bytes | bytearray | memoryview)
     return Message(wire, key, json=is_json)

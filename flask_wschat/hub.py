@@ -21,7 +21,7 @@ from .backends import Backend
 from .codec import CloseCode, EncodedMessage
 from .errors import BackendError, ConnectionClosed
 from .feeds import EVERYONE, Feeds, room_topic, user_topic
-from .messages import Delivery, Message, Page, Receipt
+from .messages import Delivery, Message, Page, Receipt, as_name
 from .presence import Presence
 from .rate import Buckets
 from .settings import Settings
@@ -162,7 +162,7 @@ class Hub:
     def forget(self, ws: WebSocket) -> None:
         """Take a connection that ended out of everything it was in."""
         for room in tuple(ws._rooms or ()):
-            self.leave(ws, room)
+            self._leave(ws, room)
         self._opening.discard(ws)
         self._members[EVERYONE].discard(ws)
         self.feeds.discard(ws, EVERYONE)
@@ -173,23 +173,27 @@ class Hub:
             self.presence.changed(self._loop, topic, ws.user)
         ws._rooms = None
 
-    def join(self, ws: WebSocket, room: str) -> bool:
+    def join(self, ws: WebSocket, room: Any) -> bool:
         """Put ``ws`` into ``room``; False: it was there, or is closed.
 
         :raises BackendError: it is not there, as nothing would come.
         """
-        loop = ws._transport.loop
-        if not loop.call(self._enter, ws, room):
+        name, loop = as_name(room, "a room"), ws._transport.loop
+        if not loop.call(self._enter, ws, name):
             return False
         try:
-            self._topics.wait(loop, [room_topic(room)])
+            self._topics.wait(loop, [room_topic(name)])
         except BackendError:
-            loop.call(self.leave, ws, room)
+            loop.call(self._leave, ws, name)
             raise
         return True
 
-    def leave(self, ws: WebSocket, room: str) -> bool:
-        """Take ``ws`` out of ``room``, in the loop; False: it was not there."""
+    def leave(self, ws: WebSocket, room: Any) -> bool:
+        """Take ``ws`` out of ``room``; False: it was not there."""
+        name = as_name(room, "a room")
+        return ws._transport.loop.call(self._leave, ws, name)
+
+    def _leave(self, ws: WebSocket, room: str) -> bool:
         if ws._rooms is None or room not in ws._rooms:
             return False
         ws._rooms.discard(room)

@@ -2,7 +2,69 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import unicodedata
+from typing import Any, NamedTuple
+
+LONGEST_NAME = 255
+"""Characters of the name of a room, a user or a key."""
+
+_UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, half a pair, ends of lines
+
+
+def as_name(value: Any, what: str) -> str:
+    """Return ``value`` as the name of ``what``, such as "a room": a plain text.
+
+    A text as it is; an integer, and an object whose class defines ``__str__``, by that.
+    Anything else would be one name for many things, or another one each time.
+
+    :raises TypeError: it is none of these.
+    :raises ValueError: the text is empty or too long, has more than one line, a control
+        character or half a surrogate pair: no backend could keep it.
+    """
+    # Not type(): a LocalProxy, such as current_user, has that of what it stands for.
+    kind = value.__class__
+    if issubclass(kind, str):
+        text = value if type(value) is str else "".join(value)
+    elif issubclass(kind, int) and not issubclass(kind, bool):
+        text = str(int(value))
+    elif kind.__str__ is object.__str__ or issubclass(kind, bytes | bytearray):
+        raise TypeError(
+            f"{what} must be a text, an integer, or an object whose class defines"
+            f" __str__, such as a UUID; not {_shown(value)} ({kind.__name__})"
+        )
+    else:
+        text = "".join(str(value))
+    if not 1 <= len(text) <= LONGEST_NAME:
+        raise ValueError(
+            f"{what} must have 1 to {LONGEST_NAME} characters, unlike {_shown(text)}"
+        )
+    if not text.isprintable() and any(map(_is_unfit, text)):
+        raise ValueError(
+            f"{what} must be one line of text, without control characters or half"
+            f" surrogate pairs, unlike {_shown(text)}"
+        )
+    return text
+
+
+def as_user(value: Any, what: str = "a user id") -> str:
+    """Return ``value`` as a user's id; as ``as_name``, but that 0 is nobody's.
+
+    :raises TypeError: it is None, for example: not a user.
+    :raises ValueError: it is no text that can be an id.
+    """
+    name = as_name(value, what)
+    if name == "0" and not isinstance(value, str):
+        raise ValueError(f"{what} must tell a user from others, unlike 0")
+    return name
+
+
+def _is_unfit(char: str) -> bool:
+    return unicodedata.category(char) in _UNFIT
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 50 else shown[:50] + "\u2026"
 
 
 class Message(NamedTuple):

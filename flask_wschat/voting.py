@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from .backends import Backend
 from .errors import BackendError, PollClosed, UnknownChoice
 from .hub import EVERYONE, room_topic
-from .messages import Message, Tally
+from .messages import Message, Tally, as_name, as_user
 
 logger = logging.getLogger("flask_wschat")
 
@@ -71,7 +71,7 @@ class Poll:
     ) -> None:
         self.name = _checked("the poll's name", name)
         self.options = tuple(_checked("an option", option) for option in options)
-        self.room = room
+        self.room = None if room is None else as_name(room, "a room")
         if not 2 <= len(self.options) <= MOST_OPTIONS:
             raise ValueError(f"a poll has 2 to {MOST_OPTIONS} options")
         if len(set(self.options)) < len(self.options):
@@ -82,18 +82,17 @@ class Poll:
     def vote(self, voter: Any, choice: str) -> Standing:
         """Make ``choice`` the only one of ``voter``, whatever it was before.
 
-        ``voter``: anything that ``str`` makes unique; usually the user id. Return how
-        the poll stands right after it.
+        ``voter``: usually the user id, and as that. Return how the poll stands right
+        after it.
 
         :raises UnknownChoice: it is none of the options; nothing has changed.
         :raises PollClosed: nothing has changed.
         :raises BackendError: it may count or not; voting again counts once.
         """
-        if voter is None or not str(voter):
-            raise ValueError("who votes? Anonymous people cannot be told apart")
+        name = as_user(voter, "a voter")
         if choice not in self.options:
             raise UnknownChoice(self.name, choice, self.options)
-        tally = self._hub.backend.vote(self.name, str(voter), choice)
+        tally = self._hub.backend.vote(self.name, name, choice)
         if tally is None:
             raise PollClosed(self.name)
         return self._changed(tally)
@@ -103,7 +102,7 @@ class Poll:
 
         :raises BackendError: it cannot be known now.
         """
-        asked = None if voter is None else str(voter)
+        asked = None if voter is None else as_user(voter, "a voter")
         return self._standing(self._hub.backend.tally(self.name, asked))
 
     def close(self) -> Standing:

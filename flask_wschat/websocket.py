@@ -44,8 +44,8 @@ class Home(Protocol):
     call_each: CallEach
 
     def report(self, error: Exception) -> None: ...
-    def join(self, ws: WebSocket, room: str) -> bool: ...
-    def leave(self, ws: WebSocket, room: str) -> bool: ...
+    def join(self, ws: WebSocket, room: Any) -> bool: ...
+    def leave(self, ws: WebSocket, room: Any) -> bool: ...
     def forget(self, ws: WebSocket) -> None: ...
 
 
@@ -155,16 +155,20 @@ class WebSocket:
         """The rooms this connection is in."""
         return frozenset(self._rooms or ())
 
-    def join(self, room: str) -> bool:
+    def join(self, room: Any) -> bool:
         """Enter ``room``; False: it was there, or is closed.
 
+        A room's name is a text, or becomes one by ``str``: 5 is the room "5".
+
+        :raises TypeError: ``room`` has no such text, as None has not.
+        :raises ValueError: its text cannot be a name.
         :raises BackendError: it is not there, as nothing would come.
         """
         return self._hub.join(self, room)
 
-    def leave(self, room: str) -> bool:
-        """Leave ``room``; False: it was not there."""
-        return self._transport.loop.call(self._hub.leave, self, room)
+    def leave(self, room: Any) -> bool:
+        """Leave ``room``, named as for ``join``; False: it was not there."""
+        return self._hub.leave(self, room)
 
     def send(self, data: Any) -> None:
         """Send one message: ``str`` as text, ``bytes`` as binary, else as JSON.
