@@ -29,6 +29,7 @@ from .codec import (
 from .compat import LegacyWebSocket, WebSocketError
 from .errors import BackendError, HandshakeError
 from .hub import Hub
+from .logs import SparingLog, printable
 from .sessions import NoAnswer, speed_up
 from .transports import Event
 from .transports.accept import OFFER, Offer, Taken, find_offer
@@ -60,6 +61,7 @@ class Gate:
         self.authenticate = authenticate
         self._threads = 0  # held by sockets
         self._lock = threading.Lock()
+        self.log = SparingLog(logger)  # of what clients can make us say
         speed_up(app)
         self._wsgi_app = app.wsgi_app
         self._create_url_adapter = app.create_url_adapter
@@ -318,12 +320,13 @@ class Upgrade:
             names = [allowed] if isinstance(allowed, str) else allowed
             fine = "*" in names or _normal(origin) in map(_normal, names)
         if not fine:
-            logger.warning(
-                "refused a WebSocket from origin %r: this server is %r. Allow it with"
-                " WSCHAT_ORIGINS = [%r]; behind a proxy, add ProxyFix",
-                origin[:200],
-                own,
-                origin[:200],
+            self._gate.log.warning(
+                "origin",
+                "refused a WebSocket from origin '%s': this server is '%s'. Allow it"
+                " with WSCHAT_ORIGINS = ['%s']; behind a proxy, add ProxyFix",
+                printable(origin),
+                printable(own),
+                printable(origin),
             )
             raise HandshakeError(403, "this origin is not allowed")
 
@@ -336,7 +339,9 @@ class Upgrade:
     def _check_room(self) -> None:
         limit = self._gate.hub.settings.MAX_CONNECTIONS
         if limit is not None and self._gate.hub.count() >= limit:
-            logger.warning("refused a WebSocket: WSCHAT_MAX_CONNECTIONS = %d", limit)
+            self._gate.log.warning(
+                "full", "refused a WebSocket: WSCHAT_MAX_CONNECTIONS = %d", limit
+            )
             raise HandshakeError(
                 503, "too many connections, try again later", [("Retry-After", "5")]
             )

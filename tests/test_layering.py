@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "flask_wschat"
 
 LAYERS = [
-    {"errors", "settings", "messages", "rate"},
+    {"errors", "logs", "settings", "messages", "rate"},
     {"codec"},
     {"transports"},
     {"websocket"},

@@ -1,0 +1,50 @@
+"""What clients have a part in, made fit for the log: on one line, and not too much."""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from typing import Any
+
+SECONDS = 10.0
+"""Seconds for which one line of a kind speaks for all that follow it."""
+
+
+def printable(value: object, limit: int = 200) -> str:
+    """Return ``str(value)``, cut, with what could end a line or steer a terminal
+    written as Python writes it in a string.
+
+    For whatever a client chose: a user id, a room, a path, a host.
+    """
+    text = str(value)
+    text = text if len(text) <= limit else text[:limit] + "…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class SparingLog:
+    """Writes one line of a kind, and counts the others of the next ten seconds.
+
+    A line for each of what clients can do at will would fill a disk, and hide the rest.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._said: dict[str, float] = {}
+        self._unsaid: dict[str, int] = {}
+
+    def warning(self, kind: str, message: str, *args: Any) -> None:
+        """Warn as ``Logger.warning`` does; what is not said now is counted next time.
+
+        ``kind`` is one of a few words of the caller's own, never a client's.
+        """
+        now = monotonic()
+        if now - self._said.get(kind, -SECONDS) < SECONDS:
+            self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
+            return
+        self._said[kind] = now
+        if unsaid := self._unsaid.pop(kind, 0):
+            message += " (and %d more of this kind before)"
+            args = (*args, unsaid)
+        self._logger.warning(message, *args)

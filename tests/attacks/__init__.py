@@ -1,0 +1,1 @@
+"""What hostile clients do, from outside and by name."""
