@@ -207,6 +207,9 @@ class ChatListener(Listener):
         standing = self._poll_of(self._name(request, "poll")).tally(ws.user)
         return {**standing.as_fields(), "mine": standing.mine}
 
+    def _ping(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
+        return {}
+
     # -- within
 
     def _read(
@@ -343,6 +346,7 @@ _HANDLERS: dict[str, Callable[..., dict[str, Any] | None]] = {
     "who": ChatListener._who,
     "vote": ChatListener._vote,
     "poll": ChatListener._poll,
+    "ping": ChatListener._ping,
 }
 
 

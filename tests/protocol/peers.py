@@ -20,7 +20,18 @@ PAGE = (DOCS / "protocol.md").read_text()
 SCHEMA = json.loads((DOCS / "protocol" / "wschat.v1.schema.json").read_text())
 DEFS: dict[str, Any] = SCHEMA["$defs"]
 
-REQUESTS = ("join", "inbox", "leave", "say", "tell", "history", "who", "vote", "poll")
+REQUESTS = (
+    "join",
+    "inbox",
+    "leave",
+    "say",
+    "tell",
+    "history",
+    "who",
+    "vote",
+    "poll",
+    "ping",
+)
 EVENTS = ("hello", "message", "direct", "presence", "tally", "gap")
 ENVELOPE = {"type", "ref", "ok"}
 

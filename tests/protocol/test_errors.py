@@ -87,6 +87,7 @@ GOOD: dict[str, Json] = {
     "vote": {"poll": "Drinks", "choice": "tea"},
     "poll": {"poll": "Drinks"},
     "leave": {"room": "Lobby"},
+    "ping": {},
 }
 
 

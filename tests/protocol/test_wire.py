@@ -21,6 +21,13 @@ def test_hello(meet: Meet) -> None:
     assert meet().hello["user"] is None
 
 
+def test_a_ping_is_answered(meet: Meet) -> None:
+    assert meet().ask("ping")["ok"]
+    ann = meet("ann", "Lobby")
+    assert ann.ask("ping")["ok"]
+    assert ann.heard == []
+
+
 def test_what_is_said_reaches_all_and_is_in_each_page(meet: Meet) -> None:
     ann, ben = meet("ann", "Lobby"), meet("ben", "Lobby")
     assert ann.expect("presence", joined=["ben"])["left"] == []
