@@ -31,8 +31,9 @@ from .presence import SILENCE
 from .rooms import PROTOCOL, ChatListener
 from .sessions import NoAnswer
 from .settings import Settings
+from .transports.accept import UPGRADE
 from .transports.evented import patching_fault
-from .upgrade import UPGRADE, Gate, Upgrade, not_a_websocket, refusal
+from .upgrade import Gate, Upgrade, not_a_websocket, refusal
 from .voting import Poll
 from .websocket import Listener, WebSocket, as_message
 

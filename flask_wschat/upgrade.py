@@ -32,7 +32,7 @@ from .hub import Hub
 from .logs import SparingLog, printable
 from .sessions import NoAnswer, speed_up
 from .transports import Event
-from .transports.accept import OFFER, Offer, Taken, find_offer
+from .transports.accept import OFFER, UPGRADE, Offer, Taken, find_offer
 from .transports.blocking import ThreadedLoop
 from .transports.evented import EventedLoop, EventedTransport
 from .transports.tls import TLSSocket
@@ -48,9 +48,6 @@ USER = "wschat.user"
 
 OPENED = "wschat.opened"
 """Where an environ has a callable that is told of the open ``WebSocket``."""
-
-UPGRADE = "wschat.upgrade"
-"""Where the environ of a request that may become a WebSocket holds its ``Upgrade``."""
 
 
 class Gate:
@@ -125,19 +122,7 @@ class Gate:
         """
         if request is None or UPGRADE not in request.environ:
             return self._create_url_adapter(request)
-        adapter = self._adapters.get(request)
-        if adapter is not None:
-            try:
-                try:
-                    found = adapter.match(return_rule=True)
-                except WebsocketMismatch:
-                    adapter.websocket = False
-                    found = adapter.match(return_rule=True)
-                # Flask asks the same next.
-                adapter.match = lambda **_: found
-            except HTTPException:
-                pass  # it raises there again
-        return adapter
+        return self._adapters.get(request)
 
     def dispatch_request(self, *args: Any) -> Any:
         """Refuse before a plain view runs; ours ask themselves."""

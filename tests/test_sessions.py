@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from flask import Flask, session
+from flask import Flask, Request, request, session
+from flask.json.tag import TaggedJSONSerializer
 from flask.sessions import SecureCookieSessionInterface
-from itsdangerous import URLSafeSerializer
+from itsdangerous import BadSignature, URLSafeSerializer
+from itsdangerous.url_safe import URLSafeTimedSerializer
+from werkzeug.sansio.http import parse_cookie
 
-from flask_wschat import WSChat
+from flask_wschat import WSChat, sessions
 from flask_wschat.sessions import CookieSessions, NoAnswer
+from flask_wschat.transports.accept import UPGRADE
 
 FLASKS = SecureCookieSessionInterface()
 SECRET = {"user": "ann", "n": [1, {"t": True}], "pair": (1, 2), "long": "x" * 500}
@@ -54,6 +59,7 @@ COOKIES = {
     "old": cookie("new", 120),
     "of the future": cookie("new", -120),
     "untimed": untimed("x"),
+    "untimed, but for what looks like a time": untimed("abc"),
     "empty": "",
     "junk": "a.b.c",
     "no dot": "abc",
@@ -63,27 +69,168 @@ COOKIES = {
     "longer": cookie("new") + "A",
     "other payload": "e30" + cookie("new")[3:],
     "signature only": cookie("new").rpartition(".")[2],
+    "empty parts": "..",
+    "quoted": f'"{cookie("new")}"',
+}
+GOOD = cookie("new", data={"user": "ann"})
+COOKIES |= {
+    f"tampered at {n}": GOOD[:n] + ("A" if GOOD[n] != "A" else "B") + GOOD[n + 1 :]
+    for n in range(len(GOOD))
 }
 
 
-@pytest.mark.parametrize("value", COOKIES.values(), ids=COOKIES.keys())
-def test_a_cookie_means_what_it_means_to_flask(app: Flask, value: str) -> None:
-    assert type(app.session_interface) is CookieSessions
-    app.permanent_session_lifetime = timedelta(seconds=60)
+def opened(interface: Any, app: Flask, value: str) -> tuple[Any, Any]:
+    """Return the session, and the cookies, of a handshake with a cookie."""
     headers = {"Cookie": f"first=1; session={value}; session=second; last"}
-    seen: list[Any] = []
-    for interface in (app.session_interface, FLASKS):
-        asked = app.test_request_context("/", headers=headers).request
-        try:
-            seen.append((interface.open_session(app, asked), asked.cookies))
-        except Exception as error:
-            seen.append((type(error), asked.cookies))
-    assert seen[0] == seen[1]
+    base = {UPGRADE: object()}
+    context = app.test_request_context("/", headers=headers, environ_base=base)
+    try:
+        return interface.open_session(app, context.request), context.request.cookies
+    except Exception as error:
+        return type(error), context.request.cookies
+
+
+@pytest.mark.parametrize("lifetime", [60, 100 * 365 * 24 * 3600])
+@pytest.mark.parametrize("value", COOKIES.values(), ids=COOKIES.keys())
+def test_a_cookie_means_what_it_means_to_flask(
+    app: Flask, value: str, lifetime: int
+) -> None:
+    app.permanent_session_lifetime = timedelta(seconds=lifetime)
+    assert opened(app.session_interface, app, value) == opened(FLASKS, app, value)
+
+
+def test_a_handshakes_good_cookie_takes_the_short_way(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> Any:
+        raise AssertionError("the long way")
+
+    monkeypatch.setattr(SecureCookieSessionInterface, "open_session", fail)
+    interface = app.session_interface
+    assert type(interface) is CookieSessions
+    assert opened(interface, app, GOOD)[0] == {"user": "ann"}
+    assert opened(interface, app, "")[0] == {}
+    app.testing = True  # errors come out
+    with pytest.raises(AssertionError, match="the long way"):
+        app.test_client().get("/")
+
+
+class Seldom(URLSafeTimedSerializer):
+    """A serializer of one's own, in which nothing is signed."""
+
+    def loads(self, s: Any, *args: Any, **options: Any) -> Any:
+        if s != "open sesame":
+            raise BadSignature("no")
+        return {"user": "ali"}
+
+
+@pytest.mark.parametrize("name", ["serializer", "signer", "key_derivation", "digest"])
+def test_what_was_changed_of_flasks_own_stays_so(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    ours: Any = app.session_interface
+    flasks: Any = SecureCookieSessionInterface()
+    if name == "serializer":
+        for interface in (ours, flasks):
+            monkeypatch.setattr(
+                interface, "get_signing_serializer", lambda app: Seldom("key")
+            )
+    for interface in (ours, flasks):
+        if name == "signer":
+            interface.serializer = TaggedJSONSerializer()
+        elif name == "key_derivation":
+            interface.key_derivation = "django-concat"
+        elif name == "digest":
+            interface.digest_method = __import__("hashlib").sha256
+    values = ["open sesame", GOOD, flasks.get_signing_serializer(app).dumps({"n": 1})]
+    for value in values:
+        assert opened(ours, app, value) == opened(flasks, app, value)
+
+
+def next_parse_cookie(cookie: str | None = None) -> Any:
+    return parse_cookie(cookie)
+
+
+def no_parse_cookie(*args: Any, **options: Any) -> Any:
+    raise RuntimeError("it is elsewhere now")
+
+
+@pytest.mark.parametrize("parse", [next_parse_cookie, no_parse_cookie])
+def test_a_werkzeug_with_another_parse_cookie(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, parse: Any
+) -> None:
+    monkeypatch.setattr(sessions, "parse_cookie", parse)
+    for value in COOKIES.values():
+        assert opened(app.session_interface, app, value) == opened(FLASKS, app, value)
+
+
+def test_a_werkzeug_without_that_class_for_cookies(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Next(Request):
+        @property
+        def dict_storage_class(self) -> Any:  # type: ignore[override]
+            raise AttributeError("gone")
+
+        @property
+        def cookies(self) -> Any:
+            return parse_cookie(self.environ.get("HTTP_COOKIE", ""))
+
+    monkeypatch.setattr(app, "request_class", Next)
+    monkeypatch.setattr(sessions, "Request", Next)
+    assert opened(app.session_interface, app, GOOD)[0] == {"user": "ann"}
+
+
+def test_plain_pages_are_none_of_its_business(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> Any:
+        raise AssertionError("this request did not ask to upgrade")
+
+    for name in ("parse_cookie", "_Reader", "_Signer"):
+        monkeypatch.setattr(sessions, name, fail)
+
+    @app.get("/")
+    def page() -> dict[str, object]:
+        session["n"] = session.get("n", 0) + 1
+        return {"n": session["n"], "cookies": sorted(request.cookies)}
+
+    client = app.test_client()
+    assert client.get("/").json == {"n": 1, "cookies": []}
+    assert client.get("/").json == {"n": 2, "cookies": ["session"]}
+
+
+def test_two_apps_may_share_it(app: Flask) -> None:
+    other = Flask("other")
+    other.secret_key = "theirs"
+    other.session_interface = shared = app.session_interface
+    values = {app: GOOD, other: cookie("theirs", data={"user": "bob"})}
+    wrong: list[Any] = []
+    stop = threading.Event()
+
+    def read(mine: Flask, foreign: Flask, user: str) -> None:
+        while not stop.is_set() and not wrong:
+            got = [opened(shared, mine, values[which])[0] for which in (mine, foreign)]
+            if got != [{"user": user}, {}]:
+                wrong.append(got)
+
+    threads = [
+        threading.Thread(target=read, args=(app, other, "ann")),
+        threading.Thread(target=read, args=(other, app, "bob")),
+    ]
+    for thread in threads:
+        thread.start()
+    stop.wait(1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 def test_keys_and_salts_may_change(app: Flask) -> None:
     def read(value: str) -> Any:
-        with app.test_request_context("/", headers={"Cookie": f"session={value}"}):
+        base = {UPGRADE: object(), "HTTP_COOKIE": f"session={value}"}
+        with app.test_request_context("/", environ_base=base):
             return session.get("user")
 
     rotates = "SECRET_KEY_FALLBACKS" in Flask.default_config  # Flask 3.1

@@ -22,6 +22,9 @@ from .tls import TLSSocket
 OFFER = "wschat.offer"
 """Where our own handler puts its ``Offer`` into the environ."""
 
+UPGRADE = "wschat.upgrade"
+"""Where the environ of a request that may become a WebSocket holds what lets it."""
+
 StartResponse = Callable[..., Any]
 
 
