@@ -92,9 +92,13 @@ class Backend(Protocol):
 
         ``epoch`` asks to resume: where it is not the topic's, or ``after`` is over the
         newest number, or a message after ``after`` is kept no more, the page is not
-        ``recovered`` and holds the newest ``limit`` instead. ``after`` over the newest
-        number in the same epoch means that the backend has lost messages: the topic
-        then gets a new epoch, so that nobody takes new numbers for old ones.
+        ``recovered`` and holds the newest ``limit`` instead. Nothing changes by it:
+        clients choose these numbers, and may choose any.
+
+        Where the storage has lost messages that it delivered to this process, or that
+        were in a page, while the topic is subscribed here, the topic has a new epoch
+        from the next ``history`` or kept ``publish`` on, so that nobody takes new
+        numbers for old ones.
 
         A topic asked about has an epoch from then on, for as long as a message would
         be kept, so that who saw it empty can resume.

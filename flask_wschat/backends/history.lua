@@ -1,24 +1,23 @@
 -- Read a page of a topic's log; make the topic's epoch if it has none, and a new one
--- if somebody has seen numbers that are yet to come.
+-- if the calling process was given numbers that are yet to come.
 -- KEYS: meta, log, mids
 -- ARGV: limit, after or '', before or '', the epoch to resume or '', ttl and meta's ttl
---       in ms
+--       in ms, and the epoch and number that the process has seen, if any
 -- Returns the epoch, the newest number, 1 if all after `after` is there or else 0, 1 if
 -- the entries are in reverse order or else 0, the entries.
 local clock = redis.call('TIME')
 local limit, after, before = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
 local epoch, seq = meta[1], tonumber(meta[2] or 0)
-local same = epoch and epoch == ARGV[4] and after
 
-if not epoch or (same and after > seq) then
+if not epoch or (epoch == ARGV[7] and tonumber(ARGV[8]) > seq) then
   if not epoch then
     redis.call('DEL', KEYS[2], KEYS[3])
   end
   epoch = string.format('%x%05x', clock[1], clock[2])
   redis.call('HSET', KEYS[1], 'epoch', epoch)
-  same = false
 end
+local same = epoch == ARGV[4] and after
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 
 local oldest_time = clock[1] + clock[2] / 1e6 - ARGV[5] / 1000

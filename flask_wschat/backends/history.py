@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def select(
     first: int,
@@ -18,16 +20,41 @@ def select(
     ``newest``. ``known``: whether the asker's epoch is the topic's; None: it named
     none, and does not resume.
     """
-    recovered = False
+    limit, recovered = max(limit, 0), False
     if after is not None and known is not None:
         after = max(after, 0)
         recovered = known and first - 1 <= after <= newest
         if not recovered:
             after = before = None
     if after is not None:
-        start = max(after + 1, first)
+        start = max(min(after, newest) + 1, first)
         stop = min(start + limit, newest + 1)
     else:
         stop = newest + 1 if before is None else min(before, newest + 1)
         start = max(stop - limit, first)
     return range(start, max(stop, start)), recovered
+
+
+class Seen:
+    """The newest number of each subscribed topic that came here from the storage.
+
+    A storage that knows of lower ones in the same epoch has lost messages. From any
+    thread. (What a client says it has seen is no such proof.)
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[str, tuple[str, int]] = {}
+
+    def note(self, topic: str, epoch: str, seq: int) -> None:
+        known = self._newest.get(topic)
+        if known is None or known[1] < seq or known[0] != epoch:
+            self._newest[topic] = (epoch, seq)
+
+    def get(self, topic: str) -> tuple[str, int]:
+        """Return epoch and number, ``("", 0)`` if none came."""
+        return self._newest.get(topic, ("", 0))
+
+    def forget(self, topics: Iterable[str]) -> None:
+        """These are subscribed no more."""
+        for topic in topics:
+            self._newest.pop(topic, None)

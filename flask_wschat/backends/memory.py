@@ -15,16 +15,18 @@ from . import Host
 from .history import select
 
 _MIDS = 4  # remembered for so many times as many messages as are kept
+_WORD = (1 << 64) - 1
 _FEW = 8  # messages among which a mid is looked for one by one: a dict takes 350 bytes
 
 
 class _Topic:
     """What is kept of a topic. Small: there may be a hundred thousand."""
 
-    __slots__ = ("entries", "epoch", "mids", "seq")
+    __slots__ = ("entries", "era", "mids", "seq")
 
-    def __init__(self, epoch: str) -> None:
-        self.epoch = epoch
+    def __init__(self, era: str) -> None:
+        self.era = era
+        """What its epoch is made of, with its name."""
         self.seq = 0
         # A list, as an empty deque has room for 64. The first ones of it may be more
         # than are kept: see `MemoryBackend._append`.
@@ -94,7 +96,7 @@ class MemoryBackend:
         self._idle: dict[str, _Topic] = {}
         self._ended: dict[str, _Topic] = {}
         self._turned = time.time()
-        self._epoch = ""
+        self._era = ""
         self._pid = 0
         self._present: set[tuple[str, str]] = set()
         self._polls: dict[str, _Poll] = {}
@@ -129,14 +131,15 @@ class MemoryBackend:
             return Receipt(0, now, "")
         with self._lock:
             kept = self._topic(topic)
+            epoch = _epoch(kept, topic)
             if message.mid is not None:
                 first = kept.find(message.sender, message.mid)
                 if first is not None:
-                    return Receipt(*first, kept.epoch, False)
+                    return Receipt(*first, epoch, False)
             seq, at = self._append(kept, message)
             if topic in self._subscribed:
-                host.deliver(Delivery(topic, message, seq, at, kept.epoch))
-        return Receipt(seq, at, kept.epoch)
+                host.deliver(Delivery(topic, message, seq, at, epoch))
+        return Receipt(seq, at, epoch)
 
     def history(
         self,
@@ -149,7 +152,7 @@ class MemoryBackend:
     ) -> Page:
         with self._lock:
             kept = self._topic(topic)
-            entries, newest = kept.entries, kept.seq
+            entries, newest, current = kept.entries, kept.seq, _epoch(kept, topic)
             oldest = time.time() - self._ttl
             gone = max(len(entries) - self._size, 0)
             while gone < len(entries) and entries[gone].at < oldest:
@@ -162,25 +165,28 @@ class MemoryBackend:
                 after=after,
                 before=before,
                 limit=limit,
-                known=None if epoch is None else epoch == kept.epoch,
+                known=None if epoch is None else epoch == current,
             )
-            if after is not None and after > newest and epoch == kept.epoch:
-                kept.epoch = _new_epoch()
             page = entries[numbers.start - first : numbers.stop - first]
-            return Page(kept.epoch, newest, page, recovered)
+            return Page(current, newest, page, recovered)
 
     def _topic(self, name: str) -> _Topic:
+        if self._pid != os.getpid():
+            self._begin()
         self._turn()
         kept = self._topics.get(name)
         if kept is None:
             kept = self._idle.pop(name, None)
             if kept is None:
-                # Forked since, the others must not take our numbers for theirs.
-                if self._pid != os.getpid():
-                    self._pid, self._epoch = os.getpid(), _new_epoch()
-                kept = _Topic(self._epoch)
+                kept = _Topic(self._era)
             self._topics[name] = kept
         return kept
+
+    def _begin(self) -> None:
+        """Forked since, the others must not take our numbers for theirs."""
+        self._pid, self._era = os.getpid(), secrets.token_hex(8)
+        for kept in itertools.chain(self._topics.values(), self._idle.values()):
+            kept.era = self._era
 
     def _turn(self, freed: int = 4) -> None:
         ended = self._ended
@@ -191,7 +197,7 @@ class MemoryBackend:
             self._turned = now
             self._ended, self._idle, self._topics = self._idle, self._topics, {}
             # What is dropped now and comes again counts from 1 again.
-            self._epoch = _new_epoch()
+            self._era = secrets.token_hex(8)
 
     def _append(self, kept: _Topic, message: Message) -> tuple[int, float]:
         entries, size = kept.entries, self._size
@@ -259,5 +265,10 @@ class MemoryBackend:
             return state.tally()
 
 
-def _new_epoch() -> str:
-    return secrets.token_hex(8)
+def _epoch(kept: _Topic, name: str) -> str:
+    """Return the epoch of the topic ``name``, which no other topic has.
+
+    Made when it is asked for: to store it would take 60 bytes for each topic. No other
+    topic's tells it, as the era is random and never leaves the process.
+    """
+    return f"{hash(kept.era + name) & _WORD:016x}"

@@ -139,8 +139,7 @@ class RedisBackend:
     def unsubscribe(self, topics: Sequence[str]) -> None:
         process = self._here()
         process.wishes.drop(topics)
-        for topic in topics:
-            process.seen.pop(topic, None)
+        process.seen.forget(topics)
         process.subscriber.wake()
 
     def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
@@ -154,7 +153,7 @@ class RedisBackend:
             self._run(Call("PUBLISH", [channel, payload]), again=False)
             return Receipt(0, at, "")
         mid = _scoped(message.sender, message.mid)
-        epoch, seq = self._here().seen.get(topic, ("", 0))
+        epoch, seq = self._here().seen.get(topic)
         args: list[Arg] = [channel, body, self._size, *self._ttls, mid, epoch, seq]
         call = self._publish.call(self._server.keys(topic), args)
         seq, at_text, epoch_name, fresh = self._run(call, again=bool(mid))
@@ -170,9 +169,14 @@ class RedisBackend:
         limit: int = 50,
     ) -> Page:
         bounds = ["" if n is None else min(max(n, 0), _LAST) for n in (after, before)]
-        args: list[Arg] = [max(limit, 0), *bounds, epoch or "", *self._ttls]
+        limit = min(max(limit, 0), _LAST)
+        process = self._here()
+        seen = process.seen.get(topic)
+        args: list[Arg] = [limit, *bounds, epoch or "", *self._ttls, *seen]
         call = self._history.call(self._server.keys(topic), args)
         name, seq, recovered, backwards, items = self._run(call, again=True)
+        if process.wishes.name(self._server.channel(topic)) is not None:
+            process.seen.note(topic, name.decode(), seq)
         entries: list[Entry] = []
         for item in items:
             try:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from ..errors import BackendError
 from . import Host
+from .history import Seen
 from .redis_codec import unpack_publication
 from .redis_presence import Presence
 from .redis_subscriber import Subscriber, Timings, Wishes
@@ -79,8 +80,7 @@ class Process:
         self._listening = self._stopping = self._stopped = False
         self._garbage = 0.0
         self._refused: dict[str, float] = {}  # when last, by the refusal's word
-        self.seen: dict[str, tuple[str, int]] = {}
-        """Epoch and number of the newest publication that came, by topic."""
+        self.seen = Seen()
         self.presence = Presence(self.run, server.key, presence_ttl)
         self.wishes = Wishes(server.channel)
         self.subscriber = Subscriber(
@@ -179,7 +179,7 @@ class Process:
                 logger.warning("ignored a strange publication to %s: %s", topic, error)
             return
         if delivery.seq:
-            self.seen[topic] = (delivery.epoch, delivery.seq)
+            self.seen.note(topic, delivery.epoch, delivery.seq)
         if self._host is not None:
             try:
                 self._host.deliver(delivery)

@@ -119,11 +119,13 @@ class SQLiteBackend:
         before: int | None = None,
         limit: int = 50,
     ) -> Page:
-        messages = self._process().messages
-        return self._call(
-            lambda db: messages.history(db, topic, after, epoch, before, limit),
+        process = self._process()
+        page = process.writer.call(
+            lambda db: process.messages.history(db, topic, after, epoch, before, limit),
             writes=False,
         )
+        process.writer.note(topic, page.epoch, page.seq)
+        return page
 
     # -- people
 
@@ -182,4 +184,7 @@ class _Process:
         self.messages = Messages(backend._size, backend._ttl, backend._linger)
         self.people = People(backend._presence_ttl)
         self.polls = Polls()
-        self.writer = Writer(backend._path, host, self.messages.tidy, backend._pragmas)
+        messages = self.messages
+        self.writer = Writer(
+            backend._path, host, messages.tidy, messages.seen, backend._pragmas
+        )

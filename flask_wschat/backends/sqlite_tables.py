@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..messages import Delivery, Entry, Message, Page, Receipt
-from .history import select
+from .history import Seen, select
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x57534368  # "WSCh", for `file` and for who takes the wrong file
@@ -122,6 +122,7 @@ class Messages:
         self._size = size
         self._ttl = ttl
         self._linger = linger
+        self.seen = Seen()
         # Topics that have rows too many, and when these have been there for all to see.
         self._grown: dict[str, float] = {}
         self._aged = 0.0
@@ -133,6 +134,7 @@ class Messages:
         seq, epoch = 0, ""
         if keep and self._size:
             epoch, seq, latest = self._topic(db, topic, at)
+            epoch = self._epoch(db, topic, epoch, seq)
             scope = message.sender or ""
             if message.mid is not None:
                 first = db.execute(
@@ -169,6 +171,7 @@ class Messages:
     ) -> Page:
         now = time.time()
         current, newest, at = self._topic(db, topic, now)
+        current = self._epoch(db, topic, current, newest)
         if now - at > self._ttl / 8:  # seldom enough that reading is reading
             db.execute("UPDATE topics SET at = ? WHERE name = ?", (now, topic))
         oldest = now - self._ttl
@@ -186,9 +189,6 @@ class Messages:
             limit=limit,
             known=None if epoch is None else epoch == current,
         )
-        if after is not None and after > newest and epoch == current:
-            current = secrets.token_hex(8)
-            db.execute("UPDATE topics SET epoch = ? WHERE name = ?", (current, topic))
         entries = [
             Entry(seq, data, at, sender, mid, bool(is_json), to)
             for seq, data, at, sender, mid, is_json, to in db.execute(
@@ -232,6 +232,14 @@ class Messages:
             row = (secrets.token_hex(8), 0, now)
             db.execute("INSERT INTO topics VALUES (?, ?, ?, ?)", (name, *row))
         return row
+
+    def _epoch(self, db: sqlite3.Connection, topic: str, epoch: str, seq: int) -> str:
+        """Return the topic's epoch, a new one if the file has lost numbers."""
+        known, newest = self.seen.get(topic)
+        if epoch == known and newest > seq:
+            epoch = secrets.token_hex(8)
+            db.execute("UPDATE topics SET epoch = ? WHERE name = ?", (epoch, topic))
+        return epoch
 
     def _append(
         self,

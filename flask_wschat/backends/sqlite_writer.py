@@ -24,6 +24,7 @@ from ..errors import BackendError
 from ..transports import Event
 from . import Host
 from . import sqlite_tables as tables
+from .history import Seen
 
 logger = logging.getLogger("flask_wschat")
 
@@ -78,11 +79,13 @@ class Writer:
         path: Path,
         host: Host,
         tidy: Callable[[sqlite3.Connection], bool],
+        seen: Seen,
         pragmas: Sequence[str],
     ) -> None:
         self._path = path
         self._host = host
         self._tidy = tidy
+        self._seen = seen
         self._pragmas = pragmas
         self._queue: SimpleQueue[_Job] = SimpleQueue()
         self._nothing: SimpleQueue[None] = SimpleQueue()  # to wait for, natively
@@ -132,6 +135,12 @@ class Writer:
 
     def unsubscribe(self, topics: Sequence[str]) -> None:
         self._topics.difference_update(topics)
+        self._seen.forget(topics)
+
+    def note(self, topic: str, epoch: str, seq: int) -> None:
+        """Note that a page which went out has told of ``seq``."""
+        if topic in self._topics:
+            self._seen.note(topic, epoch, seq)
 
     def stop(self, step: Step) -> None:
         """Do a last step, close the file and end the thread."""
@@ -280,7 +289,10 @@ class Writer:
             self._last = row[0]
             if row[1] in self._topics:
                 try:
-                    self._host.deliver(tables.as_delivery(row))
+                    delivery = tables.as_delivery(row)
+                    if delivery.seq:
+                        self._seen.note(delivery.topic, delivery.epoch, delivery.seq)
+                    self._host.deliver(delivery)
                 except Exception:
                     logger.exception("error in a delivery to %s", row[1])
         if not found and not written and tables.newest(db) < self._last:

@@ -329,28 +329,51 @@ def test_a_resume_that_cannot_be_whole_says_so(backend: Backend) -> None:
         assert numbers(page.entries) == [7, 8]
 
 
-def test_numbers_that_were_lost_begin_a_new_epoch(
+def test_a_number_that_is_yet_to_come_changes_nothing_for_anybody(
     backend: Backend, host: RecordingHost
 ) -> None:
-    publish(backend, 3)
-    old = backend.history(ROOM).epoch
-    # Another epoch's, or none: that says nothing of what was lost.
-    backend.history(ROOM, after=9, epoch="another")
-    backend.history(ROOM, after=9)
-    assert backend.history(ROOM).epoch == old
-
-    page = backend.history(ROOM, after=9, epoch=old, limit=2)
-    assert page.epoch != old
-    assert not page.recovered
-    assert len(page.entries) <= 2
-    assert backend.history(ROOM).epoch == page.epoch
-    for after in (1, 3, 9):
-        assert not backend.history(ROOM, after=after, epoch=old).recovered
-    assert backend.history(ROOM).epoch == page.epoch
+    """Clients choose the number: it may be any, and theirs alone is the answer."""
     backend.subscribe([ROOM])
-    receipt = backend.publish(ROOM, Message("x"), keep=True)
-    assert (receipt.epoch, receipt.seq) == (page.epoch, page.seq + 1)
-    assert host.wait_for_count(1)[0].epoch == page.epoch
+    publish(backend, 3)
+    epoch = backend.history(ROOM).epoch
+    for after in (4, 9, 1 << 52, 1 << 53, 1 << 63, 1 << 200):
+        page = backend.history(ROOM, after=after, epoch=epoch, limit=2)
+        assert (page.epoch, page.seq, page.recovered) == (epoch, 3, False)
+        assert numbers(page.entries) == [2, 3]
+    resumed = backend.history(ROOM, after=1, epoch=epoch)
+    assert (resumed.epoch, resumed.recovered) == (epoch, True)
+    receipt = backend.publish(ROOM, Message("4"), keep=True)
+    assert (receipt.epoch, receipt.seq) == (epoch, 4)
+    assert {d.epoch for d in host.wait_for_count(4)} == {epoch}
+    assert host.losses == []
+
+
+def test_bounds_may_be_of_any_size(backend: Backend) -> None:
+    publish(backend, 3)
+    epoch = backend.history(ROOM).epoch
+    for huge in (1 << 31, 1 << 53, (1 << 63) - 1, 1 << 63, 1 << 64, 1 << 200):
+        assert numbers(backend.history(ROOM, limit=huge).entries) == [1, 2, 3]
+        assert numbers(backend.history(ROOM, before=huge).entries) == [1, 2, 3]
+        assert numbers(backend.history(ROOM, after=-huge).entries) == [1, 2, 3]
+        assert backend.history(ROOM, after=huge).entries == []
+        assert backend.history(ROOM, before=-huge).entries == []
+        assert backend.history(ROOM, limit=-huge).entries == []
+        page = backend.history(ROOM, after=1, epoch=epoch, limit=huge)
+        assert page.recovered
+        assert numbers(page.entries) == [2, 3]
+
+
+def test_positions_of_one_topic_are_none_of_another(backend: Backend) -> None:
+    """A client whose user changes must not go on in the other's inbox."""
+    publish(backend, 3, "user:ann")
+    publish(backend, 3, "user:bob")
+    ann, bob = backend.history("user:ann"), backend.history("user:bob")
+    assert ann.epoch != bob.epoch
+    page = backend.history("user:bob", after=2, epoch=ann.epoch)
+    assert not page.recovered
+    assert numbers(page.entries) == [1, 2, 3]
+    receipt = backend.publish("user:bob", Message("4"), keep=True)
+    assert receipt.epoch == bob.epoch
 
 
 def test_processes_share_history_and_epochs(two: Two) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import tracemalloc
 
@@ -59,3 +61,31 @@ def test_a_topic_in_use_outlives_the_idle_ones() -> None:
         )
     )
     assert backend.history("room:a").epoch == epoch
+
+
+FORK = """
+import os
+from flask_wschat.backends.memory import MemoryBackend
+from flask_wschat.messages import Message
+from tests.backends.conftest import RecordingHost
+
+backend = MemoryBackend()
+backend.start(RecordingHost())
+before = backend.publish("room:a", Message("1"), keep=True).epoch
+assert backend.history("room:a").epoch == before
+child = os.fork()
+backend.publish("room:a", Message("2"), keep=True)
+page = backend.history("room:a", after=1, epoch=before)
+assert page.recovered == bool(child), page
+assert (page.epoch == before) == bool(child), page
+if not child:
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_numbers_given_before_a_fork_are_those_of_one_process() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True
+    )
+    assert (answer.stdout, answer.stderr) == ("0\n", "")

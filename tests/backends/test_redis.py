@@ -322,22 +322,37 @@ def test_lost_messages_begin_a_new_epoch(serve: Serve, begin: Begin) -> None:
     assert page.epoch != epoch
 
 
+@pytest.mark.parametrize("by", ["delivery", "page"])
+@pytest.mark.parametrize("asked", ["publish", "history"])
 def test_numbers_that_a_process_saw_are_not_given_again(
-    serve: Serve, begin: Begin
+    serve: Serve, begin: Begin, by: str, asked: str
 ) -> None:
     """As after a failover to a replica that had not got the last messages."""
     server = serve()
+    other, _ = begin(server.url)
+    first = other.publish(ROOM, Message("1"), keep=True)
     backend, host = begin(server.url)
-    backend.subscribe([ROOM])
-    first = backend.publish(ROOM, Message("1"), keep=True)
     with server.client() as client:
         keys = [f"wschat:{{{ROOM}}}:{name}" for name in ("meta", "log")]
         older: list[Any] = [client.dump(key) for key in keys]
-        works(backend, host, "2")
+        if by == "delivery":
+            backend.subscribe([ROOM])
+            works(backend, host, "2")
+        else:
+            other.publish(ROOM, Message("2"), keep=True)
+            backend.subscribe([ROOM])
+            assert backend.history(ROOM).seq == 2
         for key, value in zip(keys, older, strict=True):
             client.restore(key, 0, value, replace=True)
-    another = backend.publish(ROOM, Message("other 2"), keep=True)
-    assert (another.seq, another.epoch != first.epoch) == (2, True)
+    if asked == "publish":
+        another = backend.publish(ROOM, Message("other 2"), keep=True)
+        assert (another.seq, another.epoch != first.epoch) == (2, True)
+        epoch = another.epoch
+    else:
+        page = backend.history(ROOM, after=1, epoch=first.epoch)
+        assert (page.seq, page.recovered, page.epoch != first.epoch) == (1, False, True)
+        epoch = page.epoch
+    assert other.history(ROOM).epoch == backend.history(ROOM).epoch == epoch
 
 
 def test_a_pause_ends_in_errors_and_then_in_a_resume(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
@@ -417,11 +418,35 @@ def test_an_older_copy_of_the_file_is_noticed(path: Path, start: Start) -> None:
     current.close()
     host.wait_for(lambda: host.losses == [None])
     # Numbers given out again must not be taken for those that went.
-    page = backend.history(ROOM, after=seen.seq, epoch=seen.epoch)
+    page = backend.history(ROOM, after=1, epoch=seen.epoch)
     assert not page.recovered
     assert page.epoch != seen.epoch
+    assert backend.history(ROOM).epoch == page.epoch
     assert backend.publish(ROOM, Message("new"), keep=True).seq == 2
     host.wait_for(lambda: host.data(ROOM)[-1] == "new")
+
+
+@pytest.mark.parametrize("by_page", [False, True])
+def test_numbers_that_a_process_saw_are_not_given_again(
+    path: Path, start: Start, by_page: bool
+) -> None:
+    backend, _ = start()
+    first = backend.publish(ROOM, Message("1"), keep=True)
+    if not by_page:
+        backend.subscribe([ROOM])
+    for data in "23":
+        backend.publish(ROOM, Message(data), keep=True)
+    if by_page:
+        backend.subscribe([ROOM])
+        assert backend.history(ROOM).seq == 3
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("DELETE FROM log WHERE seq > 1")
+        db.execute("UPDATE topics SET seq = 1")
+        db.commit()
+    another = backend.publish(ROOM, Message("other 2"), keep=True)
+    assert (another.seq, another.epoch != first.epoch) == (2, True)
+    assert not backend.history(ROOM, after=1, epoch=first.epoch).recovered
+    assert backend.publish(ROOM, Message("3"), keep=True).epoch == another.epoch
 
 
 def test_a_delivery_that_fails_does_not_stop_the_others(start: Start) -> None:
