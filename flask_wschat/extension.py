@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from flask import (
     Blueprint,
     Flask,
     Response,
+    copy_current_request_context,
     current_app,
     got_request_exception,
     has_app_context,
@@ -118,10 +120,12 @@ class WSChat:
     ) -> Callable[[View], View]:
         """Register a view that lives as long as its socket: ``view(ws, **url_args)``.
 
-        It runs in the request context of the handshake. When it returns the socket is
-        closed with 1000; an ``abort()`` or any other exception closes it with 1008 or
-        1011. ``subprotocols``: those spoken here, the preferred first. ``options`` are
-        ``add_url_rule``'s (``endpoint``, ``defaults``, ``host`` …).
+        It has the handshake's ``request`` and ``session``, in a context of its own: the
+        handshake's has ended, with its teardown, so ``g`` is empty and nothing of it is
+        held. When it returns the socket is closed with 1000; an ``abort()`` or any
+        other exception closes it with 1008 or 1011. ``subprotocols``: those spoken
+        here, the preferred first. ``options`` are ``add_url_rule``'s (``endpoint``,
+        ``defaults``, ``host`` …).
         """
 
         def decorate(view: View) -> View:
@@ -132,7 +136,10 @@ class WSChat:
                     _end(ws, error)
                 ws.close()
 
-            self._add(rule, view.__name__, serve, blueprint, subprotocols, options)
+            self._add(
+                *(rule, view.__name__, serve, blueprint, subprotocols, options),
+                blocking=True,
+            )
             return view
 
         return decorate
@@ -166,7 +173,9 @@ class WSChat:
                 except Exception as error:
                     _end(ws, error)
 
-            self._add(rule, cls.__name__, serve, blueprint, spoken, options, plain)
+            self._add(
+                *(rule, cls.__name__, serve, blueprint, spoken, options), plain=plain
+            )
             return cls
 
         return decorate
@@ -188,7 +197,9 @@ class WSChat:
         blueprint: Blueprint | None,
         subprotocols: Sequence[str],
         options: dict[str, Any],
+        *,
         plain: bool = True,
+        blocking: bool = False,
     ) -> None:
         endpoint = options.pop("endpoint", None) or name
 
@@ -206,7 +217,11 @@ class WSChat:
                 ws = upgrade.accept(subprotocols, plain=plain)
             except OSError:
                 return NoAnswer()  # the client left meanwhile
-            serve(ws, url_args)
+            if blocking:
+                serve_later = functools.partial(serve, ws, url_args)
+                upgrade.view = copy_current_request_context(serve_later)
+            else:
+                serve(ws, url_args)
             return NoAnswer()
 
         def add_rule(scope: Scope) -> None:

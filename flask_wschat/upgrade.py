@@ -86,6 +86,7 @@ class Gate:
                 return result
             if hasattr(result, "close"):
                 result.close()
+            upgrade.run_view()
             upgrade.wait_if_held()
         except BaseException:
             upgrade.status = "500"
@@ -147,6 +148,8 @@ class Upgrade:
     begun = False  # the 101 was tried: HTTP is over, even if it failed
     accepted: WebSocket | None = None
     status = ""  # of the application's answer
+    view: Callable[[], Any] | None = None
+    """A blocking view, to be run once the application has answered."""
     _key = ""
     _user: str | None = None
     _reason = ""
@@ -236,6 +239,20 @@ class Upgrade:
     def _let_go(self) -> None:
         if self._held is not None:
             self._held.set()
+
+    def run_view(self) -> None:
+        """Run the blocking view, if the request was for one.
+
+        The handshake's contexts have ended by now: what their teardown gives back, a
+        connection to a database for one, would be held as long as the socket lives.
+        """
+        view, self.view = self.view, None
+        if view is None:
+            return
+        if self.status.startswith("5") and self.accepted is not None:
+            self.accepted.close(1011, "internal error")  # an `after_request` failed
+        else:
+            view()
 
     def wait_if_held(self) -> None:
         """Keep the server's hands off a TLS socket until the connection is over."""

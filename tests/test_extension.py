@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from flask import (
     Blueprint,
     Flask,
+    Response,
     abort,
     current_app,
     g,
@@ -112,19 +114,69 @@ def test_blueprints_converters_and_url_for(app: Flask, serve: Serve) -> None:
         assert receive(client) == server.url("/api/rooms/a%20b")
 
 
-def test_the_view_has_the_request_and_before_request_ran(
+def test_a_blocking_view_has_the_request_in_a_context_of_its_own(
     app: Flask, chat: WSChat, server: LiveServer
 ) -> None:
+    events: list[str] = []
+
     @app.before_request
     def load() -> None:
         g.loaded = True
+        events.append(f"before {session.get('user')}")
 
-    @chat.route("/who")
-    def who(ws: WebSocket) -> None:
-        ws.send_json([request.args["q"], g.loaded])
+    @app.after_request
+    def after(response: Response) -> Response:
+        events.append("after")
+        return response
 
-    with server.connect("/who?q=7") as client:
-        assert receive(client).replace(" ", "") == '["7",true]'
+    @app.teardown_request
+    def teardown(error: BaseException | None) -> None:
+        events.append(f"request ends {'loaded' in g}")
+
+    @app.teardown_appcontext
+    def end(error: BaseException | None) -> None:
+        events.append("context ends")
+
+    @app.get("/login")
+    def login() -> str:
+        session["user"] = "ann"
+        return ""
+
+    @chat.route("/who/<int:number>")
+    def who(ws: WebSocket, number: int) -> None:
+        events.append("view")
+        ws.send_json([request.args["q"], request.view_args, session["user"], number])
+        ws.send_json([request.endpoint, "loaded" in g, url_for("who", number=1)])
+        ws.receive()
+
+    cookie = app.test_client().get("/login").headers["Set-Cookie"].partition(";")[0]
+    events.clear()
+    with server.connect("/who/3?q=7", additional_headers={"Cookie": cookie}) as client:
+        assert json.loads(receive(client)) == ["7", {"number": 3}, "ann", 3]
+        assert json.loads(receive(client)) == ["who", False, server.url("/who/1")]
+        handshake = ["before ann", "after", "request ends True", "context ends"]
+        assert events == [*handshake, "view"]
+        client.send("")
+        assert closed(client) == (1000, "")
+    eventually(lambda: events[5:] == ["request ends False", "context ends"])
+
+
+def test_a_view_does_not_begin_after_an_error_in_after_request(
+    app: Flask, chat: WSChat, server: LiveServer
+) -> None:
+    begun: list[bool] = []
+
+    @app.after_request
+    def fail(response: Response) -> Response:
+        raise ZeroDivisionError
+
+    @chat.route("/view")
+    def view(ws: WebSocket) -> None:
+        begun.append(True)
+
+    with server.connect("/view") as client:
+        assert closed(client) == (1011, "internal error")
+    assert not begun
 
 
 def test_authenticate_says_who_or_refuses(

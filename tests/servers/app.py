@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 
-from flask import Flask, abort, request
+from flask import Flask, abort, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_wschat import Listener, WebSocket, WSChat
@@ -97,6 +98,53 @@ def old() -> str:
         if message is None:
             return ""
         ws.send(message)
+
+
+pool: queue.SimpleQueue[str] = queue.SimpleQueue()
+for number in range(5):
+    pool.put(f"connection {number}")
+
+
+def query() -> str:
+    """Use a database as extensions for it do: one connection for each context."""
+    if "connection" not in g:
+        g.connection = pool.get(timeout=2)
+    connection: str = g.connection
+    return connection
+
+
+@app.teardown_appcontext
+def give_back(error: BaseException | None) -> None:
+    if "connection" in g:
+        pool.put(g.pop("connection"))
+
+
+@app.before_request
+def load_user() -> None:
+    if request.path.startswith("/pooled/"):
+        query()
+
+
+@chat.route("/pooled/view/<int:number>")
+def pooled_view(ws: WebSocket, number: int) -> None:
+    ws.send_json([number, request.path, "connection" in g])
+    for message in ws:
+        with app.app_context():
+            ws.send(f"{message!s} over a {query().split()[0]}")
+
+
+@chat.listener("/pooled/listener/<int:number>")
+class Pooled(Listener):
+    def on_open(self, ws: WebSocket, number: int) -> None:
+        ws.send_json([number, request.path, False])
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        ws.send(f"{message!s} over a {query().split()[0]}")
+
+
+@app.get("/pooled/page")
+def pooled_page() -> str:
+    return query()
 
 
 @app.get("/page")

@@ -76,6 +76,10 @@ def refusal(server: Server, path: str, origin: str | None = None) -> int:
     return caught.value.response.status_code
 
 
+def has_room_beside_sockets(kind: Kind) -> bool:
+    return kind.views > 1
+
+
 # -- the handshake
 
 
@@ -373,3 +377,26 @@ def ending(client: ClientConnection) -> int | str:
         return "still open"
     except ConnectionClosed as error:
         return error.rcvd.code if error.rcvd else "no close frame"
+
+
+# -- what a socket holds
+
+
+@pytest.mark.kinds.with_args(has_room_beside_sockets)
+@pytest.mark.parametrize("style", ["view", "listener"])
+def test_sockets_do_not_exhaust_the_database_pool(server: Server, style: str) -> None:
+    """A pool of five, more sockets than that, and the pages still have theirs."""
+    count = min(15, server.kind.views - 1)
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(server.connect(f"/pooled/{style}/{number}"))
+            for number in range(count)
+        ]
+        for number, client in enumerate(clients):
+            path = f"/pooled/{style}/{number}"
+            assert json.loads(receive(client)) == [number, path, False]
+        status, body = server.http("/pooled/page")
+        assert (status, body.split()[0]) == (200, "connection")
+        for client in clients:
+            client.send("a query")
+            assert receive(client) == "a query over a connection"
