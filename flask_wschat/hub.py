@@ -160,18 +160,32 @@ class Hub:
             self.feeds.add(ws, EVERYONE)
 
     def forget(self, ws: WebSocket) -> None:
-        """Take a connection that ended out of everything it was in."""
-        for room in tuple(ws._rooms or ()):
-            self._leave(ws, room)
+        """Take a connection that ended out of everything it was in.
+
+        It is out of all of it, also where one step fails.
+        """
+        rooms, ws._rooms = ws._rooms, None
         self._opening.discard(ws)
         self._members[EVERYONE].discard(ws)
-        self.feeds.discard(ws, EVERYONE)
-        if ws.user is not None and self._loop is not None:
-            topic = user_topic(ws.user)
+        self._finish(self.feeds.discard, ws, EVERYONE)
+        topics = [room_topic(room) for room in rooms or ()]
+        if ws.user is not None:
+            topics.append(user_topic(ws.user))
+        for topic in topics:
             self._drop(topic, ws)
-            self.presence.changed(self._loop, EVERYONE, ws.user)
-            self.presence.changed(self._loop, topic, ws.user)
-        ws._rooms = None
+        if ws.user is not None:
+            for topic in (*topics, EVERYONE):
+                self._finish(self._tell_presence, topic, ws.user)
+
+    def _finish(self, step: Callable[..., Any], *args: Any) -> None:
+        try:
+            step(*args)
+        except Exception as error:
+            self.report(error)
+
+    def _tell_presence(self, topic: str, user: str) -> None:
+        if self._loop is not None:
+            self.presence.changed(self._loop, topic, user)
 
     def join(self, ws: WebSocket, room: Any) -> bool:
         """Put ``ws`` into ``room``; False: it was there, or is closed.
@@ -199,8 +213,8 @@ class Hub:
         ws._rooms.discard(room)
         topic = room_topic(room)
         self._drop(topic, ws)
-        if ws.user is not None and self._loop is not None:
-            self.presence.changed(self._loop, topic, ws.user)
+        if ws.user is not None:
+            self._finish(self._tell_presence, topic, ws.user)
         return True
 
     def shutdown(self, timeout: float = 1.0) -> None:
@@ -294,7 +308,7 @@ class Hub:
             members.discard(ws)
             if not members:
                 del self._members[topic]
-        self.feeds.discard(ws, topic)
+        self._finish(self.feeds.discard, ws, topic)
         if not self._is_wanted(topic):
             self._topics.release(topic)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from .backends import Backend
@@ -49,6 +49,7 @@ class Presence:
     def clear(self) -> None:
         """Forget everything: this is another process now."""
         self._changes: dict[tuple[str, str], None] = {}
+        self._taken: dict[tuple[str, str], None] = {}  # those being told
         self._telling = False
         self._told = False  # the backend knows of anybody here
         self._due = time.monotonic() + self._every
@@ -101,17 +102,13 @@ class Presence:
         loop.run(lambda: self._tell(loop))
 
     def _tell(self, loop: Loop) -> None:
-        while True:
-            changes = loop.call(self._take)
-            if not changes:
-                return
-            try:
-                returned = self._home.backend.attend(changes)
-            except Exception as error:
-                loop.call(self._put_back, changes, error)
-                return
-            self._faulty = False
-            self._announce(returned)
+        try:
+            while changes := loop.call(self._take):
+                returned = self._attend(changes)
+                self._faulty = False
+                self._announce(returned)
+        except Exception as error:
+            loop.call_threadsafe(self._put_back, error)
 
     def _take(self) -> list[tuple[str, str, int]]:
         if len(self._changes) <= _BATCH:
@@ -120,14 +117,32 @@ class Presence:
             changes = dict.fromkeys(list(self._changes)[:_BATCH])
             for change in changes:
                 del self._changes[change]
+        self._taken = changes
         self._telling = bool(changes)
         self._told = self._told or self._telling
         return [(topic, user, self._home.here(topic, user)) for topic, user in changes]
 
-    def _put_back(self, changes: Sequence[Any], error: Exception) -> None:
+    def _attend(
+        self, changes: list[tuple[str, str, int]]
+    ) -> list[tuple[str, str, bool]]:
+        """Tell the backend; one of ``changes`` that it cannot take is left out.
+
+        :raises BackendError: it can take none now.
+        """
+        try:
+            return self._home.backend.attend(changes)
+        except Exception as error:
+            if not _is_of_a_value(error):
+                raise
+            if len(changes) == 1:
+                logger.error("presence of %r in %r: %s", *changes[0][1::-1], error)
+                return []
+        return [done for change in changes for done in self._attend([change])]
+
+    def _put_back(self, error: Exception) -> None:
         """Leave it to the next tick."""
-        for topic, user, _ in changes:
-            self._changes.setdefault((topic, user))
+        for change in self._taken:
+            self._changes.setdefault(change)
         self._telling = False
         if not self._faulty:
             self._faulty = True
@@ -157,5 +172,17 @@ class Presence:
             news = {"type": "presence", "room": room, "joined": joined, "left": left}
             try:
                 self._home.publish(topic, Message(encode(news), event="presence"))
-            except BackendError as error:
-                logger.warning("presence in %r cannot be announced: %s", room, error)
+            except Exception as error:
+                trace = None if isinstance(error, BackendError) else error
+                logger.warning(
+                    "presence in %r cannot be announced: %s",
+                    room,
+                    error,
+                    exc_info=trace,
+                )
+
+
+def _is_of_a_value(error: Exception) -> bool:
+    """Whether it is a name that the backend cannot take, and not the backend."""
+    cause = error.__cause__ if isinstance(error, BackendError) else error
+    return isinstance(cause, ValueError | TypeError)

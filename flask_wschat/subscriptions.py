@@ -49,7 +49,9 @@ class Subscriptions:
     def clear(self) -> None:
         """Forget everything: this is another process now."""
         self._here: set[str] = set()
+        self._told: set[str] = set()  # the backend may deliver them, even if it failed
         self._asked: dict[str, None] = {}
+        self._taken: list[str] = []  # those being asked for
         self._failed: set[str] = set()
         self._idle: dict[str, float] = {}
         self._waiters: list[_Waiter] = []
@@ -111,37 +113,60 @@ class Subscriptions:
             loop.run(lambda: self._work(loop))
 
     def _work(self, loop: Loop) -> None:
-        while True:
-            asked, dropped = loop.call(self._take)
-            if not asked and not dropped:
-                return
-            error: BackendError | None = None
-            try:
+        try:
+            while True:
+                asked, dropped = loop.call(self._take)
+                if not asked and not dropped:
+                    return
                 if dropped:
-                    self._backend.unsubscribe(dropped)
+                    self._unsubscribe(loop, dropped)
                 if asked:
                     self._backend.subscribe(asked)
-            except BackendError as fault:
-                error = fault
-            except Exception as fault:
+                loop.call(self._done, None)
+        except Exception as fault:
+            error = fault if isinstance(fault, BackendError) else None
+            if error is None:
                 logger.exception("error in subscribing")
                 error = BackendError(str(fault))
-            loop.call(self._done, asked, error)
+            loop.call_threadsafe(self._done, error)
+            loop.call_threadsafe(self._rest, loop)
+
+    def _unsubscribe(self, loop: Loop, topics: list[str]) -> None:
+        try:
+            self._backend.unsubscribe(topics)
+        except Exception as error:
+            logger.warning("%d topics stay subscribed for now: %s", len(topics), error)
+            loop.call(self._keep, topics)
+
+    def _keep(self, topics: list[str]) -> None:
+        """Let go of ``topics`` later."""
+        self._told.update(topics)
+        for topic in topics:
+            self._idle.setdefault(topic, time.monotonic() + LINGER)
 
     def _take(self) -> tuple[list[str], list[str]]:
         now = time.monotonic()
         dropped = []
         for topic in [topic for topic, until in self._idle.items() if until <= now]:
             del self._idle[topic]
-            if not self._wanted(topic) and topic in self._here:
+            if not self._wanted(topic) and topic in self._told:
+                self._told.discard(topic)
                 self._here.discard(topic)
                 dropped.append(topic)
-        asked = list(self._asked)
+        self._taken = asked = list(self._asked)
+        self._told.update(asked)
         self._asked.clear()
         self._working = bool(asked or dropped)
         return asked, dropped
 
-    def _done(self, asked: list[str], error: BackendError | None) -> None:
+    def _rest(self, loop: Loop) -> None:
+        """A worker ended early: what was asked for since wants another."""
+        self._working = False
+        if self._asked:
+            self._work_soon(loop)
+
+    def _done(self, error: BackendError | None) -> None:
+        asked, self._taken = self._taken, []
         (self._here if error is None else self._failed).update(asked)
         for topic in asked:
             if not self._wanted(topic):

@@ -65,6 +65,28 @@ def test_rooms_and_users_are_cleaned_up(opened: Open) -> None:
     assert set(hub._members) == {EVERYONE}
 
 
+def test_whoever_ends_is_out_of_everything_whatever_fails(opened: Open) -> None:
+    _, _, hub = opened()
+    reports: list[Exception] = []
+    hub.report = reports.append
+    ann, _ = another(hub, "ann")
+    ann.join("a")
+    ann.join("b")
+
+    def tired(task: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loop: Any = ann._transport.loop
+    loop.run = tired
+    hub.forget(ann)
+    assert ann.rooms == frozenset()
+    assert hub.users() == [] and set(hub._members) == {EVERYONE}
+    assert {str(error) for error in reports} == {"can't start new thread"}
+    assert {room_topic("a"), room_topic("b"), user_topic("ann")} == set(
+        hub._topics._idle
+    )
+
+
 def test_users_are_counted_once(opened: Open) -> None:
     _, _, hub = opened()
     tabs = [another(hub, "ann") for _ in range(3)]
@@ -141,12 +163,43 @@ def test_a_topic_is_given_up_after_its_last_member(opened: Open) -> None:
 class Deaf(MemoryBackend):
     """One whose subscriptions fail as long as it is ``down``."""
 
-    down = False
+    down = obstinate = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted: set[str] = set()
+
+    def unsubscribe(self, topics: Sequence[str]) -> None:
+        if self.obstinate:
+            raise BackendError("not now")
+        self.wanted.difference_update(topics)
+        super().unsubscribe(topics)
 
     def subscribe(self, topics: Sequence[str]) -> None:
+        self.wanted.update(topics)
         if self.down:
             raise BackendError("down")
         super().subscribe(topics)
+
+
+def test_a_topic_whose_join_failed_is_let_go(opened: Open) -> None:
+    """The backend goes on to want it, until it is told not to."""
+    ws, _, hub = opened()
+    topics, loop = hub._topics, ws._transport.loop
+    backend = topics._backend = Deaf()
+    backend.down = True
+    hub._enter(ws, "a")
+    assert backend.wanted == {room_topic("a")} and room_topic("a") in topics._failed
+    hub.leave(ws, "a")
+    assert topics.tick(loop, time.monotonic())
+    topics._idle[room_topic("a")] = 0
+    backend.obstinate = True
+    topics.tick(loop, time.monotonic())
+    assert backend.wanted == {room_topic("a")}
+    backend.obstinate = False
+    topics._idle[room_topic("a")] = 0
+    assert not topics.tick(loop, time.monotonic())
+    assert backend.wanted == set() == topics._told - {EVERYONE}
 
 
 def test_what_cannot_be_subscribed_is_not_joined(app: Flask, serve: Serve) -> None:

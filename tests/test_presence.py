@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from flask_wschat.backends.memory import MemoryBackend
+from flask_wschat.backends.redis import RedisBackend
 from flask_wschat.backends.sqlite import SQLiteBackend
 from flask_wschat.errors import BackendError
 from flask_wschat.hub import EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.messages import Message, Receipt
 from flask_wschat.presence import Presence
 from flask_wschat.settings import Settings
 
+from .backends.redis_server import RedisServer
 from .conftest import eventually
 from .test_feeds import Reader
 from .test_hub import another
@@ -34,6 +37,12 @@ class Store(MemoryBackend):
         self.refreshed: list[tuple[list[tuple[str, str]], bool]] = []
         self.calls = 0
         self.down = False
+        self.unfit = ""
+
+    def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
+        if topic == self.unfit:
+            raise UnicodeError("it cannot be written")
+        return super().publish(topic, message, keep=keep)
 
     def attend(
         self, changes: Sequence[tuple[str, str, int]]
@@ -171,6 +180,52 @@ def test_a_backend_that_fails_is_told_later_and_logged_once(
     assert not hub.presence.tick(loop, 0)
     assert news(watcher) == [(["ben"], [])]
     assert hub.presence.online(ROOM) == ["ben"]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+def test_a_name_that_no_backend_takes_is_left_out_alone(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Today's names all can be kept; this is for one that comes in some other way."""
+    backend: Any = Store()
+    redis: RedisServer | None = None
+    if kind == "sqlite":
+        backend = SQLiteBackend(tmp_path / "db")
+    elif kind == "redis":
+        redis = RedisServer()
+        redis.start()
+        backend = RedisBackend(redis.url)
+    hub = Hub(Settings(), backend, dumps=json.dumps, loads=json.loads)
+    try:
+        watcher = Reader(hub)
+        watcher.read(0)
+        half, peer = another(hub, "\ud800")
+        hub._enter(half, "a")
+        Reader(hub, "ann")
+        eventually(lambda: not hub.presence.busy)
+        assert (["ann"], []) in news(watcher)
+        peer.close()
+        Reader(hub, "ben")
+        eventually(lambda: (["ben"], []) in news(watcher))
+        assert not hub.presence.busy
+        assert hub.presence.online(ROOM) == ["ann", "ben"]
+        caplog.text.encode()
+    finally:
+        backend.stop()
+        if redis is not None:
+            redis.stop()
+
+
+def test_news_that_cannot_be_told_of_one_room_is_told_of_the_others(
+    hub: Hub, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    watcher = Reader(hub)
+    watcher.read(0)
+    store.refreshed = [([(room_topic("\ud800"), "cy"), (ROOM, "cy")], False)]
+    store.unfit = room_topic("\ud800")
+    hub.presence.tick(watcher.ws._transport.loop, 1e9, watched=True)
+    assert news(watcher) == [([], ["cy"])]
+    assert "cannot be announced" in caplog.text
 
 
 def test_the_sweep_refreshes_and_tells_of_the_dead(hub: Hub, store: Store) -> None:
