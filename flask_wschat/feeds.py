@@ -347,7 +347,8 @@ class Feeds:
 
     def lose(self, topics: Iterable[str] | None) -> None:
         """Tell the readers of ``topics``, or of all, that there may be a hole."""
-        self._tallies.clear()
+        for tally in self._tallies.values():
+            tally.version, tally.newest = 0, None  # the count may have begun anew
         for topic in list(self._feeds) if topics is None else topics:
             feed = self._feeds.get(topic)
             if feed is not None and topic != EVERYONE:

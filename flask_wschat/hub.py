@@ -35,6 +35,8 @@ __all__ = ["EVERYONE", "Hub", "room_topic", "user_topic"]
 logger = logging.getLogger("flask_wschat")
 
 _DUE_LIMIT = 1000  # publications of other threads that may await the loop
+_RECOUNT = 0.1  # seconds for which losses gather, until polls are told anew
+_RECOUNT_AGAIN = 1.0  # and where the backend does not say how they stand
 DUE_MOST = 50_000
 """Deliveries that may await the loop, whoever published them."""
 
@@ -76,6 +78,8 @@ class Hub:
         self._due: collections.deque[Delivery | Callable[[], None]]
         self._due = collections.deque()
         self._delivering = False
+        self._recount: set[str] = set()  # polls whose last tally may be lost
+        self._recounting = False
         self._sweeping = False
         self._told = ""  # the fault of the backend that the log knows of
         # Four looks in the shorter of the two times keep both to within a quarter.
@@ -282,7 +286,8 @@ class Hub:
         self._opening = set()
         self.feeds = Feeds(self.settings.MAX_QUEUE, self._call_later)
         self._due.clear()
-        self._delivering = self._sweeping = False
+        self._delivering = self._sweeping = self._recounting = False
+        self._recount.clear()
         self._topics.clear()
         self.presence.clear()
 
@@ -373,7 +378,7 @@ class Hub:
 
     def lost(self, topics: Iterable[str] | None) -> None:
         which = None if topics is None else list(topics)
-        self._do(lambda: self.feeds.lose(which))
+        self._do(lambda: self._lose(which))
 
     def run_blocking(self, function: Callable[[], Any]) -> Any:
         return run_blocking(function)
@@ -429,6 +434,45 @@ class Hub:
             else:
                 WebSocket.deliver(receivers, EncodedMessage(message.data), message.key)
         self.feeds.deliver(delivery)
+
+    def _lose(self, topics: list[str] | None) -> None:
+        self.feeds.lose(topics)
+        for poll in list(self.polls.values()):
+            # A tally has no number: that one is missing shows by nothing.
+            if poll.topic in self.feeds and (topics is None or poll.topic in topics):
+                self._recount.add(poll.name)
+        self._recount_later(_RECOUNT)
+
+    def _recount_later(self, seconds: float) -> None:
+        if self._recount and not self._recounting:
+            self._recounting = True
+            loop = self._loop
+            assert loop is not None
+            loop.call_later(seconds, lambda: loop.run(lambda: self._tell_polls(loop)))
+
+    def _tell_polls(self, loop: Loop) -> None:
+        """Tell those here how the polls stand, of which news was lost; in a worker."""
+        left = loop.call(self._take_recount)
+        try:
+            while left:
+                poll = self.polls[left[-1]]
+                self._do(Delivery(poll.topic, poll.news()))
+                left.pop()
+        except BackendError:
+            pass  # it is asked again, for as long as somebody is here
+        except Exception as error:
+            self.report(error)
+            left.clear()
+        loop.call(self._recounted, left)
+
+    def _take_recount(self) -> list[str]:
+        names, self._recount = sorted(self._recount), set()
+        return names
+
+    def _recounted(self, left: list[str]) -> None:
+        self._recount |= {name for name in left if self.polls[name].topic in self.feeds}
+        self._recounting = False
+        self._recount_later(_RECOUNT_AGAIN if left else _RECOUNT)
 
     # -- who is still there
 

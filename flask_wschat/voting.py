@@ -131,13 +131,26 @@ class Poll:
         mine = tally.mine if tally.mine in counts else None
         return Standing(counts, total, tally.closed, tally.version, mine)
 
-    def _publish(self, standing: Standing) -> None:
+    @property
+    def topic(self) -> str:
+        """Whose members are told how it stands."""
+        return EVERYONE if self.room is None else room_topic(self.room)
+
+    def news(self) -> Message:
+        """Return how it stands now, as they are told.
+
+        :raises BackendError: it cannot be known now.
+        """
+        return self._news(self.tally())
+
+    def _news(self, standing: Standing) -> Message:
         news = {"type": "tally", "poll": self.name, **standing.as_fields()}
-        topic = EVERYONE if self.room is None else room_topic(self.room)
-        message = Message(
+        return Message(
             self._hub.dumps(news), "tally " + self.name, json=True, event="tally"
         )
-        self._hub.publish(topic, message)
+
+    def _publish(self, standing: Standing) -> None:
+        self._hub.publish(self.topic, self._news(standing))
 
 
 class Conflated:

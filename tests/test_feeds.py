@@ -9,11 +9,13 @@ import pytest
 
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Connection
+from flask_wschat.errors import BackendError
 from flask_wschat.feeds import TALLY_INTERVAL, dress
 from flask_wschat.hub import EVERYONE, Hub, room_topic, user_topic
 from flask_wschat.messages import Delivery, Entry, Message, Page
 from flask_wschat.settings import Settings
 from flask_wschat.transports.memory import pair
+from flask_wschat.voting import Poll
 from flask_wschat.websocket import WebSocket
 
 from .test_websocket import Peer
@@ -247,9 +249,57 @@ def test_an_older_tally_is_dropped(hub: Hub, reader: Reader) -> None:
     (later,) = [back for seconds, back in timers if seconds <= TALLY_INTERVAL]
     later()
     assert versions() == [2, 1, 5]
-    hub.lost(None)  # what counted may have begun anew
+    tally(6)
+    hub.lost(None)  # what counted may have begun anew, and what waits is void
     tally(1)
+    _, later = [back for seconds, back in timers if seconds <= TALLY_INTERVAL][1:]
+    later()
     assert versions() == [2, 1, 5, 1]
+
+
+def test_after_a_loss_it_is_told_how_the_polls_stand(
+    hub: Hub, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last tally may be what was lost, and no other would follow it."""
+    for name, room in [("everyone's", None), ("a's", "a"), ("b's", "b")]:
+        hub.polls[name] = Poll(hub, name, ["x", "y"], room=room)
+    reader.read(0)
+    timers = reader.ws._transport.loop.timers  # type: ignore[attr-defined]
+
+    def later() -> None:
+        due, timers[:] = list(timers), []
+        for _, call in due:
+            call()
+
+    def told() -> list[tuple[str, int]]:
+        events = [json.loads(str(event)) for event in reader.peer.events]
+        tallies = [event for event in events if event["type"] == "tally"]
+        return [(tally["poll"], tally["total"]) for tally in tallies]
+
+    timers.clear()
+    for poll in hub.polls:
+        hub.backend.vote(poll, "ann", "x")  # its tally was lost
+    for _ in range(5):
+        hub.lost(None)
+    assert told() == []
+    later()
+    assert sorted(told()) == [("a's", 1), ("everyone's", 1)]
+    later()
+    hub.backend.vote("a's", "ben", "y")
+    hub.lost([ROOM])
+
+    def down(*args: Any) -> Any:
+        raise BackendError("down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.backend, "tally", down)
+        later()
+        assert len(told()) == 2
+    later()
+    later()
+    assert told()[2:] == [("a's", 2)]
+    later()
+    assert (len(told()), timers) == (3, [])
 
 
 def test_who_is_left_out_sees_no_hole(hub: Hub, reader: Reader) -> None:
