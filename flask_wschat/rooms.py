@@ -21,7 +21,8 @@ PROTOCOL = "wschat.v1.json"
 """The WebSocket subprotocol."""
 
 PATIENCE = 20
-"""Requests over the limit, more than within it, that a connection survives."""
+"""Messages over the limit, or that are no requests, more than requests within it, that
+a connection survives."""
 
 _MOST_REF = (1 << 53) - 1  # a number that JavaScript can tell from the next
 
@@ -56,7 +57,7 @@ class ChatListener(Listener):
 
     # Of a connection that never got so far as `on_open`.
     _bucket: Bucket | None = None
-    _refused = 0  # requests over the limit, less those within it since
+    _refused = 0  # messages over the limit or no requests, less requests since
 
     def can_join(self, user: str | None, room: str) -> Any:
         """Say whether ``user`` may be in ``room``; asked at each join."""
@@ -97,22 +98,27 @@ class ChatListener(Listener):
         ws._transport.loop.call(hub.attach, ws)
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        if ws.closed:
+            return  # what it asked before costs us, and nobody hears the answer
         ref: int | None = None
+        # Whatever it is: what cannot be read has been sent, received and answered, too.
+        wait = 0.0 if self._bucket is None else self._bucket.take()
         try:
             request = _parsed(message)
             ref = _ref(request)
-            if self._bucket is not None:
-                if wait := self._bucket.take():
-                    self._slow_down(ws, ref, wait)
-                    return
-                self._refused = max(self._refused - 1, 0)
+            if wait:
+                raise Refused("rate_limited", "too many requests")
             if ref is None:
                 raise Refused(
                     "bad_request", f"ref must be an integer from 0 to {_MOST_REF}"
                 )
+            self._refused = max(self._refused - 1, 0)
             result = _handler(request)(self, ws, ref, request)
         except Refused as refused:
-            _fail(ws, ref, refused.code, str(refused))
+            if wait or ref is None:
+                self._refuse(ws, ref, refused, wait)
+            else:
+                _fail(ws, ref, refused.code, str(refused))
         except BackendError:
             _fail(ws, ref, "unavailable", "the storage cannot be reached now")
         except ConnectionClosed:
@@ -280,14 +286,19 @@ class ChatListener(Listener):
         if not allowed:
             raise Refused("forbidden", _FORBIDDEN)
 
-    def _slow_down(self, ws: WebSocket, ref: int | None, wait: float) -> None:
+    def _refuse(
+        self, ws: WebSocket, ref: int | None, refused: Refused, wait: float
+    ) -> None:
+        """Answer what is no request, or over the limit; but not for ever."""
         self._refused += 1
         if self._refused > PATIENCE:
-            ws.close(1008, "rate limit")
-            return
-        wait = round(wait + 0.0005, 3)
-        message = f"too many requests: wait {wait} s"
-        _fail(ws, ref, "rate_limited", message, retry_after=wait)
+            ws.close(1008, "rate limit" if wait else "these are no requests")
+        elif wait:
+            wait = round(wait + 0.0005, 3)
+            message = f"too many requests: wait {wait} s"
+            _fail(ws, ref, "rate_limited", message, retry_after=wait)
+        else:
+            _fail(ws, ref, refused.code, str(refused))
 
     def _room(self, request: dict[str, Any]) -> str:
         room = self._name(request, "room")
@@ -394,7 +405,9 @@ def _integer(request: dict[str, Any], field: str, least: int) -> int | None:
 
 def _position(request: dict[str, Any]) -> tuple[int | None, str | None]:
     after, epoch = _integer(request, "after", 0), request.get("epoch")
-    if "epoch" in request and not (isinstance(epoch, str) and 0 < len(epoch) <= 100):
+    if "epoch" in request and not (
+        isinstance(epoch, str) and 0 < len(epoch) <= 100 and epoch.isprintable()
+    ):
         raise Refused("bad_request", "epoch must be a text, as it was given")
     return after, epoch
 
