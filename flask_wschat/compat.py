@@ -17,6 +17,7 @@ from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD
 from .codec import is_sendable
 from .errors import ConnectionClosed
 from .transports import Loop
+from .transports.accept import ClientLeft
 from .websocket import WebSocket
 
 __all__ = ["LegacyWebSocket", "WebSocketError"]
@@ -119,7 +120,7 @@ class LegacyWebSocket:
         if self._ws is None:
             try:
                 self._ws = self._accept()
-            except OSError:
+            except ClientLeft:
                 self._missed = True
                 raise WebSocketError(MSG_ALREADY_CLOSED) from None
             self._enlist()

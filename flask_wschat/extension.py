@@ -28,12 +28,13 @@ from .context import AppContexts
 from .errors import ConfigError, ConnectionClosed
 from .feeds import ANONYMOUS
 from .hub import EVERYONE, Hub, room_topic, user_topic
+from .logs import SparingLog
 from .messages import Entry, Message, as_name, as_user
 from .presence import SILENCE
 from .rooms import PROTOCOL, ChatListener
 from .sessions import NoAnswer
 from .settings import Settings
-from .transports.accept import UPGRADE
+from .transports.accept import UPGRADE, ClientLeft
 from .transports.evented import patching_fault
 from .upgrade import Gate, Upgrade, not_a_websocket, refusal
 from .voting import Poll
@@ -132,7 +133,7 @@ class WSChat:
             def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
                 try:
                     view(ws, **url_args)
-                except Exception as error:
+                except BaseException as error:
                     _end(ws, error)
                 ws.close()
 
@@ -170,7 +171,7 @@ class WSChat:
                     finally:
                         # Also after an error: whoever was opened is closed.
                         ws.listen(listener)
-                except Exception as error:
+                except BaseException as error:
                     _end(ws, error)
 
             self._add(
@@ -215,8 +216,8 @@ class WSChat:
             upgrade.admit()
             try:
                 ws = upgrade.accept(subprotocols, plain=plain)
-            except OSError:
-                return NoAnswer()  # the client left meanwhile
+            except ClientLeft:
+                return NoAnswer()
             if blocking:
                 serve_later = functools.partial(serve, ws, url_args)
                 upgrade.view = copy_current_request_context(serve_later)
@@ -383,19 +384,20 @@ class _Reporter:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
+        self._log = SparingLog(app.logger)
 
-    def __call__(self, error: Exception) -> None:
+    def __call__(self, error: BaseException, ws: WebSocket | None = None) -> None:
+        where = "a WebSocket handler" if ws is None else ws.described()
+        self._log.error(error, "Exception in %s", where)
         got_request_exception.send(self._app, exception=error)
-        self._app.logger.error("Exception in a WebSocket handler", exc_info=error)
 
 
-def _end(ws: WebSocket, error: Exception) -> None:
+def _end(ws: WebSocket, error: BaseException) -> None:
     """Turn what a view raised after the 101 into a close code."""
     if isinstance(error, HTTPException):
         ws.close(1008, f"{error.code} {error.name}: {error.description}")
     elif not isinstance(error, ConnectionClosed):
-        _Reporter(current_app._get_current_object())(error)  # type: ignore[attr-defined]
-        ws.close(1011, "internal error")
+        ws.fail(error)
 
 
 def _place(room: Any) -> str:

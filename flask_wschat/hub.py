@@ -37,6 +37,7 @@ logger = logging.getLogger("flask_wschat")
 _DUE_LIMIT = 1000  # publications of other threads that may await the loop
 _RECOUNT = 0.1  # seconds for which losses gather, until polls are told anew
 _RECOUNT_AGAIN = 1.0  # and where the backend does not say how they stand
+Report = Callable[..., None]  # with the error, and the connection that it ended
 DUE_MOST = 50_000
 """Deliveries that may await the loop, whoever published them."""
 
@@ -57,7 +58,7 @@ class Hub:
         dumps: Callable[[Any], str],
         loads: Callable[[str | bytes], Any],
         call_each: CallEach = call_each,
-        report: Callable[[Exception], None] | None = None,
+        report: Report | None = None,
     ) -> None:
         self.settings = settings
         self.backend = backend
@@ -511,5 +512,6 @@ def _shutdown() -> None:
             logger.warning("the backend cannot be stopped: %s", error)
 
 
-def _log_error(error: Exception) -> None:
-    logger.error("error in a listener", exc_info=error)
+def _log_error(error: BaseException, ws: WebSocket | None = None) -> None:
+    where = "the hub" if ws is None else ws.described()
+    logger.error("error in %s", where, exc_info=error)

@@ -8,6 +8,8 @@ from typing import Any
 
 SECONDS = 10.0
 """Seconds for which one line of a kind speaks for all that follow it."""
+ERRORS = 10
+"""Tracebacks of a kind that are written within these seconds."""
 
 
 def printable(value: object, limit: int = 200) -> str:
@@ -31,7 +33,7 @@ class SparingLog:
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._said: dict[str, float] = {}
+        self._said: dict[str, tuple[float, int]] = {}  # since when, and how often
         self._unsaid: dict[str, int] = {}
 
     def warning(self, kind: str, message: str, *args: Any) -> None:
@@ -39,12 +41,37 @@ class SparingLog:
 
         ``kind`` is one of a few words of the caller's own, never a client's.
         """
+        self._log(logging.WARNING, 1, kind, message, args, None)
+
+    def error(self, error: BaseException, message: str, *args: Any) -> None:
+        """Log ``error`` with its traceback; those of one line of code are of one kind,
+        of which ten are said before the others are counted.
+        """
+        kind, trace = type(error).__qualname__, error.__traceback__
+        while trace is not None:
+            if trace.tb_next is None:
+                kind += f" {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        self._log(logging.ERROR, ERRORS, kind, message, args, error)
+
+    def _log(
+        self,
+        level: int,
+        most: int,
+        kind: str,
+        message: str,
+        args: tuple[Any, ...],
+        error: BaseException | None,
+    ) -> None:
         now = monotonic()
-        if now - self._said.get(kind, -SECONDS) < SECONDS:
+        since, count = self._said.get(kind, (now, 0))
+        if now - since >= SECONDS:
+            since, count = now, 0
+        if count >= most:
             self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
             return
-        self._said[kind] = now
+        self._said[kind] = since, count + 1
         if unsaid := self._unsaid.pop(kind, 0):
             message += " (and %d more of this kind before)"
             args = (*args, unsaid)
-        self._logger.warning(message, *args)
+        self._logger.log(level, message, *args, exc_info=error)

@@ -124,7 +124,7 @@ class ChatListener(Listener):
         except ConnectionClosed:
             raise
         except Exception as error:
-            self._hub.report(error)
+            self._hub.report(error, ws)
             _fail(ws, ref, "internal", "an error in the server")
         else:
             if result is not None:

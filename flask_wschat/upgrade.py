@@ -32,7 +32,7 @@ from .hub import Hub
 from .logs import SparingLog, printable
 from .sessions import NoAnswer, speed_up
 from .transports import Event
-from .transports.accept import OFFER, UPGRADE, Offer, Taken, find_offer
+from .transports.accept import OFFER, UPGRADE, ClientLeft, Offer, Taken, find_offer
 from .transports.blocking import ThreadedLoop
 from .transports.evented import EventedLoop, EventedTransport
 from .transports.tls import TLSSocket
@@ -88,10 +88,17 @@ class Gate:
                 result.close()
             upgrade.run_view()
             upgrade.wait_if_held()
-        except BaseException:
+        except BaseException as error:
             upgrade.status = "500"
             upgrade.end()
-            raise
+            if upgrade.accepted is None:
+                raise
+            if isinstance(error, Exception):
+                upgrade.accepted.close(1011, "internal error")
+                raise
+            # It goes no further: a SystemExit would end the whole server, and for a
+            # GreenletExit pywsgi would answer, on a socket that it has no more.
+            upgrade.accepted.fail(error)
         finally:
             if upgrade.accepted is not None and offer.threads:
                 self.count_thread(offer.threads, -1)
@@ -156,6 +163,8 @@ class Upgrade:
     _deflate: Deflate | None = None
     _extension: str | None = None
     _held: Event | None = None
+    _given_up = False
+    _route = ""
 
     def __init__(
         self, gate: Gate, environ: dict[str, Any], offer: Offer, start_response: Any
@@ -173,6 +182,7 @@ class Upgrade:
 
     def admit(self) -> None:
         """Raise the HTTP refusal that this request deserves, if any."""
+        self._route = getattr(request.url_rule, "rule", "")
         try:
             self._check_head()
             self._check_origin()
@@ -192,7 +202,7 @@ class Upgrade:
     ) -> WebSocket:
         """Answer 101 and return the open socket; ``plain``: see ``Hub.register``.
 
-        :raises OSError: the client is gone.
+        :raises ClientLeft: before it could be taken over.
         """
         if self.accepted is not None:
             return self.accepted
@@ -203,18 +213,29 @@ class Upgrade:
             self._key, subprotocol=chosen, extension=self._extension
         )
         self.begun = True
-        taken = self._offer.accept(answer, self._let_go)
+        try:
+            taken = self._offer.accept(answer, self._let_go)
+        except OSError as error:
+            raise ClientLeft from error
         if isinstance(taken.sock, TLSSocket):
             self._held = self._loop.event()
         hub = self._gate.hub
         if hub.stopping is None:
             hub.stopping = _server_is_stopping(hub.settings.URL)
-        self.accepted = ws = self._loop.call(self._open, taken, chosen, plain)
-        hub.await_topics(ws)
-        if self._offer.threads:
-            self._gate.count_thread(self._offer.threads, 1)
-        if OPENED in self._environ:
-            self._environ[OPENED](ws)
+        try:
+            ws = self._loop.call(self._open, taken, chosen, plain)
+            ws.route = self._route
+            hub.await_topics(ws)
+            if self._offer.threads:
+                self._gate.count_thread(self._offer.threads, 1)
+            if OPENED in self._environ:
+                self._environ[OPENED](ws)
+        except BaseException:
+            # A time limit of the application's, or the end of the server.
+            self._given_up = True
+            if self.accepted is not None:
+                self.accepted.close(1011, "internal error")
+            raise
         return ws
 
     def _open(self, taken: Taken, subprotocol: str | None, plain: bool) -> WebSocket:
@@ -232,7 +253,11 @@ class Upgrade:
         ws = WebSocket(
             transport, hub, connection, user=self._user, subprotocol=subprotocol
         )
+        if self._given_up:
+            transport.abort()  # by whoever waited for this
+            return ws
         hub.register(ws, self._loop, plain=plain)
+        self.accepted = ws
         ws.start(taken.received)
         return ws
 
@@ -280,7 +305,7 @@ class Upgrade:
         elif ws is None and self._offer.answered:
             # The server has promised a WebSocket: refuse in its terms.
             reason = f"{status.title()}: {self._reason}".rstrip(": ")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(ClientLeft):
                 self.accept().close(code, "" if code == 1000 else reason)
         # Whoever keeps the request must not keep the connection, nor wait for a garbage
         # collection to let go of both.

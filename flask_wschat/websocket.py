@@ -16,11 +16,12 @@ from typing import Any, Protocol
 from .codec import CloseCode, Closed, Connection, EncodedMessage, is_sendable
 from .codec import Event as Arrival
 from .codec.accelerated import encode_message
-from .errors import ConnectionClosed
+from .errors import ConnectionClosed, is_order
+from .logs import SparingLog, printable
 from .settings import Settings
 from .transports import Event, Transport
 
-logger = logging.getLogger("flask_wschat")
+_log = SparingLog(logging.getLogger("flask_wschat"))
 
 INBOX_LIMIT = 256 * 1024
 """Bytes of unread messages at which the peer is not read until there are none."""
@@ -43,7 +44,7 @@ class Home(Protocol):
 
     call_each: CallEach
 
-    def report(self, error: Exception) -> None: ...
+    def report(self, error: BaseException, ws: WebSocket | None = None) -> None: ...
     def join(self, ws: WebSocket, room: Any) -> bool: ...
     def leave(self, ws: WebSocket, room: Any) -> bool: ...
     def forget(self, ws: WebSocket) -> None: ...
@@ -100,6 +101,7 @@ class WebSocket:
         "gone",
         "heard",
         "pinged",
+        "route",
         "subprotocol",
         "user",
     )
@@ -126,6 +128,8 @@ class WebSocket:
         self.heard = True  # anything came since the sweep last looked
         self.pinged = False  # the sweep awaits a sign of life
         self.due = 0.0  # when the sweep looks again
+        self.route = ""
+        """The rule of its URL, as the application has it."""
         self._id: str | None = None
         self._rooms: set[str] | None = None
         self._hub = hub
@@ -249,6 +253,26 @@ class WebSocket:
         self._listener = listener
         if self._inbox or self.closed:
             self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """End with 1011 what ``error`` came out of, and report it.
+
+        An order to the program to end goes on. One to this greenlet, which is how a
+        server stops what it runs, is obeyed by ending.
+        """
+        ordered = is_order(error)
+        if ordered or isinstance(error, self._transport.loop.Killed):
+            self.close(CloseCode.SERVICE_RESTART, "service restart")
+            if ordered:
+                raise error
+            return
+        self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        self._hub.report(error, self)
+
+    def described(self) -> str:
+        """Return what the log needs to know of this connection, on one line."""
+        route = self.route or "a WebSocket"
+        return f"{route} (user {printable(self.user)}, connection {self.id})"
 
     @staticmethod
     def deliver(
@@ -428,11 +452,11 @@ class WebSocket:
     def _overflow(self) -> None:
         """Let go of a peer that is too slow: it can come back and catch up."""
         if not self.closed:
-            logger.warning(
-                "connection %s of user %s is too slow: over %d bytes wait;"
-                " closed with 1013 (see WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",
-                self.id,
-                self.user,
+            _log.warning(
+                "slow",
+                "%s is too slow: over %d bytes wait; closed with 1013 (see"
+                " WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",
+                self.described(),
                 self._hub.settings.MAX_QUEUE,
             )
             self._transport.discard()
@@ -484,17 +508,16 @@ class WebSocket:
                     hand_over(listener.on_message, self, self._unread())
                 except ConnectionClosed:
                     pass  # it spoke to somebody who had just left
-                except Exception as error:
-                    self._hub.report(error)
-                    self.close(CloseCode.INTERNAL_ERROR, "internal error")
+                except BaseException as error:
+                    self.fail(error)
             if self.closed and not self._inbox:
                 self._listener = None
                 try:
                     hand_over(_tell_end, self, [listener])
                 except ConnectionClosed:
                     pass
-                except Exception as error:
-                    self._hub.report(error)
+                except BaseException as error:
+                    self.fail(error)
         finally:
             if loop.is_current():
                 self._worked()

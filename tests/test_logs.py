@@ -47,3 +47,28 @@ def test_many_lines_of_a_kind_are_one_and_a_count(
         "refused 501 (and 499 more of this kind before)",
         "foreign",
     ]
+
+
+def test_a_flood_of_errors_is_a_few_tracebacks_and_a_count(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SparingLog(logger)
+
+    def fail(kind: type[BaseException], other: bool = False) -> None:
+        try:
+            if other:
+                raise kind("elsewhere")
+            raise kind("oops")
+        except BaseException as error:
+            log.error(error, "error in %s", "ann")
+
+    for _ in range(logs.ERRORS + 5):
+        fail(ValueError)
+    assert caplog.text.count("ValueError: oops") == logs.ERRORS
+    fail(ValueError, other=True)
+    fail(SystemExit)
+    assert "ValueError: elsewhere" in caplog.text and "SystemExit" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(logs, "SECONDS", -1.0)
+    fail(ValueError)
+    assert "error in ann (and 5 more of this kind before)" in caplog.text

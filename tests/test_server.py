@@ -743,10 +743,11 @@ def test_the_legacy_object_of_a_client_that_is_gone(app: Flask) -> None:
     from geventwebsocket.exceptions import WebSocketError
 
     from flask_wschat.compat import LegacyWebSocket
+    from flask_wschat.transports.accept import ClientLeft
     from flask_wschat.transports.memory import InlineLoop
 
     def gone() -> WebSocket:
-        raise ConnectionResetError
+        raise ClientLeft
 
     ws = LegacyWebSocket({}, None, gone, InlineLoop())
     assert not ws.closed and not ws.accepted

@@ -24,6 +24,10 @@ class Event(Protocol):
 class Loop(Protocol):
     """Where transports live, and where work for them runs."""
 
+    @property
+    def Killed(self) -> type[BaseException] | tuple[()]:
+        """What is raised in a task that somebody ends from outside, if that can be."""
+
     def is_alive(self) -> bool:
         """Whether the loop can still run anything."""
 

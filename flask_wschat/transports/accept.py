@@ -28,6 +28,10 @@ UPGRADE = "wschat.upgrade"
 StartResponse = Callable[..., Any]
 
 
+class ClientLeft(Exception):
+    """The client was gone before its socket could be taken over."""
+
+
 class Taken(NamedTuple):
     """A socket taken from its server, and what the client sent behind its request.
 

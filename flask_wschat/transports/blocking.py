@@ -25,6 +25,8 @@ logger = logging.getLogger("flask_wschat")
 class ThreadedLoop(EventedLoop):
     """A loop in a thread of its own; what may wait runs in other threads."""
 
+    Killed = ()  # nobody kills a thread
+
     _shared: ThreadedLoop | None = None
     _sharing = threading.Lock()
 
@@ -71,7 +73,7 @@ class ThreadedLoop(EventedLoop):
             task = self._tasks.get()
             try:
                 task()
-            except Exception:
+            except BaseException:  # whatever it is, it must not cost a worker
                 logger.exception("error in %r", task)
             self._free.release()
 

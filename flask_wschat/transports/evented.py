@@ -21,7 +21,7 @@ from typing import Any, Literal
 import gevent
 import gevent.event
 import gevent.monkey
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 from . import Event, Receiver, T
 from .outbox import Outbox
@@ -71,6 +71,8 @@ def patching_fault() -> str | None:
 
 class EventedLoop:
     """gevent's loop of one thread, as the transports and the engine use it."""
+
+    Killed: type[BaseException] | tuple[()] = GreenletExit
 
     def __init__(self) -> None:
         self._hub = gevent.get_hub()
@@ -132,7 +134,7 @@ class EventedLoop:
         def run() -> None:
             try:
                 answer.set_result(function(*args))
-            except Exception as error:
+            except BaseException as error:  # else the caller waits for nothing
                 answer.set_exception(error)
 
         self.call_threadsafe(run)

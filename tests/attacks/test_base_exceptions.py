@@ -1,0 +1,243 @@
+"""What user code raises that is no ``Exception``: it ends its connection, no more."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import gevent
+import greenlet
+import pytest
+from flask import Flask
+from werkzeug.serving import make_server
+
+from flask_wschat import Listener, WebSocket, WSChat
+from flask_wschat.client import Client, connect
+from flask_wschat.errors import ConnectionClosed
+from flask_wschat.transports.blocking import WORKERS
+from tests.conftest import DEADLINE, Serve, eventually
+
+
+class Own(BaseException):
+    """An application's own."""
+
+
+def parse_arguments() -> None:
+    argparse.ArgumentParser(exit_on_error=True).parse_args(["--no-such-option"])
+
+
+def time_out() -> None:
+    with gevent.Timeout(0.001):
+        gevent.sleep(DEADLINE)
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def do_raise() -> None:
+        raise error
+
+    return do_raise
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "argparse": parse_arguments,
+    "exit": raising(SystemExit(0)),
+    "gevent.Timeout": raising(gevent.Timeout(1)),
+    "own": raising(Own("oops")),
+    "TimeoutError": raising(TimeoutError("the database took too long")),
+    "BrokenPipeError": raising(BrokenPipeError("of somebody else")),
+}
+PLACES = ["view", "receiving", "new", "open", "message"]
+
+
+@pytest.fixture(params=["greenlets", "threads"])
+def connected(
+    request: pytest.FixtureRequest, app: Flask, chat: WSChat, serve: Serve
+) -> Iterator[Callable[[str], Client]]:
+    """Connect to ``app`` under a server of each kind."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "greenlets":
+            url = serve(app).url
+        else:
+            server = make_server("127.0.0.1", 0, app, threaded=True)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+
+            def url(path: str = "/", scheme: str = "ws") -> str:
+                return f"{scheme}://127.0.0.1:{server.server_port}{path}"
+
+        def open_client(path: str) -> Client:
+            client = connect(url(path), compression=False, timeout=DEADLINE)
+            stack.callback(client.abort)
+            return client
+
+        yield open_client
+
+
+def add_routes(chat: WSChat, fault: Callable[[], None]) -> list[tuple[int, str]]:
+    """Add a route that raises in each of the places; return what ``on_close`` heard."""
+    closes: list[tuple[int, str]] = []
+
+    @chat.route("/view/<name>")
+    def view(ws: WebSocket, name: str) -> None:
+        ws.join("room")
+        fault()
+
+    @chat.route("/receiving/<name>")
+    def receiving(ws: WebSocket, name: str) -> None:
+        ws.join("room")
+        ws.receive()
+        fault()
+
+    class Listening(Listener):
+        def on_open(self, ws: WebSocket, name: str) -> None:
+            ws.join("room")
+
+        def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
+            closes.append((code, reason))
+
+    @chat.listener("/new/<name>")
+    class New(Listening):
+        def __init__(self) -> None:
+            fault()
+
+    @chat.listener("/open/<name>")
+    class Open(Listening):
+        def on_open(self, ws: WebSocket, name: str) -> None:
+            super().on_open(ws, name)
+            fault()
+
+    @chat.listener("/message/<name>")
+    class Message(Listening):
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            fault()
+
+    @chat.listener("/close/<name>")
+    class Close(Listening):
+        def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
+            super().on_close(ws, code, reason)
+            fault()
+
+    @chat.listener("/echo")
+    class Echo(Listener):
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            ws.send(message)
+
+    @chat.authenticate
+    def who() -> str:
+        return "ann\nFORGED LINE"
+
+    return closes
+
+
+def end_of(client: Client) -> ConnectionClosed:
+    with pytest.raises(ConnectionClosed) as caught:
+        client.receive(DEADLINE)
+    return caught.value
+
+
+def still_serves(connected: Callable[[str], Client]) -> None:
+    client = connected("/echo")
+    client.send("still there?")
+    assert client.receive(DEADLINE) == "still there?"
+    client.close()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_it_is_an_error_1011_logged_once(
+    name: str,
+    chat: WSChat,
+    app: Flask,
+    connected: Callable[[str], Client],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    closes = add_routes(chat, FAULTS[name])
+    hub = chat._hub_of(app)
+    for place in PLACES:
+        caplog.clear()
+        client = connected(f"/{place}/lobby")
+        if place in ("receiving", "message"):
+            client.send("now")
+        assert end_of(client).code == 1011
+        eventually(lambda: hub.count() == 0 and hub.count("room:room") == 0)
+        eventually(lambda: [r for r in caplog.records if r.levelno >= logging.ERROR])
+        [record] = [r for r in caplog.records if r.levelno >= logging.ERROR]
+        text = record.getMessage()
+        assert f"/{place}/<name>" in text and "ann" in text and "connection" in text
+        assert "\n" not in text
+    eventually(lambda: len(closes) == 2)
+    assert closes == [(1011, "internal error")] * 2
+    still_serves(connected)
+
+
+def test_on_close_may_raise_anything(
+    chat: WSChat,
+    app: Flask,
+    connected: Callable[[str], Client],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    closes = add_routes(chat, FAULTS["exit"])
+    client = connected("/close/lobby")
+    client.close(4001, "bye")
+    eventually(lambda: closes == [(4001, "bye")])
+    eventually(lambda: "SystemExit" in caplog.text)
+    still_serves(connected)
+
+
+def test_many_do_not_use_up_what_serves_listeners(
+    chat: WSChat, connected: Callable[[str], Client]
+) -> None:
+    closes = add_routes(chat, FAULTS["exit"])
+    count = WORKERS + 8
+    for number in range(count):
+        client = connected("/message/lobby" if number % 2 else "/close/lobby")
+        if number % 2:
+            client.send("now")
+            end_of(client)
+        else:
+            client.close()
+    eventually(lambda: len(closes) == count)
+    still_serves(connected)
+
+
+def test_a_view_that_the_server_kills_ends_naturally(
+    chat: WSChat, app: Flask, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_routes(chat, raising(greenlet.GreenletExit()))
+    server = serve(app)
+    for place in ("view", "open"):
+        client = connect(
+            server.url(f"/{place}/lobby"), compression=False, timeout=DEADLINE
+        )
+        assert end_of(client).code == 1012
+        client.abort()
+    hub = chat._hub_of(app)
+    eventually(lambda: hub.count() == 0)
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("server", ["greenlets"])
+def test_the_old_interface_survives_an_exit(
+    server: str, chat: WSChat, app: Flask, serve: Serve
+) -> None:
+    add_routes(chat, FAULTS["exit"])
+
+    @app.route("/old")
+    def old() -> str:
+        from flask import request
+
+        request.environ["wsgi.websocket"].receive()
+        raise SystemExit(2)
+
+    live = serve(app)
+    client = connect(live.url("/old"), compression=False, timeout=DEADLINE)
+    client.send("now")
+    assert end_of(client).code == 1011
+    client.abort()
+    other = connect(live.url("/echo"), compression=False, timeout=DEADLINE)
+    other.send("still there?")
+    assert other.receive(DEADLINE) == "still there?"
+    other.abort()
