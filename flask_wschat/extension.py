@@ -28,7 +28,7 @@ from .context import AppContexts
 from .errors import ConfigError, ConnectionClosed
 from .feeds import ANONYMOUS
 from .hub import EVERYONE, Hub, room_topic, user_topic
-from .logs import SparingLog
+from .logs import SparingLog, redacted
 from .messages import Entry, Message, as_name, as_user
 from .presence import SILENCE
 from .rooms import PROTOCOL, ChatListener
@@ -435,5 +435,5 @@ def _make_backend(settings: Settings) -> Backend:
         return RedisBackend(url, size=size, ttl=ttl, presence_ttl=presence_ttl)
     raise ConfigError(
         "WSCHAT_URL must begin with memory://, sqlite:///, redis://, rediss://,"
-        f" valkey://, valkeys:// or unix://, unlike {url!r}"
+        f" valkey://, valkeys:// or unix://, unlike {redacted(url)!r}"
     )

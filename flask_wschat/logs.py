@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from time import monotonic
 from typing import Any
 
@@ -23,6 +24,17 @@ def printable(value: object, limit: int = 200) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def redacted(url: object) -> str:
+    """Return ``url`` without what may be a password, also where it is no proper URL.
+
+    For every message that shows ``WSCHAT_URL``: they end in logs and error reports.
+    """
+    text = re.sub(r"^([^/@?#:]*:/*)?.*@", r"\1…@", str(url), flags=re.DOTALL)
+    # "redis://:secret", whose host was forgotten.
+    text = re.sub(r"^([^/@?#:]*://[^/?#@:\[]*):(?!\d*(?:[/?#]|$)).*", r"\1:…", text)
+    return re.sub(r"(?i)([?&][^=&]*(?:pass|secret|token)[^=&]*=)[^&#]*", r"\1…", text)
 
 
 class SparingLog:

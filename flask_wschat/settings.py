@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from .errors import ConfigError
@@ -19,7 +19,7 @@ logger = logging.getLogger("flask_wschat")
 class Settings:
     """What an application chose; each field is the key ``WSCHAT_`` + its name."""
 
-    URL: str = "memory://"
+    URL: str = field(default="memory://", repr=False)  # it may have a password
     """The backend that server processes share."""
     ORIGINS: Sequence[str] | str | None = None
     """Allowed origins, or ``"*"``; None: the page's own origin only."""
@@ -77,6 +77,8 @@ class Settings:
         return settings
 
     def _check(self) -> None:
+        if not isinstance(self.URL, str):
+            raise ConfigError(f"{PREFIX}URL must be a text, not {type(self.URL)}")
         for name in (
             "PING_INTERVAL",
             "PING_TIMEOUT",

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from flask_wschat import logs
-from flask_wschat.logs import SparingLog, printable
+from flask_wschat.logs import SparingLog, printable, redacted
 
 logger = logging.getLogger("flask_wschat")
 
@@ -72,3 +72,28 @@ def test_a_flood_of_errors_is_a_few_tracebacks_and_a_count(
     monkeypatch.setattr(logs, "SECONDS", -1.0)
     fail(ValueError)
     assert "error in ann (and 5 more of this kind before)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("redis://ann:s3cret@h:6379/0", "redis://…@h:6379/0"),
+        ("redis://:s3cret@h/0?db=1", "redis://…@h/0?db=1"),
+        ("redis://:s3/cr@et@h/0", "redis://…@h/0"),
+        ("redis://:s3?c#r\net@h/0", "redis://…@h/0"),
+        ("redis:s3cret@h", "redis:…@h"),
+        ("ann:s3cret@h", "ann:…@h"),
+        ("s3cret@h", "…@h"),
+        ("redis://:s3cret", "redis://:…"),
+        ("redis://h:s3cret/0", "redis://h:…"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("redis://h?db=1&password=s3cret&x=2", "redis://h?db=1&password=…&x=2"),
+        ("unix:///run/redis.sock?Password=s3cret", "unix:///run/redis.sock?Password=…"),
+        ("sqlite:////var/lib/chat.db", "sqlite:////var/lib/chat.db"),
+        (b"redis://:s3cret@h", "b'redis://…@h'"),
+        (None, "None"),
+    ],
+)
+def test_a_password_is_not_shown(url: object, shown: str) -> None:
+    assert redacted(url) == shown

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 import pytest
+from flask import Flask
 
+from flask_wschat import WSChat
 from flask_wschat.errors import ConfigError
 from flask_wschat.settings import Settings
 
@@ -57,3 +60,40 @@ def test_sizes_are_whole_numbers() -> None:
     assert repr((settings.MAX_QUEUE, settings.MAX_MESSAGE)) == "(1000000, 5)"
     with pytest.raises(ConfigError, match="WSCHAT_MAX_QUEUE must be an integer"):
         Settings.from_config({"WSCHAT_MAX_QUEUE": 0.5})
+
+
+SECRET = "s3cret"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgres://ann:{SECRET}@h/db",
+        f"redis://:{SECRET}",
+        f"redis://ann:{SECRET}/x@h:6379/0",
+        f"redis://ann:{SECRET}#x@h:6379/0",
+        f"redis://ann:{SECRET}\u2100@h:6379/0",
+        f"redis://ann:{SECRET}@[h:6379/0",
+        f"redis://ann:{SECRET}@h:port/0",
+        f"redis://ann:{SECRET}@h:6379/0?colour=red",
+        f"redis://h:6379/0?password={SECRET}&colour=red",
+        f"redis://h:6379/0?password={SECRET}&socket_timeout=x",
+        f"sqlite://ann:{SECRET}@h/db",
+        f"{SECRET}@h",
+        f"redis://ann:{SECRET}@h:6379/0".encode(),
+        [f"redis://ann:{SECRET}@h:6379/0"],
+    ],
+)
+def test_no_password_is_in_the_error_of_a_url(url: object) -> None:
+    app = Flask("an_app")
+    app.config["WSCHAT_URL"] = url
+    with pytest.raises(ConfigError, match="WSCHAT_URL") as raised:
+        WSChat(app)
+    assert SECRET not in "".join(traceback.format_exception(raised.value))
+
+
+def test_no_password_is_in_what_objects_show_of_themselves() -> None:
+    app = Flask("an_app")
+    app.config["WSCHAT_URL"] = f"redis://ann:{SECRET}@h:6379/0"
+    hub = WSChat(app)._hub()
+    assert SECRET not in f"{hub} {hub.settings} {hub.backend!r}"

@@ -27,6 +27,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ..errors import BackendError, ConfigError
+from ..logs import redacted
 from ..messages import Entry, Message, Page, Receipt, Tally
 from . import Host, T
 from .redis_codec import (
@@ -245,9 +246,17 @@ class _Server:
                 "WSCHAT_URL names Redis, which needs redis-py:"
                 " pip install 'flask-wschat[redis]'"
             ) from None
-        scheme, netloc, path, query, _ = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - it is looked at only now
+        except ValueError:  # its words quote what may be a part of the password
+            raise ConfigError(
+                f"WSCHAT_URL cannot work: {redacted(url)!r} should have a port that is"
+                " a number; in a password write %40 for @, %3A for :, %2F for /"
+            ) from None
+        scheme, netloc, path, query, _ = parts
         if scheme not in _SCHEMES:
-            raise ConfigError(f"WSCHAT_URL cannot be {scheme}://")
+            raise ConfigError(f"WSCHAT_URL cannot be {redacted(scheme)}://")
         options = dict(parse_qsl(query, keep_blank_values=True))
         self._prefix = encode(options.pop("prefix", "wschat"))
         plain = f"{_SCHEMES[scheme]}://{netloc}{path}?{urlencode(options)}"
@@ -271,6 +280,7 @@ class _Server:
             self._class(**self._options)
         except TypeError as error:
             raise ConfigError(f"WSCHAT_URL has an unknown option: {error}") from None
+        self._password = str(given.get("password") or "")
         host, port = given.get("host", "localhost"), given.get("port", 6379)
         self.where: str = given.get("path") or f"{host}:{port}"
         # Channels are the same in every database, our topics are not.
@@ -295,20 +305,25 @@ class _Server:
         try:
             connection.connect()
         except errors.BusyLoadingError as error:
-            raise ReplyError(f"LOADING {error}") from None
+            raise ReplyError(f"LOADING {self._said(error)}") from None
         except errors.AuthenticationError as error:
             missing = "authentication required" in str(error).lower()
             code = "NOAUTH" if missing else "WRONGPASS"
-            raise ReplyError(f"{code} {error}") from None
+            raise ReplyError(f"{code} {self._said(error)}") from None
         except errors.TimeoutError:
             why = "does not answer"
             raise LinkError(why, sent=False, silent=True) from None
         except (errors.ConnectionError, OSError) as error:
-            why = f"cannot be reached; does it run? ({error})"
+            why = f"cannot be reached; does it run? ({self._said(error)})"
             raise LinkError(why, sent=False) from None
         except errors.RedisError as error:
-            raise ReplyError(str(error)) from None
+            raise ReplyError(self._said(error)) from None
         return connection
+
+    def _said(self, error: Exception) -> str:
+        """Return an error's words. What does not know AUTH repeats the password."""
+        words = str(error)
+        return words.replace(self._password, "…") if self._password else words
 
 
 def _scoped(sender: str | None, mid: str | None) -> bytes:

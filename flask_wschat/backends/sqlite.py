@@ -10,6 +10,7 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 from ..errors import BackendError, ConfigError
+from ..logs import redacted
 from ..messages import Message, Page, Receipt, Tally
 from . import Host
 from .sqlite_people import People, Polls
@@ -78,7 +79,8 @@ class SQLiteBackend:
         if scheme != "sqlite" or not path or path == ":memory:":
             raise ConfigError(
                 "WSCHAT_URL must name a file, as sqlite:///file.db (in the working"
-                f" directory) or sqlite:////var/lib/file.db do, not {url!r}"
+                " directory) or sqlite:////var/lib/file.db do, not"
+                f" {redacted(url)!r}"
             )
         return cls(unquote(path), size=size, ttl=ttl, presence_ttl=presence_ttl)
 

@@ -14,6 +14,7 @@ import logging
 import os
 import random
 import sqlite3
+import stat
 import time
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Sequence
@@ -98,6 +99,7 @@ class Writer:
         self._last: int | None = None  # the log's row delivered last; None: no reading
         self._version = -1
         self._inode = 0
+        self._warned = False
         self._tidy_at = 0.0
         self._probe_at = 0.0
 
@@ -325,6 +327,7 @@ class Writer:
     def _open(self) -> sqlite3.Connection:
         if self._db is not None:
             return self._db
+        self._make_private()
         db = sqlite3.connect(self._path, timeout=0, isolation_level=None)
         try:
             tables.is_made(db)  # before anything is changed in a file not ours
@@ -356,6 +359,36 @@ class Writer:
         self._version = -1
         self._tidy_at = time.monotonic() + TIDY
         return db
+
+    def _make_private(self) -> None:
+        """Make the file, if there is none, for its user alone: it has all that is said.
+
+        SQLite itself would let everybody read it, and gives the files beside it the
+        mode that it has.
+        """
+        try:
+            # Made, or left alone: to close a file that another connection of this
+            # process has open would take its locks away.
+            how = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            os.close(os.open(os.path.realpath(self._path), how, 0o600))
+        except FileExistsError:
+            self._warn_of_readers()
+        except OSError:
+            pass  # SQLite says it better
+
+    def _warn_of_readers(self) -> None:
+        if self._warned or os.name != "posix":
+            return
+        self._warned = True
+        with contextlib.suppress(OSError):
+            place = self._path.resolve()
+            readable = place.stat().st_mode & stat.S_IROTH
+            if readable and place.parent.stat().st_mode & stat.S_IXOTH:
+                logger.warning(
+                    "%s may be read by every user of this host: chmod o= %s*",
+                    self._path,
+                    self._path,
+                )
 
     def _close(self) -> None:
         if self._db is not None:

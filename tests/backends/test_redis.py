@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,26 @@ def test_who_is_not_let_in_is_told_why(
     for action in (lambda: backend.subscribe([ROOM]), lambda: backend.history(ROOM)):
         with pytest.raises(BackendError, match=words):
             action()
+
+
+def test_a_server_that_repeats_the_password_is_not_quoted(begin: Begin) -> None:
+    """As one does that does not know AUTH, of what it was given with it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                while data := peer.recv(4096):
+                    words = data.replace(b"\r\n", b" ")
+                    peer.sendall(b"-ERR unknown command, with args: " + words + b"\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        port = listener.getsockname()[1]
+        backend, _ = begin(f"redis://ann:s3cret%25@127.0.0.1:{port}")
+        with pytest.raises(BackendError, match="unknown command") as raised:
+            backend.publish(ROOM, Message("x"))
+        assert "s3cret" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_full_memory_stores_and_delivers_nothing(serve: Serve, begin: Begin) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -112,6 +113,55 @@ def test_urls_name_relative_and_absolute_files(
 def test_a_url_without_a_file_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="WSCHAT_URL"):
         SQLiteBackend.from_url(url)
+
+
+# -- who may read it
+
+
+def modes(path: Path) -> dict[str, int]:
+    return {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
+
+
+def test_only_its_user_can_read_a_new_file(
+    path: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend, _ = start()
+    backend.publish(ROOM, Message("x"), keep=True)
+    assert modes(path) == dict.fromkeys(
+        ["chat.db", "chat.db-wal", "chat.db-shm"], 0o600
+    )
+    assert caplog.text == ""
+
+
+def test_a_file_behind_a_link_is_made_as_one_before_it(
+    path: Path, start: Start
+) -> None:
+    path.symlink_to(path.with_name("real.db"))
+    backend, _ = start()
+    backend.publish(ROOM, Message("x"), keep=True)
+    assert modes(path)["real.db"] == 0o600
+
+
+@pytest.mark.parametrize(
+    ("mode", "directory"), [(0o644, 0o755), (0o640, 0o755), (0o644, 0o700)]
+)
+def test_who_may_read_an_old_file_stays_and_is_told(
+    path: Path,
+    start: Start,
+    caplog: pytest.LogCaptureFixture,
+    mode: int,
+    directory: int,
+) -> None:
+    sqlite3.connect(path).close()
+    path.touch()
+    path.chmod(mode)
+    path.parent.chmod(directory)
+    backend, _ = start()
+    backend.publish(ROOM, Message("x"), keep=True)
+    backend.publish(ROOM, Message("x"), keep=True)
+    assert set(modes(path).values()) == {mode}
+    told = "may be read by every user of this host: chmod o= " in caplog.text
+    assert told == ((mode, directory) == (0o644, 0o755))
 
 
 # -- a process that dies
