@@ -6,16 +6,29 @@ handler's strict reading of requests, with a time limit, and ends as ``run`` doe
 
 from __future__ import annotations
 
+from typing import Any
+
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
+from .codec import Head
 from .handler import WebSocketHandler
+from .heads import Fields
 
 
 class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]
     """Our handler, with gunicorn's access log."""
 
     def log_request(self) -> None:
+        if self.environ is None:  # what came was no request
+            address = self.client_address
+            environ: Any = dict.fromkeys(_REQUEST_LINE, "-")
+            environ["REMOTE_ADDR"] = address[0] if isinstance(address, tuple) else ""
+            self.environ = environ
+            self.headers = Fields(Head(("-", "-", "-")))
         PyWSGIHandler.log_request(self)
+
+
+_REQUEST_LINE = ("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL")
 
 
 class Worker(GeventPyWSGIWorker):  # type: ignore[misc]

@@ -20,9 +20,9 @@ import geventwebsocket.handler
 from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
 from .codec import Head, is_upgrade, response
-from .codec.handshake import MAX_HEAD
+from .codec.handshake import END, parse_head
 from .errors import HandshakeError
-from .heads import Fields, Opening, checked, read_usual, reader
+from .heads import Fields, Gathering, Opening, read_usual, reader
 from .hub import Hub
 from .settings import Settings
 from .transports.accept import (
@@ -51,6 +51,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     64 KiB and 100 lines, and one malformed line is a 400.
     """
 
+    environ: Any
     _head: Head
     _opening = b""  # the first request, where it is a usual opening handshake
     _ahead = b""  # read from the socket, and not by `rfile`
@@ -74,7 +75,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
 
     @functools.cached_property
     def headers(self) -> Fields:
-        return Fields(cast(Head, checked(self._opening)))
+        return Fields(parse_head(self._opening.partition(END)[0]))
 
     def handle_one_request(self) -> Any:
         try:
@@ -82,7 +83,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
                 return self._answer_opening(opening)
             head = self._read_head()
         except HandshakeError as error:
-            self.requestline = "-"
+            self.requestline, self.environ = "-", None
             headers = [("Connection", "close")]
             return str(error.status), response(error.status, headers, f"{error}\n")
         except OSError:
@@ -180,34 +181,30 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
 
         :raises HandshakeError: it is malformed, or came too slowly.
         """
-        begun = False
         if self._requests:
+            gevent.sleep(0)  # the others' turn, where the next one is here already
+            begun = False
             with _time_limit(KEEP_ALIVE):
                 begun = bool(self.rfile.peek(1))
             if not begun:
                 return None
         self._requests += 1
         limit = self._seconds_for_head()
+        gathering = Gathering()
         with _time_limit(limit):
-            begun = bool(self.rfile.peek(1))
-            return self._collect_head()
-        if begun:
+            return self._collect_head(gathering)
+        if gathering.begun:
             raise HandshakeError(408, f"the request head took over {limit} s")
         return None
 
-    def _collect_head(self) -> Head | None:
+    def _collect_head(self, gathering: Gathering) -> Head | None:
         # Not a byte beyond the head is taken: the rest is a body, or frames.
-        data = bytearray()
-        while chunk := self.rfile.peek(1):
-            seen = bytes(data[-3:])
-            end = (seen + chunk).find(b"\r\n\r\n") + 4
-            data += self.rfile.read(end - len(seen) if end > 3 else len(chunk))
-            if b"\n\n" in data[-len(chunk) - 1 :]:
-                raise HandshakeError(400, "lines must end with CR LF (RFC 9112 §2.2)")
-            if end > 3 or len(data) > MAX_HEAD:
-                head = checked(bytes(data))
-                if head is not None:
-                    return head
+        while piece := self.rfile.peek(1):
+            self.rfile.read(gathering.add(piece))
+            if gathering.head is not None:
+                return gathering.head
+            # Who sends without a pause would keep the loop, and its clock, for himself.
+            gevent.sleep(0)
         return None
 
     def _seconds_for_head(self) -> float:

@@ -12,12 +12,38 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .codec import Head, is_upgrade, read_head
-from .codec.handshake import MAX_LINES
+from .codec import Head, is_upgrade, tokens
+from .codec.handshake import END, MAX_HEAD, MAX_LINES, parse_head
 from .errors import HandshakeError
 
+MAX_LINE = 8190
+"""Bytes of a request's first line, without its end, as gunicorn has at most."""
+MAX_EMPTY = 4
+"""Empty lines that may come before a request."""
+MAX_DIGITS = 18
+"""Of a ``Content-Length``: what is longer has no place in 64 bits."""
+
 _NAME = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]+\Z")  # of a token, all but "_"
-_TARGET = re.compile(r"/[\x21-\x24\x26-\x7e]*\Z")  # no "%": nothing to decode
+_USUAL = re.compile(r"/[\x21\x22\x24\x26-\x7e]*\Z")  # no "%": nothing to decode
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]{2,19}\Z")  # as all registered ones are
+_VERSION = re.compile(r"HTTP/[0-9]\.[0-9]\Z")
+# Not all of these may stand in a URI, but browsers send them. "#" ends one.
+_TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*\Z")
+_CHARACTER = r"[0-9A-Za-z\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2}"
+_AUTHORITY = rf"(?:(?:{_CHARACTER})+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{0,5}})?"
+_HOST = re.compile(rf"(?:{_AUTHORITY})?\Z")
+_ABSOLUTE = re.compile(
+    rf"(?i:https?)://({_AUTHORITY})((?:[/?][\x21\x22\x24-\x7e]*)?)\Z"
+)
+_LENGTH = re.compile(r"[0-9]+\Z")
+_SINGLE = (
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "sec-websocket-key",
+    "sec-websocket-version",
+)
 _LEGAL = bytes({9, *range(0x20, 0x7F), *range(0x80, 0x100)})
 _UNUSUAL = {
     "HTTP_CONTENT_LENGTH",
@@ -41,7 +67,7 @@ def read_usual(data: bytes) -> Opening | None:
     None: it is not complete, not one, malformed, or one in which anything is unusual:
     ``read_head`` and pywsgi decide. So this does not need to know what is wrong.
     """
-    end = data.find(b"\r\n\r\n")
+    end = data.find(END)
     if end < 0 or not data.startswith(b"GET /"):
         return None
     first, *lines = data[:end].decode("latin-1").split("\r\n")
@@ -49,7 +75,11 @@ def read_usual(data: bytes) -> Opening | None:
     if data[:end].translate(None, _LEGAL) != b"\r\n" * len(lines):
         return None
     target = first[4:-9]
-    if not first.endswith(" HTTP/1.1") or not _TARGET.match(target):
+    if (
+        not first.endswith(" HTTP/1.1")
+        or len(first) > MAX_LINE
+        or not _USUAL.match(target)
+    ):
         return None
     fields = {}
     for line in lines:
@@ -61,7 +91,7 @@ def read_usual(data: bytes) -> Opening | None:
     if (
         len(fields) < len(lines)  # one of them twice
         or len(lines) > MAX_LINES
-        or "HTTP_HOST" not in fields
+        or not _HOST.match(fields.get("HTTP_HOST", "\0"))
         or not _UNUSUAL.isdisjoint(fields)
         or not is_upgrade(
             fields.get("HTTP_UPGRADE", ""), fields.get("HTTP_CONNECTION", "")
@@ -79,22 +109,116 @@ def _wsgi_name(name: str) -> str | None:
     return "HTTP_" + name.upper().replace("-", "_")
 
 
-def checked(data: bytes) -> Head | None:
-    """Return the head that ``data`` is, None if it is not complete.
+class Gathering:
+    """A request's head, gathered from pieces of any size.
 
-    :raises HandshakeError: it is malformed, or lacks or repeats a field.
+    Each byte is looked at once, however they come: what is known of the bytes so far is
+    kept, and not found out again.
+
+    ``begun``: there was more than empty lines. ``head``: it is complete, and this is
+    it, to the letter of RFC 9112.
     """
-    # RFC 9112 §2.2: empty lines before it are no fault.
-    found = read_head(data.lstrip(b"\r\n"))
-    if found is None:
-        return None
-    head = found[0]
-    for name in ("host", "sec-websocket-key", "sec-websocket-version"):
+
+    head: Head | None = None
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._empty = 0
+        self._has_line = False  # the first one is complete
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._data.strip(b"\r"))
+
+    def add(self, piece: bytes) -> int:
+        """Add the next bytes; return how many of them are the head's.
+
+        :raises HandshakeError: what is here cannot become a head.
+        """
+        data = self._data
+        data += piece
+        while not self._has_line and data[:2] == b"\r\n":
+            # RFC 9112 §2.2: one or so before a request is no fault.
+            self._empty += 1
+            if self._empty > MAX_EMPTY:
+                raise HandshakeError(400, "too many empty lines before the request")
+            del data[:2]
+        new = max(0, len(data) - len(piece))
+        found = data.find(END, max(0, new - len(END) + 1))
+        end = len(data) if found < 0 else found + len(END)
+        start = new - data.endswith(b"\r", 0, new)  # whose line feed may come now
+        if data.count(b"\n", start, end) != data.count(b"\r\n", start, end):
+            raise HandshakeError(400, "lines must end with CR LF (RFC 9112 §2.2)")
+        if not self._has_line and end > MAX_LINE:
+            if data.find(b"\r\n", 0, MAX_LINE + 2) < 0:
+                raise HandshakeError(414, f"the first line is over {MAX_LINE} bytes")
+            self._has_line = True
+        if end > MAX_HEAD:
+            raise HandshakeError(431, f"the head is over {MAX_HEAD} bytes")
+        if found >= 0:
+            self.head = checked(parse_head(bytes(data[:found])))
+        return len(piece) - (len(data) - end)
+
+
+def checked(head: Head) -> Head:
+    """Return ``head`` as what it asks for: the target a path, the host the target's.
+
+    So it reads to the letter of RFC 9112 §§3 and 6: where somebody before us may have
+    read the same bytes in another way, the request is refused.
+
+    :raises HandshakeError: with the HTTP status that answers the fault.
+    """
+    method, target, version = head.start
+    if not _METHOD.match(method):
+        raise HandshakeError(400, "the method is malformed (RFC 9112 §3.1)")
+    if not _VERSION.match(version):
+        raise HandshakeError(400, "the HTTP version is malformed (RFC 9112 §2.3)")
+    if version[5] != "1":
+        raise HandshakeError(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+    if version != "HTTP/1.0":
+        version = "HTTP/1.1"  # RFC 9110 §2.5: a later one of its kind is as this
+    for name in _SINGLE:
         if len(head.get_all(name)) > 1:
             raise HandshakeError(400, f"more than one {name} header")
-    if head.start[2] == "HTTP/1.1" and not head.get_all("host"):
+    hosts = head.get_all("host")
+    if not hosts and version == "HTTP/1.1":
         raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
-    return head
+    if not all(map(_HOST.match, hosts)):
+        raise HandshakeError(400, "the Host header is malformed (RFC 9110 §7.2)")
+    _check_body(head, version)
+    if method == "CONNECT":
+        raise HandshakeError(501, "this server is no proxy")
+    if _TARGET.match(target) or (target == "*" and method == "OPTIONS"):
+        return Head((method, target, version), head.headers)
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        raise HandshakeError(400, "the request target is malformed (RFC 9112 §3.2)")
+    # RFC 9112 §3.2.2: its host replaces the header's.
+    others = [pair for pair in head.headers if pair[0] != "host"]
+    path = absolute[2] if absolute[2].startswith("/") else f"/{absolute[2]}"
+    return Head((method, path, version), [("host", absolute[1]), *others])
+
+
+def _check_body(head: Head, version: str) -> None:
+    """Refuse a body whose end can be seen in more than one way (RFC 9112 §6)."""
+    lengths, codings = head.get_all("content-length"), head.get_all("transfer-encoding")
+    if codings:
+        if version == "HTTP/1.0" or lengths:
+            raise HandshakeError(
+                400, "Transfer-Encoding is for HTTP/1.1 without Content-Length"
+            )
+        if any(name.lower() != "chunked" for name in tokens(codings)):
+            raise HandshakeError(501, "the only transfer coding known is chunked")
+        if [name.lower() for name in codings] != ["chunked"]:
+            raise HandshakeError(400, "Transfer-Encoding is malformed")
+    if lengths:
+        if not _LENGTH.match(lengths[0]):
+            raise HandshakeError(400, "Content-Length is malformed (RFC 9112 §6.2)")
+        if len(lengths[0].lstrip("0")) > MAX_DIGITS:
+            raise HandshakeError(413, "nothing is as long as this Content-Length")
+    for expected in head.get_all("expect"):
+        if expected.lower() != "100-continue":
+            raise HandshakeError(417, "only 100-continue can be expected")
 
 
 class Fields:

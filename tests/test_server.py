@@ -548,11 +548,22 @@ FULL = [f"{name}: {value}" for name, value in UPGRADE.items()]
         pytest.param(b"GET /echo HTTP/1.1\nHost: x\n\n", 400, id="LF"),
         pytest.param(b"nonsense\r\n\r\n", 400),
         pytest.param(b"GET /echo\r\n\r\n", 400, id="0.9"),
-        pytest.param(b"GET /echo HTTP/3.0\r\nHost: x\r\n\r\n", 400),
+        pytest.param(b"GET /echo HTTP/3.0\r\nHost: x\r\n\r\n", 505),
         pytest.param(b"GET /echo HTTP/x.y\r\nHost: x\r\n\r\n", 400),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400, id="TLS"),
         pytest.param(request_of(*FULL, *["A: b"] * 200), 431, id="lines"),
         pytest.param(request_of(*FULL, "A: " + "b" * 70_000), 431, id="bytes"),
+        pytest.param(
+            request_of(*FULL, start=f"GET /{'a' * 8180} HTTP/1.1"), 414, id="target"
+        ),
+        pytest.param(b"\r\n" * 5 + request_of(*FULL), 400, id="empty lines"),
+        pytest.param(
+            request_of(*FULL, start="GET http://b/echo HTTP/1.1"), 101, id="absolute"
+        ),
+        pytest.param(request_of(*FULL, start="CONNECT b:80 HTTP/1.1"), 501),
+        pytest.param(request_of(*FULL, start="OPTIONS * HTTP/1.1"), 404),
+        pytest.param(request_of(*FULL, start="GET * HTTP/1.1"), 400),
+        pytest.param(request_of("Host: a b", *FULL[1:]), 400, id="host"),
         pytest.param(request_of(*FULL, start="GET /%ff%00 HTTP/1.1"), 404),
         pytest.param(
             request_of(*FULL[:1], "Upgrade: x, websocket, y", *FULL[2:]), 101, id="list"

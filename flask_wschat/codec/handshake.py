@@ -21,6 +21,8 @@ from .deflate import OFFER, Deflate, confirm
 
 MAX_HEAD = 64 * 1024
 """Bytes a request or response head may have."""
+END = b"\r\n\r\n"
+"""What a head ends with."""
 MAX_LINES = 100
 """Header lines a head may have."""
 
@@ -56,28 +58,41 @@ class Head:
         return [value for key, value in self.headers if key == name]
 
 
-def read_head(data: bytes) -> tuple[Head, int] | None:
+def read_head(data: bytes, searched: int = 0) -> tuple[Head, int] | None:
     """Return the head that ``data`` begins with and its size in bytes.
 
-    None: it is not complete yet.
+    None: it is not complete yet. In the first ``searched`` bytes its end is known not
+    to be, as it was looked for before more came.
 
     :raises HandshakeError: it is malformed (400) or too large (431).
     """
-    end = data.find(b"\r\n\r\n")
+    end = data.find(END, max(0, searched - len(END) + 1))
     if end > MAX_HEAD or (end < 0 and len(data) > MAX_HEAD):
         raise HandshakeError(431, f"the head is over {MAX_HEAD} bytes")
     if end < 0:
         return None
-    first, *lines = data[:end].decode("latin-1").split("\r\n")
+    return parse_head(data[:end]), end + len(END)
+
+
+def parse_head(data: bytes) -> Head:
+    """Return the head that ``data`` is, given without the empty line at its end.
+
+    :raises HandshakeError: it is malformed (400) or has too many lines (431).
+    """
+    first, *lines = data.decode("latin-1").split("\r\n")
     if len(lines) > MAX_LINES:
         raise HandshakeError(431, f"the head is over {MAX_LINES} lines")
     start = first.split(" ", 2)
     if len(start) != 3:
         raise HandshakeError(400, "the first line is malformed")
-    return Head((start[0], start[1], start[2]), [*map(_header, lines)]), end + 4
+    return Head((start[0], start[1], start[2]), [*map(parse_field, lines)])
 
 
-def _header(line: str) -> tuple[str, str]:
+def parse_field(line: str) -> tuple[str, str]:
+    """Return the name, in lower case, and the value of a header line (RFC 9112 §5).
+
+    :raises HandshakeError: 400, it is malformed, or continues another one.
+    """
     name, colon, value = line.partition(":")
     if not colon or not _TOKEN.match(name) or not _VALUE.match(value):
         raise HandshakeError(400, "a header line is malformed")
@@ -241,6 +256,7 @@ class ClientHandshake:
         self._compression = compression
         self.subprotocol: str | None = None
         self.deflate: Deflate | None = None
+        self._searched = 0  # bytes of the response known not to hold its end
         lines = [
             ("Host", host),
             ("Upgrade", "websocket"),
@@ -274,11 +290,12 @@ class ClientHandshake:
         :raises HandshakeError: the server refused, or answered wrongly (§4.1).
         """
         try:
-            found = read_head(data)
+            found = read_head(data, self._searched)
         except HandshakeError as error:
             # Its status is a server's; the fault is the server's here.
             raise HandshakeError(502, f"the response is malformed: {error}") from None
         if found is None:
+            self._searched = len(data)
             return None
         head, size = found
         version, status, phrase = head.start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import socket
@@ -21,6 +22,8 @@ app = Flask(__name__)
 app.config.from_mapping(SECRET_KEY="for tests", WSCHAT_MAX_MESSAGE=64 << 20)
 if os.environ.get("PROXY_FIX") == "before":
     app.wsgi_app = ProxyFix(app.wsgi_app, x_host=1)  # type: ignore[method-assign]
+if seconds := os.environ.get("HANDSHAKE_TIMEOUT"):
+    app.config["WSCHAT_HANDSHAKE_TIMEOUT"] = float(seconds)
 chat = WSChat(app)
 if os.environ.get("PROXY_FIX") == "after":
     app.wsgi_app = ProxyFix(app.wsgi_app, x_host=1)  # type: ignore[method-assign]
@@ -150,6 +153,13 @@ def pooled_page() -> str:
 @app.get("/page")
 def page() -> str:
     return "a page"
+
+
+@app.route("/said/<path:path>", methods=["GET", "POST", "PUT", "OPTIONS", "QUERY"])
+def said(path: str) -> str:
+    """What the server understood: the method, the path and the body."""
+    body = request.get_data().decode("latin-1")
+    return json.dumps([request.method, request.path, body]) + "\n"
 
 
 @app.get("/process")

@@ -1,0 +1,88 @@
+"""Request heads meant to hold the server up: floods, drips, no pause between them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+import pytest
+
+from ..servers.serving import DEADLINE, Server
+from .conftest import converse, statuses
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+
+@pytest.mark.parametrize("line", [b"\r\n", b"\n", b"\r"], ids=repr)
+def test_line_ends_for_ever_stop_nobody(way: Server, line: bytes) -> None:
+    """Once they were taken away again with each that came: minutes for these."""
+    flood = line * (1 << 17)
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            sock = stack.enter_context(way.socket())
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(flood)
+        assert way.http("/page") == (200, "a page")
+    assert statuses(converse(way, flood)) in ([400], [414], [])
+
+
+def test_a_few_empty_lines_are_no_fault(way: Server) -> None:
+    page = b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert statuses(converse(way, b"\r\n\r\n" + page, b"\r\n" + page)) == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("begin", "again", "status"),
+    [
+        (b"GET /", b"a", 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: ", b"b", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n", b"A:\r\n", 431),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 700, 20_000])
+def test_a_head_without_an_end_is_refused_in_time(
+    way: Server, begin: bytes, again: bytes, status: int, size: int
+) -> None:
+    with way.socket() as sock:
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(begin)
+            for _ in range(80_000 // size):
+                sock.sendall(again * (size // len(again) or 1))
+        # What a reset takes away of the answer is nobody's fault.
+        with contextlib.suppress(ConnectionError):
+            assert statuses(sock.recv(65536)) in ([status], [])
+    assert way.http("/page") == (200, "a page")
+
+
+@pytest.mark.parametrize("drop", [b"", b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n"])
+def test_a_slow_head_is_given_up(way: Server, drop: bytes) -> None:
+    with way.socket() as sock:
+        sock.sendall(drop)
+        expected = [408] if drop.strip() else []
+        assert statuses(sock.recv(65536)) == expected
+
+
+def test_who_asks_without_a_pause_leaves_the_others_their_turn(way: Server) -> None:
+    count = 4000
+    page = b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n"
+    last = b"GET /page HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    seen: list[int] = []
+    begun = threading.Event()
+
+    def read(sock: socket.socket) -> None:
+        while data := sock.recv(65536):
+            seen.append(data.count(b"a page"))
+            begun.set()
+
+    with way.socket() as sock:
+        reader = threading.Thread(target=read, args=(sock,))
+        reader.start()
+        writer = threading.Thread(target=sock.sendall, args=(page * count + last,))
+        writer.start()
+        assert begun.wait(DEADLINE)
+        assert way.http("/page") == (200, "a page")
+        assert sum(seen) < count, "it was answered when all the others were"
+        writer.join()
+        reader.join()
+    assert sum(seen) == count + 1
