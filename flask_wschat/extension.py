@@ -301,23 +301,20 @@ class WSChat:
         """
         return self._hub().presence.online(_place(room))
 
-    def history(self, room: Any, *, after: int = 0, limit: int = 50) -> list[Entry]:
-        """Return kept messages of ``room`` in order: entries with ``seq``, ``data``,
-        ``at`` (seconds since 1970) and ``sender`` (None: the application, or somebody
-        without a user id).
+    def history(
+        self, room: Any, *, after: int | None = None, limit: int = 50
+    ) -> list[Entry]:
+        """Return kept messages of ``room`` in order: entries with ``seq``, ``data`` (as
+        it was said: ``str``, ``bytes`` or another value), ``at`` (seconds since 1970)
+        and ``sender`` (None: the application, or somebody without a user id).
 
         With ``after`` the first ``limit`` that follow this number, else the newest.
 
         :raises BackendError: it cannot be read.
         """
-        backend, topic = self._hub().backend, room_topic(as_name(room, "a room"))
-        page = backend.history(topic, after=after or None, limit=limit)
-        return [
-            entry._replace(sender=None)
-            if entry.sender is not None and entry.sender.startswith(ANONYMOUS)
-            else entry
-            for entry in page.entries
-        ]
+        hub, topic = self._hub(), room_topic(as_name(room, "a room"))
+        page = hub.backend.history(topic, after=after, limit=limit)
+        return [_as_said(hub, entry) for entry in page.entries]
 
     def poll(self, name: str, options: Iterable[str], *, room: Any = None) -> Poll:
         """Return the poll ``name``, made at the first call.
@@ -410,6 +407,13 @@ def _message(hub: Hub, data: Any, key: Any) -> Message:
     wire = as_message(data, hub.dumps)
     is_json = not isinstance(data, str | bytes | bytearray | memoryview)
     return Message(wire, key, json=is_json)
+
+
+def _as_said(hub: Hub, entry: Entry) -> Entry:
+    data, sender = entry.data, entry.sender
+    if sender is not None and sender.startswith(ANONYMOUS):
+        sender = None
+    return entry._replace(data=hub.loads(data) if entry.json else data, sender=sender)
 
 
 def _make_backend(settings: Settings) -> Backend:

@@ -96,7 +96,9 @@ class Entry(NamedTuple):
 
     seq: int
     """Counts 1, 2, 3 … in each topic."""
-    data: str | bytes
+    data: Any
+    """``str`` or ``bytes``, the text of the value where ``json``; but the value itself
+    in what ``chat.history`` returns."""
     at: float
     """When it was stored, in seconds since 1970."""
     sender: str | None = None

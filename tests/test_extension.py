@@ -30,6 +30,8 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.backends.redis import RedisBackend
 from flask_wschat.backends.sqlite import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
+from flask_wschat.hub import room_topic
+from flask_wschat.messages import Message
 
 from .conftest import DEADLINE, LiveServer, Serve, eventually
 
@@ -253,6 +255,19 @@ def test_broadcast_reaches_a_room_or_all(chat: WSChat, rooms: LiveServer) -> Non
     assert [(e.seq, e.data) for e in chat.history("b")] == [(1, "kept")]
     assert [e.data for e in chat.history("a")] == ["to a, not to me", b"\x00\xff"]
     assert [e.seq for e in chat.history("a", after=1)] == [2]
+    assert [e.seq for e in chat.history("a", after=0, limit=1)] == [1]
+    assert [e.seq for e in chat.history("a", limit=1)] == [2]
+
+
+def test_history_has_what_was_said_not_its_json(chat: WSChat) -> None:
+    values = ["text", '"hi"', b"\x00\xff", {"a": [1, None, "ż"]}, 7, None, True, ""]
+    for value in values:
+        chat.broadcast(value, room="a")
+    said = Message('"said"', json=True, sender="ann", mid="m")
+    chat._hub().publish(room_topic("a"), said, keep=True)
+    entries = chat.history("a")
+    assert [entry.data for entry in entries] == [*values, "said"]
+    assert [entry.seq for entry in entries] == list(range(1, len(values) + 2))
 
 
 def test_users_are_reached_listed_and_disconnected(
