@@ -334,23 +334,42 @@ class WSChat:
         return known
 
     def run(
-        self, app: Flask | None = None, host: str | None = None, port: int | None = None
+        self,
+        app: Flask | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        debug: bool | None = None,
+        reload: bool | None = None,
+        patch: bool = True,
     ) -> None:
         """Serve ``app`` with gevent until interrupted; prints the address.
 
         Where ``host`` or ``port`` is not given, ``FLASK_RUN_HOST`` and
         ``FLASK_RUN_PORT`` count, then 127.0.0.1 and 5000. An address that cannot be had
         ends the program with a message.
+
+        So that a view which waits stops no other, the program is started once more from
+        its beginning, patched by gevent, unless it is patched already. ``patch=False``
+        declines. ``debug``, which is ``app.debug`` unless given, shows requests, and
+        errors in the browser; ``reload``, which is ``debug`` unless given, starts the
+        program again when one of its files changes.
         """
         from .server import run  # up a layer, for the user's convenience
 
         environ = os.environ
         app = app or self._app()
+        hub = self._hub_of(app)
+        if debug is not None:
+            app.debug = debug
         run(
             app,
-            self._hub_of(app),
+            hub,
             environ.get("FLASK_RUN_HOST", "127.0.0.1") if host is None else host,
             int(environ.get("FLASK_RUN_PORT", 5000)) if port is None else port,
+            debug=app.debug,
+            reload=app.debug if reload is None else reload,
+            patch=patch,
         )
 
     def _app(self) -> Flask:

@@ -21,7 +21,9 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from .handler import RawSocket, WebSocketHandler
 from .hub import Hub
+from .patching import ensure_patched
 from .transports.evented import EventedLoop
+from .watchdog import Watchdog
 
 __all__ = ["LiveServer", "Server", "WebSocketHandler", "run"]
 
@@ -81,9 +83,30 @@ def _serve_soon(function: Callable[..., Any], *args: Any) -> None:
     EventedLoop.current().run(functools.partial(fresh.run, function, *args))
 
 
-def run(app: Flask, hub: Hub, host: str, port: int) -> None:
+def run(
+    app: Flask,
+    hub: Hub,
+    host: str,
+    port: int,
+    *,
+    debug: bool = False,
+    reload: bool = False,
+    patch: bool = True,
+) -> None:
     """Serve ``app`` until SIGINT or SIGTERM; see ``WSChat.run``."""
-    server = Server((host, port), app, log=None)
+    if reload:
+        from . import debugging
+
+        if not debugging.is_reloaded():
+            sys.exit(debugging.run_and_reload())
+    if patch:
+        ensure_patched()
+    served: Any = app
+    if debug:
+        from .debugging import Debugged
+
+        served = Debugged(app)
+    server = Server((host, port), served, log="default" if debug else None)
     try:
         server.start()
     except OSError as error:
@@ -97,10 +120,23 @@ def run(app: Flask, hub: Hub, host: str, port: int) -> None:
     stop = gevent.event.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, stop.set)
+    loop = EventedLoop.current()
+    Watchdog(loop).start()
+    exit_code = 0
+    if reload:
+
+        def changed(code: int) -> None:
+            nonlocal exit_code
+            exit_code = code
+            loop.call_threadsafe(stop.set)
+
+        debugging.watch_files(changed)
     stop.wait()
     server.close()
     hub.shutdown()
     server.stop(timeout=1)
+    if exit_code:
+        sys.exit(exit_code)
 
 
 class LiveServer:

@@ -25,19 +25,28 @@ LAYERS = [
     {"extension"},
     {"heads"},
     {"handler"},
+    {"boot", "debugging", "patching", "watchdog"},
     {"server", "gunicorn", "cli", "metrics", "client", "__init__"},
     {"terminal", "testing", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 ONLY_IN = {
-    "gevent": {"transports/evented.py", "handler.py", "server.py", "gunicorn.py"},
+    "gevent": {
+        "transports/evented.py",
+        "boot.py",
+        "handler.py",
+        "server.py",
+        "gunicorn.py",
+        "watchdog.py",
+    },
     "greenlet": {"transports/evented.py"},
     "geventwebsocket": {"handler.py", "transports/accept.py", "compat.py"},
     "redis": {"backends/redis.py"},
     "flask": {
         "adapters.py",
         "context.py",
+        "debugging.py",
         "sessions.py",
         "upgrade.py",
         "extension.py",

@@ -48,6 +48,11 @@ _READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE
 _PATCHED = ("socket", "ssl", "threading", "time", "select")
 
 
+def is_patched() -> bool:
+    """Whether gevent has patched this process, all of it or in part."""
+    return any(map(gevent.monkey.is_module_patched, _PATCHED))
+
+
 def patching_fault() -> str | None:
     """Return what is wrong with this process's monkey-patching, and the remedy.
 
@@ -77,7 +82,7 @@ class EventedLoop:
     def __init__(self) -> None:
         self._hub = gevent.get_hub()
         self._loop = self._hub.loop
-        self._thread = _get_ident()
+        self.thread = _get_ident()
         self._idle: list[greenlet] = []
         self._ready: collections.deque[Callable[[], Any]] = collections.deque()
         self._work_until = 0.0
@@ -121,7 +126,7 @@ class EventedLoop:
         return True
 
     def is_current(self) -> bool:
-        return _get_ident() == self._thread
+        return _get_ident() == self.thread
 
     def may_wait(self) -> bool:
         return getcurrent() is not self._hub

@@ -1,0 +1,375 @@
+"""``chat.run``: patched by itself, in debug mode, stopped, and what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flask_wschat.client import connect
+from flask_wschat.errors import ConnectionClosed
+from flask_wschat.patching import STARTED_AGAIN, Program, find_program
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+DEADLINE = 20.0
+PROGRAM = """
+import sys
+import threading
+import time
+from beside import GREETING
+from flask import Flask, render_template_string
+from flask_wschat import WSChat
+
+app = Flask(__name__)
+chat = WSChat(app)
+
+@chat.route("/waits")
+def waits(ws):
+    ws.send("begun")
+    time.sleep(60)  # not of gevent's own accord
+
+@chat.route("/spins")
+def spins(ws):
+    ws.send("begun")
+    until = time.perf_counter() + 1.5
+    while time.perf_counter() < until: pass  # busy
+    ws.send("done")
+
+@chat.listener("/about")
+class About(__import__("flask_wschat").Listener):
+    def on_open(self, ws):
+        import gevent.monkey
+        patched = gevent.monkey.is_module_patched("time")
+        main = sys.modules["__main__"]
+        ws.send_json({
+            "patched": patched, "argv": sys.argv, "path": sys.path[0],
+            "greeting": GREETING, "name": main.__name__, "root": app.root_path,
+            "file": getattr(main, "__file__", None), "package": main.__package__,
+            "flags": [sys.flags.optimize, sys.flags.dev_mode, sys.warnoptions],
+            "names": sorted({"annotations", "monkey"} & set(vars(main))),
+        })
+
+@app.get("/fails")
+def fails():
+    return 1 / 0
+
+def main(**options):
+    chat.run(app, port=0, **options)
+"""
+RUN = '\nif __name__ == "__main__":\n    main({})\n'
+MESSAGE = "serving without gevent's patches, as "
+
+
+class Running:
+    """A program that serves, and what it prints."""
+
+    def __init__(self, command: list[str], folder: Path, env: dict[str, str]) -> None:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**environ, **env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A shell's background job hands down that interrupts are ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        self.lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self.lines.extend(self._process.stdout)  # one by one, as they come
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+    def eventually(self, condition: Callable[[], object]) -> None:
+        until = time.monotonic() + DEADLINE
+        pause = threading.Event()
+        while not condition():
+            assert time.monotonic() < until, self.output
+            pause.wait(0.02)
+
+    def url(self, path: str, start: int = 1) -> str:
+        """Return the address of ``path``, after so many starts."""
+
+        def found() -> list[str]:
+            return re.findall(r"Serving on http://(\S+)", self.output)
+
+        self.eventually(lambda: len(found()) >= start)
+        return found()[start - 1] + path
+
+    def ask(self, path: str, start: int = 1) -> dict[str, object]:
+        with connect("ws://" + self.url(path, start)) as ws:
+            answer: dict[str, object] = json.loads(ws.receive(DEADLINE))
+            return answer
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Return the exit code after this signal."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            return self._process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+        finally:
+            self._process.stdin.close()
+            self._thread.join(DEADLINE)
+            self._process.stdout.close()
+
+
+Run = Callable[..., Running]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A program in a folder with a space, and as a module of a package."""
+    folder = tmp_path / "a folder"
+    (folder / "package").mkdir(parents=True)
+    (folder / "package" / "__init__.py").write_text("")
+    (folder / "beside.py").write_text('GREETING = "hi"\n')
+    for path in (folder / "app.py", folder / "package" / "app.py"):
+        path.write_text(PROGRAM + RUN.format(""))
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path) -> Iterator[Run]:
+    """Start Python with these arguments; ended after the test."""
+    programs: list[Running] = []
+
+    def start(*words: str, where: Path = folder, **env: str) -> Running:
+        programs.append(Running([sys.executable, *words], where, env))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.end()
+
+
+@pytest.mark.parametrize(
+    ("words", "argv", "optimize", "package"),
+    [
+        (["app.py"], ["app.py"], 0, None),
+        (["-u", "-O", "app.py", "--x", "a b"], ["app.py", "--x", "a b"], 1, None),
+        (["-m", "package.app", "-y"], ["/package/app.py", "-y"], 0, "package"),
+        (["-Om", "package.app"], ["/package/app.py"], 1, "package"),
+        (["-c", "import app; app.main()", "z"], ["-c", "z"], 0, None),
+    ],
+)
+def test_a_view_that_waits_stops_nobody_else(
+    run: Run,
+    folder: Path,
+    words: list[str],
+    argv: list[str],
+    optimize: int,
+    package: str | None,
+) -> None:
+    words = ["-X", "dev", "-Wignore::ImportWarning", *words]
+    program = run(*words, PYTHONWARNINGS="ignore::ResourceWarning")
+    with connect("ws://" + program.url("/waits")) as waiting:
+        assert waiting.receive(DEADLINE) == "begun"
+        about = program.ask("/about")
+        assert about["patched"], program.output
+        assert about["greeting"] == "hi"
+        assert about["name"] == "__main__"
+        assert about["names"] == []
+        given = about["argv"]
+        assert isinstance(given, list)
+        assert [given[0].removeprefix(str(folder)), *given[1:]] == argv
+        flags = about["flags"]
+        assert isinstance(flags, list) and flags[:2] == [optimize, True]
+        assert {"ignore::ImportWarning", "ignore::ResourceWarning"} <= set(flags[2])
+        if words[-2] != "-c":
+            assert about["package"] == package
+        if "app.py" in words:
+            assert about["root"] == about["path"] == str(folder)
+            assert about["file"] == str(folder / "app.py")
+    assert "Warning" not in program.output
+    assert "serving without" not in program.output
+
+
+def test_it_is_found_from_elsewhere(run: Run, folder: Path, tmp_path: Path) -> None:
+    program = run("a folder/app.py", where=tmp_path)
+    about = program.ask("/about")
+    assert (about["patched"], about["path"]) == (True, str(folder))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_without_a_word(run: Run, number: signal.Signals) -> None:
+    program = run("app.py")
+    with connect("ws://" + program.url("/waits")) as ws:
+        assert ws.receive(DEADLINE) == "begun"
+        assert program.end(number) == 0
+        with pytest.raises(ConnectionClosed, match="1012"):
+            ws.receive(DEADLINE)
+    assert len(program.lines) == 1, program.output
+
+
+def test_an_address_in_use_is_told(run: Run) -> None:
+    port = run("app.py").url("").rpartition(":")[2]
+    program = run("-c", f"import app; app.chat.run(app.app, port={port})")
+    assert program.wait() == 1
+    assert program.output.startswith(f"cannot serve on 127.0.0.1:{port}: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "reason"),
+    [
+        ("", "threading.Thread(target=time.sleep, args=[60], daemon=True,"
+         " name='mine').start()", "threads run already (mine)"),
+        ("", "__import__('subprocess').Popen(['sleep', '1'])", "child processes"),
+        ("", "sys.settrace(lambda *_: None)", "a debugger"),
+        ("", "sys.ps1 = '>>> '", "an interactive session"),
+        ("patch=False", "", ""),
+    ],
+)  # fmt: skip
+def test_where_it_cannot_be_patched_it_says_so_once(
+    run: Run, folder: Path, options: str, before: str, reason: str
+) -> None:
+    code = PROGRAM + before + RUN.format(options)
+    (folder / "app.py").write_text(code)
+    program = run("app.py")
+    assert program.ask("/about")["patched"] is False
+    program.end()
+    assert program.output.count(MESSAGE) == bool(reason)
+    assert reason in program.output
+    if reason:
+        assert "monkey.patch_all()` the program's first line" in program.output
+
+
+def test_in_a_thread_it_stays_unpatched(run: Run, folder: Path) -> None:
+    code = PROGRAM + "threading.Thread(target=main).start()"
+    (folder / "app.py").write_text(code)
+    program = run("app.py")
+    program.eventually(lambda: MESSAGE in program.output)
+    assert "chat.run was called in a thread" in program.output
+
+
+@pytest.mark.parametrize("command", ['exec "$0" .', 'exec "$0" < __main__.py'])
+def test_a_folder_or_stdin_stays_unpatched(folder: Path, command: str) -> None:
+    (folder / "__main__.py").write_text("import app; app.main()")
+    program = Running(["sh", "-c", command, sys.executable], folder, {})
+    assert program.ask("/about")["patched"] is False
+    assert program.end() == 0
+    assert "no file or module that Python could run again" in program.output
+
+
+def test_it_starts_again_once_only(run: Run, folder: Path) -> None:
+    """Also where that did not help, as it found another gevent or none."""
+    shell = f'{STARTED_AGAIN}=$$ exec "$0" app.py'
+    program = Running(["sh", "-c", shell, sys.executable], folder, {})
+    assert program.ask("/about")["patched"] is False
+    assert program.end() == 0
+    assert "did not bring them" in program.output
+
+
+def test_a_patched_program_is_left_alone(run: Run, folder: Path) -> None:
+    first = "from gevent import monkey; monkey.patch_all(); print('first')\n"
+    (folder / "app.py").write_text(first + PROGRAM + RUN.format(""))
+    program = run("-u", "app.py")
+    assert program.ask("/about")["patched"] is True
+    program.end()
+    assert program.output.count("first") == 1
+
+
+def test_the_log_names_the_line_that_keeps_the_loop(run: Run) -> None:
+    program = run("app.py")
+    for _ in range(2):
+        with connect("ws://" + program.url("/spins")) as ws:
+            assert ws.receive(DEADLINE) == "begun"
+            assert ws.receive(DEADLINE) == "done"
+    program.end()
+    [line] = [each for each in program.lines if "every connection" in each]
+    assert re.search(r"app\.py:\d+ in spins: while .*# busy", line)
+
+
+# ---- debug mode ---------------------------------------------------------------------
+
+
+def test_debug_shows_errors_and_requests_and_reloads(run: Run, folder: Path) -> None:
+    (folder / "app.py").write_text(PROGRAM + RUN.format("debug=True"))
+    program = run("app.py")
+    with connect("ws://" + program.url("/waits")) as ws:
+        assert ws.receive(DEADLINE) == "begun"
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen("http://" + program.url("/fails"))
+        assert "Werkzeug Debugger" in caught.value.read().decode()
+        assert "ZeroDivisionError" in program.output
+        assert '"GET /fails HTTP/1.1" 500' in program.output
+        assert program.ask("/about")["patched"] is True
+        beside = folder / "beside.py"
+        beside.write_text('GREETING = "ho"\n')
+        os.utime(beside, (2**31, 2**31))  # however coarse the file system's clock is
+        with pytest.raises(ConnectionClosed, match="1012"):
+            ws.receive(DEADLINE)
+    assert program.ask("/about", start=2)["greeting"] == "ho"
+    address = program.url("", start=2)
+    assert program.end() == 0
+
+    def gone() -> bool:
+        try:
+            connect(f"ws://{address}/about", timeout=DEADLINE).abort()
+        except OSError:
+            return True
+        return False
+
+    program.eventually(gone)
+
+
+def test_the_environment_may_ask_for_debugging(run: Run, folder: Path) -> None:
+    (folder / "app.py").write_text(PROGRAM + RUN.format("reload=False"))
+    program = run("app.py", FLASK_DEBUG="1")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen("http://" + program.url("/fails"))
+    assert "Werkzeug Debugger" in caught.value.read().decode()
+
+
+# ---- command lines ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("a.py", Program([], "script", "a.py", [])),
+        ("-X dev -Wd a.py -m x",
+         Program(["-Xdev", "-Wd"], "script", "a.py", ["-m", "x"])),
+        ("-uOm a.b -c", Program(["-uO"], "module", "a.b", ["-c"])),
+        ("-ma.b c", Program([], "module", "a.b", ["c"])),
+        ("-c pass - x", Program([], "code", "pass", ["-", "x"])),
+        ("--check-hash-based-pycs never a.py",
+         Program(["--check-hash-based-pycs", "never"], "script", "a.py", [])),
+        ("-", None),
+        ("-u -", None),
+        ("-m", None),
+        ("-i", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_a_command_line_is_taken_apart(command: str, found: Program | None) -> None:
+    assert find_program(["python", *command.split()]) == found
+    assert find_program([]) is None
