@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,8 +20,9 @@ from typing import Any
 
 from .backends import Backend
 from .codec import CloseCode, EncodedMessage
-from .errors import BackendError, ConnectionClosed
+from .errors import BackendError, ConnectionClosed, HandshakeError
 from .feeds import EVERYONE, Feeds, room_topic, user_topic
+from .logs import SparingLog
 from .messages import Delivery, Message, Page, Receipt, as_name
 from .presence import Presence
 from .rate import Buckets
@@ -33,6 +35,12 @@ from .websocket import Audience, CallEach, WebSocket, call_each
 __all__ = ["EVERYONE", "Hub", "room_topic", "user_topic"]
 
 logger = logging.getLogger("flask_wschat")
+
+_TWO_LOOPS = (
+    "this process serves one app's WebSockets in two loops: %s has %d of them, and this"
+    " one came to %s. Serve the app once in a process, or make an app for each server"
+    " and test client (a factory, create_app())"
+)
 
 _DUE_LIMIT = 1000  # publications of other threads that may await the loop
 _RECOUNT = 0.1  # seconds for which losses gather, until polls are told anew
@@ -75,6 +83,8 @@ class Hub:
         self.presence = Presence(self, settings.PING_INTERVAL + settings.PING_TIMEOUT)
         self._topics = Subscriptions(backend, self._is_wanted, new_event)
         self._loop: Loop | None = None
+        self._settling = threading.Lock()
+        self._log = SparingLog(logger)
         self._pid = 0
         self._due: collections.deque[Delivery | Callable[[], None]]
         self._due = collections.deque()
@@ -98,9 +108,11 @@ class Hub:
 
         One that is not ``plain`` gets nothing but orders to close before ``attach``.
         """
-        if self._pid != os.getpid():
-            self._begin()
-        self._loop = loop
+        try:
+            self._settle(loop)
+        except HandshakeError:
+            ws._transport.abort()  # another loop was faster by less than a handshake
+            raise
         ws.due = time.monotonic() + self.settings.PING_INTERVAL
         (self._members[EVERYONE] if plain else self._opening).add(ws)
         topics = [EVERYONE]
@@ -122,12 +134,14 @@ class Hub:
         """Return when what is sent to all reaches this process.
 
         :raises BackendError: it does not; said once in the log, until it does again.
+        :raises HandshakeError: connections of another loop than ``loop`` live.
         """
         fault = self.backend.fault()
         if fault is None:
             try:
-                if self._pid != os.getpid():
-                    loop.call(self._begin)
+                if self._pid != os.getpid() or self._loop is not loop:
+                    self._wait_for_calm(loop)
+                    loop.call(self._settle, loop)
                 self._topics.wait(loop, [EVERYONE])
             except BackendError as error:
                 fault = str(error)
@@ -135,6 +149,40 @@ class Hub:
             self._log_fault("connections are refused with 503", fault)
             raise BackendError(fault)
         self._told = ""
+
+    def _settle(self, loop: Loop) -> None:
+        """Let ``loop``, in which this is called, be that of all connections.
+
+        :raises HandshakeError: it cannot be, as those of another one live. They would
+            be sent what is due to them in the wrong thread, late, or never.
+        """
+        with self._settling:
+            if self._pid != os.getpid():
+                self._begin()
+            home = self._loop
+            if home is not None and home is not loop and not home.is_current():
+                if not home.is_alive():
+                    self._begin()  # its connections ended with it
+                elif self.count():
+                    words = _TWO_LOOPS % (home, self.count(), loop)
+                    self._log.warning("loops", "refused a WebSocket: %s", words)
+                    raise HandshakeError(500, words)
+                self._sweeping = False  # that sweep is over
+            self._loop = loop
+
+    def _wait_for_calm(self, loop: Loop) -> None:
+        """Give the loop that was home until now a second to finish what it began."""
+        until = time.monotonic() + 1
+        while (
+            self._loop is not None
+            and self._pid == os.getpid()
+            and self._loop.is_alive()
+            and not self.count()
+            and (self.presence.busy or self._topics.busy)
+            and loop.may_wait()
+            and time.monotonic() < until
+        ):
+            loop.event().wait(0.01)
 
     def await_topics(self, ws: WebSocket) -> None:
         """Return when what is sent to the user of ``ws`` reaches it.
@@ -481,6 +529,8 @@ class Hub:
         """Look after each connection whose time has come; the one timer there is."""
         loop, now = self._loop, time.monotonic()
         assert loop is not None
+        if not loop.is_current():
+            return  # it moved, and has a sweep of its own
         connections = list(self._everyone())
         if self.stopping is not None and self.stopping():
             for ws in connections:

@@ -97,6 +97,11 @@ class Subscriptions:
             self._work_soon(loop)
         return bool(self._idle or self._failed or self._working)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the backend is being told of some."""
+        return self._working
+
     # -- within
 
     def _enlist(self, loop: Loop, waiter: _Waiter) -> None:

@@ -16,9 +16,10 @@ from flask_wschat.errors import BackendError
 from flask_wschat.hub import DUE_MOST, EVERYONE, Hub, room_topic, user_topic
 from flask_wschat.messages import Delivery, Message
 from flask_wschat.subscriptions import LINGER
+from flask_wschat.testing import Refused, WSChatClient
 from flask_wschat.websocket import Listener, WebSocket
 
-from .conftest import DEADLINE, LiveServer, Serve
+from .conftest import DEADLINE, LiveServer, Serve, eventually
 from .test_websocket import Open, Opened, Peer, opened
 
 __all__ = ["opened"]
@@ -297,6 +298,63 @@ def test_a_loop_that_has_ended_is_told_nothing(app: Flask, serve: Serve) -> None
     server.stop()
     chat.broadcast("too late")
     chat._hub().shutdown()
+
+
+def test_one_app_in_two_loops_is_refused_and_says_so(
+    app: Flask, chat: WSChat, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What one loop's thread would send to the other's connections comes to grief."""
+
+    @chat.route("/")
+    def view(ws: WebSocket) -> None:
+        ws.join("a")
+        for message in ws:
+            chat.broadcast(message, room="a")
+
+    one, other = serve(app), serve(app)
+    with one.connect("/") as first, one.connect("/") as second:
+        for path in ("/", "/?again"):
+            with pytest.raises(InvalidStatus) as refused:
+                other.connect(path)
+            assert refused.value.response.status_code == 500
+        text = refused.value.response.body.decode()
+        assert "in two loops" in text and "an app for each" in text
+        with pytest.raises(Refused, match="in two loops"):
+            WSChatClient(app).connect("/").__enter__()
+        second.send("hi")
+        assert first.recv(DEADLINE) == second.recv(DEADLINE) == "hi"
+    assert caplog.text.count("in two loops") == 1
+    eventually(lambda: not chat._hub().count())
+    # One after the other is fine.
+    for server in (other, one):
+        with server.connect("/") as first:
+            first.send("hi")
+            assert first.recv(DEADLINE) == "hi"
+            assert chat._hub()._sweeping
+        eventually(lambda: not chat._hub().count())
+    with WSChatClient(app).connect("/") as client:
+        client.send("hi")
+        client.assert_received("hi")
+
+
+def test_a_loop_that_ended_with_its_connections_leaves_room(
+    app: Flask, chat: WSChat, serve: Serve
+) -> None:
+    @chat.route("/")
+    def view(ws: WebSocket) -> None:
+        ws.join("a")
+        ws.receive()
+
+    server = LiveServer(app)
+    client = server.connect("/")
+    eventually(lambda: chat._hub().count(room_topic("a")) == 1)
+    chat.broadcast("hi", room="a")
+    assert client.recv(DEADLINE) == "hi"
+    server.stop()
+    with serve(app).connect("/") as client:
+        eventually(lambda: chat._hub().count(room_topic("a")) == 1)
+        chat.broadcast("hi", room="a")
+        assert client.recv(DEADLINE) == "hi"
 
 
 def test_events_and_threads_are_those_of_the_caller(

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -110,6 +111,10 @@ class EventedLoop:
     def runs_here() -> bool:
         """Whether the caller is a greenlet of a running loop."""
         return getcurrent().parent is not None
+
+    def __str__(self) -> str:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        return f"the loop of thread {names.get(self.thread, self.thread)}"
 
     def run_forever(self) -> None:
         """Run the loop in this thread, whose business that is from now on."""
