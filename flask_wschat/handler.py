@@ -213,6 +213,11 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         settings = Settings() if hub is None else hub.settings
         return settings.HANDSHAKE_TIMEOUT
 
+    def _connection_upgrade_requested(self) -> bool:
+        # pywsgi gives the raw stream to whoever says "Connection: upgrade", and there
+        # Werkzeug waits for ever for the end of a body (gevent 26.9, Werkzeug 3.1).
+        return False
+
     def run_application(self) -> None:
         environ = self.environ
         if is_upgrade(

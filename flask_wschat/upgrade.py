@@ -69,13 +69,18 @@ class Gate:
         app.dispatch_request = self.dispatch_request  # type: ignore[method-assign]
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
-        """Offer the application the request's socket, where the server gives one."""
+        """Offer the application the request's socket, where the server gives one.
+
+        What asks for no WebSocket, or for another protocol, is none of our business.
+        """
         if "HTTP_UPGRADE" not in environ:
             return self._wsgi_app(environ, start_response)
+        asks = _asks(environ)
         offer = find_offer(environ, start_response)
-        if offer is None:
+        # A server that has answered 101 may have taken it for less than we do.
+        if offer is None or not (asks or offer.answered):
             return self._wsgi_app(environ, start_response)
-        if is_upgrade(environ["HTTP_UPGRADE"], environ.get("HTTP_CONNECTION", "")):
+        if asks:
             # Where it is one name of several, Werkzeug would not see it.
             environ["HTTP_UPGRADE"] = "websocket"
         upgrade = environ[UPGRADE] = Upgrade(self, environ, offer, start_response)
@@ -399,6 +404,16 @@ def _server_is_stopping(url: str) -> Callable[[], bool]:
     return lambda: not getattr(worker, "alive", True)
 
 
+def _asks(environ: dict[str, Any]) -> bool:
+    """Whether a request asks for a WebSocket, well or badly.
+
+    Of the methods only these two ever match a route for WebSockets.
+    """
+    return environ["REQUEST_METHOD"] in ("GET", "HEAD") and is_upgrade(
+        environ.get("HTTP_UPGRADE", ""), environ.get("HTTP_CONNECTION", "")
+    )
+
+
 def _headers(environ: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a WSGI request's headers, names in lower case."""
     return [
@@ -426,13 +441,20 @@ def not_a_websocket(error: WebsocketMismatch) -> Any:
     environ = request.environ
     if is_upgrade(environ.get("HTTP_UPGRADE", ""), environ.get("HTTP_CONNECTION", "")):
         return error
+    # RFC 9110 §15.5.22 wants them; PEP 3333 forbids them, and wsgiref and waitress
+    # make a 500 of them. So only where it is known that they may.
+    may_say = environ.get("SERVER_SOFTWARE", "").startswith(_LENIENT)
     return Response(
         "This is a WebSocket address. Connect with a WebSocket client, for example"
         f' new WebSocket("{request.url.replace("http", "ws", 1)}") in a browser.\n',
         426,
-        {"Upgrade": "websocket", "Connection": "Upgrade"},
+        {"Upgrade": "websocket", "Connection": "Upgrade"} if may_say else {},
         mimetype="text/plain",
     )
+
+
+_LENIENT = ("gevent/", "gunicorn/", "Werkzeug/")
+"""Servers, as they call themselves, whose applications may speak of the connection."""
 
 
 def _normal(origin: str) -> tuple[str, str, int | None]:

@@ -162,6 +162,14 @@ def said(path: str) -> str:
     return json.dumps([request.method, request.path, body]) + "\n"
 
 
+@app.get("/ours")
+def ours() -> list[str]:
+    """What is in the environ for who asks for a WebSocket."""
+    return [
+        key for key in request.environ if key.startswith(("wschat.", "wsgi.websocket"))
+    ]
+
+
 @app.get("/process")
 def process() -> dict[str, int]:
     return {"pid": os.getpid()}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -64,6 +67,18 @@ def ask(server: Server, path: str, *headers: str) -> str:
     return answer.decode("latin-1").partition("\r\n\r\n")[0]
 
 
+def plain(
+    server: Server, asked: str, *headers: str, body: bytes = b""
+) -> tuple[int, bytes]:
+    """Send a raw request; return the status and the body of the answer."""
+    lines = [f"{asked} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]
+    with server.socket() as sock:
+        sock.sendall("\r\n".join(lines).encode() + body)
+        answer = http.client.HTTPResponse(sock)
+        answer.begin()
+        return answer.status, answer.read()
+
+
 def refusal(server: Server, path: str, origin: str | None = None) -> int:
     """Return the HTTP status of a refused opening, however it is told."""
     if server.kind.promises:
@@ -103,6 +118,59 @@ def test_http_on_a_socket_route_is_426(server: Server) -> None:
     assert "new WebSocket(" in body
     assert server.http("/old")[0] == 400
     assert server.http("/page") == (200, "a page")
+
+
+H2C = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAA"]
+KEPT = ["Connection: keep-alive, Upgrade", "Upgrade: h2c"]
+OTHER_UPGRADES = {
+    "h2c": H2C,
+    "h2c, keep-alive": KEPT,
+    "TLS": ["Connection: Upgrade", "Upgrade: TLS/1.0"],
+    "several": ["Connection: Upgrade", "Upgrade: TLS/1.0, h2c, websocketish"],
+    "empty": ["Connection: Upgrade", "Upgrade:"],
+    "no connection": ["Upgrade: websocket"],
+    "other connection": ["Connection: keep-alive", "Upgrade: websocket"],
+}
+
+
+@pytest.mark.parametrize("asked", OTHER_UPGRADES.values(), ids=OTHER_UPGRADES.keys())
+def test_who_asks_for_no_websocket_is_served_as_ever(
+    server: Server, asked: list[str]
+) -> None:
+    assert plain(server, "GET /page", *asked) == (200, b"a page")
+    assert plain(server, "GET /_wschat/wschat.js", *asked)[0] == 200
+    assert json.loads(plain(server, "GET /ours", *asked)[1]) == []
+    assert plain(server, "GET /listen", *asked)[0] == 426
+    assert plain(server, "GET /nowhere", *asked)[0] == 404
+    if server.kind.frail and asked not in (H2C, KEPT):
+        return  # pywsgi's own handler lets Werkzeug wait for the end of the stream
+    body = ["Content-Type: text/plain", "Content-Length: 5"]
+    status, said = plain(server, "POST /said/it", *asked, *body, body=b"hello")
+    assert (status, json.loads(said)) == (200, ["POST", "/said/it", "hello"])
+
+
+def test_only_a_get_asks_for_a_websocket(server: Server) -> None:
+    asked = ["Connection: Upgrade", "Upgrade: websocket", f"Sec-WebSocket-Key: {KEY}"]
+    asked += ["Sec-WebSocket-Version: 13", "Content-Length: 0"]
+    assert plain(server, "POST /listen", *asked)[0] == 405
+    # As Werkzeug answers for pages by itself.
+    assert plain(server, "POST /said/it", *asked)[0] == 400
+
+
+@pytest.mark.kinds.with_args(lambda kind: not (kind.tls or kind.unix))
+def test_curl_with_http2_gets_the_page(server: Server) -> None:
+    curl = shutil.which("curl")
+    command = [str(curl), "--http2", "--silent", "--show-error", "--max-time", "10"]
+    if curl is None or b"HTTP2" not in subprocess.check_output([curl, "--version"]):
+        reason = "no curl that knows HTTP/2: install the package `curl`"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    url = f"http://127.0.0.1:{server.port}"
+    assert subprocess.check_output([*command, f"{url}/page"]) == b"a page"
+    assert b"export class" in subprocess.check_output(
+        [*command, f"{url}/_wschat/wschat.js"]
+    )
+    said = subprocess.check_output([*command, "--data", "hello", f"{url}/said/it"])
+    assert json.loads(said) == ["POST", "/said/it", "hello"]
 
 
 def test_the_answer_is_exact(server: Server) -> None:
