@@ -99,6 +99,58 @@ def test_the_client_step_by_step() -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+TYPED = """
+import { DirectMessage, RoomMessage, WSChat } from "WSCHAT";
+
+const chat = new WSChat("/chat");
+chat.inbox({
+  onMessage(message: DirectMessage) {
+    const [to, from, seq, at]: [string, string | null, number, number] =
+      [message.to, message.from, message.seq, message.at];
+    const mid: string | null = message.mid;
+    console.log(to, from, seq, at, mid, message.binary === true);
+    // @ts-expect-error: a number
+    const wrong: string = message.seq;
+    // @ts-expect-error: it is always "direct"
+    const kind: "message" = message.type;
+  },
+});
+const room = chat.join("Lobby", {
+  onReset: (messages: RoomMessage[]) => messages.map(({ room, data }) => [room, data]),
+  onPresence: (present, { joined, left }) => [...present, ...joined, ...left].sort(),
+  onError: (error) => error.code.length + error.retryAfter,
+});
+room.say({ text: "Hello" }).then(({ seq, at }) => seq + at);
+chat.on("*", (message) => typeof message === "string");
+// @ts-expect-error: what a room's message is not
+const direct: DirectMessage = {} as RoomMessage;
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_types_say_what_messages_have(tmp_path: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm: install the package `npm`")
+    (tmp_path / "page.ts").write_text(
+        TYPED.replace("WSCHAT", str(ROOT / "flask_wschat" / "static" / "wschat.js"))
+    )
+    install = [npm, "install", "--silent", "--no-audit", "--no-fund", "typescript@5"]
+    try:
+        subprocess.run(install, cwd=tmp_path, timeout=60, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        pytest.skip("npm reaches no registry")
+    answer = subprocess.run(
+        [tmp_path / "node_modules" / ".bin" / "tsc", "--strict", "--noEmit", "page.ts"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 0, answer.stdout
+
+
 # ---- in a browser -------------------------------------------------------------------
 
 browser = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]

@@ -9,6 +9,10 @@
  *
  *   const lobby = chat.join("Lobby", { onMessage: show, onReset: showOnly });
  *   await lobby.say({ text: "Hello" }); // stored, once, whatever the network does
+ *
+ * A chat's connection that is dead, though nobody has closed it, is known and retried
+ * within 10 seconds in a page that is in view, within 40 in a hidden one (browsers may
+ * wake those once a minute only). On sockets of your own routes nobody asks.
  */
 
 /** "reconnecting" tries until it succeeds; "closed" is final. */
@@ -16,12 +20,15 @@ export type State = "connecting" | "open" | "reconnecting" | "closed";
 
 export interface StateChange {
   state: State;
-  /** The close code that led here, 0 if none did. */
+  /**
+   * The close code that led here, 0 if none did. 401 or 403 with "closed": the handshake
+   * is refused for good, until somebody logs in and the page makes a new WSChat.
+   */
   code: number;
   reason: string;
 }
 
-/** A JSON object with a `type`, as the server sends them. */
+/** A JSON object with a `type`, as a chat sends them. */
 export interface Message {
   type: string;
   [field: string]: unknown;
@@ -41,8 +48,10 @@ export function backoff(attempt: number, random?: () => number): number;
 
 /**
  * Whether a connection closed with this code is opened again: yes, except after 1000,
- * 1008 and 4000-4499. A page never sees the HTTP status of a refused handshake, only
- * 1006; to send a page away for good, accept it and close with a code from 4000 on.
+ * 1008 and 4000-4499. After 1000 a chat's connection is opened again as well, unless it
+ * was `close()`: proxies close so, while a view says so that it is through. A page never
+ * sees the HTTP status of a refused handshake, only 1006: then the same URL is asked for
+ * by an ordinary GET, once, and 401 or 403 ends it.
  */
 export function shouldReconnect(code: number): boolean;
 
@@ -76,11 +85,8 @@ export interface Hello extends Message {
   };
 }
 
-/** A message in a room. */
-export interface RoomMessage extends Message {
-  type: "message";
-  /** null: to everybody; those go to `on("message")` only. */
-  room: string | null;
+/** What messages in rooms and to users have in common. */
+export interface Said extends Message {
   /** Counts 1, 2, 3 in each room; 0: it is not kept. */
   seq: number;
   /** null: the application, or somebody without a user id. */
@@ -93,8 +99,15 @@ export interface RoomMessage extends Message {
   binary?: true;
 }
 
+/** A message in a room. */
+export interface RoomMessage extends Said {
+  type: "message";
+  /** null: to everybody; those go to `on("message")` only. */
+  room: string | null;
+}
+
 /** A message to one user; `seq` counts in your inbox. */
-export interface DirectMessage extends Omit<RoomMessage, "type" | "room"> {
+export interface DirectMessage extends Said {
   type: "direct";
   to: string;
 }
@@ -168,7 +181,8 @@ export class WSChat {
   /**
    * Say `data`, anything JSON can say, to a room, and repeat that until the server has
    * stored it: once, however often it was sent. Messages to one room are stored in the
-   * order of the calls, each after the one before.
+   * order of the calls, each after the one before. All that is asked for you, joins
+   * after a reconnect included, is sent as fast as the server's `limits.rate` allows.
    *
    * Rejects with a RequestError: the server's code where it refuses, "too_big", "full"
    * over 1 MiB that waits, "disconnected" when closed for good (it may be stored or not).
@@ -179,8 +193,10 @@ export class WSChat {
   tell(to: string, data: unknown): Promise<Stored>;
 
   /**
-   * Call `handler` for each JSON message of this `type`; "*" means every message, also
-   * text that is no JSON, and binary. Returns a function that ends it.
+   * Call `handler` for each JSON object whose `type` is this text. "*" means every
+   * message: those objects, any other text as the string that was sent, JSON or not, and
+   * binary as an ArrayBuffer. What one handler throws is reported and stops no other.
+   * Returns a function that ends it.
    */
   on(type: "*", handler: (message: unknown) => void): () => boolean;
   on<M extends Message>(type: string, handler: (message: M) => void): () => boolean;
@@ -192,15 +208,16 @@ export class WSChat {
   onState(watcher: (change: StateChange) => void): () => boolean;
 
   /**
-   * Send text, an ArrayBuffer, or anything else as JSON: now, or once connected.
+   * Send text, an ArrayBuffer or a view of one, or anything else as JSON: now, or once
+   * connected.
    * @throws RequestError "full" over 64 KiB of waiting data, "disconnected" when closed
    */
   send(data: unknown): void;
 
   /**
    * Send `{ ...fields, type, ref }` and resolve to the server's reply with this `ref`;
-   * reject with a RequestError. `timeout` is in milliseconds, 10 000 by default; what
-   * still waits for the connection then is never sent.
+   * reject with a RequestError. `timeout` is in milliseconds from when it is sent, 10 000
+   * by default; before that it waits for the connection.
    */
   request<R extends Reply>(
     type: string,

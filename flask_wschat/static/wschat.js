@@ -6,10 +6,14 @@
 const FIRST = 500; // ms: longest first wait
 const CAP = 10_000; // ms: longest wait, also for a handshake
 const STABLE = 5_000; // ms: a connection that lasted this long resets the count
+const SILENT = 6_000; // ms without a word after which a page in view asks for one
+const ANSWER = 4_000; // ms in which something must come then
+const PATIENT = 32_000; // ms: as far as that grows on a line that is only slow
 const BUFFER = 65_536; // characters or bytes kept while not connected
 const OUTBOX = 1 << 20; // bytes that may wait to be acknowledged
 const PASSING = ["disconnected", "timeout", "full", "unavailable", "rate_limited"];
 const LOCAL = /^(localhost$|127\.|\[::1\])/;
+const EVENTS = ["online", "offline", "pageshow", "visibilitychange"];
 
 /** Full jitter, so that a server's pages don't come back in one wave. */
 export function backoff(attempt, random = Math.random) {
@@ -102,14 +106,52 @@ class Feed {
   }
 }
 
+/** How fast the server may be asked: its own bucket, as far as we know it. */
+class Pace {
+  #step = 100; // ms between two, over time; so until hello tells
+  #ahead = 900; // ms that may be saved up, for ten at once
+  #slow = 1; // times that step, where others use up what is ours, too
+  #next = 0;
+
+  /** ms to wait before the next one. */
+  get wait() {
+    return Math.max(0, this.#next - this.#ahead - performance.now());
+  }
+
+  allow(rate) {
+    const now = performance.now();
+    const used = this.#step && Math.max(0, this.#next - now) / this.#step;
+    this.#step = rate ? 1000 / rate.per_second : 0;
+    this.#ahead = rate ? this.#step * Math.min(9, rate.burst - 1) : 0;
+    this.#next = now + used * this.#step;
+  }
+
+  count() {
+    this.#next = Math.max(this.#next, performance.now()) + this.#step * this.#slow;
+    this.#slow = Math.max(1, this.#slow * 0.9);
+  }
+
+  refused(seconds) {
+    this.#slow = Math.min(16, this.#slow * 2);
+    const until = performance.now() + this.#ahead + 1000 * seconds;
+    this.#next = Math.max(this.#next, until);
+  }
+}
+
 export class WSChat {
   /** @type {"connecting" | "open" | "reconnecting" | "closed"} */
   state = "connecting";
   #url; #socket; #timer; #attempt = 0; #ref = 0;
   #buffer = []; // { data, ref }
-  #waiting = new Map(); // ref -> { resolve, reject, timer, sent }
+  #waiting = new Map(); // ref -> { resolve, reject, timeout, timer: once it is sent }
   #handlers = new Map(); // type -> Set; WSChat -> the state's
   #protocols; #lost;
+  #known = false; // why it does not open was asked, and need not be again
+  #every = 0; // ms between the server's pings; 0: it has not said hello, and has none
+  #heard = 0; #asked = 0; #patience = ANSWER; #pulse;
+  #pace = new Pace();
+  #line = []; // who waits for it
+  #next;
   #feeds = new Map(); // room, or null for the inbox -> Feed
   #tails = new Map(); // where to -> the last message under way there
   #unstored = 0;
@@ -120,7 +162,7 @@ export class WSChat {
     this.#protocols = protocols;
     this.#url = new URL(url, location.href);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
-    addEventListener("online", this.#online);
+    for (const type of EVENTS) addEventListener(type, this.#world);
     this.#connect();
   }
 
@@ -136,20 +178,18 @@ export class WSChat {
   }
 
   send(data) {
-    const raw = data instanceof ArrayBuffer || typeof data === "string";
-    this.#put(raw ? data : JSON.stringify(data));
+    const binary = data instanceof ArrayBuffer || ArrayBuffer.isView(data);
+    this.#put(binary || typeof data === "string" ? data : JSON.stringify(data));
   }
 
   request(type, fields = {}, { timeout = 10_000 } = {}) {
     const ref = ++this.#ref;
     return new Promise((resolve, reject) => {
-      const fail = (code, text) => this.#settle(ref, new RequestError(code, text));
-      const timer = setTimeout(fail, timeout, "timeout", "no answer");
-      this.#waiting.set(ref, { resolve, reject, timer });
+      this.#waiting.set(ref, { resolve, reject, timeout });
       try {
         this.#put(JSON.stringify({ ...fields, type, ref }), ref);
       } catch (error) {
-        fail(error.code, error.message);
+        this.#settle(ref, error);
       }
     });
   }
@@ -210,9 +250,26 @@ export class WSChat {
     return stored;
   }
 
+  /** Let those who wait in line ask, as fast as the server takes it. */
+  #go = () => {
+    clearTimeout(this.#next);
+    while (this.#line.length) {
+      const { wait } = this.#pace;
+      if (wait) return (this.#next = setTimeout(this.#go, wait));
+      this.#pace.count();
+      this.#line.shift()();
+    }
+  };
+
   /** Ask until there is an answer, or none is wanted any more. */
   async #ask(type, fields, wanted, size = 0) {
     for (let tries = 0; wanted(); tries++) {
+      if (this.state === "open" && (this.#line.length || this.#pace.wait)) {
+        const turn = new Promise((resolve) => this.#line.push(resolve));
+        this.#go();
+        await turn;
+        if (!wanted()) return;
+      } else this.#pace.count();
       // The server would close the connection, each time anew.
       if (size > this.hello?.limits?.message) {
         throw new RequestError("too_big", "over the limit of a message");
@@ -225,16 +282,68 @@ export class WSChat {
         if (!passes && !PASSING.includes(code)) throw error;
         if (!wanted()) return;
         if (this.state === "closed") throw error;
-        if (code === "timeout" && this.state === "open") this.#lost({ code: 1006 });
+        if (code === "rate_limited") this.#pace.refused(retryAfter);
+        // It has not even said hello, so there is no other way to tell.
+        else if (code === "timeout" && !this.#every) this.#lost({ code: 1006 });
         else if (code !== "disconnected") {
-          const wait = Math.max(backoff(tries), 1000 * retryAfter);
-          await new Promise((resolve) => setTimeout(resolve, wait));
+          await new Promise((resolve) => setTimeout(resolve, backoff(tries)));
         }
       }
     }
   }
 
-  #online = () => this.#socket || this.#retry(0);
+  /** The network, or the page, has come or gone. */
+  #world = ({ type }) => {
+    if (type === "offline") return this.#local || this.#lost({ code: 1006 });
+    if (type === "visibilitychange" && document.hidden) return;
+    if (this.#socket) this.#beat(true);
+    else this.#retry(0);
+  };
+
+  get #local() {
+    return LOCAL.test(this.#url.hostname); // can be reached even then
+  }
+
+  /** See that something comes from time to time; `doubt`: ask for it now. */
+  #beat = (doubt) => {
+    clearTimeout(this.#pulse);
+    if (!this.#every || this.state !== "open") return;
+    const now = performance.now();
+    const silent = globalThis.document?.hidden ? this.#every : Math.min(this.#every, SILENT);
+    let wait = this.#heard + silent - now;
+    if (this.#asked) {
+      wait = this.#asked + this.#patience - now;
+      if (wait <= 0) {
+        // What comes may be long, and the line slow: have more patience then.
+        this.#patience = Math.min(PATIENT, 2 * this.#patience);
+        return this.#lost({ code: 1006 });
+      }
+    } else if (doubt || wait <= 0) {
+      this.#asked = now;
+      this.send({ type: "ping", ref: 0 });
+      wait = this.#patience;
+    }
+    this.#pulse = setTimeout(this.#beat, wait);
+  };
+
+  /** Why it does not open: a page sees HTTP errors of anything but its sockets. */
+  async #why() {
+    if (this.#known) return;
+    this.#known = true;
+    const url = new URL(this.#url);
+    url.protocol = url.protocol.replace("ws", "http");
+    try {
+      const signal = AbortSignal.timeout(CAP);
+      const { status } = await fetch(url, { cache: "no-store", redirect: "manual", signal });
+      if (status >= 500) this.#known = false; // a proxy's word, while it restarts
+      if ((status !== 401 && status !== 403) || this.state === "open") return;
+      this.#socket?.close();
+      this.#finish(status, status === 401 ? "You are not logged in." : "You may not enter here.");
+    } catch {
+      // No answer at all; or another origin's, which does not let us see it.
+      this.#known = url.origin !== location.origin;
+    }
+  }
 
   #connect = () => {
     const socket = (this.#socket = new WebSocket(this.#url, this.#protocols));
@@ -244,20 +353,33 @@ export class WSChat {
       if (socket !== this.#socket) return;
       this.#socket = undefined;
       socket.close();
-      if (!shouldReconnect(code)) return this.#finish(code, reason);
+      // A view that is through closes with 1000, but a chat is never: a proxy did that.
+      const again = shouldReconnect(code) || (code === 1000 && this.#every);
+      if (!again) return this.#finish(code, reason);
       if (Date.now() - opened > STABLE) this.#attempt = 0;
+      this.#every = 0;
       this.#become("reconnecting", code, reason);
       this.#drop("connection lost", false);
+      for (const go of this.#line.splice(0)) go();
       this.#retry(this.#attempt++);
+      if (opened === Infinity) this.#why();
     });
     // Where packets vanish, browsers wait for minutes.
     const stuck = setTimeout(lost, CAP, { code: 1006 });
     socket.binaryType = "arraybuffer";
     socket.onclose = lost;
-    socket.onmessage = ({ data }) => socket === this.#socket && this.#receive(data);
+    socket.onmessage = ({ data }) => {
+      if (socket !== this.#socket) return;
+      this.#heard = performance.now();
+      if (this.#asked && this.#heard - this.#asked < ANSWER) this.#patience = ANSWER;
+      this.#asked = 0;
+      this.#receive(data);
+    };
     socket.onopen = () => {
       clearTimeout(stuck);
       opened = Date.now();
+      this.#known = false;
+      this.#asked = 0;
       this.#become("open");
       for (const feed of this.#feeds.values()) feed.sync();
       for (const { data, ref } of this.#buffer.splice(0)) this.#put(data, ref);
@@ -267,15 +389,15 @@ export class WSChat {
   #retry(attempt) {
     clearTimeout(this.#timer);
     if (this.state === "closed") return;
-    // Offline, "online" wakes us; but this machine can be reached even then.
-    if (!navigator.onLine && !LOCAL.test(this.#url.hostname)) return;
+    if (!navigator.onLine && !this.#local) return; // "online" wakes us
     this.#timer = setTimeout(this.#connect, backoff(attempt));
   }
 
   #put(data, ref) {
     if (this.state === "open") {
       this.#socket.send(data);
-      if (ref) this.#waiting.get(ref).sent = true;
+      const request = this.#waiting.get(ref);
+      if (request) request.timer = setTimeout(this.#overdue, request.timeout, ref);
       return;
     }
     if (this.state === "closed") throw new RequestError("disconnected", "closed");
@@ -286,24 +408,45 @@ export class WSChat {
     this.#buffer = buffer;
   }
 
+  #overdue = (ref) => {
+    this.#settle(ref, new RequestError("timeout", "no answer"));
+    this.#beat(true);
+  };
+
   #receive(data) {
-    let message = data;
+    let message;
     try {
       message = JSON.parse(data);
-    } catch {} // not JSON: only for "*"
-    const { type, ref, ok, error, room = null } = Object(message);
+    } catch {} // not JSON
+    // Whatever else it is, it is not ours to change: 0.10 stays "0.10".
+    if (typeof Object(message).type !== "string") return this.#emit("*", data);
+    const { type, ref, ok, error, room = null } = message;
     if (this.#waiting.has(ref) && (type === "reply" || type === "error")) {
       const { code, message: text, retry_after } = Object(error);
       this.#settle(ref, ok ? message : new RequestError(code, text, retry_after));
     }
-    if (type === "hello") this.hello = message;
+    if (type === "hello") this.#greet(message);
     this.#feeds.get(room)?.receive(message);
     this.#emit(type, message);
     this.#emit("*", message);
   }
 
+  #greet(hello) {
+    this.hello = hello;
+    this.#every = hello.ping > 0 ? Math.max(1000, 1000 * hello.ping) : 0;
+    this.#beat();
+    this.#pace.allow(hello.limits?.rate);
+    this.#go();
+  }
+
   #emit(key, event) {
-    this.#handlers.get(key)?.forEach((handler) => handler(event));
+    for (const handler of this.#handlers.get(key) ?? []) {
+      try {
+        handler(event);
+      } catch (error) {
+        reportError(error); // the other handlers' and our own work goes on
+      }
+    }
   }
 
   #settle(ref, result) {
@@ -318,15 +461,17 @@ export class WSChat {
   #finish(code, reason) {
     if (this.state === "closed") return;
     clearTimeout(this.#timer);
-    removeEventListener("online", this.#online);
+    clearTimeout(this.#pulse);
+    for (const type of EVENTS) removeEventListener(type, this.#world);
     this.#socket = undefined;
     this.#become("closed", code, reason);
     this.#drop(reason, true);
+    for (const go of this.#line.splice(0)) go();
   }
 
   #drop(reason, unsent) {
-    for (const [ref, { sent }] of this.#waiting) {
-      if (sent || unsent) this.#settle(ref, new RequestError("disconnected", reason));
+    for (const [ref, { timer }] of this.#waiting) {
+      if (timer || unsent) this.#settle(ref, new RequestError("disconnected", reason));
     }
   }
 

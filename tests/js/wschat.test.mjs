@@ -47,27 +47,80 @@ class Socket {
 }
 
 const reported = [];
+const heard = new Set(); // handlers of the window's events
+const asked = []; // by fetch
+let answer = () => Promise.reject(new TypeError("no network"));
+const happens = (type) => [...heard].forEach((handler) => handler({ type }));
 Object.defineProperty(globalThis, "navigator", { value: { onLine: true } });
 Object.assign(globalThis, {
   WebSocket: Socket,
-  location: { href: "http://localhost/page" },
-  addEventListener() {},
-  removeEventListener() {},
+  location: { href: "http://localhost/page", origin: "http://localhost" },
+  document: { hidden: false },
+  addEventListener: (type, handler) => heard.add(handler),
+  removeEventListener: (type, handler) => heard.delete(handler),
+  fetch: (url) => {
+    asked.push(String(url));
+    return answer();
+  },
   reportError: (error) => reported.push(error),
 });
 Math.random = () => 0; // no waiting
 
+const later = globalThis.setTimeout;
+const later_no_more = globalThis.clearTimeout;
+const now = performance.now;
+
 /** A few turns of the loop: until everybody waits for the server or the test. */
 async function settled() {
-  for (let turn = 0; turn < 4; turn++) await new Promise((done) => setTimeout(done));
+  for (let turn = 0; turn < 4; turn++) await new Promise((done) => later(done));
+}
+
+/** Time that passes only where a test says so; back to the real one with the test. */
+class Clock {
+  #now = 1000;
+  #timers = new Map();
+  #last = 0;
+
+  constructor() {
+    performance.now = () => this.#now;
+    globalThis.setTimeout = (call, ms = 0, ...given) => {
+      this.#timers.set(++this.#last, { at: this.#now + ms, run: () => call(...given) });
+      return this.#last;
+    };
+    globalThis.clearTimeout = (timer) => this.#timers.delete(timer);
+  }
+
+  async pass(ms) {
+    const end = this.#now + ms;
+    for (;;) {
+      const due = [...this.#timers].filter(([, { at }]) => at <= end);
+      if (!due.length) break;
+      const [timer, { at, run }] = due.reduce((a, b) => (b[1].at < a[1].at ? b : a));
+      this.#timers.delete(timer);
+      this.#now = Math.max(this.#now, at);
+      run();
+      await settled();
+    }
+    this.#now = end;
+  }
 }
 
 const chats = [];
 const connect = (...given) => chats[chats.push(new WSChat(...given)) - 1];
-afterEach(() => chats.splice(0).forEach((chat) => chat.close()));
+afterEach(() => {
+  chats.splice(0).forEach((chat) => chat.close());
+  Object.assign(globalThis, { setTimeout: later, clearTimeout: later_no_more });
+  Object.assign(performance, { now });
+  document.hidden = false;
+  asked.length = 0;
+});
 
 const message = (seq, data = `m${seq}`, room = "Lobby") => {
   return { type: "message", room, seq, from: "ben", data, at: 1, mid: `b${seq}` };
+};
+
+const hello = (limits = {}, ping = 25) => {
+  return { type: "hello", protocol: 1, user: "ann", ping, limits };
 };
 
 const page = (seq, numbers = [], fields = {}) => {
@@ -202,6 +255,7 @@ test("a refused join is told once; one that may work later is repeated", async (
   const { chat, seen, socket } = await joined({
     onError: (error) => errors.push(error.code),
   });
+  await socket.says(hello({ rate: { per_second: 1e4, burst: 9 } }));
   await socket.refuses("join", "unavailable");
   await socket.refuses("join", "rate_limited", { retry_after: 0.001 });
   await settled();
@@ -251,7 +305,6 @@ test("what is said is repeated with the same mid until it is stored", async () =
 test("a connection that does not answer is taken for lost", async () => {
   const { room, socket } = await joined();
   await socket.answers("join", page(0));
-  const later = globalThis.setTimeout;
   globalThis.setTimeout = (call, ms, ...given) => {
     if (ms !== 10_000) return later(call, ms, ...given);
     globalThis.setTimeout = later; // the time for an answer is over at once
@@ -338,4 +391,335 @@ test("the codes after which it comes back", () => {
   }
   assert.equal(backoff(0, () => 1), 500);
   assert.equal(backoff(20, () => 1), 10_000);
+});
+
+// ---- is anybody there? --------------------------------------------------------------
+
+const pings = ({ sent }) => sent.filter(({ type }) => type === "ping").length;
+
+/** A chat that has said hello, in a time of its own. */
+async function greeted(url = "/chat") {
+  const clock = new Clock();
+  const chat = connect(url);
+  const socket = await open();
+  await socket.says(hello());
+  return { chat, clock, socket };
+}
+
+test("a network that is dead is known within ten seconds in view", async () => {
+  const { chat, clock, socket } = await greeted();
+  await clock.pass(5900);
+  assert.equal(pings(socket), 0);
+  await clock.pass(200);
+  assert.equal(pings(socket), 1);
+  assert.equal(chat.state, "open");
+  await clock.pass(3900);
+  assert.equal(chat.state, "reconnecting");
+  await clock.pass(500);
+  assert.notEqual(Socket.last, socket); // it tries again at once
+});
+
+test("a hidden page asks seldom, and knows within forty seconds", async () => {
+  const { chat, clock, socket } = await greeted();
+  document.hidden = true;
+  await clock.pass(24_900);
+  assert.equal(pings(socket), 0);
+  await clock.pass(200);
+  assert.equal(pings(socket), 1);
+  await clock.pass(4000);
+  assert.equal(chat.state, "reconnecting");
+});
+
+test("whatever comes is a sign of life, and nobody asks then", async () => {
+  const { chat, clock, socket } = await greeted();
+  for (let n = 0; n < 20; n++) {
+    await clock.pass(5000);
+    await socket.says({ type: "tally" });
+  }
+  assert.equal(pings(socket), 0);
+  await clock.pass(6500);
+  await socket.answers("ping", {});
+  await clock.pass(6500);
+  await socket.refuses("ping", "unknown_type"); // an older server is alive, too
+  await clock.pass(5000);
+  assert.equal(chat.state, "open");
+});
+
+for (const type of ["visibilitychange", "pageshow", "online"]) {
+  test(`the connection is tried at ${type}`, async () => {
+    const { chat, clock, socket } = await greeted();
+    document.hidden = true;
+    if (type === "visibilitychange") happens(type);
+    assert.equal(pings(socket), 0);
+    document.hidden = false;
+    happens(type);
+    happens(type);
+    assert.equal(pings(socket), 1);
+    await clock.pass(4100);
+    assert.equal(chat.state, "reconnecting");
+  });
+}
+
+test("an unanswered request is a reason for doubt, an answered doubt is none", async () => {
+  const { chat, clock, socket } = await greeted();
+  const slow = chat.request("slow", {}, { timeout: 3000 });
+  await Promise.all([assert.rejects(slow, { code: "timeout" }), clock.pass(3100)]);
+  assert.equal(pings(socket), 1);
+  await socket.answers("ping", {});
+  const again = chat.request("slow", {}, { timeout: 3000 });
+  await Promise.all([assert.rejects(again, { code: "timeout" }), clock.pass(3100)]);
+  assert.equal(chat.state, "open");
+  await clock.pass(4100);
+  assert.equal(chat.state, "reconnecting");
+});
+
+test("offline is believed at once, but not of this machine", async () => {
+  const near = await greeted();
+  happens("offline");
+  assert.equal(near.chat.state, "open");
+  near.chat.close();
+  const far = await greeted("ws://chat.example/chat");
+  navigator.onLine = false;
+  happens("offline");
+  assert.equal(far.chat.state, "reconnecting");
+  await far.clock.pass(60_000);
+  assert.equal(Socket.last, far.socket); // it waits for the network
+  navigator.onLine = true;
+  happens("online");
+  await far.clock.pass(500);
+  assert.notEqual(Socket.last, far.socket);
+});
+
+test("a slow line gets more and more time, so that it gets through", async () => {
+  const { chat, clock, socket } = await greeted();
+  await clock.pass(10_100);
+  assert.equal(chat.state, "reconnecting");
+  await clock.pass(500);
+  const second = await open();
+  await second.says(hello());
+  await clock.pass(6000 + 7900);
+  assert.equal(chat.state, "open");
+  await second.answers("ping", {});
+  assert.equal(pings(socket), 1);
+});
+
+test("a route of one's own is not asked", async () => {
+  const clock = new Clock();
+  const chat = connect("/echo");
+  const socket = await open();
+  await clock.pass(100_000);
+  happens("online");
+  assert.deepEqual(socket.sent, []);
+  assert.equal(chat.state, "open");
+});
+
+// ---- as fast as the server takes it -------------------------------------------------
+
+/** Answer joins as the server does: with its bucket, and its patience. */
+async function serve(socket, { per_second, burst }, clock, rounds, others = 0) {
+  let [left, refused, most] = [burst, 0, 0];
+  const rooms = new Set();
+  for (let round = 0; round < rounds; round++) {
+    await clock.pass(100);
+    left = Math.min(burst, left + per_second / 10);
+    left -= Math.min(left, others / 10); // what other tabs use
+    for (const { ref, room, type } of socket.sent.splice(0)) {
+      const ok = left >= 1;
+      if (ok) {
+        left -= 1;
+        if (type === "join") rooms.add(room);
+        refused = Math.max(0, refused - 1);
+      } else refused += 1;
+      most = Math.max(most, refused);
+      const error = { code: "rate_limited", message: "", retry_after: 1 / per_second };
+      await socket.says({ type: "reply", ref, ok, ...(ok ? page(0) : { error }) });
+    }
+  }
+  return { rooms: rooms.size, refused: most };
+}
+
+test("many rooms are joined as fast as the server takes them, each time", async () => {
+  const rate = { per_second: 10, burst: 50 };
+  const clock = new Clock();
+  const chat = connect("/chat");
+  for (let n = 0; n < 100; n++) chat.join(`room ${n}`);
+  let socket = await open();
+  for (let time = 0; time < 3; time++) {
+    await socket.says(hello({ rate }));
+    const served = await serve(socket, rate, clock, 110);
+    assert.deepEqual(served, { rooms: 100, refused: 0 });
+    await clock.pass(0);
+    socket.onclose({ code: 1006, reason: "" });
+    await clock.pass(10);
+    socket = await open();
+  }
+});
+
+test("without a limit all rooms are joined at once", async () => {
+  const clock = new Clock();
+  const chat = connect("/chat");
+  for (let n = 0; n < 100; n++) chat.join(`room ${n}`);
+  const socket = await open();
+  await socket.says(hello({ rate: null }));
+  assert.equal(socket.sent.length, 100);
+  await clock.pass(0);
+});
+
+test("who shares the limit with others is not closed for it", async () => {
+  const rate = { per_second: 10, burst: 50 };
+  const clock = new Clock();
+  const chat = connect("/chat");
+  for (let n = 0; n < 100; n++) chat.join(`room ${n}`);
+  const socket = await open();
+  await socket.says(hello({ rate }));
+  const { rooms, refused } = await serve(socket, rate, clock, 400, 6);
+  assert.equal(rooms, 100);
+  assert.ok(refused <= 10, `${refused} refused`);
+});
+
+// ---- refused, lost, closed ----------------------------------------------------------
+
+for (const [status, reason] of [[401, /logged in/], [403, /may not/]]) {
+  test(`a handshake that fails for a ${status} ends it`, async () => {
+    answer = async () => ({ status });
+    const clock = new Clock();
+    const chat = connect("/chat?room=1");
+    const states = [];
+    chat.onState((change) => states.push(change));
+    Socket.last.onclose({ code: 1006, reason: "" });
+    await settled();
+    assert.deepEqual(asked, ["http://localhost/chat?room=1"]);
+    const last = states.at(-1);
+    assert.deepEqual([last.state, last.code], ["closed", status]);
+    assert.match(last.reason, reason);
+    const socket = Socket.last;
+    await clock.pass(60_000);
+    assert.equal(Socket.last, socket);
+    assert.equal(heard.size, 0);
+  });
+}
+
+test("another answer is asked for once, and the connection tried on", async () => {
+  answer = async () => ({ status: 426 });
+  const clock = new Clock();
+  const chat = connect("/chat");
+  const fails = async () => {
+    const socket = Socket.last;
+    socket.onclose({ code: 1006, reason: "" });
+    await clock.pass(10);
+    assert.notEqual(Socket.last, socket);
+  };
+  for (let n = 0; n < 5; n++) await fails();
+  assert.equal(asked.length, 1);
+  await open();
+  assert.equal(chat.state, "open");
+  await fails(); // it was open: no reason to ask
+  assert.equal(asked.length, 1);
+  await fails();
+  assert.equal(asked.length, 2);
+});
+
+test("while nobody answers a login that is over may yet be found", async () => {
+  const clock = new Clock();
+  const chat = connect("/chat");
+  const answers = [
+    () => Promise.reject(new TypeError("no network")),
+    async () => ({ status: 502 }),
+    async () => ({ status: 401 }),
+  ];
+  for (const given of answers) {
+    answer = given;
+    assert.notEqual(chat.state, "closed");
+    Socket.last.onclose({ code: 1006, reason: "" });
+    await clock.pass(10);
+  }
+  assert.equal(chat.state, "closed");
+});
+
+test("another origin, which says nothing, is asked once", async () => {
+  answer = () => Promise.reject(new TypeError("CORS"));
+  const clock = new Clock();
+  const chat = connect("wss://other.example/chat");
+  for (let n = 0; n < 3; n++) {
+    Socket.last.onclose({ code: 1006, reason: "" });
+    await clock.pass(10);
+  }
+  assert.deepEqual(asked, ["https://other.example/chat"]);
+  assert.equal(chat.state, "reconnecting");
+});
+
+test("1000 from a chat is a proxy's, from a view it is the end", async () => {
+  const { chat, clock, socket } = await greeted();
+  socket.onclose({ code: 1000, reason: "" });
+  assert.equal(chat.state, "reconnecting");
+  await clock.pass(10);
+  assert.notEqual(Socket.last, socket);
+  chat.close();
+  assert.equal(chat.state, "closed");
+  const view = connect("/count");
+  (await open()).onclose({ code: 1000, reason: "" });
+  assert.equal(view.state, "closed");
+});
+
+test("a request's time begins when it is sent", async () => {
+  const clock = new Clock();
+  const chat = connect("/chat");
+  const said = chat.say("Lobby", "hi");
+  await settled();
+  await clock.pass(9000);
+  const socket = await open();
+  await socket.says(hello());
+  await clock.pass(5000);
+  assert.equal(Socket.last, socket);
+  assert.equal(chat.state, "open");
+  await socket.answers("say", { seq: 1, at: 1 });
+  assert.equal((await said).seq, 1);
+});
+
+test("a handler that fails stops no other and no join", async () => {
+  const chat = connect("/chat");
+  const fails = () => {
+    throw new Error("the page's own");
+  };
+  const seen = [];
+  chat.on("hello", fails);
+  chat.on("hello", () => seen.push("hello"));
+  chat.on("*", ({ type }) => seen.push(`* ${type}`));
+  let failing = false;
+  chat.onState(() => failing && fails());
+  chat.onState(({ state }) => seen.push(state));
+  failing = true;
+  chat.join("Lobby");
+  const socket = await open();
+  assert.equal(socket.sent.length, 1);
+  await socket.says(hello());
+  assert.deepEqual(seen, ["connecting", "open", "hello", "* hello"]);
+  assert.equal(reported.splice(0).length, 2);
+});
+
+test("what is not the protocol's arrives as it was sent", async () => {
+  const chat = connect("/echo");
+  const seen = [];
+  chat.on("*", (message) => seen.push(message));
+  const socket = await open();
+  const texts = ["0.10", "12345678901234567890", "true", "null", '"quoted"', "[1.0]"];
+  texts.push('{"price": 0.10}', '{"type": 7}', "", "plain {", " {} ");
+  for (const data of texts) socket.onmessage({ data });
+  const binary = new Uint8Array([0x30]).buffer; // not text, though it could be read
+  socket.onmessage({ data: binary });
+  socket.onmessage({ data: '{"type": "tally", "total": 1}' });
+  assert.deepEqual(seen, [...texts, binary, { type: "tally", total: 1 }]);
+});
+
+test("bytes are sent as bytes, however they are viewed", async () => {
+  const chat = connect("/echo");
+  const socket = await open();
+  const sent = [];
+  socket.send = (data) => sent.push(data);
+  const bytes = new Uint8Array([1, 2]);
+  chat.send(bytes);
+  chat.send(bytes.buffer);
+  chat.send("text");
+  chat.send([1]);
+  assert.deepEqual(sent, [bytes, bytes.buffer, "text", "[1]"]);
 });
