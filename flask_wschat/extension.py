@@ -103,11 +103,24 @@ class WSChat:
                 static_url_path="/_wschat",
             )
         )
-        app.register_error_handler(WebsocketMismatch, not_a_websocket)
+        app.register_error_handler(WebsocketMismatch, self._answer_http)
         Gate(app, hub, self._who)
 
     def _who(self) -> Any:
         return None if self._authenticate is None else self._authenticate()
+
+    def _answer_http(self, error: WebsocketMismatch) -> Any:
+        """Answer plain HTTP on a socket route; with a refusal where a socket gets one.
+
+        A page sees no HTTP error of its socket: so it can ask for it.
+        """
+        answer = not_a_websocket(error)
+        if answer is not error:
+            try:
+                self._who()
+            except HTTPException as refused:
+                return refused
+        return answer
 
     # -- routes
 

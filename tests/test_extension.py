@@ -181,6 +181,19 @@ def test_a_view_does_not_begin_after_an_error_in_after_request(
     assert not begun
 
 
+@pytest.mark.parametrize("status", [401, 403, None])
+def test_a_page_can_ask_why_its_socket_is_refused(
+    app: Flask, chat: WSChat, status: int | None
+) -> None:
+    chat.authenticate(lambda: None if status is None else abort(status, "no entry"))
+    chat.route("/echo")(lambda ws: None)
+    chat.listener("/chat")(ChatListener)
+    for path in ("/echo", "/chat"):
+        answer = app.test_client().get(path)
+        assert answer.status_code == (status or 426)
+        assert ("no entry" in answer.text) is (status is not None)
+
+
 def test_authenticate_says_who_or_refuses(
     app: Flask, chat: WSChat, server: LiveServer
 ) -> None:
