@@ -18,10 +18,12 @@ from flask import (
     got_request_exception,
     has_app_context,
     request,
+    session,
 )
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
+from . import mistakes
 from .backends import Backend
 from .backends.memory import MemoryBackend
 from .context import AppContexts
@@ -49,6 +51,8 @@ Scope = Blueprint | Flask
 
 _HUB = "wschat.hub"
 """Where ``app.extensions`` holds the ``Hub`` of an application."""
+_GIVEN = "wschat.given"
+"""Where it holds the configuration that was read, until somebody uses it."""
 
 
 class WSChat:
@@ -64,6 +68,7 @@ class WSChat:
         self._authenticate: Callable[[], Any] | None = None
         self._apps: WeakSet[Flask] = WeakSet()
         self._only: Hub | None = None
+        self._sessions = mistakes.SessionWatch()
         if app is not None:
             self.init_app(app)
 
@@ -73,6 +78,7 @@ class WSChat:
         :raises ConfigError: a value cannot work.
         :raises RuntimeError: ``app`` has the extension already.
         """
+        mistakes.check_app(app)
         if "wschat" in app.extensions:
             raise RuntimeError(
                 "this Flask app already has a WSChat: call init_app once, and get it"
@@ -91,6 +97,7 @@ class WSChat:
             logger.warning("%s", fault)
         app.extensions["wschat"] = self
         app.extensions[_HUB] = hub
+        app.extensions[_GIVEN] = mistakes.given_settings(app.config)
         self._only = None if self._apps else hub
         self._apps.add(app)
         for add_rule in self._rules:
@@ -142,9 +149,14 @@ class WSChat:
         ``defaults``, ``host`` …).
         """
 
+        mistakes.check_rule("route", rule)
+
         def decorate(view: View) -> View:
+            mistakes.check_view(view, rule)
+
             def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
                 try:
+                    self._watch_session()
                     view(ws, **url_args)
                 except BaseException as error:
                     _end(ws, error)
@@ -172,14 +184,20 @@ class WSChat:
         the endpoint is the class's name.
         """
 
+        mistakes.check_rule("listener", rule)
+
         def decorate(cls: ListenerClass) -> ListenerClass:
+            mistakes.check_listener(cls, rule)
             plain = not issubclass(cls, ChatListener)
             spoken = subprotocols or (() if plain else (PROTOCOL,))
+            opens = cls.on_open not in (Listener.on_open, ChatListener.on_open)
 
             def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
                 try:
                     listener = cls()
                     try:
+                        if opens:
+                            self._watch_session()
                         listener.on_open(ws, **url_args)
                     finally:
                         # Also after an error: whoever was opened is closed.
@@ -194,14 +212,22 @@ class WSChat:
 
         return decorate
 
-    def authenticate(self, function: Authenticate) -> Authenticate:
+    def authenticate(
+        self,
+        function: Authenticate = None,  # type: ignore[assignment]  # told of below
+    ) -> Authenticate:
         """Register who says which user a request is, before the 101.
 
         Called without arguments in the request context; returns the user id (anything
         that ``str`` makes unique) or None for an anonymous one. ``abort(401)`` refuses.
         """
+        mistakes.check_authenticate(function)
         self._authenticate = function
         return function
+
+    def _watch_session(self) -> None:
+        now: Any = session._get_current_object()  # type: ignore[attr-defined]
+        self._sessions.begin(now)
 
     def _add(
         self,
@@ -226,6 +252,9 @@ class WSChat:
                     " chat.run(app), flask run, gunicorn with its gevent or gthread"
                     " worker, gevent's pywsgi",
                 )
+            app = current_app._get_current_object()  # type: ignore[attr-defined]
+            if _GIVEN in app.extensions:
+                _warn_of_late_settings(app)
             upgrade.admit()
             try:
                 ws = upgrade.accept(subprotocols, plain=plain)
@@ -368,21 +397,24 @@ class WSChat:
         errors in the browser; ``reload``, which is ``debug`` unless given, starts the
         program again when one of its files changes.
         """
-        from .server import run  # up a layer, for the user's convenience
+        from .server import prepare, run  # up a layer, for the user's convenience
 
         environ = os.environ
         app = app or self._app()
+        mistakes.check_app(app)
         hub = self._hub_of(app)
         if debug is not None:
             app.debug = debug
+        reload = app.debug if reload is None else reload
+        prepare(reload=reload, patch=patch)
+        _warn_of_late_settings(app)
         run(
             app,
             hub,
             environ.get("FLASK_RUN_HOST", "127.0.0.1") if host is None else host,
             int(environ.get("FLASK_RUN_PORT", 5000)) if port is None else port,
             debug=app.debug,
-            reload=app.debug if reload is None else reload,
-            patch=patch,
+            reload=reload,
         )
 
     def _app(self) -> Flask:
@@ -406,6 +438,13 @@ _NO_APP = (
     "which app? This WSChat has none or several: call init_app(app) first, and where"
     " it has several work inside `with app.app_context():`"
 )
+
+
+def _warn_of_late_settings(app: Flask) -> None:
+    """Warn, once, of what came into the configuration after ``init_app``."""
+    given = app.extensions.pop(_GIVEN, None)
+    if given is not None:
+        mistakes.warn_of_late_settings(given, app.config)
 
 
 class _Reporter:

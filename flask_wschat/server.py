@@ -83,6 +83,20 @@ def _serve_soon(function: Callable[..., Any], *args: Any) -> None:
     EventedLoop.current().run(functools.partial(fresh.run, function, *args))
 
 
+def prepare(*, reload: bool, patch: bool) -> None:
+    """Start this program again where it is to be served by another process.
+
+    Returns in the process that serves.
+    """
+    if reload:
+        from . import debugging
+
+        if not debugging.is_reloaded():
+            sys.exit(debugging.run_and_reload())
+    if patch:
+        ensure_patched()
+
+
 def run(
     app: Flask,
     hub: Hub,
@@ -91,16 +105,8 @@ def run(
     *,
     debug: bool = False,
     reload: bool = False,
-    patch: bool = True,
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM; see ``WSChat.run``."""
-    if reload:
-        from . import debugging
-
-        if not debugging.is_reloaded():
-            sys.exit(debugging.run_and_reload())
-    if patch:
-        ensure_patched()
     served: Any = app
     if debug:
         from .debugging import Debugged
@@ -124,13 +130,14 @@ def run(
     Watchdog(loop).start()
     exit_code = 0
     if reload:
+        from .debugging import watch_files
 
         def changed(code: int) -> None:
             nonlocal exit_code
             exit_code = code
             loop.call_threadsafe(stop.set)
 
-        debugging.watch_files(changed)
+        watch_files(changed)
     stop.wait()
     server.close()
     hub.shutdown()

@@ -1,0 +1,213 @@
+"""Mistakes that would show late or never, told where they are made."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+from flask import Flask
+
+from .settings import PREFIX
+from .websocket import Listener
+
+logger = logging.getLogger("flask_wschat")
+
+_CALLED = {
+    "on_open": ["self", "ws"],
+    "on_message": ["self", "ws", "message"],
+    "on_close": ["self", "ws", "code", "reason"],
+}
+"""A listener's methods, and what they get by position."""
+_MEANT = {
+    **dict.fromkeys(["onopen", "onopened", "onconnect", "onconnected"], "on_open"),
+    **dict.fromkeys(["onmessage", "onmessages", "onmsg", "onreceive"], "on_message"),
+    **dict.fromkeys(["onclose", "onclosed", "ondisconnect"], "on_close"),
+}
+"""What the methods are called elsewhere, and here."""
+
+
+def check_rule(decorator: str, rule: Any) -> None:
+    """:raises TypeError: a decorator was used without its URL."""
+    if not isinstance(rule, str):
+        raise TypeError(f'write @chat.{decorator}("/url"), with the URL in parentheses')
+
+
+def check_view(view: Any, rule: str) -> None:
+    """:raises TypeError: ``view`` cannot serve a socket at ``rule``."""
+    if isinstance(view, type):
+        raise TypeError(f"{view.__name__} is a class: register it by @chat.listener")
+    if not callable(view):
+        raise TypeError(f"a view is a function, as def view(ws), not {view!r}")
+    name = getattr(view, "__qualname__", repr(view))
+    _check_runs(view, name)
+    _check_call(view, name, ["ws"], _arguments(rule), exact=False)
+
+
+def check_listener(cls: Any, rule: str) -> None:
+    """:raises TypeError: ``cls`` cannot listen to a socket at ``rule``."""
+    if isinstance(cls, Listener):
+        raise TypeError(
+            f"register the class {type(cls).__name__}, not an instance of it:"
+            " each connection gets one of its own"
+        )
+    if not isinstance(cls, type) or not issubclass(cls, Listener):
+        name = getattr(cls, "__qualname__", repr(cls))
+        raise TypeError(
+            f"{name} is no subclass of flask_wschat.Listener; a function that takes a"
+            " socket is registered by @chat.route"
+        )
+    if not _takes(cls):
+        raise TypeError(
+            f"{cls.__name__}() is made for each connection, without arguments"
+        )
+    for name in dir(cls):
+        method = inspect.getattr_static(cls, name)
+        if not inspect.isfunction(method) or not name.startswith(("on", "can_")):
+            continue
+        where = f"{cls.__qualname__}.{name}"
+        _check_runs(method, where)
+        if name in _CALLED:
+            arguments = _arguments(rule) if name == "on_open" else []
+            _check_call(
+                method, where, _CALLED[name], arguments, exact=name != "on_open"
+            )
+        elif (meant := _MEANT.get(name.replace("_", "").lower())) and (
+            getattr(cls, meant).__module__.startswith("flask_wschat.")
+        ):
+            raise TypeError(f"nobody calls {where}: the method is called {meant}")
+
+
+def check_authenticate(function: Any) -> None:
+    """:raises TypeError: ``function`` cannot say who somebody is."""
+    if not callable(function):
+        raise TypeError("write @chat.authenticate above a function, no parentheses")
+    name = getattr(function, "__qualname__", repr(function))
+    _check_runs(function, name)
+    if not _takes(function):
+        raise TypeError(f"{name} is called without arguments: it looks at `request`")
+
+
+def _check_runs(function: Any, name: str) -> None:
+    """:raises TypeError: a call of ``function`` would do nothing by itself."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{name} is async, and would never run: write def. What waits in it lets"
+            " the others run, as each has a greenlet or a thread"
+        )
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{name} has a yield, and would never run: use ws.send")
+
+
+def _check_call(
+    function: Any, name: str, given: Sequence[str], by_name: list[str], *, exact: bool
+) -> None:
+    """:raises TypeError: ``function`` does not take what is ``given`` by position.
+
+    What comes ``by_name``, from the URL, is not checked, as blueprints and
+    preprocessors have a say in it, unless it stands where the socket belongs.
+    """
+    signature = _signature(function)
+    if signature is None:
+        return
+    names = list(signature.parameters)
+    place = len(given) - 1
+    try:
+        bind = signature.bind if exact else signature.bind_partial
+        bind(*given)
+        fits = exact or len(names) <= place or names[place] not in by_name
+    except TypeError:
+        fits = False
+    if not fits:
+        short = name.rpartition(".")[2]
+        wanted = ", ".join([*given, *by_name])
+        raise TypeError(f"{name}{signature} cannot be called: write {short}({wanted})")
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    try:
+        # Not of what it wraps: a decorator may give that its arguments.
+        return inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):  # some are written in C
+        return None
+
+
+def _takes(function: Any, *arguments: Any) -> bool:
+    signature = _signature(function)
+    try:
+        return signature is None or bool(signature.bind(*arguments) or True)
+    except TypeError:
+        return False
+
+
+def _arguments(rule: str) -> list[str]:
+    return re.findall(r"<(?:[^<>:]*:)?\s*(\w+)\s*>", rule)
+
+
+def check_app(app: Any) -> None:
+    """:raises TypeError: ``app`` is no Flask application."""
+    if not isinstance(app, Flask):
+        raise TypeError(f"not a Flask application: {app!r}")
+
+
+def given_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of what ``config`` says for this extension."""
+    return {
+        key: list(value) if isinstance(value, list | tuple | set) else value
+        for key, value in config.items()
+        if key.startswith(PREFIX)
+    }
+
+
+def warn_of_late_settings(read: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Warn of what ``config`` says now, and did not when it was ``read``."""
+    now = given_settings(config)
+    keys = [k for k in {**read, **now} if read.get(k, _ABSENT) != now.get(k, _ABSENT)]
+    if keys:
+        logger.warning(
+            "%s came too late and has no effect: set it before WSChat(app) or"
+            " init_app(app), which read the configuration",
+            ", ".join(keys),
+        )
+
+
+_ABSENT = object()
+
+
+class SessionWatch:
+    """Tells of writes to the session where no answer will carry its cookie."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, int]] = set()
+
+    def begin(self, session: Any) -> None:
+        """From now on tell, once for each line, what is written to ``session``."""
+        update = getattr(session, "on_update", None)
+        if update is not None:
+            session.on_update = functools.partial(self._written, update)
+
+    def _written(self, update: Callable[[Any], Any], session: Any) -> None:
+        update(session)
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and _is_of_flask(frame):
+            frame = frame.f_back
+        if frame is None:
+            return
+        place = frame.f_code.co_filename, frame.f_lineno
+        if place not in self._told:
+            self._told.add(place)
+            logger.warning(
+                "what %s:%d writes to the session is lost, as a socket cannot set a"
+                " cookie: write it in an ordinary request",
+                *place,
+            )
+
+
+def _is_of_flask(frame: FrameType) -> bool:
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package in ("flask", "werkzeug")
