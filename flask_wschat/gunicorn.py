@@ -13,6 +13,7 @@ from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 from .codec import Head
 from .handler import WebSocketHandler
 from .heads import Fields
+from .server import Server
 
 
 class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]
@@ -35,6 +36,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
     """``gunicorn -k flask_wschat.gunicorn.Worker app:app``."""
 
     wsgi_handler = Handler
+    server_class = Server
 
 
 GeventWebSocketWorker = Worker

@@ -18,8 +18,10 @@ import gevent.pywsgi
 import gevent.socket
 import geventwebsocket.handler
 from gevent.pywsgi import Input, WSGIHandler, WSGIServer
+from werkzeug.exceptions import HTTPException
 
-from .codec import Head, is_upgrade, response
+from .bodies import Body, Stream
+from .codec import Head, is_upgrade, response, tokens
 from .codec.handshake import END, parse_head
 from .errors import HandshakeError
 from .heads import Fields, Gathering, Opening, read_usual, reader
@@ -52,6 +54,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     """
 
     environ: Any
+    wsgi_input: Any
     _head: Head
     _opening = b""  # the first request, where it is a usual opening handshake
     _ahead = b""  # read from the socket, and not by `rfile`
@@ -184,14 +187,14 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         if self._requests:
             gevent.sleep(0)  # the others' turn, where the next one is here already
             begun = False
-            with _time_limit(KEEP_ALIVE):
+            with time_limit(KEEP_ALIVE):
                 begun = bool(self.rfile.peek(1))
             if not begun:
                 return None
         self._requests += 1
-        limit = self._seconds_for_head()
+        limit = opening_seconds(self.server.application)
         gathering = Gathering()
-        with _time_limit(limit):
+        with time_limit(limit):
             return self._collect_head(gathering)
         if gathering.begun:
             raise HandshakeError(408, f"the request head took over {limit} s")
@@ -207,11 +210,16 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
             gevent.sleep(0)
         return None
 
-    def _seconds_for_head(self) -> float:
-        extensions = getattr(self.server.application, "extensions", {})
-        hub: Hub | None = extensions.get("wschat.hub")
-        settings = Settings() if hub is None else hub.settings
-        return settings.HANDSHAKE_TIMEOUT
+    def read_request(self, raw_requestline: str) -> Any:
+        read = super().read_request(raw_requestline)
+        # The parent knows this field with one value only (RFC 9112 §9.3 has a list).
+        values = self._head.get_all("connection")
+        options = {name.lower() for name in tokens(values)}
+        if "close" in options:
+            self.close_connection = True
+        elif self.request_version == "HTTP/1.0":
+            self.close_connection = "keep-alive" not in options
+        return read
 
     def _connection_upgrade_requested(self) -> bool:
         # pywsgi gives the raw stream to whoever says "Connection: upgrade", and there
@@ -220,6 +228,8 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
 
     def run_application(self) -> None:
         environ = self.environ
+        if type(self.wsgi_input) is Input:
+            self._guard_body(environ)
         if is_upgrade(
             environ.get("HTTP_UPGRADE", ""), environ.get("HTTP_CONNECTION", "")
         ):
@@ -227,10 +237,34 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         # Not the parent's: it would answer before the application has a say.
         WSGIHandler.run_application(self)
 
+    def _guard_body(self, environ: dict[str, Any]) -> None:
+        """Put a body of ours in the place of pywsgi's, if there is one."""
+        chunked = "HTTP_TRANSFER_ENCODING" in environ  # it knows no other coding
+        if not (chunked or self.content_length):
+            return
+        expects = environ.get("HTTP_EXPECT") and self.request_version == "HTTP/1.1"
+        length = None if chunked else self.content_length
+        body = Body(self.rfile, length, self._ask if expects else None)
+        self.wsgi_input, environ["wsgi.input"] = body, Stream(body)
+        environ["wsgi.input_terminated"] = True
+
+    def _ask(self) -> None:
+        if not self.headers_sent:
+            self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def handle_one_response(self) -> None:
+        super().handle_one_response()
+        body = self.wsgi_input
+        if isinstance(body, Body) and not body.ended:
+            self.close_connection = True  # what comes next is not a request
+
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Any:
         self._waiting_socket()  # there is something to send
+        body = self.wsgi_input
+        if isinstance(body, Body) and (body.failed or body.ask is not None):
+            headers = [*headers, ("Connection", "close")]
         # Not the parent's: it takes what is in the environ for an upgrade.
         return WSGIHandler.start_response(self, status, headers, exc_info)
 
@@ -242,11 +276,25 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         if isinstance(error, ssl.SSLError):
             # The client broke TLS off; pywsgi is silent about a plain reset only.
             self.close_connection = True
+        elif isinstance(error, HTTPException) and getattr(
+            self.wsgi_input, "failed", False
+        ):
+            self._send_error_response_if_possible(400)  # an app that knows no Werkzeug
         else:
             WSGIHandler.handle_error(self, kind, error, trace)
 
 
-def _time_limit(seconds: float) -> gevent.Timeout:
+def opening_seconds(application: Any) -> float:
+    """Return the seconds that a client of ``application`` has for its request's head.
+
+    As many again, before, for its TLS handshake.
+    """
+    hub: Hub | None = getattr(application, "extensions", {}).get("wschat.hub")
+    settings = Settings() if hub is None else hub.settings
+    return settings.HANDSHAKE_TIMEOUT
+
+
+def time_limit(seconds: float) -> gevent.Timeout:
     """Return a context manager that leaves its block, silently, when time is up."""
     return gevent.Timeout(seconds, False)  # type: ignore[arg-type]
 

@@ -23,7 +23,7 @@ LAYERS = [
     {"adapters", "context", "mistakes", "sessions"},
     {"upgrade"},
     {"extension"},
-    {"heads"},
+    {"bodies", "heads"},
     {"handler"},
     {"boot", "debugging", "patching", "watchdog"},
     {"server", "gunicorn", "cli", "metrics", "client", "__init__"},
@@ -34,6 +34,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
     "gevent": {
         "transports/evented.py",
+        "bodies.py",
         "boot.py",
         "handler.py",
         "server.py",

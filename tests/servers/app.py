@@ -155,7 +155,10 @@ def page() -> str:
     return "a page"
 
 
-@app.route("/said/<path:path>", methods=["GET", "POST", "PUT", "OPTIONS", "QUERY"])
+METHODS = ["GET", "POST", "PUT", "OPTIONS", "QUERY", "PRI", "M-SEARCH"]
+
+
+@app.route("/said/<path:path>", methods=METHODS, provide_automatic_options=False)
 def said(path: str) -> str:
     """What the server understood: the method, the path and the body."""
     body = request.get_data().decode("latin-1")
