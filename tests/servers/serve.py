@@ -1,7 +1,8 @@
 """gevent's pywsgi with a given handler, as a user's own program would start it.
 
-``python -m tests.servers.serve run|ours|stock|plain ADDRESS [CERTIFICATE KEY]``; the
-address is a port, or the path of a Unix socket. The signal to stop is SIGTERM.
+``python -m tests.servers.serve run|ours|server|stock|plain ADDRESS [CERTIFICATE KEY]``;
+"server" is our server with our handler. The address is a port, or the path of a Unix
+socket. The signal to stop is SIGTERM.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import gevent.socket
 from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler as StockHandler
 
-from flask_wschat.server import WebSocketHandler
+from flask_wschat.server import Server, WebSocketHandler
 
 from .app import app, chat
 
@@ -34,7 +35,7 @@ def main(handler: str, address: str, *pair: str) -> None:
     options: dict[str, Any] = {}
     if pair:
         options.update(certfile=pair[0], keyfile=pair[1])
-    if handler != "plain":
+    if handler in ("ours", "stock"):
         options.update(
             handler_class={"ours": WebSocketHandler, "stock": StockHandler}[handler]
         )
@@ -43,7 +44,8 @@ def main(handler: str, address: str, *pair: str) -> None:
         listener = gevent.socket.socket(gevent.socket.AF_UNIX)
         listener.bind(address)
         listener.listen(128)
-    server = WSGIServer(listener, app, **options)
+    make = Server if handler == "server" else WSGIServer
+    server = make(listener, app, **options)
     gevent.signal_handler(signal.SIGTERM, server.stop, 1)
     server.serve_forever()
 
