@@ -218,8 +218,10 @@ class WSChat:
     ) -> Authenticate:
         """Register who says which user a request is, before the 101.
 
-        Called without arguments in the request context; returns the user id (anything
-        that ``str`` makes unique) or None for an anonymous one. ``abort(401)`` refuses.
+        Called without arguments in the request context; returns the user id (a text, an
+        integer, or an object whose class defines ``__str__``) or None for an anonymous
+        one. ``abort(401)`` refuses. Anything else, such as False, "" or 0, is an error
+        of the application's, answered with HTTP 500: it would make all strangers one.
         """
         mistakes.check_authenticate(function)
         self._authenticate = function

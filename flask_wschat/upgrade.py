@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, abort, request
+from flask import Flask, Response, abort, has_request_context, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
@@ -30,6 +30,7 @@ from .compat import LegacyWebSocket, WebSocketError
 from .errors import BackendError, HandshakeError
 from .hub import Hub
 from .logs import SparingLog, printable
+from .messages import as_user
 from .sessions import NoAnswer, speed_up
 from .transports import Event
 from .transports.accept import OFFER, UPGRADE, ClientLeft, Offer, Taken, find_offer
@@ -57,6 +58,7 @@ class Gate:
         self.hub = hub
         self.authenticate = authenticate
         self._threads = 0  # held by sockets
+        self._opening = 0  # places of those that are not in the hub yet
         self._lock = threading.Lock()
         self.log = SparingLog(logger)  # of what clients can make us say
         speed_up(app)
@@ -64,9 +66,11 @@ class Gate:
         self._create_url_adapter = app.create_url_adapter
         self._adapters = Adapters(app)
         self._dispatch_request = app.dispatch_request
+        self._handle_exception: Callable[..., Any] = app.handle_exception
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
         app.create_url_adapter = self.create_url_adapter  # type: ignore[method-assign]
         app.dispatch_request = self.dispatch_request  # type: ignore[method-assign]
+        setattr(app, "handle_exception", self.handle_exception)  # noqa: B010
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
         """Offer the application the request's socket, where the server gives one.
@@ -105,6 +109,7 @@ class Gate:
             # GreenletExit pywsgi would answer, on a socket that it has no more.
             upgrade.accepted.fail(error)
         finally:
+            upgrade.give_place_back()
             if upgrade.accepted is not None and offer.threads:
                 self.count_thread(offer.threads, -1)
         return offer.answer(start_response)
@@ -126,6 +131,19 @@ class Gate:
             self._threads,
             limit,
         )
+
+    def take_place(self, limit: int) -> bool:
+        """Take one of ``limit`` places for a connection to be; False: all are taken."""
+        with self._lock:
+            if self.hub.count() + self._opening >= limit:
+                return False
+            self._opening += 1
+            return True
+
+    def give_place_back(self) -> None:
+        """Undo ``take_place``: the hub counts the connection now, or there is none."""
+        with self._lock:
+            self._opening -= 1
 
     def create_url_adapter(self, request: Any) -> Any:
         """Let a plain route match a request that asks to upgrade.
@@ -153,12 +171,21 @@ class Gate:
             # The view spoke to a client that had just left: its natural end.
             return NoAnswer()
 
+    def handle_exception(self, *args: Any) -> Any:
+        """Note that a request failed whose socket may be open."""
+        if has_request_context():
+            upgrade: Upgrade | None = request.environ.get(UPGRADE)
+            if upgrade is not None:
+                upgrade.failed = True
+        return self._handle_exception(*args)
+
 
 class Upgrade:
     """One request that may become a WebSocket."""
 
     begun = False  # the 101 was tried: HTTP is over, even if it failed
     accepted: WebSocket | None = None
+    failed = False  # in the view, a function after the request, or the response
     status = ""  # of the application's answer
     view: Callable[[], Any] | None = None
     """A blocking view, to be run once the application has answered."""
@@ -169,6 +196,7 @@ class Upgrade:
     _extension: str | None = None
     _held: Event | None = None
     _given_up = False
+    _has_place = False
     _route = ""
 
     def __init__(
@@ -200,7 +228,8 @@ class Upgrade:
         user = self._environ.get(USER)
         if user is None:
             user = self._gate.authenticate()
-        self._user = None if user is None else str(user)
+        if user is not None:
+            self._user = _as_user(user)
 
     def accept(
         self, subprotocols: Sequence[str] = (), *, plain: bool = True
@@ -262,6 +291,7 @@ class Upgrade:
             transport.abort()  # by whoever waited for this
             return ws
         hub.register(ws, self._loop, plain=plain)
+        self.give_place_back()
         self.accepted = ws
         ws.start(taken.received)
         return ws
@@ -279,9 +309,7 @@ class Upgrade:
         view, self.view = self.view, None
         if view is None:
             return
-        if self.status.startswith("5") and self.accepted is not None:
-            self.accepted.close(1011, "internal error")  # an `after_request` failed
-        else:
+        if not self.failed:
             view()
 
     def wait_if_held(self) -> None:
@@ -305,8 +333,10 @@ class Upgrade:
         code = _CLOSE_CODES.get(status[:1], 1011)
         if legacy.accepted:
             legacy.delist()
-            if ws is not None:
-                ws.close(code)
+        if ws is not None and self.failed:
+            ws.close(1011, "internal error")
+        elif ws is not None and legacy.accepted:
+            ws.close(code)
         elif ws is None and self._offer.answered:
             # The server has promised a WebSocket: refuse in its terms.
             reason = f"{status.title()}: {self._reason}".rstrip(": ")
@@ -370,13 +400,23 @@ class Upgrade:
 
     def _check_room(self) -> None:
         limit = self._gate.hub.settings.MAX_CONNECTIONS
-        if limit is not None and self._gate.hub.count() >= limit:
+        if limit is None or self._has_place:
+            return
+        # Before whatever may wait: until then others would find the same place.
+        self._has_place = self._gate.take_place(limit)
+        if not self._has_place:
             self._gate.log.warning(
                 "full", "refused a WebSocket: WSCHAT_MAX_CONNECTIONS = %d", limit
             )
             raise HandshakeError(
                 503, "too many connections, try again later", [("Retry-After", "5")]
             )
+
+    def give_place_back(self) -> None:
+        """Count as one of those who wait for a connection no more, if this does."""
+        had, self._has_place = self._has_place, False
+        if had:
+            self._gate.give_place_back()
 
     def _check_backend(self) -> None:
         try:
@@ -402,6 +442,16 @@ def _server_is_stopping(url: str) -> Callable[[], bool]:
             workers,
         )
     return lambda: not getattr(worker, "alive", True)
+
+
+def _as_user(value: Any) -> str:
+    try:
+        return as_user(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"@chat.authenticate: {error}. Return None for somebody without one, and"
+            " abort(401) to refuse"
+        ) from None
 
 
 def _asks(environ: dict[str, Any]) -> bool:

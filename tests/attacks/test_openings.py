@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Callable
+from typing import Any
 
+import gevent
 import pytest
-from flask import Flask
+from flask import Flask, Response, abort, request
+from websockets.exceptions import ConnectionClosed
 
-from flask_wschat import Listener, WSChat
+from flask_wschat import Listener, WebSocket, WSChat
 
-from ..conftest import DEADLINE, LiveServer, Serve
+from ..conftest import DEADLINE, LiveServer, Serve, eventually
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
@@ -70,3 +75,144 @@ def test_a_full_server_says_so_once(
     with server.connect("/listen"):
         assert [ask(server, "/listen") for _ in range(50)] == [503] * 50
     assert len(caplog.messages) == 1
+
+
+class Waiting:
+    """An ``authenticate`` whose first five callers wait for how they are to go on."""
+
+    def __init__(self) -> None:
+        self.callers = 0
+        self.then: Callable[[], Any] | None = None
+
+    def __call__(self) -> Any:
+        self.callers += 1
+        if self.callers > 5:
+            return None
+        while self.then is None:
+            gevent.sleep(0.005)
+        return self.then()
+
+
+def raise_(error: BaseException) -> None:
+    raise error
+
+
+ENDS: dict[str, Callable[[], Any]] = {
+    "comes in": lambda: None,
+    "is refused": lambda: abort(401),
+    "an error": lambda: raise_(ZeroDivisionError()),
+    "a time limit": lambda: raise_(gevent.Timeout(1)),
+    "a bad user": lambda: False,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("leaves", [False, True], ids=["stays", "leaves"])
+def test_no_more_are_let_in_than_there_are_places(
+    app: Flask, end: str, leaves: bool
+) -> None:
+    app.config["WSCHAT_MAX_CONNECTIONS"] = 5
+    chat = WSChat(app)
+    chat.listener("/listen")(Listener)
+    waiting = Waiting()
+    chat.authenticate(waiting)
+    server = LiveServer(app)
+    host = f"127.0.0.1:{server.port}"
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.stop)
+        clients = [stack.enter_context(server.socket()) for _ in range(40)]
+        for client in clients:
+            send_opening(client, "/listen", host=host)
+        eventually(lambda: waiting.callers >= 5)
+        refused = stack.enter_context(server.socket())
+        send_opening(refused, "/listen", host=host)
+        assert read_status(refused) == 503
+        assert waiting.callers == 5
+        if leaves:
+            for client in clients:
+                client.close()
+        waiting.then = ENDS[end]
+        if end == "comes in" and not leaves:
+            statuses = sorted(map(read_status, clients))
+            assert statuses == [101] * 5 + [503] * 35
+        for client in clients:
+            client.close()
+        opened: list[socket.socket] = []
+
+        def fill() -> bool:
+            client = stack.enter_context(server.socket())
+            send_opening(client, "/listen", host=host)
+            if read_status(client) == 101:
+                opened.append(client)
+            return len(opened) == 5
+
+        eventually(fill)
+        assert ask(server, "/listen") == 503
+
+
+@pytest.mark.parametrize("value", [False, True, "", 0, b"ann", object(), ("no", 401)])
+def test_strangers_are_no_user(
+    app: Flask, chat: WSChat, server: LiveServer, caplog: Any, value: object
+) -> None:
+    chat.authenticate(lambda: value)
+    chat.listener("/listen")(Listener)
+    app.add_url_rule("/old", "old", lambda: str(request.environ["wsgi.websocket"]))
+    assert ask(server, "/listen") == 500
+    assert ask(server, "/old") == 500
+    assert "Return None for somebody without one, and abort(401)" in caplog.text
+    assert chat.online() == []
+
+
+def raise_again(error: BaseException | None) -> None:
+    raise ZeroDivisionError
+
+
+FAILURES: dict[str, Callable[[Flask], Any]] = {
+    "after_request": lambda app: app.after_request(lambda response: 1 / 0),
+    "teardown_request": lambda app: app.teardown_request(raise_again),
+    "teardown_appcontext": lambda app: app.teardown_appcontext(raise_again),
+    "after_request aborts": lambda app: app.after_request(lambda response: abort(403)),
+    "response": lambda app: app.after_request(lambda response: Failing()),
+    "session": lambda app: setattr(app.session_interface, "save_session", None),
+}
+
+
+class Failing(Response):
+    def __call__(self, *args: Any) -> Any:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("shown", ["as ever", "as a page"])
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("path", ["/listen", "/view", "/old"])
+def test_a_socket_whose_request_fails_at_last_is_closed(
+    app: Flask, chat: WSChat, failure: str, path: str, shown: str
+) -> None:
+    viewed: list[WebSocket] = []
+
+    @chat.route("/view")
+    def view(ws: WebSocket) -> None:
+        viewed.append(ws)
+        ws.receive()
+
+    chat.listener("/listen")(Listener)
+
+    @app.route("/old")
+    def old() -> str:
+        request.environ["wsgi.websocket"].send("hello")
+        return ""
+
+    if shown == "as a page":
+        app.register_error_handler(Exception, lambda error: ("sorry", 200))
+    FAILURES[failure](app)
+    server = LiveServer(app)
+    try:
+        with server.connect(path) as client:
+            if path == "/old":
+                assert client.recv(DEADLINE) == "hello"
+            with pytest.raises(ConnectionClosed) as ended:
+                client.recv(DEADLINE)
+            assert ended.value.rcvd is not None and ended.value.rcvd.code == 1011
+        eventually(lambda: chat._hub().count() == 0)
+    finally:
+        server.stop()
