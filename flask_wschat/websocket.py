@@ -266,8 +266,11 @@ class WebSocket:
             if ordered:
                 raise error
             return
-        self.close(CloseCode.INTERNAL_ERROR, "internal error")
-        self._hub.report(error, self)
+        try:
+            # First, so that a test which sees the close code has the error as well.
+            self._hub.report(error, self)
+        finally:
+            self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def described(self) -> str:
         """Return what the log needs to know of this connection, on one line."""

@@ -27,7 +27,7 @@ LAYERS = [
     {"handler"},
     {"boot", "debugging", "patching", "watchdog"},
     {"server", "gunicorn", "cli", "metrics", "client", "__init__"},
-    {"terminal", "testing", "__main__"},
+    {"terminal", "testclient", "testing", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -54,7 +54,7 @@ ONLY_IN = {
         "extension.py",
         "server.py",
         "cli.py",
-        "testing.py",
+        "testclient.py",
         "metrics.py",
     },
 }

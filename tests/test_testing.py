@@ -179,6 +179,32 @@ def test_a_live_server(
         assert ws.receive(DEADLINE) == "over a port"
 
 
+def test_the_plugin_costs_other_projects_nothing(pytester: pytest.Pytester) -> None:
+    """Where nobody uses it, nothing is imported but pytest, which is there anyway."""
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_nothing_is_here():
+            ours = {name for name in sys.modules if name.startswith("flask_wschat")}
+            assert ours <= {
+                "flask_wschat", "flask_wschat.errors", "flask_wschat.testing"
+            }
+            others = {"flask", "werkzeug", "gevent", "greenlet", "geventwebsocket"}
+            assert not others & set(sys.modules)
+
+        def test_the_fixtures_are(request):
+            assert request.config.pluginmanager.get_plugin("flask_wschat")
+            request.getfixturevalue("wschat_server")
+            assert "gevent" in sys.modules
+        """
+    )
+    result: Any = pytester.runpytest_subprocess(
+        *("-p", "no:cacheprovider", "-p", "no:playwright", "-p", "no:flask")
+    )
+    result.assert_outcomes(passed=2)
+
+
 def test_the_plugin_needs_nothing_but_the_package(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
