@@ -78,6 +78,13 @@ def framed(text: str | bytes) -> EncodedMessage:
         return EncodedMessage(text.encode("utf-8", "replace").decode())
 
 
+def tell_gap(receivers: Collection[WebSocket], topic: str) -> None:
+    """Tell ``receivers`` to read ``topic`` again."""
+    WebSocket.deliver(
+        receivers, framed(encode({"type": "gap", "room": room_of(topic)}))
+    )
+
+
 class _Parcel:
     """A delivery, and its frame for all who get it, made for the first one."""
 
@@ -260,8 +267,7 @@ class Feed:
             return
         for ws in told:
             self.mute(ws)
-        text = encode({"type": "gap", "room": room_of(self.topic)})
-        WebSocket.deliver(told, framed(text))
+        tell_gap(told, self.topic)
 
 
 class _Tally:

@@ -15,13 +15,13 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from .backends import Backend
 from .codec import CloseCode, EncodedMessage
 from .errors import BackendError, ConnectionClosed, HandshakeError
-from .feeds import EVERYONE, Feeds, room_topic, user_topic
+from .feeds import EVERYONE, Feeds, room_of, room_topic, tell_gap, user_topic
 from .logs import SparingLog
 from .messages import Delivery, Message, Page, Receipt, as_name
 from .presence import Presence
@@ -43,6 +43,9 @@ _TWO_LOOPS = (
 )
 
 _DUE_LIMIT = 1000  # publications of other threads that may await the loop
+_CLAIM = Message("", event="claim")
+"""Tells a room's members that plain connections have claimed it."""
+_CLAIMS = 500  # rooms in one call
 _RECOUNT = 0.1  # seconds for which losses gather, until polls are told anew
 _RECOUNT_AGAIN = 1.0  # and where the backend does not say how they stand
 Report = Callable[..., None]  # with the error, and the connection that it ended
@@ -79,6 +82,10 @@ class Hub:
         self.buckets = Buckets()
         self._members: dict[str, Audience] = {EVERYONE: Audience()}
         self._opening: set[WebSocket] = set()  # not plain, and not in a feed yet
+        self._sharing: set[WebSocket] = (
+            set()
+        )  # not plain, and in plain rooms on purpose
+        self._renew_at = 0.0  # when the claims of plain rooms are due
         self.feeds = Feeds(settings.MAX_QUEUE, self._call_later)
         self.presence = Presence(self, settings.PING_INTERVAL + settings.PING_TIMEOUT)
         self._topics = Subscriptions(backend, self._is_wanted, new_event)
@@ -206,11 +213,16 @@ class Hub:
         if self._loop is not None:
             self._loop.call_later(seconds, callback)
 
-    def attach(self, ws: WebSocket) -> None:
-        """Let a connection of the ready-made chat have the news; in the loop."""
+    def attach(self, ws: WebSocket, *, sharing: bool = False) -> None:
+        """Let a connection of the ready-made chat have the news; in the loop.
+
+        ``sharing``: it may be in rooms that plain connections are in.
+        """
         if ws in self._opening:
             self._opening.discard(ws)
             self.feeds.add(ws, EVERYONE)
+            if sharing:
+                self._sharing.add(ws)
 
     def forget(self, ws: WebSocket) -> None:
         """Take a connection that ended out of everything it was in.
@@ -219,6 +231,7 @@ class Hub:
         """
         rooms, ws._rooms = ws._rooms, None
         self._opening.discard(ws)
+        self._sharing.discard(ws)
         self._members[EVERYONE].discard(ws)
         self._finish(self.feeds.discard, ws, EVERYONE)
         topics = [room_topic(room) for room in rooms or ()]
@@ -243,9 +256,31 @@ class Hub:
     def join(self, ws: WebSocket, room: Any) -> bool:
         """Put ``ws`` into ``room``; False: it was there, or is closed.
 
+        A plain connection claims the room: no other connection of the ready-made chat
+        may be there but one that is ``sharing``. See docs/decisions/28.
+
         :raises BackendError: it is not there, as nothing would come.
+        :raises PermissionError: it is not there, as the room was claimed.
         """
         name, loop = as_name(room, "a room"), ws._transport.loop
+        topic = room_topic(name)
+        if ws in self._members[EVERYONE]:
+            # Before it is there, and anybody hears so.
+            if topic not in self._members:
+                self._where_it_may_wait(loop, lambda: self._claim([topic]))
+            return self.enter(ws, name)
+        if not self.enter(ws, name):
+            return False
+        try:
+            self._where_it_may_wait(loop, lambda: self._look(ws, topic))
+        except BaseException:
+            loop.call(self._leave, ws, name)
+            raise
+        return True
+
+    def enter(self, ws: WebSocket, name: str) -> bool:
+        """Put ``ws`` into a room, whoever may be there; else as ``join``."""
+        loop = ws._transport.loop
         if not loop.call(self._enter, ws, name):
             return False
         try:
@@ -254,6 +289,40 @@ class Hub:
             loop.call(self._leave, ws, name)
             raise
         return True
+
+    def _claim(self, topics: Sequence[str]) -> None:
+        self.backend.claim(topics, _CLAIM)
+
+    def _look(self, ws: WebSocket, topic: str) -> None:
+        if ws not in self._sharing and self.backend.history(topic, limit=1).plain:
+            raise PermissionError(
+                "plain connections are in this room: the chat may be there, too, only"
+                " where its listener says plain_rooms = True"
+            )
+
+    def _evict(self, topic: str) -> None:
+        """Put those of the chat out of a room that plain connections have claimed."""
+        room = room_of(topic)
+        assert room is not None
+        out = [ws for ws in self.feeds.members(topic) if ws not in self._sharing]
+        for ws in out:
+            self._leave(ws, room)
+        tell_gap(out, topic)
+
+    def _renew_claims(self) -> None:
+        """Claim the rooms again that plain connections are in; in a worker."""
+        topics = [topic for topic in list(self._members) if room_of(topic) is not None]
+        try:
+            for start in range(0, len(topics), _CLAIMS):
+                self._claim(topics[start : start + _CLAIMS])
+        except BackendError:
+            self._renew_at = 0.0  # the backend logs it, and is asked again
+
+    def _where_it_may_wait(self, loop: Loop, call: Callable[[], Any]) -> None:
+        if loop.may_wait():
+            call()
+        else:
+            loop.run(call)
 
     def leave(self, ws: WebSocket, room: Any) -> bool:
         """Take ``ws`` out of ``room``; False: it was not there."""
@@ -333,6 +402,7 @@ class Hub:
         self._pid = os.getpid()
         self._members = {EVERYONE: Audience()}
         self._opening = set()
+        self._sharing = set()
         self.feeds = Feeds(self.settings.MAX_QUEUE, self._call_later)
         self._due.clear()
         self._delivering = self._sweeping = self._recounting = False
@@ -472,8 +542,13 @@ class Hub:
     def _deliver(self, delivery: Delivery) -> None:
         topic, message = delivery.topic, delivery.message
         members = self._members.get(topic)
-        # What a user told others is for the ready-made chat alone, in its own topic.
-        if members and message.event is None and message.to is None:
+        if message.event == _CLAIM.event:
+            self._evict(topic)
+            return
+        # What clients of the ready-made chat say is for it alone, unless it shares its
+        # rooms; what they told others always, which is in their own topic as well.
+        said = message.sender is not None and not message.plain
+        if members and message.event is None and message.to is None and not said:
             receivers: Collection[WebSocket] = members
             if message.exclude is not None:
                 receivers = [ws for ws in members if ws._id != message.exclude]
@@ -486,6 +561,7 @@ class Hub:
 
     def _lose(self, topics: list[str] | None) -> None:
         self.feeds.lose(topics)
+        self._renew_at = 0.0  # who lost messages may have lost the claims, too
         for poll in list(self.polls.values()):
             # A tally has no number: that one is missing shows by nothing.
             if poll.topic in self.feeds and (topics is None or poll.topic in topics):
@@ -541,6 +617,9 @@ class Hub:
                 # Another thread may just have begun to close it.
                 with contextlib.suppress(ConnectionClosed):
                     ws.sweep(now, interval, timeout)
+        if now >= self._renew_at:
+            self._renew_at = now + min(self.settings.HISTORY_TTL / 4, 60.0)
+            loop.run(self._renew_claims)
         more = self._topics.tick(loop, now)
         more = self.presence.tick(loop, now, bool(connections)) or more
         if connections or more:

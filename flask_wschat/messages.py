@@ -89,6 +89,8 @@ class Message(NamedTuple):
     chat alone; ``data`` is its JSON text."""
     to: str | None = None
     """The user it was told to, where that is not whose topic it is."""
+    plain: bool = False
+    """Also for plain connections, though a client of the ready-made chat said it."""
 
 
 class Entry(NamedTuple):
@@ -142,6 +144,8 @@ class Page(NamedTuple):
     recovered: bool = False
     """``after`` and ``epoch`` were given, and nothing after ``after`` is missing:
     ``entries`` are the first that follow it."""
+    plain: bool = False
+    """The topic was claimed for plain connections."""
 
 
 class Tally(NamedTuple):

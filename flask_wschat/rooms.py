@@ -44,6 +44,14 @@ class ChatListener(Listener):
     or vote, and has no inbox.
     """
 
+    plain_rooms = False
+    """Whether its rooms are also those of the application's own routes.
+
+    If not, a room that a plain connection has joined is closed to this chat, for as
+    long as anything said there is kept; and what is said here reaches no plain
+    connection. If so, plain connections get it as it is, and any client that may join
+    the room here reads what is said there: let ``can_join`` decide as the routes do.
+    """
     max_data = 64 * 1024
     """Bytes of one message's data as JSON; ``WSCHAT_MAX_MESSAGE`` if that is less."""
     max_rooms = 100
@@ -95,7 +103,7 @@ class ChatListener(Listener):
         }
         hello = {"type": "hello", "protocol": 1, "id": ws.id, "user": ws.user}
         ws.send(encode({**hello, "ping": settings.PING_INTERVAL, "limits": limits}))
-        ws._transport.loop.call(hub.attach, ws)
+        ws._transport.loop.call(self._attach, ws)
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
         if ws.closed:
@@ -145,9 +153,12 @@ class ChatListener(Listener):
             raise
         topic = room_topic(room)
         if fresh:
-            ws.join(room)
+            self._hub.enter(ws, room)
         try:
             self._read(ws, ref, topic, after, epoch)
+        except Refused:
+            ws.leave(room)
+            raise
         except BackendError:
             if fresh:
                 ws.leave(room)
@@ -166,14 +177,16 @@ class ChatListener(Listener):
         room = self._joined(ws, request)
         self._ask(self.can_say, ws.user, room, data)
         sender = ANONYMOUS + ws.id if ws.user is None else ws.user
-        message = Message(text, json=True, sender=sender, mid=mid)
+        message = Message(
+            text, json=True, sender=sender, mid=mid, plain=self.plain_rooms
+        )
         _stored(ws, ref, self._hub.publish(room_topic(room), message, keep=True))
 
     def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
         to, (_, text, mid) = self._name(request, "to"), self._message(request)
         user = _user(ws)
         self._ask(self.can_tell, user, to)
-        message = Message(text, json=True, sender=user, mid=mid)
+        message = Message(text, json=True, sender=user, mid=mid, plain=self.plain_rooms)
         receipt = self._hub.publish(user_topic(to), message, keep=True)
         if to != user:
             # The sender's other tabs show it, too. Where only this fails, the error
@@ -190,6 +203,7 @@ class ChatListener(Listener):
         page = self._hub.backend.history(
             topic, before=before, limit=min(limit or self.max_page, self.max_page)
         )
+        self._check_plain(page)
         texts = self._fitting(topic, page)
         head = {"epoch": page.epoch, "seq": page.seq}
         ws.send(_page(ref, head, texts))
@@ -235,9 +249,11 @@ class ChatListener(Listener):
                 # Who does not say whose numbers it has is believed to have today's.
                 now = hub.backend.history(topic, limit=1)
                 known, start = now.epoch, after if after <= now.seq else None
-            return hub.backend.history(
+            page = hub.backend.history(
                 topic, after=start, epoch=known, limit=self.max_page
             )
+            self._check_plain(page)
+            return page
 
         def send(page: Page) -> bool:
             texts = self._fitting(topic, page)
@@ -255,6 +271,14 @@ class ChatListener(Listener):
             return not more
 
         hub.read(ws, topic, ask, send)
+
+    def _attach(self, ws: WebSocket) -> None:
+        self._hub.attach(ws, sharing=self.plain_rooms)
+
+    def _check_plain(self, page: Page) -> None:
+        """Raise ``Refused`` where this chat and plain connections would meet."""
+        if page.plain and not self.plain_rooms:
+            raise Refused("forbidden", "the room is kept for other connections")
 
     def _fitting(self, topic: str, page: Page) -> list[str]:
         """Return the texts of those messages of ``page`` that one reply may hold."""

@@ -124,7 +124,7 @@ class Subscriptions:
                 if not asked and not dropped:
                     return
                 if dropped:
-                    self._unsubscribe(loop, dropped)
+                    self._unsubscribe(dropped)
                 if asked:
                     self._backend.subscribe(asked)
                 loop.call(self._done, None)
@@ -136,18 +136,13 @@ class Subscriptions:
             loop.call_threadsafe(self._done, error)
             loop.call_threadsafe(self._rest, loop)
 
-    def _unsubscribe(self, loop: Loop, topics: list[str]) -> None:
+    def _unsubscribe(self, topics: list[str]) -> None:
         try:
             self._backend.unsubscribe(topics)
-        except Exception as error:
-            logger.warning("%d topics stay subscribed for now: %s", len(topics), error)
-            loop.call(self._keep, topics)
-
-    def _keep(self, topics: list[str]) -> None:
-        """Let go of ``topics`` later."""
-        self._told.update(topics)
-        for topic in topics:
-            self._idle.setdefault(topic, time.monotonic() + LINGER)
+        except BackendError:
+            pass  # it was stopped: nothing comes any more
+        except Exception:
+            logger.exception("error in unsubscribing")
 
     def _take(self) -> tuple[list[str], list[str]]:
         now = time.monotonic()

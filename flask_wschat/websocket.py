@@ -166,6 +166,8 @@ class WebSocket:
 
         :raises TypeError: ``room`` has no such text, as None has not.
         :raises ValueError: its text cannot be a name.
+        :raises PermissionError: it is not there: a connection of the ready-made chat is
+            not let into a room of plain ones; see ``ChatListener.plain_rooms``.
         :raises BackendError: it is not there, as nothing would come.
         """
         return self._hub.join(self, room)

@@ -34,7 +34,7 @@ class Reader:
         self.ws = WebSocket(ours, hub, Connection(), user=user)
         hub.register(self.ws, ours.loop, plain=False)
         self.ws.start()
-        hub.attach(self.ws)
+        hub.attach(self.ws, sharing=True)
         hub.join(self.ws, "a")
 
     def read(self, seq: int, epoch: str = "e") -> None:

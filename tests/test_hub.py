@@ -164,15 +164,13 @@ def test_a_topic_is_given_up_after_its_last_member(opened: Open) -> None:
 class Deaf(MemoryBackend):
     """One whose subscriptions fail as long as it is ``down``."""
 
-    down = obstinate = False
+    down = False
 
     def __init__(self) -> None:
         super().__init__()
         self.wanted: set[str] = set()
 
     def unsubscribe(self, topics: Sequence[str]) -> None:
-        if self.obstinate:
-            raise BackendError("not now")
         self.wanted.difference_update(topics)
         super().unsubscribe(topics)
 
@@ -193,11 +191,6 @@ def test_a_topic_whose_join_failed_is_let_go(opened: Open) -> None:
     assert backend.wanted == {room_topic("a")} and room_topic("a") in topics._failed
     hub.leave(ws, "a")
     assert topics.tick(loop, time.monotonic())
-    topics._idle[room_topic("a")] = 0
-    backend.obstinate = True
-    topics.tick(loop, time.monotonic())
-    assert backend.wanted == {room_topic("a")}
-    backend.obstinate = False
     topics._idle[room_topic("a")] = 0
     assert not topics.tick(loop, time.monotonic())
     assert backend.wanted == set() == topics._told - {EVERYONE}

@@ -156,7 +156,10 @@ def test_a_listener_s_own_join_is_kept_from_raw_messages(
 def test_plain_connections_hear_what_they_are_told_not_what_they_tell(
     make_chat: Callable[..., WSChat], serve: Serve
 ) -> None:
-    chat = make_chat()
+    class Open(ChatListener):
+        plain_rooms = True
+
+    chat = make_chat(Open)
 
     @chat.route("/plain")
     def plain(ws: WebSocket) -> None:

@@ -104,6 +104,14 @@ class Backend(Protocol):
         be kept, so that who saw it empty can resume.
         """
 
+    def claim(self, topics: Sequence[str], message: Message) -> None:
+        """Note that ``topics`` are for plain connections: their pages are ``plain``.
+
+        It is forgotten like an epoch: when it was neither renewed, nor a message kept,
+        nor the history asked for, for as long as a message would be kept. In topics
+        that were not noted before, ``message`` is delivered in the same step.
+        """
+
     def attend(
         self, changes: Sequence[tuple[str, str, int]]
     ) -> list[tuple[str, str, bool]]:

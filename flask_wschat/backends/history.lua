@@ -4,11 +4,11 @@
 -- ARGV: limit, after or '', before or '', the epoch to resume or '', ttl and meta's ttl
 --       in ms, and the epoch and number that the process has seen, if any
 -- Returns the epoch, the newest number, 1 if all after `after` is there or else 0, 1 if
--- the entries are in reverse order or else 0, the entries.
+-- the entries are in reverse order or else 0, the entries, 1 if it is claimed.
 local clock = redis.call('TIME')
 local limit, after, before = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
-local epoch, seq = meta[1], tonumber(meta[2] or 0)
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'plain')
+local epoch, seq, plain = meta[1], tonumber(meta[2] or 0), meta[3] and 1 or 0
 
 if not epoch or (epoch == ARGV[7] and tonumber(ARGV[8]) > seq) then
   if not epoch then
@@ -50,18 +50,18 @@ if ARGV[4] ~= '' and recovered == 0 then
   after, before = nil, nil
 end
 if limit <= 0 then
-  return {epoch, seq, recovered, 0, {}}
+  return {epoch, seq, recovered, 0, {}, plain}
 elseif after then
   local from = string.format('%.0f', math.max(after + 1, 0))
   return {epoch, seq, recovered, 0,
-    redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', limit)}
+    redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', limit), plain}
 end
 local to = '+'
 if before then
   if before <= 1 then
-    return {epoch, seq, recovered, 0, {}}
+    return {epoch, seq, recovered, 0, {}, plain}
   end
   to = string.format('%.0f', before - 1)
 end
 return {epoch, seq, recovered, 1,
-  redis.call('XREVRANGE', KEYS[2], to, '-', 'COUNT', limit)}
+  redis.call('XREVRANGE', KEYS[2], to, '-', 'COUNT', limit), plain}

@@ -22,12 +22,13 @@ _FEW = 8  # messages among which a mid is looked for one by one: a dict takes 35
 class _Topic:
     """What is kept of a topic. Small: there may be a hundred thousand."""
 
-    __slots__ = ("entries", "era", "mids", "seq")
+    __slots__ = ("entries", "era", "mids", "plain", "seq")
 
     def __init__(self, era: str) -> None:
         self.era = era
         """What its epoch is made of, with its name."""
         self.seq = 0
+        self.plain = False
         # A list, as an empty deque has room for 64. The first ones of it may be more
         # than are kept: see `MemoryBackend._append`.
         self.entries: list[Entry] = []
@@ -168,7 +169,15 @@ class MemoryBackend:
                 known=None if epoch is None else epoch == current,
             )
             page = entries[numbers.start - first : numbers.stop - first]
-            return Page(current, newest, page, recovered)
+            return Page(current, newest, page, recovered, kept.plain)
+
+    def claim(self, topics: Sequence[str], message: Message) -> None:
+        with self._lock:
+            for topic in topics:
+                kept = self._topic(topic)
+                if not kept.plain:
+                    kept.plain = True
+                    self.publish(topic, message)
 
     def _topic(self, name: str) -> _Topic:
         if self._pid != os.getpid():

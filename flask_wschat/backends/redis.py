@@ -3,7 +3,7 @@
 A topic's keys and its channel begin with ``<prefix>:{<topic>}``, so that they are in
 one slot of a cluster:
 
-    :meta       hash      epoch, and seq, the newest number
+    :meta       hash      epoch; seq, the newest number; plain, if it was claimed
     :log        stream    the kept messages, their ids <seq>-0
     :mids       zset      digests of the ids that senders gave messages, by number
     :users      hash      who is there, in which processes
@@ -89,6 +89,7 @@ class RedisBackend:
         self._host: Host | None = None
         self._publish = Script("publish")
         self._history = Script("history")
+        self._claim = Script("claim")
         self._poll = Script("poll")
         self._processes: dict[int, Process] = {}
 
@@ -175,7 +176,7 @@ class RedisBackend:
         seen = process.seen.get(topic)
         args: list[Arg] = [limit, *bounds, epoch or "", *self._ttls, *seen]
         call = self._history.call(self._server.keys(topic), args)
-        name, seq, recovered, backwards, items = self._run(call, again=True)
+        name, seq, recovered, backwards, items, plain = self._run(call, again=True)
         if process.wishes.name(self._server.channel(topic)) is not None:
             process.seen.note(topic, name.decode(), seq)
         entries: list[Entry] = []
@@ -186,7 +187,19 @@ class RedisBackend:
                 logger.warning("ignored a strange entry in %s: %s", topic, error)
         if backwards:
             entries.reverse()
-        return Page(name.decode(), seq, entries, bool(recovered))
+        return Page(name.decode(), seq, entries, bool(recovered), bool(plain))
+
+    def claim(self, topics: Sequence[str], message: Message) -> None:
+        payload = pack_passing(round(time.time(), 6), pack_message(message))
+        calls = [
+            self._claim.call(
+                self._server.keys(topic),
+                [self._server.channel(topic), payload, self._ttls[1]],
+            )
+            for topic in topics
+        ]
+        process = self._here()
+        self._blocking(lambda: process.run(calls, again=True))
 
     # -- presence
 

@@ -21,6 +21,7 @@ _TYPES: dict[str, type] = {
     "mid": str,
     "event": str,
     "to": str,
+    "plain": bool,
     "binary": bool,
 }
 _PLAIN = Message("")

@@ -129,6 +129,15 @@ class SQLiteBackend:
         process.writer.note(topic, page.epoch, page.seq)
         return page
 
+    def claim(self, topics: Sequence[str], message: Message) -> None:
+        messages = self._process().messages
+
+        def step(db: sqlite3.Connection) -> None:
+            for topic in topics:
+                messages.claim(db, topic, message)
+
+        self._call(step, writes=False)
+
     # -- people
 
     def attend(

@@ -16,7 +16,7 @@ from typing import Any
 from ..messages import Delivery, Entry, Message, Page, Receipt
 from .history import Seen, select
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x57534368  # "WSCh", for `file` and for who takes the wrong file
 
 # The log's last row is never deleted: so ids go on without a hole for as long as the
@@ -30,7 +30,8 @@ CREATE TABLE log (
 CREATE INDEX log_kept ON log (topic, seq) WHERE seq > 0;
 CREATE INDEX log_passing ON log (at) WHERE seq = 0;
 CREATE TABLE topics (
-    name TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL
+    name TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL,
+    plain INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE mids (
     topic TEXT NOT NULL, sender TEXT NOT NULL, mid TEXT NOT NULL, seq INTEGER NOT NULL,
@@ -55,6 +56,7 @@ CREATE TABLE counts (
 ) WITHOUT ROWID;
 """
 
+_NOTHING_SELDOM = [None, None, None, None, False]
 _MIDS = 4  # remembered for so many times as many messages as are kept
 _CHUNK = 1000  # rows that one transaction deletes, as others wait for it
 
@@ -109,9 +111,12 @@ def as_delivery(row: tuple[Any, ...]) -> Delivery:
     """Return what a row of the log is to the connections."""
     _, topic, seq, at, epoch, sender, mid, is_json, to, extra, data = row
     key = exclude = code = event = None
+    plain = False
     if extra is not None:
-        key, exclude, code, event = json.loads(extra)
-    message = Message(data, key, exclude, code, bool(is_json), sender, mid, event, to)
+        key, exclude, code, event, plain = json.loads(extra)
+    message = Message(
+        data, key, exclude, code, bool(is_json), sender, mid, event, to, plain
+    )
     return Delivery(topic, message, seq, at, epoch)
 
 
@@ -133,7 +138,7 @@ class Messages:
         at = time.time()
         seq, epoch = 0, ""
         if keep and self._size:
-            epoch, seq, latest = self._topic(db, topic, at)
+            epoch, seq, latest, _ = self._topic(db, topic, at)
             epoch = self._epoch(db, topic, epoch, seq)
             scope = message.sender or ""
             if message.mid is not None:
@@ -170,10 +175,9 @@ class Messages:
         limit: int,
     ) -> Page:
         now = time.time()
-        current, newest, at = self._topic(db, topic, now)
+        current, newest, at, plain = self._topic(db, topic, now)
         current = self._epoch(db, topic, current, newest)
-        if now - at > self._ttl / 8:  # seldom enough that reading is reading
-            db.execute("UPDATE topics SET at = ? WHERE name = ?", (now, topic))
+        self._touch(db, topic, now, at)
         oldest = now - self._ttl
         # "seq > 0" is how the planner learns that the index has all that is asked for.
         found = db.execute(
@@ -198,7 +202,15 @@ class Messages:
                 (topic, numbers.start, numbers.stop, oldest),
             )
         ]
-        return Page(current, newest, entries, recovered)
+        return Page(current, newest, entries, recovered, bool(plain))
+
+    def claim(self, db: sqlite3.Connection, topic: str, message: Message) -> None:
+        now = time.time()
+        _, _, at, plain = self._topic(db, topic, now)
+        self._touch(db, topic, now, at)
+        if not plain:
+            db.execute("UPDATE topics SET plain = 1 WHERE name = ?", (topic,))
+            self._append(db, topic, 0, now, "", message)
 
     def tidy(self, db: sqlite3.Connection) -> bool:
         """Delete what no process needs any more; True: there is more of it."""
@@ -224,14 +236,19 @@ class Messages:
 
     def _topic(
         self, db: sqlite3.Connection, name: str, now: float
-    ) -> tuple[str, int, float]:
-        row: tuple[str, int, float] | None = db.execute(
-            "SELECT epoch, seq, at FROM topics WHERE name = ?", (name,)
+    ) -> tuple[str, int, float, int]:
+        row: tuple[str, int, float, int] | None = db.execute(
+            "SELECT epoch, seq, at, plain FROM topics WHERE name = ?", (name,)
         ).fetchone()
         if row is None:
-            row = (secrets.token_hex(8), 0, now)
-            db.execute("INSERT INTO topics VALUES (?, ?, ?, ?)", (name, *row))
+            row = (secrets.token_hex(8), 0, now, 0)
+            db.execute("INSERT INTO topics VALUES (?, ?, ?, ?, ?)", (name, *row))
         return row
+
+    def _touch(self, db: sqlite3.Connection, topic: str, now: float, at: float) -> None:
+        """Note that ``topic`` is in use; seldom enough that reading is reading."""
+        if now - at > self._ttl / 8:
+            db.execute("UPDATE topics SET at = ? WHERE name = ?", (now, topic))
 
     def _epoch(self, db: sqlite3.Connection, topic: str, epoch: str, seq: int) -> str:
         """Return the topic's epoch, a new one if the file has lost numbers."""
@@ -250,9 +267,9 @@ class Messages:
         epoch: str,
         message: Message,
     ) -> None:
-        data, key, exclude, code, is_json, sender, mid, event, to = message
-        seldom = [key, exclude, code, event]
-        extra = None if seldom == [None] * 4 else json.dumps(seldom)
+        data, key, exclude, code, is_json, sender, mid, event, to, plain = message
+        seldom = [key, exclude, code, event, plain]
+        extra = None if seldom == _NOTHING_SELDOM else json.dumps(seldom)
         db.execute(
             "INSERT INTO log VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (topic, seq, at, epoch, sender, mid, is_json, to, extra, data),

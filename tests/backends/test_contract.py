@@ -30,6 +30,7 @@ FULL = Message(
     mid="m1",
     event="tally",
     to="bob",
+    plain=True,
 )
 
 
@@ -432,6 +433,49 @@ def test_of_many_attempts_at_once_one_is_stored(two: Two) -> None:
 
 
 # -- people
+
+
+def test_a_claim_is_seen_by_all_and_told_once(two: Two) -> None:
+    (backend, _), (other, host) = two
+    claimed = Message("", event="claim")
+    other.subscribe([ROOM, "room:b", "room:c"])
+    before = backend.publish(ROOM, Message("1"), keep=True)
+    assert not other.history(ROOM).plain
+    backend.claim([ROOM, "room:b"], claimed)
+    backend.claim([ROOM], claimed)
+    other.claim(["room:b", "room:c"], claimed)
+    after = other.publish(ROOM, Message("2"), keep=True)
+    kept = host.wait_for_count(5)
+    told = [(d.topic, d.seq) for d in kept]
+    assert [seq for topic, seq in told if topic == ROOM] == [1, 0, 2]
+    assert told.count(("room:b", 0)) == told.count(("room:c", 0)) == 1
+    assert [d.message for d in kept if not d.seq] == [claimed] * 3
+    # Numbers and positions go on.
+    assert after.epoch == before.epoch
+    for process in (backend, other):
+        assert process.history(ROOM, after=1, epoch=before.epoch)[2:] == (
+            process.history(ROOM, limit=1).entries,
+            True,
+            True,
+        )
+        assert process.history("room:b").plain and process.history("room:c").plain
+        assert not process.history("room:d").plain
+
+
+def test_a_claim_lasts_as_long_as_what_is_kept_or_it_is_renewed(
+    cluster: Cluster,
+) -> None:
+    backend, _ = cluster.start(ttl=0.5)
+    claimed = Message("", event="claim")
+    backend.claim([ROOM, "room:b"], claimed)
+    first = backend.publish(ROOM, Message("x"), keep=True)
+
+    def is_over() -> bool:
+        backend.claim(["room:b"], claimed)
+        return backend.publish(ROOM, Message("x"), keep=True).at > first.at + 2
+
+    eventually(is_over)
+    assert backend.history(ROOM).plain and backend.history("room:b").plain
 
 
 def test_who_comes_first_and_goes_last_is_returned(backend: Backend) -> None:

@@ -1,0 +1,15 @@
+-- Note that a topic is for plain connections; publish what tells of it, if it is new.
+-- KEYS: meta, log, mids. ARGV: channel, payload, meta's ttl in ms
+-- Returns 1 if it is new, else 0.
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'plain')
+if not meta[1] then
+  local clock = redis.call('TIME')
+  redis.call('HSET', KEYS[1], 'epoch', string.format('%x%05x', clock[1], clock[2]))
+  redis.call('DEL', KEYS[2], KEYS[3])
+end
+if not meta[2] then
+  redis.call('HSET', KEYS[1], 'plain', 1)
+  redis.call('PUBLISH', ARGV[1], ARGV[2])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return meta[2] and 0 or 1
