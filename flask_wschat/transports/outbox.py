@@ -9,6 +9,7 @@ from .queue import Queue
 
 _CONTROL = 0x8  # the opcode bit that makes a frame a control frame (RFC 6455 §5.2)
 
+_KEY_COST = 64  # counted for each key besides its frame
 BATCH = 64 * 1024
 """Bytes gathered into one send; a larger frame goes alone, without a copy."""
 
@@ -23,7 +24,7 @@ class Outbox(Queue):
     always taken and never lost.
     """
 
-    __slots__ = ("_keys", "dropped", "policy")
+    __slots__ = ("_keyed", "_keys", "dropped", "policy")
 
     def __init__(self, limit: int, policy: Literal["close", "drop_oldest"]) -> None:
         super().__init__(limit)
@@ -31,6 +32,7 @@ class Outbox(Queue):
         self.dropped = 0
         """Messages lost to ``drop_oldest``."""
         self._keys: dict[str, bytes] | None = None
+        self._keyed = 0  # bytes of their frames, which may not wait any more
 
     def push(self, frame: bytes, key: str | None = None) -> bool:
         """Add ``frame``; False: the queue is full and ``"close"`` is the policy.
@@ -42,9 +44,13 @@ class Outbox(Queue):
             self._replace(key, frame)
         if self.size >= self.limit and not self._make_room(frame):
             return False
+        self.append(frame)
+        return True
+
+    def append(self, frame: bytes) -> None:
+        """Add ``frame``, whatever waits."""
         self.frames.append(frame)
         self.size += len(frame)
-        return True
 
     def drain(self, send: Callable[[bytes | memoryview], int]) -> bool:
         """Pass what waits to ``send``, which returns how many bytes it took.
@@ -91,15 +97,27 @@ class Outbox(Queue):
 
     def _replace(self, key: str, frame: bytes) -> None:
         if self._keys is None or not self.frames:
-            self._keys = {}  # what had those keys is on its way
+            self._keys, self._keyed = {}, 0  # what had those keys is on its way
+        elif self._keyed > 2 * (self.size + _KEY_COST * len(self.frames)) + 4096:
+            self._forget_keys()
         old = self._keys.get(key)
         self._keys[key] = frame
+        self._keyed += len(frame) + _KEY_COST
         for index, waiting in enumerate(self.frames if old is not None else ()):
             # By identity: an equal frame of another key must stay.
             if waiting is old:
                 del self.frames[index]
                 self.size -= len(waiting)
                 return
+
+    def _forget_keys(self) -> None:
+        """Keep the keys of what still waits: so rarely that it costs little, and so
+        often that what was sent or dropped is not held for long.
+        """
+        assert self._keys is not None
+        waiting = set(map(id, self.frames))
+        self._keys = {k: f for k, f in self._keys.items() if id(f) in waiting}
+        self._keyed = sum(len(f) + _KEY_COST for f in self._keys.values())
 
     def _make_room(self, frame: bytes) -> bool:
         if frame[0] & _CONTROL:

@@ -132,3 +132,25 @@ def test_clear_keeps_only_what_is_partly_sent() -> None:
     outbox.clear()
     assert outbox.size == len(text("first")) - 2
     assert drain(outbox) == text("first")[2:]
+
+
+def test_keys_hold_nothing_that_was_dropped_or_sent() -> None:
+    """States of ever new keys, to a peer that never takes all there is."""
+    limit, backlog = 10_000, 1_000
+    dropping = Outbox(limit, "drop_oldest")
+    sending = Outbox(1 << 30, "close")
+
+    def held(outbox: Outbox) -> int:
+        assert outbox._keys is not None
+        return sum(map(len, outbox._keys.values()))
+
+    for number in range(20_000):
+        frame = encode_frame(Opcode.TEXT, b"%0100d" % number)
+        dropping.push(frame, f"key {number}")
+        sending.push(frame, f"key {number}")
+        if number >= backlog:
+            takes = [len(frame)]
+            sending.drain(lambda data, takes=takes: takes.pop() if takes else 0)  # type: ignore[misc]
+            assert sending.size
+        assert held(dropping) < 4 * limit
+        assert held(sending) < 4 * backlog * len(frame)
