@@ -44,6 +44,7 @@ class ChatListener(Listener):
     or vote, and has no inbox.
     """
 
+    awaits_room = True
     plain_rooms = False
     """Whether its rooms are also those of the application's own routes.
 
@@ -282,7 +283,9 @@ class ChatListener(Listener):
 
     def _fitting(self, topic: str, page: Page) -> list[str]:
         """Return the texts of those messages of ``page`` that one reply may hold."""
-        budget = self._hub.settings.MAX_QUEUE // 2
+        # It comes on top of what waits, up to a half; the last quarter is for what
+        # others say meanwhile.
+        budget = self._hub.settings.MAX_QUEUE // 4
         texts: list[str] = []
         # Cut off is the end where the rest is asked for next, else what is oldest.
         entries = page.entries if page.recovered else page.entries[::-1]

@@ -20,13 +20,13 @@ from .errors import ConnectionClosed, is_order
 from .logs import SparingLog, printable
 from .settings import Settings
 from .transports import Event, Transport
+from .transports.evented import new_event
 
 _log = SparingLog(logging.getLogger("flask_wschat"))
 
 INBOX_LIMIT = 256 * 1024
 """Bytes of unread messages at which the peer is not read until there are none."""
 _MESSAGE_COST = 64  # counted for each message besides its bytes, so that empty ones end
-_POSTED = 256  # frames that other threads may have under way into the loop
 _TURN = 0.01  # seconds a listener may go on before the loop gets a turn
 
 
@@ -57,6 +57,12 @@ class Listener:
     nothing, a waiting one a greenlet (or thread).
     """
 
+    awaits_room = False
+    """Whether messages wait while over half of the queue to the peer is taken.
+
+    For those that are answered each: who does not read the answers gets no more, and
+    half of the queue is left for what others send. No worker waits with them.
+    """
     app_context = True
     """Whether ``on_message`` and ``on_close`` run in a fresh app context."""
 
@@ -82,7 +88,6 @@ class WebSocket:
         "__weakref__",
         "_busy",
         "_connection",
-        "_drained",
         "_hub",
         "_id",
         "_inbox",
@@ -90,6 +95,8 @@ class WebSocket:
         "_paused",
         "_posted",
         "_rooms",
+        "_senders",
+        "_standing",
         "_transport",
         "_waiting",
         "_window_bits",
@@ -141,8 +148,9 @@ class WebSocket:
         self._paused = False
         self._busy = False  # a worker is at the inbox
         self._woken: Event | None = None
-        self._drained: Event | None = None
-        self._posted: collections.deque[bytes] | None = None
+        self._posted = 0  # bytes of other threads on their way into the loop
+        self._senders: list[_Sender] | None = None  # who wait for room in the queue
+        self._standing: tuple[int, int] | None = None  # of the queue at the last ping
         self._listener: Listener | None = None
 
     # -- what the user calls
@@ -151,7 +159,8 @@ class WebSocket:
     def id(self) -> str:
         """A name for this connection, unique among all processes."""
         if self._id is None:
-            self._id = secrets.token_hex(8)
+            with self._transport.loop.lock:
+                self._id = self._id or secrets.token_hex(8)
         return self._id
 
     @property
@@ -202,12 +211,19 @@ class WebSocket:
     def receive(self, timeout: float | None = None) -> str | bytes:
         """Return the next message, in the order sent.
 
+        With a ``timeout`` of 0 the others have a turn before it is found that none is
+        here.
+
         :raises TimeoutError: none came within ``timeout`` seconds; nothing is lost.
         :raises ConnectionClosed: the connection has ended and all was received.
         """
-        if not self._inbox:
+        # Our own close, from another thread, may throw away what was just waited for.
+        while not (inbox := self._inbox):
             self._wait_for_message(timeout)
-        return self._take()
+        message = inbox.popleft()
+        if not inbox:
+            self._emptied()
+        return message
 
     def receive_json(self, timeout: float | None = None) -> Any:
         """Return the next message, parsed.
@@ -237,6 +253,8 @@ class WebSocket:
             raise ValueError(
                 f"close code {code} may not be sent: use 1000, 3000-4999 …"
             )
+        if not (self.closed or self._transport.loop.is_current()):
+            self._inbox = None  # now: a listener that closes hears no more
         self._in_loop(lambda: self._begin_close(code, reason))
 
     # -- what the layers above call, in the loop
@@ -252,9 +270,13 @@ class WebSocket:
 
     def listen(self, listener: Listener) -> None:
         """Hand messages, from the first on, to ``listener`` instead of ``receive``."""
-        self._listener = listener
-        if self._inbox or self.closed:
-            self._wake()
+
+        def begin() -> None:
+            self._listener = listener
+            if self._inbox or self.closed:
+                self._wake()
+
+        self._in_loop(begin)
 
     def fail(self, error: BaseException) -> None:
         """End with 1011 what ``error`` came out of, and report it.
@@ -315,9 +337,8 @@ class WebSocket:
         if not transport.loop.is_current():
             self._post(data, patience)
             return
-        limit = self._hub.settings.MAX_QUEUE
-        if transport.queued >= limit and transport.loop.may_wait():
-            self._wait_for_room(limit, patience)
+        if self._is_full() and transport.loop.may_wait():
+            self._wait_for_room(patience)
         if self.closed:
             raise self._closed_error()
         if not transport.write(self._connection.send(data)):
@@ -325,12 +346,20 @@ class WebSocket:
             raise self._closed_error()
 
     def sweep(self, now: float, interval: float, timeout: float) -> None:
-        """Ping if it is time; end a peer that did not answer the last ping."""
+        """Ping if it is time; end a peer that did not answer the last ping.
+
+        Or that has taken nothing since then of what waits for it, whatever it says: who
+        only talks fills our memory. Silence is excused where it reads on, and where the
+        application has not read what it sent before.
+        """
+        standing, before = self._transport.standing(), self._standing
         if not self.pinged:
-            self.heard, self.pinged = False, True
+            self.heard, self.pinged, self._standing = False, True, standing
             self.due = now + timeout
             self._transport.write(self._connection.ping())
-        elif self.heard or self._paused:
+        elif standing is not None and standing == before:
+            self._let_go(f"takes nothing for {timeout:g} s")
+        elif self.heard or before is not None or (self._paused and self._inbox):
             self.pinged = False
             self.due = now + max(interval - timeout, 0)
         else:
@@ -382,6 +411,7 @@ class WebSocket:
         self._waiting += size + _MESSAGE_COST * len(messages)
         if self._waiting >= INBOX_LIMIT:
             self._pause()
+            self._resume_if_room()  # another thread may just have taken all out
         if wake:
             self._wake()
 
@@ -392,9 +422,10 @@ class WebSocket:
             self._end(event.code, event.reason)
 
     def drained(self) -> None:
-        if self._drained is not None:
-            self._drained.set()
+        self._call_senders()
         self._resume_if_room()
+        if self._inbox:
+            self._wake()
 
     # -- within
 
@@ -407,6 +438,7 @@ class WebSocket:
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._woken is None:
             self._woken = self._transport.loop.event()
+        turns = 1
         while True:
             # Cleared before looking: what comes in between sets it again.
             self._woken.clear()
@@ -415,54 +447,82 @@ class WebSocket:
             if self.closed:
                 raise self._closed_error()
             left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            if left is None or left > 0:
+                turns = 0
+                self._woken.wait(left)
+            elif turns:
+                turns = 0
+                self._transport.loop.give_turn()
+            else:
                 raise TimeoutError(f"no message within {timeout} s")
-            self._woken.wait(left)
 
-    def _wait_for_room(self, limit: int, patience: float) -> None:
-        transport = self._transport
-        if self._drained is None:
-            self._drained = transport.loop.event()
-        while not self.closed and transport.queued >= limit:
-            before = transport.queued
-            self._drained.clear()
-            transport.notify_drained()
-            if not self._drained.wait(patience) and transport.queued >= before:
-                self._overflow()
+    def _is_full(self) -> bool:
+        waiting = self._posted + self._transport.queued
+        return waiting >= self._hub.settings.MAX_QUEUE
+
+    def _wait_for_room(self, patience: float) -> None:
+        """Return when there is some, or the connection has ended; from any thread."""
+        sender = _Sender()
+        while not self.closed and self._is_full():
+            sender.event.clear()
+            self._in_loop(lambda: self._enlist(sender))
+            if not sender.event.wait(patience):
+                self._in_loop(lambda: self._give_up(sender))
+
+    def _enlist(self, sender: _Sender) -> None:
+        if self.closed or not self._is_full():
+            sender.event.set()
+            return
+        sender.standing = self._transport.standing()
+        if self._senders is None:
+            self._senders = []
+        if sender not in self._senders:
+            self._senders.append(sender)
+        self._transport.notify_drained()
+
+    def _give_up(self, sender: _Sender) -> None:
+        """End a peer that has taken nothing since ``sender`` began to wait."""
+        standing = self._transport.standing()
+        if self._is_full() and standing is not None and standing == sender.standing:
+            self._overflow()
+
+    def _call_senders(self) -> None:
+        senders, self._senders = self._senders, None
+        for sender in senders or ():
+            sender.event.set()
 
     def _post(self, data: str | bytes, patience: float) -> None:
         """Send from a thread that is not the loop's."""
-        if self.closed:
-            raise self._closed_error()
-        if self._posted is None:
-            self._posted = collections.deque()
-        self._posted.append(self._connection.send(data))
-        self._transport.loop.call_threadsafe(self._write_posted)
-        limit = self._hub.settings.MAX_QUEUE
-        until = time.monotonic() + patience
-        while not self.closed and (
-            len(self._posted) > _POSTED or self._transport.queued >= limit
-        ):
-            if time.monotonic() > until:
-                self._transport.loop.call_threadsafe(self._overflow)
-                raise ConnectionClosed(CloseCode.TRY_AGAIN_LATER, "too slow")
-            time.sleep(0.002)  # a thread may wait so: no event is safe in both worlds
+        loop = self._transport.loop
+        while not self.closed:
+            with loop.lock:
+                if fits := not self._is_full():
+                    frame = self._connection.send(data)
+                    self._posted += len(frame)
+            if fits:
+                loop.call_threadsafe(self._write_posted, frame)
+                return
+            self._wait_for_room(patience)
+        raise self._closed_error()
 
-    def _write_posted(self) -> None:
-        assert self._posted
-        frame = self._posted.popleft()
-        if not self.closed and not self._transport.write(frame):
-            self._overflow()
+    def _write_posted(self, frame: bytes) -> None:
+        with self._transport.loop.lock:
+            self._posted -= len(frame)
+        if not self.closed:
+            self._transport.admit(frame)
 
     def _overflow(self) -> None:
-        """Let go of a peer that is too slow: it can come back and catch up."""
+        """Let go of a peer whose queue is full."""
+        self._let_go(f"is too slow: over {self._hub.settings.MAX_QUEUE} bytes wait")
+
+    def _let_go(self, why: str) -> None:
+        """Close with 1013: the peer can come back and catch up."""
         if not self.closed:
             _log.warning(
                 "slow",
-                "%s is too slow: over %d bytes wait; closed with 1013 (see"
-                " WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",
+                "%s %s; closed with 1013 (see WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",
                 self.described(),
-                self._hub.settings.MAX_QUEUE,
+                why,
             )
             self._transport.discard()
             self.close(CloseCode.TRY_AGAIN_LATER, "too slow")
@@ -482,12 +542,11 @@ class WebSocket:
         """Note the end, once, and tell everyone; what is in the inbox stays."""
         if self.closed:
             return
+        # In this order: other threads look at the first, and then at the others.
+        self.close_code, self.close_reason = int(code), reason
         self.closed = True
-        self.close_code = int(code)
-        self.close_reason = reason
         self._hub.forget(self)
-        if self._drained is not None:
-            self._drained.set()
+        self._call_senders()
         if not (self._inbox or self._busy) and (
             getattr(type(self._listener), "on_close", None) is Listener.on_close
         ):
@@ -498,23 +557,34 @@ class WebSocket:
         """Someone should look at the inbox: the view that waits, or a worker."""
         if self._woken is not None:
             self._woken.set()
-        if self._listener is not None and not self._busy:
-            self._busy = True
-            self._transport.loop.run(self._work)
+        if self._listener is None or self._busy:
+            return
+        if self._listener.awaits_room and self._is_behind():
+            self._transport.notify_drained()
+            return
+        self._busy = True
+        self._transport.loop.run(self._work)
+
+    def _is_behind(self) -> bool:
+        """Whether the peer has to read more before it is answered again."""
+        waiting = self._posted + self._transport.queued
+        return waiting > self._hub.settings.MAX_QUEUE // 2 and not self.closed
 
     def _work(self) -> None:
         """Hand the inbox to the listener, in a worker of the loop."""
         listener, loop = self._listener, self._transport.loop
         assert listener is not None
+        waits = listener.awaits_room
         hand_over = self._hub.call_each if listener.app_context else call_each
         try:
-            while self._inbox:
+            while self._inbox and not (waits and self._is_behind()):
                 try:
-                    hand_over(listener.on_message, self, self._unread())
+                    hand_over(listener.on_message, self, self._unread(waits))
                 except ConnectionClosed:
                     pass  # it spoke to somebody who had just left
                 except BaseException as error:
                     self.fail(error)
+                    break
             if self.closed and not self._inbox:
                 self._listener = None
                 try:
@@ -529,10 +599,10 @@ class WebSocket:
             else:
                 loop.call_threadsafe(self._worked)
 
-    def _unread(self) -> Iterator[str | bytes]:
+    def _unread(self, waits: bool) -> Iterator[str | bytes]:
         """Yield messages until the inbox is empty; give the loop a turn meanwhile."""
         until = 0.0
-        while inbox := self._inbox:
+        while (inbox := self._inbox) and not (waits and self._is_behind()):
             message = inbox.popleft()
             if not inbox:
                 self._emptied()
@@ -559,19 +629,6 @@ class WebSocket:
         else:
             loop.call_threadsafe(callback)
 
-    def _take(self) -> str | bytes:
-        """Return the next message.
-
-        :raises ConnectionClosed: our own close has just thrown the rest away.
-        """
-        inbox = self._inbox
-        if not inbox:
-            raise self._closed_error()
-        message = inbox.popleft()
-        if not inbox:
-            self._emptied()
-        return message
-
     def _emptied(self) -> None:
         """All messages were taken out of the inbox."""
         # Two threads may write this at once: it is too high at most, until next time.
@@ -593,6 +650,16 @@ class WebSocket:
             self._paused = False
             self.heard = True
             self._transport.resume()
+
+
+class _Sender:
+    """Somebody who waits for room in a queue."""
+
+    __slots__ = ("event", "standing")
+
+    def __init__(self) -> None:
+        self.event = new_event()
+        self.standing: tuple[int, int] | None = None
 
 
 class Audience(set[WebSocket]):

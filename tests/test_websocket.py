@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 
+from flask_wschat import WSChat
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import (
     Closed,
@@ -22,6 +25,7 @@ from flask_wschat.hub import Hub
 from flask_wschat.settings import Settings
 from flask_wschat.transports.memory import MemoryTransport, pair
 from flask_wschat.websocket import INBOX_LIMIT, Listener, WebSocket
+from tests.conftest import DEADLINE, Serve
 
 
 class Peer:
@@ -110,6 +114,28 @@ def test_receive_times_out_and_loses_nothing(opened: Open) -> None:
         ws.receive(timeout=0.01)
     peer.send("late")
     assert ws.receive(timeout=0) == "late"
+
+
+def test_a_look_into_the_inbox_lets_others_run(
+    app: Flask, chat: WSChat, serve: Serve
+) -> None:
+    """In a loop of them, nothing else would ever come."""
+    rounds: list[int] = []
+
+    @chat.route("/")
+    def poll(ws: WebSocket) -> None:
+        while True:
+            rounds.append(1)
+            with contextlib.suppress(TimeoutError):
+                ws.send(ws.receive(timeout=0))
+
+    server = serve(app)
+    with server.connect("/") as client, server.connect("/") as other:
+        for number in range(20):
+            client.send(str(number))
+            other.send(str(number))
+            assert client.recv(DEADLINE) == other.recv(DEADLINE) == str(number)
+    assert len(rounds) > 40
 
 
 def test_what_came_before_the_end_is_received(opened: Open) -> None:

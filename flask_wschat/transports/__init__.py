@@ -28,6 +28,10 @@ class Loop(Protocol):
     def Killed(self) -> type[BaseException] | tuple[()]:
         """What is raised in a task that somebody ends from outside, if that can be."""
 
+    @property
+    def lock(self) -> Any:
+        """For what several threads change together, never while anything waits."""
+
     def is_alive(self) -> bool:
         """Whether the loop can still run anything."""
 
@@ -106,6 +110,9 @@ class Transport(Protocol):
         False: the queue is full and its policy is to close; nothing was queued.
         """
 
+    def admit(self, frame: bytes) -> None:
+        """Queue a whole frame, full or not: it was counted before it came here."""
+
     @staticmethod
     def write_all(transports: list[Any], frame: bytes) -> list[Any]:
         """Write ``frame`` to each of ``transports``, which are of one loop and kind.
@@ -117,6 +124,13 @@ class Transport(Protocol):
         """Put the next bytes there, if that spares a copy, and tell by ``placed``.
 
         Once; it is void as soon as ``data_received`` was told of other bytes.
+        """
+
+    def standing(self) -> tuple[int, int] | None:
+        """Return how far a peer has come that takes less than there is for it.
+
+        It is another value as soon as the peer takes anything. None: nothing waits for
+        this one.
         """
 
     def notify_drained(self) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import functools
 import socket
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +34,7 @@ from .tls import TLSSocket
 _get_ident: Callable[[], int] = gevent.monkey.get_original("_thread", "get_ident")
 _RawSocket: Any = gevent.monkey.get_original("_socket", "socket")
 _start_thread: Any = gevent.monkey.get_original("_thread", "start_new_thread")
+_RLock: Any = gevent.monkey.get_original("_thread", "RLock")
 _allocate_lock: Any = gevent.monkey.get_original("_thread", "allocate_lock")
 
 SMALL_READ = 2048
@@ -44,6 +47,15 @@ IDLE_WORKERS = 128
 """Greenlets kept for the next message once they have nothing to do."""
 
 _READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE
+
+UNSENT_LIMIT = 128 * 1024
+"""Bytes that the kernel takes for a peer before any is on its way.
+
+Without it a peer that does not read costs 3.9 MB of the kernel's memory besides its
+queue (Linux 6, loopback), with it 0.3 MB. What is under way has no other limit than the
+peer's, so that a gigabyte to one that reads takes as long as before.
+"""
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux's; Python 3.12 has it
 
 
 _PATCHED = ("socket", "ssl", "threading", "time", "select")
@@ -87,6 +99,8 @@ class EventedLoop:
         self._idle: list[greenlet] = []
         self._ready: collections.deque[Callable[[], Any]] = collections.deque()
         self._work_until = 0.0
+        self.lock = _RLock()
+        """For what several threads change together, never while anything waits."""
         self.unflushed: list[EventedTransport] = []
         self._backlog: list[EventedTransport] = []  # of more than one turn can send to
         self.io = self._loop.io
@@ -156,12 +170,20 @@ class EventedLoop:
 
     def _run_posted(self) -> None:
         posted = self._posted
+        until = time.monotonic() + TURN
         for _ in range(len(posted)):
             callback, args = posted.popleft()
-            try:
-                callback(*args)
-            except BaseException:
-                self._hub.handle_error(callback, *sys.exc_info())
+            self.guard(callback, *args)
+            if posted and time.monotonic() > until:
+                self._waker.send()  # the sockets have their turn between
+                return
+
+    def guard(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call back; an error is told of here, and stops nothing that follows."""
+        try:
+            callback(*args)
+        except BaseException:
+            self._hub.handle_error(callback, *sys.exc_info())
 
     def call_later(
         self, seconds: float, callback: Callable[[], Any]
@@ -330,6 +352,7 @@ class EventedTransport(Outbox):
 
     __slots__ = (
         "_cancel",
+        "_emptied",
         "_finishing",
         "_notify",
         "_place",
@@ -355,6 +378,12 @@ class EventedTransport(Outbox):
         # socket.socket's, which put a Python object and checks before them.
         self._socket: Any = _RawSocket(fileno=sock) if isinstance(sock, int) else sock
         self.fd = sock if isinstance(sock, int) else -1
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # a Unix socket does not know it
+                self._socket.setsockopt(
+                    socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_LIMIT
+                )
+        self._emptied = 0  # times that a full socket had room again
         self._place: memoryview | None = None
         self._read_size = READ_SIZE
         self._reader: Any = self.loop.io(self._socket.fileno(), _READ)
@@ -383,24 +412,54 @@ class EventedTransport(Outbox):
     def write(self, frame: bytes, key: str | None = None) -> bool:
         if key is None and self.offer(frame):
             return True
+        if self.size >= self.limit > 0:
+            self._flush_early()
         if self._socket is None:
             return True  # the loss is being told; there is nobody to queue for
         if not self.push(frame, key):
-            if self._writer is not None and self._writer.active:
-                return False
-            # Full for want of a flush, not of a reader: whoever writes has not let
-            # the loop have its turn.
-            self.flush()
-            self.flushing = True  # it is listed for this turn's end all the same
-            if self._socket is not None and not self.push(frame, key):
-                return False
+            return False
+        self._list()
+        return True
+
+    def admit(self, frame: bytes) -> None:
+        if self._socket is not None:
+            self.append(frame)
+            self._list()
+
+    def _list(self) -> None:
+        """See that what is queued is sent at the end of this turn."""
         if not self.flushing:
             self.flushing = True
             unflushed = self.loop.unflushed
             if not unflushed:
                 self.loop.flush_soon()
             unflushed.append(self)
-        return True
+
+    def _flush_early(self) -> None:
+        """Send now what a full queue holds: it may be so for want of a turn of the
+        loop, which whoever writes has not let it have, and not of a reader.
+        """
+        blocked = self._writer is not None and self._writer.active
+        before = self.size
+        self.flush()
+        if self._socket is None:
+            return
+        if self.size < before:
+            self._emptied += 1
+        if not blocked:
+            self.flushing = True  # it is listed for this turn's end all the same
+        elif not self.size:
+            self._writer.stop()
+
+    def standing(self) -> tuple[int, int] | None:
+        if self._writer is None or not self._writer.active:
+            return None
+        waiting = b"\0" * 4
+        with contextlib.suppress(OSError):
+            # Of what the kernel has, how much the peer's has not acknowledged: a slow
+            # one may need minutes to make enough room for a write.
+            waiting = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, waiting)
+        return self._emptied, int.from_bytes(waiting, sys.byteorder)
 
     @staticmethod
     def write_all(
@@ -434,7 +493,7 @@ class EventedTransport(Outbox):
             self._notify = False
             self.watched = self._finishing
             if self._receiver is not None:
-                self._receiver.drained()
+                self.loop.guard(self._receiver.drained)
         if self._finishing and not self.size:
             self._half_close()
 
@@ -479,7 +538,7 @@ class EventedTransport(Outbox):
         self._socket = self._cancel = self._reader = self._writer = self._place = None
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            receiver.connection_lost()
+            self.loop.guard(receiver.connection_lost)
 
     def expect(self, place: memoryview) -> None:
         if self.fd >= 0:  # TLS has to decrypt somewhere first
@@ -538,6 +597,7 @@ class EventedTransport(Outbox):
 
     def _writable(self) -> None:
         self._writer.stop()
+        self._emptied += 1
         self.flush()
 
     def _half_close(self) -> None:

@@ -23,6 +23,7 @@ class InlineLoop:
     def __init__(self) -> None:
         self._ready: collections.deque[Callable[[], Any]] = collections.deque()
         self._running = False
+        self.lock = threading.RLock()
         self.timers: list[tuple[float, Callable[[], Any]]] = []
 
     def is_alive(self) -> bool:
@@ -92,6 +93,7 @@ class MemoryTransport:
         self._finishing = False
         self._cancel: Callable[[], Any] | None = None
         self._ended = False  # nothing more will be written to the peer
+        self._taken = 0
         self.open = True
 
     @property
@@ -113,6 +115,14 @@ class MemoryTransport:
             return False
         self.loop.run(self._flush)
         return True
+
+    def admit(self, frame: bytes) -> None:
+        if self.open:
+            self._outbox.append(frame)
+            self.loop.run(self._flush)
+
+    def standing(self) -> tuple[int, int] | None:
+        return (self._taken, 0) if self._outbox.size else None
 
     @staticmethod
     def write_all(
@@ -165,6 +175,7 @@ class MemoryTransport:
         if not self.open or peer is None:
             return
         if not peer._paused and self._outbox.size:
+            self._taken += self._outbox.size
             self._outbox.drain(peer._take)
             self.loop.run(peer._pump)
         if self._notify and self._outbox.size <= self._outbox.limit // 2:

@@ -25,6 +25,9 @@ class TLSSocket:
     def fileno(self) -> int:
         return int(self._socket.fileno())
 
+    def setsockopt(self, level: int, name: int, value: int) -> None:
+        self._socket.setsockopt(level, name, value)
+
     def recv(self, size: int) -> bytes:
         try:
             data: bytes = self._socket.recv(size)

@@ -299,6 +299,33 @@ def test_one_call_when_it_is_drained(link: Link) -> None:
     assert link.us.times_drained == 1
 
 
+def test_what_was_counted_before_is_queued_full_or_not(link: Link) -> None:
+    link.clog()
+    assert not link.ours.write(frame(1))
+    link.ours.admit(frame(2))
+    link.theirs.resume()
+    link.arrives(BIG + frame(2))
+
+
+def test_a_peer_that_takes_anything_does_not_stand(link: Link) -> None:
+    link.start()
+    assert link.ours.standing() is None
+    link.theirs.pause()
+    link.ours.write(BIG)
+    link.turn()
+    stood = link.ours.standing()
+    assert stood is not None
+    link.turn()
+    assert link.ours.standing() == stood
+    link.theirs.resume()
+    link.eventually(lambda: link.them.data)
+    link.theirs.pause()
+    assert link.ours.standing() != stood
+    link.theirs.resume()
+    link.arrives(BIG)
+    link.eventually(lambda: link.ours.standing() is None)
+
+
 def test_a_key_replaces_what_is_not_sent(link: Link) -> None:
     link.start()
     link.theirs.pause()
@@ -413,6 +440,8 @@ def test_after_the_end_nothing_does_harm(link: Link, by_peer: bool) -> None:
     link.eventually(lambda: link.us.lost)
     assert link.ours.write(frame(1))
     assert link.ours.write(frame(1), "key")
+    link.ours.admit(frame(1))
+    assert link.ours.standing() is None
     link.ours.notify_drained()
     link.ours.discard()
     link.ours.pause()
