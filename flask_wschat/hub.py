@@ -72,6 +72,7 @@ class Hub:
         report: Report | None = None,
     ) -> None:
         self.settings = settings
+        self.log = SparingLog(logger)
         self.backend = backend
         self.dumps = dumps
         self.loads = loads

@@ -7,7 +7,6 @@ Blocking views and listeners share all of it: a message goes into the inbox, and
 from __future__ import annotations
 
 import collections
-import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -20,9 +19,6 @@ from .errors import ConnectionClosed, is_order
 from .logs import SparingLog, printable
 from .settings import Settings
 from .transports import Event, Transport
-from .transports.evented import new_event
-
-_log = SparingLog(logging.getLogger("flask_wschat"))
 
 INBOX_LIMIT = 256 * 1024
 """Bytes of unread messages at which the peer is not read until there are none."""
@@ -38,6 +34,7 @@ class Home(Protocol):
     """What a ``WebSocket`` asks of the hub it belongs to."""
 
     settings: Settings
+    log: SparingLog  # of what clients can bring about
 
     def dumps(self, data: Any) -> str: ...
     def loads(self, text: str | bytes) -> Any: ...
@@ -462,7 +459,7 @@ class WebSocket:
 
     def _wait_for_room(self, patience: float) -> None:
         """Return when there is some, or the connection has ended; from any thread."""
-        sender = _Sender()
+        sender = _Sender(self._transport.loop.event_here())
         while not self.closed and self._is_full():
             sender.event.clear()
             self._in_loop(lambda: self._enlist(sender))
@@ -518,7 +515,7 @@ class WebSocket:
     def _let_go(self, why: str) -> None:
         """Close with 1013: the peer can come back and catch up."""
         if not self.closed:
-            _log.warning(
+            self._hub.log.warning(
                 "slow",
                 "%s %s; closed with 1013 (see WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",
                 self.described(),
@@ -657,8 +654,8 @@ class _Sender:
 
     __slots__ = ("event", "standing")
 
-    def __init__(self) -> None:
-        self.event = new_event()
+    def __init__(self, event: Event) -> None:
+        self.event = event
         self.standing: tuple[int, int] | None = None
 
 

@@ -64,6 +64,9 @@ class Loop(Protocol):
     def event(self) -> Event:
         """Return a new event to wait for in this loop's manner."""
 
+    def event_here(self) -> Event:
+        """Return a new event to wait for where the caller is, in the loop or not."""
+
 
 class Receiver(Protocol):
     """Who is told what happens to a transport; called in its loop, must not wait."""

@@ -199,6 +199,9 @@ class EventedLoop:
     def event(self) -> gevent.event.Event:
         return gevent.event.Event()
 
+    def event_here(self) -> Event:
+        return new_event()
+
     def run(self, task: Callable[[], Any]) -> None:
         self._ready.append(task)
         if len(self._ready) == 1:
