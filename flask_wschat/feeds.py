@@ -351,14 +351,16 @@ class Feeds:
         else:
             feed.deliver(_Parcel(delivery))
 
-    def lose(self, topics: Iterable[str] | None) -> None:
-        """Tell the readers of ``topics``, or of all, that there may be a hole."""
+    def lose(self, topic: str) -> None:
+        """Tell the readers of ``topic`` that there may be a hole."""
+        feed = self._feeds.get(topic)
+        if feed is not None and topic != EVERYONE:
+            feed.lose()
+
+    def void_tallies(self) -> None:
+        """Take the next tally of each poll for news: counts may have begun anew."""
         for tally in self._tallies.values():
-            tally.version, tally.newest = 0, None  # the count may have begun anew
-        for topic in list(self._feeds) if topics is None else topics:
-            feed = self._feeds.get(topic)
-            if feed is not None and topic != EVERYONE:
-                feed.lose()
+            tally.version, tally.newest = 0, None
 
     def _conflate(self, delivery: Delivery) -> None:
         """Pass a poll's newest tally on, at once or when the last one is old enough."""

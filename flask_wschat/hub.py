@@ -19,9 +19,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from .backends import Backend
-from .codec import CloseCode, EncodedMessage
+from .codec import CloseCode
 from .errors import BackendError, ConnectionClosed, HandshakeError
-from .feeds import EVERYONE, Feeds, room_of, room_topic, tell_gap, user_topic
+from .feeds import EVERYONE, Feeds, framed, room_of, room_topic, tell_gap, user_topic
 from .logs import SparingLog
 from .messages import Delivery, Message, Page, Receipt, as_name
 from .presence import Presence
@@ -49,6 +49,8 @@ _CLAIMS = 500  # rooms in one call
 _RECOUNT = 0.1  # seconds for which losses gather, until polls are told anew
 _RECOUNT_AGAIN = 1.0  # and where the backend does not say how they stand
 Report = Callable[..., None]  # with the error, and the connection that it ended
+TURN = 0.01
+"""Seconds that deliveries may take until others of the loop have their turn."""
 DUE_MOST = 50_000
 """Deliveries that may await the loop, whoever published them."""
 
@@ -97,6 +99,8 @@ class Hub:
         self._due: collections.deque[Delivery | Callable[[], None]]
         self._due = collections.deque()
         self._delivering = False
+        self._resting = False  # the rest is delivered when others had their turn
+        self._lost: dict[str, None] = {}  # topics whose readers have to be told
         self._recount: set[str] = set()  # polls whose last tally may be lost
         self._recounting = False
         self._sweeping = False
@@ -406,7 +410,9 @@ class Hub:
         self._sharing = set()
         self.feeds = Feeds(self.settings.MAX_QUEUE, self._call_later)
         self._due.clear()
-        self._delivering = self._sweeping = self._recounting = False
+        self._delivering = self._resting = False
+        self._sweeping = self._recounting = False
+        self._lost.clear()
         self._recount.clear()
         self._topics.clear()
         self.presence.clear()
@@ -450,7 +456,7 @@ class Hub:
         receipt = self.backend.publish(topic, message, keep=keep)
         if len(self._due) > _DUE_LIMIT and self._loop and not self._loop.is_current():
             # Another thread publishes faster than the loop can deliver.
-            while len(self._due) > _DUE_LIMIT:
+            while len(self._due) > _DUE_LIMIT and self._loop.is_alive():
                 time.sleep(0.002)
         return receipt
 
@@ -467,12 +473,15 @@ class Hub:
         Until it is, no message of the topic is sent.
 
         :raises BackendError: nothing is sent, nor will be.
+        :raises ConnectionClosed: ``ws`` has ended.
         """
         loop = ws._transport.loop
         # In this order nothing falls between them: what is delivered waits from now on.
         loop.call(self.feeds.hold, ws, topic)
         try:
             self._topics.wait(loop, [topic])
+            if ws.closed:  # nobody reads what the backend would be asked for
+                raise ws._closed_error()
             page = ask()
             last = send(page)
         except BaseException:
@@ -491,7 +500,9 @@ class Hub:
         if len(self._due) > DUE_MOST:
             # Nothing is left out in silence: the chat's connections read it again.
             self._due.clear()
-            logger.error("%d deliveries waited for the loop, and are lost", DUE_MOST)
+            self._log.warning(
+                "due", "%d deliveries waited for the loop, and are lost", DUE_MOST
+            )
             self.lost(None)
             return
         self._do(delivery)
@@ -517,35 +528,58 @@ class Hub:
         if loop.is_current():
             self._deliver_due()
         else:
-            with contextlib.suppress(ValueError):  # the loop has ended
+            try:
                 loop.call_threadsafe(self._deliver_due)
+            except ValueError:  # the loop has ended
+                self._due.clear()
 
     def _deliver_due(self) -> None:
         if self._delivering:
             return  # a delivery led to a publication: it comes after, in order
+        if self._resting and len(self._due) <= _DUE_LIMIT:
+            return
         self._delivering = True
+        until = time.monotonic() + TURN
         try:
-            while self._due:
+            while self._due or self._lost:
                 try:
-                    what = self._due.popleft()
-                except IndexError:  # another thread has thrown all away
-                    break
-                try:
-                    if isinstance(what, Delivery):
-                        self._deliver(what)
-                    else:
-                        what()
+                    self._deliver_next()
                 except Exception as error:
                     self.report(error)  # one that cannot be read; the rest can
+                if time.monotonic() >= until:
+                    break
         finally:
             self._delivering = False
+        if (self._due or self._lost) and not self._resting:
+            # Who has something to send or say does not wait for all of it.
+            self._resting = True
+            self._call_later(0, self._deliver_on)
+
+    def _deliver_on(self) -> None:
+        self._resting = False
+        self._deliver_due()
+
+    def _deliver_next(self) -> None:
+        if self._lost:
+            self.feeds.lose(self._lost.popitem()[0])
+        try:
+            what = self._due.popleft()
+        except IndexError:  # another thread has thrown all away, or there was none
+            return
+        if not isinstance(what, Delivery):
+            what()
+            return
+        if what.message.event == _CLAIM.event:
+            self._evict(what.topic)
+            return
+        try:
+            self._deliver(what)
+        finally:
+            self.feeds.deliver(what)
 
     def _deliver(self, delivery: Delivery) -> None:
         topic, message = delivery.topic, delivery.message
         members = self._members.get(topic)
-        if message.event == _CLAIM.event:
-            self._evict(topic)
-            return
         # What clients of the ready-made chat say is for it alone, unless it shares its
         # rooms; what they told others always, which is in their own topic as well.
         said = message.sender is not None and not message.plain
@@ -555,13 +589,13 @@ class Hub:
                 receivers = [ws for ws in members if ws._id != message.exclude]
             if message.close_code is not None:
                 for ws in list(receivers):
-                    ws.close(message.close_code, str(message.data))
+                    self._finish(ws.close, message.close_code, str(message.data))
             else:
-                WebSocket.deliver(receivers, EncodedMessage(message.data), message.key)
-        self.feeds.deliver(delivery)
+                WebSocket.deliver(receivers, framed(message.data), message.key)
 
     def _lose(self, topics: list[str] | None) -> None:
-        self.feeds.lose(topics)
+        self.feeds.void_tallies()
+        self._lost.update(dict.fromkeys(self.feeds if topics is None else topics))
         self._renew_at = 0.0  # who lost messages may have lost the claims, too
         for poll in list(self.polls.values()):
             # A tally has no number: that one is missing shows by nothing.

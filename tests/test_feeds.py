@@ -192,6 +192,32 @@ def test_a_loss_is_a_gap_for_all(
     assert live.got == [("gap", "a"), 7, 8]
 
 
+def test_a_loss_of_all_gives_the_others_their_turn(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_wschat.hub.TURN", 0)
+    reader = Reader(hub)
+    loop = reader.ws._transport.loop
+    timers = loop.timers  # type: ignore[attr-defined]
+    rooms = [str(number) for number in range(20)]
+    for room in rooms:
+        hub.join(reader.ws, room)
+        hub.feeds.hold(reader.ws, room_topic(room))
+        hub.feeds.resume(reader.ws, room_topic(room), "e", 1)
+    timers.clear()
+    hub.lost(None)
+    hub.lost(None)  # a topic is lost once, however often that is said
+    turns = 0
+    while len(reader.got) < len(rooms):
+        assert len(reader.got) <= turns
+        due, timers[:] = list(timers), []
+        for _, call in due:
+            call()
+        turns += 1
+    assert sorted(reader.got) == sorted(("gap", room) for room in rooms)
+    assert turns >= len(rooms)
+
+
 def test_what_waits_for_a_page_is_bounded(reader: Reader) -> None:
     hub = Hub(
         Settings(MAX_QUEUE=5000), MemoryBackend(), dumps=json.dumps, loads=json.loads

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from flask_wschat import WSChat
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Connection
 from flask_wschat.errors import BackendError
+from flask_wschat.errors import ConnectionClosed as Closed
 from flask_wschat.hub import DUE_MOST, EVERYONE, Hub, room_topic, user_topic
-from flask_wschat.messages import Delivery, Message
+from flask_wschat.messages import Delivery, Message, Page
 from flask_wschat.subscriptions import LINGER
 from flask_wschat.testing import Refused, WSChatClient
 from flask_wschat.websocket import Listener, WebSocket
@@ -25,14 +27,16 @@ from .test_websocket import Open, Opened, Peer, opened
 __all__ = ["opened"]
 
 
-def another(hub: Hub, user: str | None = None) -> tuple[WebSocket, Peer]:
+def another(
+    hub: Hub, user: str | None = None, *, plain: bool = True
+) -> tuple[WebSocket, Peer]:
     from flask_wschat.transports.memory import pair
 
     ours, theirs = pair(max_queue=hub.settings.MAX_QUEUE)
     peer = Peer(theirs)
     theirs.start(peer)
     ws = WebSocket(ours, hub, Connection(), user=user)
-    hub.register(ws, ours.loop)
+    hub.register(ws, ours.loop, plain=plain)
     ws.start()
     return ws, peer
 
@@ -291,6 +295,78 @@ def test_a_loop_that_has_ended_is_told_nothing(app: Flask, serve: Serve) -> None
     server.stop()
     chat.broadcast("too late")
     chat._hub().shutdown()
+
+
+def test_a_flood_of_deliveries_gives_the_others_their_turn(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws, peer, hub = opened()
+    timers = ws._transport.loop.timers  # type: ignore[attr-defined]
+    timers.clear()
+    monkeypatch.setattr("flask_wschat.hub.TURN", 0)
+    hub._due.extend(Delivery(EVERYONE, Message(str(number))) for number in range(5))
+    hub.deliver(Delivery(EVERYONE, Message("5")))
+    assert peer.events == ["0"]
+    hub.deliver(Delivery(EVERYONE, Message("6")))  # comes in the same turn
+    for turn in range(1, 7):
+        assert len(peer.events) == turn
+        ((seconds, go_on),) = timers
+        assert seconds == 0
+        timers.clear()
+        go_on()
+    assert peer.events == [str(number) for number in range(7)]
+
+
+def test_a_delivery_that_fails_leaves_the_others_alone(opened: Open) -> None:
+    _, peer, hub = opened()
+    errors: list[BaseException] = []
+    hub.report = errors.append
+    chatting, chat_peer = another(hub, plain=False)
+    hub.attach(chatting)
+    hub._due.extend(
+        [
+            Delivery(EVERYONE, Message("", close_code=1005)),  # may not be sent
+            Delivery(EVERYONE, Message("half a pair: \ud800")),
+            Delivery(EVERYONE, Message(None)),  # type: ignore[arg-type]
+        ]
+    )
+    hub.publish(EVERYONE, Message("next"))
+    assert peer.events == ["half a pair: ?", "next"]
+    texts = [json.loads(str(event))["data"] for event in chat_peer.events]
+    assert [text for text in texts if text] == ["half a pair: ?", "next"]
+    assert 2 <= len(errors) <= 4
+
+
+def test_who_left_is_read_nothing(opened: Open) -> None:
+    _, _, hub = opened()
+    ws, peer = another(hub, plain=False)
+    hub.attach(ws)
+    hub.join(ws, "a")
+    peer.close()
+    asked: list[str] = []
+
+    def ask() -> Page:
+        asked.append("a page")
+        return Page("e", 0, [])
+
+    with pytest.raises(Closed):
+        hub.read(ws, room_topic("a"), ask, lambda page: True)
+    assert asked == []
+
+
+def test_a_thread_that_outlives_the_loop_is_not_held_up(app: Flask) -> None:
+    chat = WSChat(app)
+
+    @chat.route("/")
+    def view(ws: WebSocket) -> None:
+        ws.receive()
+
+    server = LiveServer(app)
+    with server.connect("/"):
+        eventually(lambda: chat._hub().count() == 1)
+    server.stop()
+    for number in range(3000):
+        chat.broadcast(str(number))
 
 
 def test_one_app_in_two_loops_is_refused_and_says_so(

@@ -15,7 +15,6 @@ from . import Host
 from .history import select
 
 _MIDS = 4  # remembered for so many times as many messages as are kept
-_WORD = (1 << 64) - 1
 _FEW = 8  # messages among which a mid is looked for one by one: a dict takes 350 bytes
 
 
@@ -280,4 +279,4 @@ def _epoch(kept: _Topic, name: str) -> str:
     Made when it is asked for: to store it would take 60 bytes for each topic. No other
     topic's tells it, as the era is random and never leaves the process.
     """
-    return f"{hash(kept.era + name) & _WORD:016x}"
+    return f"{hash(kept.era + name):x}"
