@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 from weakref import WeakSet
 
 from flask import (
@@ -386,6 +386,7 @@ class WSChat:
         debug: bool | None = None,
         reload: bool | None = None,
         patch: bool = True,
+        log: TextIO | Literal["stderr"] | None = "stderr",
     ) -> None:
         """Serve ``app`` with gevent until interrupted; prints the address.
 
@@ -395,9 +396,12 @@ class WSChat:
 
         So that a view which waits stops no other, the program is started once more from
         its beginning, patched by gevent, unless it is patched already. ``patch=False``
-        declines. ``debug``, which is ``app.debug`` unless given, shows requests, and
-        errors in the browser; ``reload``, which is ``debug`` unless given, starts the
-        program again when one of its files changes.
+        declines. ``debug``, which is ``app.debug`` unless given, shows errors in the
+        browser; ``reload``, which is ``debug`` unless given, starts the program again
+        when one of its files changes.
+
+        ``log`` gets a line for each request, and for each WebSocket one when it opens
+        and one when it ends; with None nobody does.
         """
         from .server import prepare, run  # up a layer, for the user's convenience
 
@@ -417,6 +421,7 @@ class WSChat:
             int(environ.get("FLASK_RUN_PORT", 5000)) if port is None else port,
             debug=app.debug,
             reload=reload,
+            log=log,
         )
 
     def _app(self) -> Flask:

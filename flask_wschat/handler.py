@@ -86,7 +86,8 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
                 return self._answer_opening(opening)
             head = self._read_head()
         except HandshakeError as error:
-            self.requestline, self.environ = "-", None
+            # For the log: nothing of the connection's last request.
+            self.requestline, self.environ, self._orig_status = "-", None, None
             headers = [("Connection", "close")]
             return str(error.status), response(error.status, headers, f"{error}\n")
         except OSError:

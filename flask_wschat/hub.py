@@ -110,6 +110,8 @@ class Hub:
         self._tick = min(1.0, shortest / 4)
         self.stopping: Callable[[], bool] | None = None
         """Tells the sweep that the server ends, and every connection with it."""
+        self.on_end: Callable[[WebSocket], Any] | None = None
+        """Told of each connection that ended, for a server's log."""
         backend.start(self)
         _hubs.add(self)
 
@@ -239,6 +241,8 @@ class Hub:
         self._sharing.discard(ws)
         self._members[EVERYONE].discard(ws)
         self._finish(self.feeds.discard, ws, EVERYONE)
+        if self.on_end is not None:
+            self._finish(self.on_end, ws)
         topics = [room_topic(room) for room in rooms or ()]
         if ws.user is not None:
             topics.append(user_topic(ws.user))

@@ -12,13 +12,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TextIO
 
 import gevent
 import gevent.event
 from flask import Flask
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from .access import AccessLog, LoggedHandler
 from .handler import RawSocket, WebSocketHandler, opening_seconds, time_limit
 from .hub import Hub
 from .patching import ensure_patched
@@ -123,6 +124,7 @@ def run(
     *,
     debug: bool = False,
     reload: bool = False,
+    log: TextIO | Literal["stderr"] | None = "stderr",
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM; see ``WSChat.run``."""
     served: Any = app
@@ -130,7 +132,12 @@ def run(
         from .debugging import Debugged
 
         served = Debugged(app)
-    server = Server((host, port), served, log="default" if debug else None)
+    options: dict[str, Any] = {"log": None}
+    if log is not None:
+        access = AccessLog(sys.stderr if log == "stderr" else log)
+        hub.on_end = access.closed
+        options = {"log": access, "handler_class": LoggedHandler}
+    server = Server((host, port), served, **options)
     try:
         server.start()
     except OSError as error:

@@ -25,6 +25,7 @@ LAYERS = [
     {"extension"},
     {"bodies", "heads"},
     {"handler"},
+    {"access"},
     {"boot", "debugging", "patching", "watchdog"},
     {"server", "gunicorn", "cli", "metrics", "client", "__init__"},
     {"terminal", "testclient", "testing", "__main__"},

@@ -53,6 +53,12 @@ class Echo(Listener):
             ended[ws.user] = code, reason
 
 
+@chat.listener("/any/<path:name>", endpoint="any")
+class Nothing(Listener):
+    def on_open(self, ws: WebSocket, name: str) -> None:
+        pass
+
+
 @chat.listener("/room")
 class Room(Listener):
     def on_open(self, ws: WebSocket) -> None:
