@@ -7,6 +7,7 @@ Blocking views and listeners share all of it: a message goes into the inbox, and
 from __future__ import annotations
 
 import collections
+import contextvars
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -693,9 +694,12 @@ def _descriptor(transport: Transport) -> int:
 def call_each(
     function: Callable[[Any, Any], Any], subject: Any, each_of: Iterable[Any]
 ) -> None:
-    """Call ``function(subject, each)`` for each; the first error ends that."""
+    """Call ``function(subject, each)`` for each; the first error ends that.
+
+    Each in context variables of its own.
+    """
     for each in each_of:
-        function(subject, each)
+        contextvars.Context().run(function, subject, each)
 
 
 def _tell_end(ws: WebSocket, listener: Listener) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 import pytest
 from flask import Flask, appcontext_pushed, current_app, g, has_app_context
 from flask.ctx import _AppCtxGlobals
+from flask.globals import app_ctx
 
-from flask_wschat import context
+from flask_wschat import context, websocket
 from flask_wschat.context import AppContexts
+
+WHO = ContextVar("WHO", default="nobody")
 
 
 def leave_nothing(app: Flask) -> None:
@@ -49,6 +53,72 @@ def test_each_call_finds_g_empty(app: Flask) -> None:
         contexts.call_each(note, "x", range(5))
         assert not has_app_context()
     assert seen == [("x", True, [])] * 15
+
+
+def test_each_call_has_context_variables_of_its_own(app: Flask) -> None:
+    seen: list[str] = []
+
+    def note(subject: str, name: str) -> None:
+        seen.append(WHO.get())
+        WHO.set(name)
+
+    for call_each in (AppContexts(app).call_each, websocket.call_each):
+        for _ in range(2):
+            call_each(note, "x", ["ann", "bob"])
+    assert seen == ["nobody"] * 8
+    assert WHO.get() == "nobody"
+
+
+KEEP: dict[str, Callable[[], Any]] = {
+    "a copy of the context variables": copy_context,
+    "the context": lambda: app_ctx._get_current_object(),  # type: ignore[attr-defined]
+    "g": lambda: g._get_current_object(),
+}
+
+
+@pytest.mark.parametrize("keep", KEEP.values(), ids=KEEP.keys())
+def test_a_context_that_somebody_kept_is_used_by_nobody_else(
+    app: Flask, keep: Callable[[], Any]
+) -> None:
+    contexts = AppContexts(app)
+    kept: list[Any] = []
+    seen: list[int] = []
+
+    def note(subject: str, number: int) -> None:
+        seen.append(id(g._get_current_object()))
+        kept.append(keep())
+
+    for numbers in ([0], [1, 2], [3]):
+        contexts.call_each(note, "x", numbers)
+    assert len(set(seen)) == 4
+
+
+def test_what_is_set_later_by_who_kept_a_context_reaches_nobody(app: Flask) -> None:
+    contexts = AppContexts(app)
+    kept: list[Context] = []
+    names: list[object] = []
+
+    def note(subject: str, number: int) -> None:
+        names.append(g.get("name"))
+        kept.append(copy_context())
+        kept[0].run(setattr, g, "name", "ann")
+
+    contexts.call_each(note, "x", [1, 2])
+    contexts.call_each(note, "x", [3])
+    assert names == [None] * 3
+
+
+def test_a_context_left_as_it_was_is_used_again() -> None:
+    contexts = AppContexts(Flask("app"))
+    seen: list[int] = []
+    for _ in range(3):
+        contexts.call_each(
+            lambda *_: seen.append(id(app_ctx._get_current_object())),  # type: ignore[attr-defined]
+            None,
+            [1, 2],
+        )
+    assert len(seen) == 6 and len(set(seen)) == 1
+    assert len(contexts._spare) == 1
 
 
 def test_the_first_error_is_raised_and_leaves_nothing(app: Flask) -> None:
