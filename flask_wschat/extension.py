@@ -345,6 +345,15 @@ class WSChat:
         """
         return self._hub().presence.online(_place(room))
 
+    def is_online(self, user: Any) -> bool:
+        """Return whether ``user`` is connected, to any process; as in ``online``.
+
+        One look-up, however many users there are: ask this, not ``in chat.online()``.
+
+        :raises BackendError: those of other processes cannot be known.
+        """
+        return self._hub().presence.has(as_user(user))
+
     def history(
         self, room: Any, *, after: int | None = None, limit: int = 50
     ) -> list[Entry]:

@@ -95,6 +95,15 @@ class Presence:
         others = self._home.backend.present(topic)
         return self._home.here(topic, user) + sum(others.values())
 
+    def has(self, user: str) -> bool:
+        """Return whether ``user`` has a connection, in any process.
+
+        Asked of nobody where it is here, and else of one user, however many there are.
+
+        :raises BackendError: those of other processes cannot be known.
+        """
+        return self._home.here(user_topic(user), user) > 0 or self.connections(user) > 0
+
     # -- in a worker
 
     def _tell_soon(self, loop: Loop) -> None:

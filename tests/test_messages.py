@@ -135,6 +135,7 @@ CALLS: dict[str, Callable[[WSChat, Any], Any]] = {
     "user key": lambda chat, name: chat.send_to_user("ann", "x", key=name),
     "disconnect_user": lambda chat, name: chat.disconnect_user(name),
     "online": lambda chat, name: chat.online(name),
+    "is_online": lambda chat, name: chat.is_online(name),
     "history": lambda chat, name: chat.history(name),
     "poll": lambda chat, name: chat.poll("p", ["a", "b"], room=name),
     "vote": lambda chat, name: chat.poll("q", ["a", "b"]).vote(name, "a"),

@@ -38,6 +38,7 @@ class Store(MemoryBackend):
         self.calls = 0
         self.down = False
         self.unfit = ""
+        self.asked: list[str] = []
 
     def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
         if topic == self.unfit:
@@ -53,6 +54,7 @@ class Store(MemoryBackend):
 
     def present(self, topic: str) -> dict[str, int]:
         self._check()
+        self.asked.append(topic)
         return self.others.get(topic, {})
 
     def refresh(self) -> tuple[list[tuple[str, str]], bool]:
@@ -281,6 +283,16 @@ def test_people_of_other_processes_count(hub: Hub, store: Store) -> None:
     assert hub.presence.online(EVERYONE) == ["ann", "ben"]
     assert hub.presence.connections("ann") == 2
     assert hub.presence.connections("ben") == 2
+
+
+def test_who_asks_for_one_user_reads_one(hub: Hub, store: Store) -> None:
+    for number in range(100):
+        another(hub, f"u{number}")
+    store.others = {EVERYONE: {"ann": 1}, user_topic("ann"): {"ann": 1}}
+    assert hub.presence.has("u7")
+    assert store.asked == []
+    assert hub.presence.has("ann") and not hub.presence.has("ben")
+    assert store.asked == [user_topic("ann"), user_topic("ben")]
 
 
 @pytest.fixture

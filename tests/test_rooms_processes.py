@@ -66,6 +66,22 @@ def test_processes_share_rooms_people_and_votes(
 
 
 @shared
+def test_whether_one_user_is_online_is_known_in_all_processes(
+    two: tuple[WSChat, LiveServer, WSChat, LiveServer],
+    make_chat: Callable[..., WSChat],
+) -> None:
+    here, server, there, _ = two
+    with server.connect("/chat?user=ann"), server.connect("/chat?user=7"):
+        for process in (here, there, make_chat()):
+            eventually(lambda p=process: p.is_online("ann"))  # type: ignore[misc]
+            eventually(lambda p=process: p.is_online(7))  # type: ignore[misc]
+            assert not process.is_online("ben")
+            assert not process.is_online("an")
+    eventually(lambda: not there.is_online("ann"))
+    assert not here.is_online("ann")
+
+
+@shared
 def test_a_process_without_connections_reaches_everyone(
     two: tuple[WSChat, LiveServer, WSChat, LiveServer],
     make_chat: Callable[..., WSChat],
