@@ -224,7 +224,10 @@ def test_it_is_found_from_elsewhere(run: Run, folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_without_a_word(run: Run, number: signal.Signals) -> None:
+def test_a_signal_ends_it_without_a_word(
+    run: Run, folder: Path, number: signal.Signals
+) -> None:
+    (folder / "app.py").write_text(PROGRAM + RUN.format("log=None"))
     program = run("app.py")
     with connect("ws://" + program.url("/waits")) as ws:
         assert ws.receive(DEADLINE) == "begun"
