@@ -93,6 +93,8 @@ class WSChat:
             call_each=AppContexts(app).call_each,
             report=_Reporter(app),
         )
+        if isinstance(hub.backend, MemoryBackend):
+            hub.alone = mistakes.Alone(app)
         if fault := patching_fault():
             logger.warning("%s", fault)
         app.extensions["wschat"] = self

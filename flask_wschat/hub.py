@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from .backends import Backend
 from .codec import CloseCode
@@ -55,6 +55,13 @@ DUE_MOST = 50_000
 """Deliveries that may await the loop, whoever published them."""
 
 
+class Lonely(Protocol):
+    """Who warns that nobody hears what is published."""
+
+    def __call__(self) -> None: ...
+    def serves(self) -> None: ...
+
+
 class Hub:
     """Who is connected here, and the way to reach them; the backend's ``Host``.
 
@@ -80,6 +87,8 @@ class Hub:
         self.loads = loads
         self.call_each = call_each
         self.report = report or _log_error
+        self.alone: Lonely | None = None
+        """Is told of what is published before anybody has connected here."""
         self.polls: dict[str, Any] = {}
         """The polls of this process, by name."""
         self.buckets = Buckets()
@@ -183,6 +192,9 @@ class Hub:
                     raise HandshakeError(500, words)
                 self._sweeping = False  # that sweep is over
             self._loop = loop
+            if self.alone is not None:
+                self.alone.serves()
+                self.alone = None
 
     def _wait_for_calm(self, loop: Loop) -> None:
         """Give the loop that was home until now a second to finish what it began."""
@@ -458,6 +470,8 @@ class Hub:
         :raises BackendError: nobody got it, or that cannot be known.
         """
         receipt = self.backend.publish(topic, message, keep=keep)
+        if self.alone is not None:
+            self.alone()
         if len(self._due) > _DUE_LIMIT and self._loop and not self._loop.is_current():
             # Another thread publishes faster than the loop can deliver.
             while len(self._due) > _DUE_LIMIT and self._loop.is_alive():

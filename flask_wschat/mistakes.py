@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
 import inspect
 import logging
@@ -11,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from flask import Flask
+from flask import Flask, has_request_context
 
 from .settings import PREFIX
 from .websocket import Listener
@@ -211,3 +213,54 @@ class SessionWatch:
 def _is_of_flask(frame: FrameType) -> bool:
     package = str(frame.f_globals.get("__name__")).partition(".")[0]
     return package in ("flask", "werkzeug")
+
+
+class Alone:
+    """Warns once of what is published into the memory of a process that serves nobody.
+
+    At once in a task or at a prompt. Anywhere else it may be a server whose first
+    client is yet to come: that is known when the program ends.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._count = 0
+        self._warned = False
+
+    def __call__(self) -> None:
+        """Note a message; called until somebody has connected."""
+        if self._warned or has_request_context() or self._app.testing:
+            return
+        self._count += 1
+        if _is_task():
+            self._warn()
+        elif self._count == 1:
+            atexit.register(self._at_exit)
+
+    def serves(self) -> None:
+        """Note that somebody has connected."""
+        self._warned = True
+
+    def _at_exit(self) -> None:
+        # Flask's note that it has had a request; where it is called otherwise, none.
+        if not self._warned and not getattr(self._app, "_got_first_request", False):
+            self._warn()
+
+    def _warn(self) -> None:
+        self._warned = True
+        logger.warning(
+            "published to memory://, which is of this process alone, and nobody ever"
+            " connected to it: a task, a script or a shell reaches the server's clients"
+            " where both have WSCHAT_URL = sqlite:///... or redis://..."
+        )
+
+
+def _is_task() -> bool:
+    """Whether this runs in a task of Celery or RQ, or at Python's prompt."""
+    celery, rq = sys.modules.get("celery"), sys.modules.get("rq")
+    with contextlib.suppress(Exception):  # theirs may change
+        if celery is not None and celery.current_task:
+            return True
+        if rq is not None and rq.get_current_job() is not None:
+            return True
+    return hasattr(sys, "ps1")
