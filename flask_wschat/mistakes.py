@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -229,7 +230,8 @@ class Alone:
 
     def __call__(self) -> None:
         """Note a message; called until somebody has connected."""
-        if self._warned or has_request_context() or self._app.testing:
+        tested = self._app.testing or "PYTEST_CURRENT_TEST" in os.environ
+        if self._warned or tested or has_request_context():
             return
         self._count += 1
         if _is_task():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -25,8 +26,14 @@ WARNING = "published to memory://, which is of this process alone"
 
 def run(code: str) -> str:
     """Return what the log of a program with an app, and ``code``, says on its end."""
+    env = {**os.environ}
+    del env["PYTEST_CURRENT_TEST"]
     answer = subprocess.run(
-        [sys.executable, "-c", APP + code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", APP + code],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert answer.stdout in ("", "told\n")
     return answer.stderr
