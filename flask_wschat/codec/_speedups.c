@@ -211,7 +211,8 @@ encode_message(PyObject *module, PyObject *message)
 typedef struct {
     PyObject_HEAD
     State *state;
-    PyObject *buffer;        /* bytes of a header or control frame, or NULL */
+    PyObject *buffer;        /* bytes that are not parsed yet, or NULL; */
+    size_t at;               /* they begin here */
     PyObject *fault_type;    /* why parsing stopped, as a class and words, or NULL; */
     PyObject *fault_message; /* an exception would hold on to its traceback */
     uint64_t max_message;
@@ -229,6 +230,7 @@ typedef struct {
     size_t arrived;          /* so many are there, and unmasked */
 } Parser;
 
+#define MANY 4096   /* messages that are more than one look is for */
 #define LARGE 65536 /* bytes from which a message is gathered where it will stay */
 
 /* Two unsigned numbers of 63 bits cannot overflow 64 when added. */
@@ -393,19 +395,21 @@ take_piece(Parser *self, PyObject *frames, const unsigned char *data, size_t ava
     return (Py_ssize_t)size;
 }
 
-/* Append what `data` holds. Return how many bytes that took; -1 with an error set. */
+/* Append what `data` holds, `most` frames at most. Return how many bytes that took; -1 with
+ * an error set. */
 static Py_ssize_t
-parse(Parser *self, PyObject *frames, const unsigned char *data, size_t end)
+parse(Parser *self, PyObject *frames, const unsigned char *data, size_t end,
+      Py_ssize_t most)
 {
     size_t position = 0;
 
-    if (self->remaining) {
+    if (self->remaining && most > 0) {
         Py_ssize_t taken = take_piece(self, frames, data, end);
         if (taken < 0)
             return -1;
         position = (size_t)taken;
     }
-    while (end - position >= 2) {
+    while (end - position >= 2 && PyList_Size(frames) < most) {
         unsigned first = data[position], second = data[position + 1];
         unsigned opcode = first & OPCODE;
         int fin = (first & FIN) != 0, rsv1 = (first & RSV1) != 0;
@@ -480,49 +484,74 @@ parse(Parser *self, PyObject *frames, const unsigned char *data, size_t end)
 }
 
 PyDoc_STRVAR(feed_doc,
-"feed($self, data, /)\n--\n\n"
-"Return the frames, or pieces of them, that ``data`` completes.");
+"feed($self, data, most=sys.maxsize, /)\n--\n\n"
+"Return the frames, or pieces of them, that ``data`` completes, ``most`` at most.");
 
 static PyObject *
-feed(Parser *self, PyObject *more)
+feed(Parser *self, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *frames, *data, *buffer = self->buffer;
+    PyObject *frames, *data;
     char *bytes;
-    Py_ssize_t size, parsed;
+    Py_ssize_t size, parsed, most = PY_SSIZE_T_MAX;
+    size_t at;
 
-    if (PyBytes_AsStringAndSize(more, &bytes, &size) < 0)
+    if (count < 1 || count > 2) {
+        PyErr_SetString(PyExc_TypeError, "feed() takes data and most");
         return NULL;
+    }
+    if (PyBytes_AsStringAndSize(args[0], &bytes, &size) < 0)
+        return NULL;
+    if (count == 2) {
+        most = PyLong_AsSsize_t(args[1]);
+        if (most == -1 && PyErr_Occurred())
+            return NULL;
+    }
     frames = PyList_New(0);
     if (frames == NULL || self->fault_type != NULL)
         return frames;
-    if (buffer == NULL) {
-        Py_INCREF(more);
-        data = more;
+    data = self->buffer;
+    at = self->at;
+    self->buffer = NULL; /* `data` has the reference now */
+    self->at = 0;
+    if (data == NULL) {
+        Py_INCREF(args[0]);
+        data = args[0];
     }
-    else {
-        Py_ssize_t kept = PyBytes_Size(buffer);
+    else if (size > 0) {
+        size_t kept = (size_t)PyBytes_Size(data) - at;
+        PyObject *joined = NULL;
 
-        if (size > PY_SSIZE_T_MAX - kept) {
-            Py_DECREF(frames);
-            return PyErr_NoMemory();
+        if (size <= PY_SSIZE_T_MAX - (Py_ssize_t)kept)
+            joined = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)kept + size);
+        else
+            PyErr_NoMemory();
+        if (joined != NULL) {
+            memcpy(PyBytes_AsString(joined), PyBytes_AsString(data) + at, kept);
+            memcpy(PyBytes_AsString(joined) + kept, bytes, (size_t)size);
         }
-        data = PyBytes_FromStringAndSize(NULL, kept + size);
-        if (data == NULL) {
+        Py_DECREF(data);
+        if (joined == NULL) {
             Py_DECREF(frames);
             return NULL;
         }
-        memcpy(PyBytes_AsString(data), PyBytes_AsString(buffer), (size_t)kept);
-        memcpy(PyBytes_AsString(data) + kept, bytes, (size_t)size);
-        self->buffer = NULL;
-        Py_DECREF(buffer);
-        bytes = PyBytes_AsString(data);
-        size += kept;
+        data = joined;
+        at = 0;
     }
-    parsed = parse(self, frames, (const unsigned char *)bytes, (size_t)size);
-    if (parsed >= 0 && self->fault_type == NULL && parsed < size) {
-        self->buffer = PyBytes_FromStringAndSize(bytes + parsed, size - parsed);
-        if (self->buffer == NULL)
-            parsed = -1;
+    bytes = PyBytes_AsString(data) + at;
+    size = PyBytes_Size(data) - (Py_ssize_t)at;
+    parsed = parse(self, frames, (const unsigned char *)bytes, (size_t)size, most);
+    if (parsed >= 0 && parsed < size && self->fault_type == NULL) {
+        if (PyList_Size(frames) < most) {
+            self->buffer = PyBytes_FromStringAndSize(bytes + parsed, size - parsed);
+            if (self->buffer == NULL)
+                parsed = -1;
+        }
+        else {
+            /* Not cut: to do so for each few frames would be quadratic. */
+            Py_INCREF(data);
+            self->buffer = data;
+            self->at = at + (size_t)parsed;
+        }
     }
     Py_DECREF(data);
     if (parsed < 0)
@@ -555,7 +584,8 @@ messages(Parser *self, PyObject *data)
         PyObject *message;
         int failed;
 
-        if (left < 2 || (frame[0] != (FIN | TEXT) && frame[0] != (FIN | BINARY))
+        if (PyList_Size(result) == MANY || left < 2
+            || (frame[0] != (FIN | TEXT) && frame[0] != (FIN | BINARY))
             || (frame[1] & MASKED) != self->masked || (frame[1] & LENGTH) == 127)
             goto other;
         size = frame[1] & LENGTH;
@@ -695,7 +725,7 @@ delete_parser(Parser *self)
 }
 
 static PyMethodDef parser_methods[] = {
-    {"feed", (PyCFunction)feed, METH_O, feed_doc},
+    {"feed", (PyCFunction)(void (*)(void))feed, METH_FASTCALL, feed_doc},
     {"messages", (PyCFunction)messages, METH_O, messages_doc},
     {"place", (PyCFunction)place, METH_NOARGS, place_doc},
     {"placed", (PyCFunction)placed, METH_O, placed_doc},

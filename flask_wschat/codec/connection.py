@@ -11,12 +11,13 @@ import codecs
 import enum
 import io
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..errors import ConnectionClosed, InvalidPayload, ProtocolError
 from .accelerated import FrameParser, encode_frame, encode_message
-from .deflate import Deflate, Inflater, deflate
+from .deflate import Deflate, deflate, inflate
 from .frames import CloseCode, Frame, Opcode
 
 
@@ -76,8 +77,15 @@ _MOVES = {
 _TEXT, _BINARY, _CLOSE = int(Opcode.TEXT), int(Opcode.BINARY), int(Opcode.CLOSE)
 _PING, _PONG, _CONTROL = int(Opcode.PING), int(Opcode.PONG), 0x8
 
-_STEP = 1 << 16
-"""Bytes parsed at a time: what one read brings bounds the frames held at once."""
+_FRAMES = 64
+"""Frames parsed at a time: what waits is kept as bytes, which take far less."""
+_NO_FRAMES: Iterator[Frame] = iter(())
+
+FRAME_WORK = 512
+"""What a frame counts beside the bytes that inflate, in ``receive_data(most=)``: about
+as many zeros inflate in the time that a ping and its answer take."""
+_PONGS = 32
+"""Pings of one call that are all answered; of more, those first and the last one."""
 
 
 class Connection:
@@ -90,12 +98,15 @@ class Connection:
 
     __slots__ = (
         "_client",
+        "_compressed",
         "_deflate",
-        "_inflater",
+        "_frames",
+        "_inflating",
         "_max_message",
         "_message",
         "_out",
         "_parser",
+        "has_more",
         "messages",
         "state",
     )
@@ -117,10 +128,15 @@ class Connection:
         self.messages = self._parser.messages
         """Returns the messages that these bytes are, where they are nothing else; it
         is quicker. None, and nothing has happened: ``receive_data`` has to look."""
+        self._frames = _NO_FRAMES  # parsed, and not looked at yet
         # The fragments of a message under way, joined: a list of them would cost 40
         # bytes and more for each, and it is the peer who says how many there are.
         self._message: io.BytesIO | _Text | None = None
-        self._inflater: Inflater | None = None  # if it is compressed
+        # Inflated no sooner than it is whole: what is here is never more than was sent.
+        self._compressed = 0  # if it is, its opcode
+        self._inflating: Iterator[bytes] | None = None  # the rest of it
+        self.has_more = False
+        """``receive_data`` or ``more`` has left something for the next ``more``."""
         self._out: list[bytes] | None = None
         self.state = State.OPEN
 
@@ -129,20 +145,33 @@ class Connection:
         """What ``EncodedMessage.frame`` needs to know of this peer."""
         return None if self._deflate is None else self._deflate.send_bits
 
-    def receive_data(self, data: bytes) -> list[Event]:
+    def receive_data(self, data: bytes, most: int = sys.maxsize) -> list[Event]:
         """Return the events that these bytes from the peer complete.
 
         Afterwards ``data_to_send()`` may have an answer.
+
+        ``most`` bounds the work: the bytes that inflate, and ``FRAME_WORK`` for each
+        frame. What is left when it is done is kept as it came, and ``has_more`` set:
+        go on with ``more``, and with other bytes once there is none.
         """
+        if self.has_more:
+            self._parser.feed(data, 0)
+        else:
+            self._frames = iter(self._parser.feed(data, _FRAMES))
+        return self.more(most)
+
+    def more(self, most: int = sys.maxsize) -> list[Event]:
+        """Return further events of what was received; see ``receive_data``."""
         events: list[Event] = []
         try:
-            if len(data) <= _STEP:
-                self._receive(data, events)
-            else:
-                for start in range(0, len(data), _STEP):
-                    self._receive(data[start : start + _STEP], events)
+            has_more = self._work(most, events)
         except ProtocolError as fault:
             self._fail(fault, events)
+            has_more = False
+        if has_more is not self.has_more:
+            self.has_more = has_more
+            if self.state is State.OPEN:
+                self.messages = _look if has_more else self._parser.messages
         return events
 
     def place(self) -> memoryview | None:
@@ -151,21 +180,20 @@ class Connection:
         Put there, they are told by ``placed``; that spares two copies. None: there is
         no such place now.
         """
-        return None if self.state is State.CLOSED else self._parser.place()
+        if self.has_more or self.state is State.CLOSED:
+            return None
+        return self._parser.place()
 
     def placed(self, size: int) -> list[Event]:
         """Return the events that ``size`` bytes, put into ``place()``, complete."""
-        events: list[Event] = []
-        try:
-            self._take(self._parser.placed(size), events)
-        except ProtocolError as fault:
-            self._fail(fault, events)
-        return events
+        self._frames = iter(self._parser.placed(size))
+        return self.more()
 
     def receive_eof(self) -> list[Event]:
         """Return the end of the connection, unless it was known (§7.1.5: 1006)."""
         if not self._move(_Move.EOF):
             return []
+        self._drop()
         return [Closed(CloseCode.ABNORMAL, "connection lost")]
 
     def data_to_send(self) -> bytes:
@@ -210,35 +238,46 @@ class Connection:
             )
         if not self._move(_Move.SEND_CLOSE):
             return b""
+        self._drop_message()  # nobody reads it any more
         return self._encode(_CLOSE, _close_payload(code, reason))
 
-    def _receive(self, data: bytes, events: list[Event]) -> None:
-        """Append the events that ``data`` completes.
+    def _work(self, most: int, events: list[Event]) -> bool:
+        """Append events until they took ``most``; False: there are no more.
 
         :raises ProtocolError: a message is wrong; what came before it is appended.
         """
-        if self.state is State.CLOSED:
-            return  # §1.4: what follows a close frame is discarded
         parser = self._parser
-        if self._take(parser.feed(data), events) and parser.fault is not None:
-            self._fail(parser.fault, events)
-
-    def _take(self, frames: list[Frame], events: list[Event]) -> bool:
-        """Append the events of ``frames``; False: one of them was the close frame."""
-        for opcode, payload, fin, rsv1 in frames:
-            if opcode & _CONTROL:
-                self._control(opcode, payload, events)
-                if opcode == _CLOSE:
-                    return False
-            elif self.state is not State.OPEN:
-                continue  # we said goodbye: nobody reads messages any more
-            elif not fin or not opcode or rsv1:
-                self._fragment(opcode, payload, fin, rsv1, events)
-            elif opcode == _TEXT:
-                events.append(_decode(payload))
+        while self.state is not State.CLOSED:  # §1.4: what follows is discarded
+            if self._inflating is not None:
+                most = self._inflate(most, events)
+                if most <= 0:
+                    return True
+            for opcode, payload, fin, rsv1 in self._frames:
+                if opcode & _CONTROL:
+                    self._control(opcode, payload, events)
+                    if opcode == _CLOSE:
+                        return False
+                elif self.state is not State.OPEN:
+                    pass  # we said goodbye: nobody reads messages any more
+                elif not fin or not opcode or rsv1:
+                    self._fragment(opcode, payload, fin, rsv1, events)
+                elif opcode == _TEXT:
+                    events.append(_decode(payload))
+                else:
+                    events.append(payload)
+                most -= FRAME_WORK
+                if most <= 0:
+                    return True
+                if self._inflating is not None:
+                    break
             else:
-                events.append(payload)
-        return True
+                frames = parser.feed(b"", _FRAMES)
+                self._frames = iter(frames)
+                if not frames:
+                    if parser.fault is not None:
+                        raise parser.fault
+                    return False
+        return False
 
     def _frame(self, opcode: int, payload: bytes, *, rsv1: bool = False) -> bytes:
         if self.state is not State.OPEN:
@@ -269,7 +308,7 @@ class Connection:
         if self.state is State.OPEN:
             self._reply(_CLOSE, _close_payload(fault.close_code, str(fault)))
         self._move(_Move.FAIL)
-        self._drop_message()
+        self._drop()
         events.append(Closed(fault.close_code, str(fault)))
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
@@ -280,10 +319,12 @@ class Connection:
                 # §5.5.1: answer with the code received; none when there was none.
                 self._reply(_CLOSE, payload[:2])
             self._move(_Move.RECEIVE_CLOSE)
-            self._drop_message()
+            self._drop()
             events.append(Closed(code, reason))
         elif opcode == _PING:
             # §5.5.2: due until a close frame was received, sent ones don't matter.
+            if self._out is not None and len(self._out) >= _PONGS:
+                self._out.pop()  # §5.5.3: that of the most recent ping will do
             self._reply(_PONG, payload)
             events.append(Ping(payload))
         else:
@@ -294,42 +335,71 @@ class Connection:
     ) -> None:
         """Add a part of a message (§5.4); text is checked as it comes (§8.1)."""
         if opcode:
-            self._message = _Text() if opcode == _TEXT else io.BytesIO()
-            if rsv1:  # RFC 7692 §6: it stands on the first fragment for all of them
-                assert self._deflate is not None  # the parser lets no other rsv1 pass
-                self._inflater = Inflater(self._deflate.receive_bits, self._max_message)
-        message, inflater = self._message, self._inflater
+            self._compressed = opcode if rsv1 else 0  # RFC 7692 §6: for all fragments
+            if rsv1 and fin:
+                self._begin_to_inflate(payload)
+                return
+            self._message = _Text() if opcode == _TEXT and not rsv1 else io.BytesIO()
+        message = self._message
         assert message is not None  # the parser lets no continuation come first
-        for part in inflater.feed(payload, fin) if inflater else (payload,):
-            message.write(part)
-        if fin:
-            events.append(message.getvalue())
+        message.write(payload)
+        if not fin:
+            return
+        whole = message.getvalue()
+        if self._compressed:
+            assert isinstance(whole, bytes)
+            self._begin_to_inflate(whole)
+        else:
             self._drop_message()
+            events.append(whole)
+
+    def _begin_to_inflate(self, whole: bytes) -> None:
+        # The parser lets nothing compressed pass that was not agreed on.
+        assert self._deflate is not None
+        self._message = io.BytesIO()
+        self._inflating = inflate(whole, self._deflate.receive_bits, self._max_message)
+
+    def _inflate(self, most: int, events: list[Event]) -> int:
+        """Go on with a compressed message; return what is left of ``most``."""
+        message = self._message
+        assert self._inflating is not None and isinstance(message, io.BytesIO)
+        for part in self._inflating:
+            message.write(part)
+            most -= len(part) + FRAME_WORK
+            if most <= 0:
+                return most
+        whole = message.getvalue()
+        events.append(_decode(whole) if self._compressed == _TEXT else whole)
+        self._drop_message()
+        return most
 
     def _drop_message(self) -> None:
-        self._message = self._inflater = None
+        self._message = self._inflating = None
+
+    def _drop(self) -> None:
+        """Forget all that was received: nothing of it counts any more."""
+        self._drop_message()
+        self._frames = _NO_FRAMES
+        self.has_more = False
 
 
 class _Text:
     """What ``io.BytesIO`` is to a binary message: takes UTF-8, gives a ``str``.
 
+    It is checked as it comes and kept as it came: a ``str`` may take four times that.
+
     :raises InvalidPayload: at the first byte that no text can have there (§8.1).
     """
 
-    __slots__ = ("_decoder", "_few", "_parts")
+    __slots__ = ("_data", "_decoder")
 
     def __init__(self) -> None:
         self._decoder = _Utf8()
-        self._parts: list[str] = []
-        # What came last, to be one part soon. io.StringIO keeps up to 100 000 of them
-        # apart in Python 3.11, which is 8 MB of text in one-character fragments.
-        self._few: list[str] = []
+        self._data = io.BytesIO()
 
     def write(self, data: bytes) -> None:
-        self._few.append(self._decode(data, False))
-        if len(self._few) == 1000:
-            self._parts.append("".join(self._few))
-            self._few.clear()
+        self._decode(data, False)
+        self._data.write(data)
         pending = self._decoder.getstate()[0]
         if len(pending) == 2 and pending[0] == 0xED and pending[1] >= 0xA0:
             # CPython waits for the third byte of a surrogate, which no byte can mend.
@@ -337,11 +407,11 @@ class _Text:
 
     def getvalue(self) -> str:
         self._decode(b"", True)  # nothing may be pending
-        return "".join(self._parts + self._few)
+        return self._data.getvalue().decode()
 
-    def _decode(self, data: bytes, final: bool) -> str:
+    def _decode(self, data: bytes, final: bool) -> None:
         try:
-            return self._decoder.decode(data, final)
+            self._decoder.decode(data, final)
         except UnicodeDecodeError:
             raise InvalidPayload(_NOT_UTF8) from None
 

@@ -183,48 +183,35 @@ def deflate(payload: bytes, bits: int) -> bytes | None:
     return data[: -len(_TAIL)] if len(data) < len(payload) else None
 
 
-class Inflater:
-    """Inflates one message (§7.2.2), however it is cut.
+def inflate(data: bytes, bits: int, limit: int) -> Iterator[bytes]:
+    """Yield what the payload of a whole message inflates to (§7.2.2), in pieces.
 
-    ``limit`` is the most bytes it may have. No more than 64 KiB are made at a time.
+    Each takes little time and has 64 KiB at most; it may be empty.
+
+    :raises InvalidPayload: it is corrupt or not whole.
+    :raises MessageTooBig: the message gets longer than ``limit`` bytes.
     """
-
-    __slots__ = ("_bits", "_room", "_zlib")
-
-    def __init__(self, bits: int, limit: int) -> None:
-        self._bits = bits
-        self._room = limit
-        self._zlib = zlib.decompressobj(-bits)
-
-    def feed(self, data: bytes, final: bool) -> Iterator[bytes]:
-        """Yield what ``data`` inflates to; ``final``: the message ends with it.
-
-        :raises InvalidPayload: it is corrupt or, at the end, not whole.
-        :raises MessageTooBig: the message gets longer than the limit.
-        """
-        if final:
-            data += _TAIL + _LAST
-        # What zlib leaves over of its input is copied: so it gets little at a time.
-        for start in range(0, len(data), _SIP):
-            rest = data[start : start + _SIP]
-            piece = b""
-            while rest or len(piece) == _STEP:
-                piece = self._inflate(rest)
-                self._room -= len(piece)
-                if self._room < 0:
-                    raise MessageTooBig("a message exceeds the limit when inflated")
-                if piece:
-                    yield piece
-                rest = self._zlib.unconsumed_tail
-                if self._zlib.unused_data:
-                    # A block was marked as the last, yet others follow (§7.2.3.4).
-                    rest = self._zlib.unused_data
-                    self._zlib = zlib.decompressobj(-self._bits)
-        if final and not self._zlib.eof:
-            raise InvalidPayload("compressed data is cut off (RFC 7692 §7.2.2)")
-
-    def _inflate(self, data: bytes) -> bytes:
-        try:
-            return self._zlib.decompress(data, _STEP)
-        except zlib.error:
-            raise InvalidPayload("data does not inflate (RFC 7692 §7.2.2)") from None
+    inflater = zlib.decompressobj(-bits)
+    # What zlib leaves over of its input is copied: so it gets little at a time.
+    for start in range(0, len(data) + 1, _SIP):
+        rest = data[start : start + _SIP]
+        if len(rest) < _SIP:
+            rest += _TAIL + _LAST
+        piece = b""
+        while rest or len(piece) == _STEP:
+            try:
+                piece = inflater.decompress(rest, _STEP)
+            except zlib.error:
+                fault = "data does not inflate (RFC 7692 §7.2.2)"
+                raise InvalidPayload(fault) from None
+            limit -= len(piece)
+            if limit < 0:
+                raise MessageTooBig("a message exceeds the limit when inflated")
+            yield piece
+            rest = inflater.unconsumed_tail
+            if inflater.unused_data:
+                # A block was marked as the last, yet others follow (§7.2.3.4).
+                rest = inflater.unused_data
+                inflater = zlib.decompressobj(-bits)
+    if not inflater.eof:
+        raise InvalidPayload("compressed data is cut off (RFC 7692 §7.2.2)")

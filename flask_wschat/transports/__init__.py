@@ -50,6 +50,13 @@ class Loop(Protocol):
     def call_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call back soon, in the loop and in order; from any thread."""
 
+    def call_in_turn(self, callback: Callable[[], Any]) -> None:
+        """Call back in the loop, after its sockets had their turn.
+
+        All such callbacks share a few milliseconds of each turn, first come, first
+        served. Only to be called in the loop.
+        """
+
     def call_later(
         self, seconds: float, callback: Callable[[], Any]
     ) -> Callable[[], Any]:

@@ -43,6 +43,8 @@ FLUSH_LIMIT = 512
 """Transports sent to in one turn of the loop: about 2 ms."""
 TURN = 0.01
 """Seconds that tasks may take until the sockets have their turn."""
+SHARE = 0.005
+"""Seconds of a turn for all those who have received more than they may work off."""
 IDLE_WORKERS = 128
 """Greenlets kept for the next message once they have nothing to do."""
 
@@ -101,6 +103,7 @@ class EventedLoop:
         self._work_until = 0.0
         self.lock = _RLock()
         """For what several threads change together, never while anything waits."""
+        self._in_turn: collections.deque[Callable[[], Any]] = collections.deque()
         self.unflushed: list[EventedTransport] = []
         self._backlog: list[EventedTransport] = []  # of more than one turn can send to
         self.io = self._loop.io
@@ -192,6 +195,29 @@ class EventedLoop:
         timer = self._loop.timer(seconds, ref=False)
         timer.start(callback)
         return timer.close
+
+    def call_in_turn(self, callback: Callable[[], Any]) -> None:
+        self._in_turn.append(callback)
+        if len(self._in_turn) == 1:
+            self._start_turns()
+
+    def _start_turns(self) -> None:
+        # Not by `call_later`: gevent has to know of it, as nothing is read meanwhile.
+        self._loop.timer(0).start(self._take_turns)
+
+    def _take_turns(self) -> None:
+        until = time.monotonic() + SHARE
+        waiting = self._in_turn
+        while waiting and time.monotonic() < until:
+            # It stays in there meanwhile, so that who asks now starts no other timer.
+            callback = waiting[0]
+            try:
+                callback()
+            except BaseException:
+                self._hub.handle_error(callback, *sys.exc_info())
+            waiting.popleft()
+        if waiting:
+            self._start_turns()
 
     def give_turn(self) -> None:
         gevent.sleep(0)

@@ -41,6 +41,9 @@ class InlineLoop:
     def call_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
         self.run(lambda: callback(*args))
 
+    def call_in_turn(self, callback: Callable[[], Any]) -> None:
+        self.run(callback)
+
     def call_later(
         self, seconds: float, callback: Callable[[], Any]
     ) -> Callable[[], Any]:

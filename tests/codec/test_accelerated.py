@@ -131,6 +131,51 @@ class TestTwins:
             faults = [parser.fault for parser in parsers]
             assert repr(faults[0]) == repr(faults[1])
 
+    @given(
+        st.lists(
+            st.binary(max_size=3)
+            | st.builds(
+                frame,
+                st.sampled_from([0x01, 0x81, 0x82, 0x00, 0x80, 0x89, 0x88]),
+                st.binary(max_size=130),
+            ),
+            max_size=40,
+        ).map(b"".join),
+        splits,
+        st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    )
+    def test_parser_a_few_frames_at_a_time(
+        self, data: bytes, places: list[int], mosts: list[int]
+    ) -> None:
+        parsers = [
+            module.FrameParser(masked=True, max_message=200)
+            for module in TWINS.values()
+        ]
+        whole = frames.FrameParser(masked=True, max_message=200)
+        found, expected = [], []
+        for number, part in enumerate(cut(data, places)):
+            most = mosts[number % len(mosts)]
+            results = [parser.feed(part, most) for parser in parsers]
+            assert results[0] == results[1]
+            assert len(results[0]) <= most
+            faults = [parser.fault for parser in parsers]
+            assert repr(faults[0]) == repr(faults[1])
+            found += results[0]
+            expected += whole.feed(part)
+        found += parsers[0].feed(b"")
+
+        def joined(frames: list[frames.Frame]) -> list[tuple[int, bytes]]:
+            """Pieces of a message are cut where calls come: that may differ."""
+            parts: list[tuple[int, bytes]] = []
+            for opcode, payload, *_ in frames:
+                if opcode == 0 and parts and parts[-1][0] < 8:
+                    parts[-1] = parts[-1][0], parts[-1][1] + payload
+                else:
+                    parts.append((opcode, payload))
+            return parts
+
+        assert joined(found) == joined(expected)
+
     @given(st.text(max_size=200) | st.binary(max_size=200) | st.just(b"x" * 70_000))
     def test_encode_message(self, message: str | bytes) -> None:
         results = {module.encode_message(message) for module in TWINS.values()}
@@ -157,6 +202,11 @@ class TestC:
         parser = TWINS["c"].FrameParser(masked=True, max_message=1000)
         assert parser.messages(stream) == sent
         assert parser.fault is None
+
+    def test_more_messages_than_one_look_is_for(self) -> None:
+        parser = TWINS["c"].FrameParser(masked=True, max_message=1000)
+        assert parser.messages(frame(0x81) * 4096) == [""] * 4096
+        assert parser.messages(frame(0x81) * 4097) is None
 
     @pytest.mark.parametrize(
         "other",
@@ -260,6 +310,9 @@ class TestC:
             lambda c: c.FrameParser(masked=True, max_message="1"),
             lambda c: c.FrameParser(masked=True, max_message=1).feed("a"),
             lambda c: c.FrameParser(masked=True, max_message=1).feed(None),
+            lambda c: c.FrameParser(masked=True, max_message=1).feed(),
+            lambda c: c.FrameParser(masked=True, max_message=1).feed(b"", 1, 2),
+            lambda c: c.FrameParser(masked=True, max_message=1).feed(b"", "1"),
         ],
     )
     def test_wrong_arguments_raise(self, call: Any) -> None:

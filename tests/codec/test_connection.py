@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
+import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flask_wschat.codec import (
     Closed,
     Connection,
+    Deflate,
     EncodedMessage,
     Event,
     Ping,
@@ -16,10 +21,11 @@ from flask_wschat.codec import (
     State,
     is_sendable,
 )
+from flask_wschat.codec.connection import FRAME_WORK
 from flask_wschat.errors import ConnectionClosed
 
 from ..vectors import INVALID_UTF8, VALID_UTF8
-from .wire import close, frame, xor
+from .wire import close, cut, frame, splits, xor
 
 LEGAL_CODES = [
     *range(1000, 1004),
@@ -534,3 +540,175 @@ class TestFaults:
         connection = server()
         connection.receive_data(frame(0x83))
         assert sent_close(connection) == (1002, "reserved opcode 0x3 (RFC 6455 §5.2)")
+
+
+def _compressed(data: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    data = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    return frame(0xC2, data[:-4])
+
+
+def _flood(kind: str) -> bytes:
+    """Return much work in few bytes."""
+    if kind == "bombs":
+        return _compressed(bytes((1 << 20) - 1)) * 62
+    if kind == "last-blocks":  # an inflater each
+        return frame(0xC2, b"\x03\x00" * 30_000 + b"\0")
+    if kind == "pings":
+        return frame(0x89) * 10_000
+    if kind == "fragments":
+        return frame(0x02) + frame(0x00) * 10_000
+    return frame(0x82) * 10_000
+
+
+class TestWorkInParts:
+    """``receive_data(most=)`` and ``more``: no read takes long, whatever it holds."""
+
+    MOST = 1 << 16
+
+    @staticmethod
+    def finish(connection: Connection, most: int) -> list[Event]:
+        events: list[Event] = []
+        while connection.has_more:
+            events += connection.more(most)
+        return events
+
+    @pytest.mark.parametrize(
+        "kind", ["bombs", "last-blocks", "pings", "fragments", "messages"]
+    )
+    def test_each_call_does_little(self, kind: str) -> None:
+        connection = Connection(deflate=Deflate(15, 15))
+        data = _flood(kind)
+        assert len(data) < 1 << 17
+        tracemalloc.start()
+        try:
+            events = connection.receive_data(data, self.MOST)
+            calls = 0
+            while connection.has_more and calls < 20:
+                events = connection.more(self.MOST)
+                assert len(events) <= self.MOST // FRAME_WORK
+                calls += 1
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert connection.has_more, "it was all done in 20 calls"
+        assert connection.messages(frame(0x81)) is None
+        assert connection.place() is None
+        # Twice a message, and what one call may make.
+        assert peak < len(data) + 3 * (1 << 20)
+
+    def test_bombs_arrive_one_by_one(self) -> None:
+        connection = Connection(deflate=Deflate(15, 15))
+        events = connection.receive_data(_flood("bombs"), self.MOST)
+        assert events == []
+        sizes = []
+        while connection.has_more:
+            events = connection.more(self.MOST)
+            assert len(events) <= 1
+            sizes += [len(event) for event in events if isinstance(event, bytes)]
+        assert sizes == [(1 << 20) - 1] * 62
+        assert connection.messages is not None
+        assert connection.receive_data(frame(0x81, b"next")) == ["next"]
+
+    def test_what_comes_meanwhile_comes_after(self) -> None:
+        connection = server()
+        data = [frame(0x81, str(number).encode()) for number in range(1000)]
+        events = connection.receive_data(b"".join(data[:400]), FRAME_WORK * 10)
+        assert events == [str(number) for number in range(10)]
+        events += connection.receive_data(b"".join(data[400:]), FRAME_WORK * 5)
+        assert events == [str(number) for number in range(15)]
+        events += self.finish(connection, FRAME_WORK * 100)
+        assert events == [str(number) for number in range(1000)]
+
+    def test_nothing_is_left_of_the_usual_read(self) -> None:
+        connection = server()
+        data = frame(0x81, b"a") + frame(0x89) + frame(0x82, bytes(60_000))
+        assert len(connection.receive_data(data, self.MOST)) == 3
+        assert not connection.has_more
+
+    def test_a_fault_comes_when_its_turn_does(self) -> None:
+        connection = server()
+        events = connection.receive_data(frame(0x81) * 300 + frame(0x83), FRAME_WORK)
+        assert events == [""]
+        events += self.finish(connection, FRAME_WORK * 10)
+        assert events[:-1] == [""] * 300
+        assert closed_with(events[-1:]) == 1002
+        assert connection.more() == []
+
+    def test_our_close_leaves_only_the_answer(self) -> None:
+        connection = server()
+        data = frame(0x81) * 300 + frame(0x88, close(1000))
+        connection.receive_data(data, FRAME_WORK)
+        connection.close(1001)
+        assert self.finish(connection, FRAME_WORK * 10) == [Closed(1000, "")]
+
+    def test_our_close_ends_what_inflates(self) -> None:
+        connection = Connection(deflate=Deflate(15, 15))
+        data = _flood("bombs") + frame(0x88, close(1000))
+        connection.receive_data(data, self.MOST)
+        connection.close(1001)
+        assert connection.more(FRAME_WORK * 100) == [Closed(1000, "")]
+
+    def test_the_end_of_tcp_is_the_end(self) -> None:
+        connection = server()
+        connection.receive_data(frame(0x81) * 300, FRAME_WORK)
+        assert closed_with(connection.receive_eof()) == 1006
+        assert not connection.has_more
+        assert connection.more() == []
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    frame(0x81, b"text"),
+                    frame(0x82, b"x" * 70_000),
+                    frame(0xC1, bytes.fromhex("f248cdc9c90700")),
+                    _compressed(bytes(200_000)),
+                    frame(0x01, b"be") + frame(0x89, b"?") + frame(0x80, b"gun"),
+                    frame(0x42, b"\xf2\x48\xcd") + frame(0x80, b"\xc9\xc9\x07\0"),
+                    frame(0x8A),
+                    frame(0x88, close(1000)),
+                    frame(0x83),
+                ]
+            ),
+            max_size=30,
+        ).map(b"".join),
+        splits,
+        st.lists(st.integers(1, 1 << 17), min_size=1, max_size=5),
+    )
+    def test_the_parts_are_the_whole(
+        self, data: bytes, places: list[int], mosts: list[int]
+    ) -> None:
+        whole = Connection(deflate=Deflate(15, 15)).receive_data(data)
+        connection = Connection(deflate=Deflate(15, 15))
+        most = itertools.cycle(mosts)
+        events = []
+        for part in cut(data, places):
+            events += connection.receive_data(part, next(most))
+            if len(part) % 2:
+                while connection.has_more:
+                    events += connection.more(next(most))
+        while connection.has_more:
+            events += connection.more(next(most))
+        assert events == whole
+
+
+class TestManyPings:
+    """RFC 6455 §5.5.3: the answer to the most recent one will do."""
+
+    def test_a_few_are_all_answered(self) -> None:
+        connection = server()
+        connection.receive_data(b"".join(frame(0x89, bytes([i])) for i in range(32)))
+        answers = Connection(client=True).receive_data(connection.data_to_send())
+        assert answers == [Pong(bytes([i])) for i in range(32)]
+
+    def test_of_more_the_last_one(self) -> None:
+        connection = server()
+        events = connection.receive_data(
+            b"".join(frame(0x89, bytes([i])) for i in range(200))
+        )
+        assert len(events) == 200
+        answers = Connection(client=True).receive_data(connection.data_to_send())
+        assert answers == [Pong(bytes([i])) for i in [*range(31), 199]]
+        connection.receive_data(frame(0x89, b"next"))
+        assert connection.data_to_send() == frame(0x8A, b"next", mask=None)
