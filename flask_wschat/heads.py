@@ -255,7 +255,9 @@ def reader(sock: Any, first: bytes) -> io.BufferedReader:
     if not first:
         made: io.BufferedReader = sock.makefile("rb", -1)
         return made
-    return io.BufferedReader(_Resumed(sock.makefile("rb", 0), first))
+    # Room for all of it: what is not in the buffer, nobody would know of.
+    size = max(len(first), io.DEFAULT_BUFFER_SIZE)
+    return io.BufferedReader(_Resumed(sock.makefile("rb", 0), first), size)
 
 
 class _Resumed(io.RawIOBase):

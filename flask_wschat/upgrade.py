@@ -33,7 +33,15 @@ from .logs import SparingLog, printable
 from .messages import as_user
 from .sessions import NoAnswer, speed_up
 from .transports import Event
-from .transports.accept import OFFER, UPGRADE, ClientLeft, Offer, Taken, find_offer
+from .transports.accept import (
+    OFFER,
+    UPGRADE,
+    ClientLeft,
+    NoDescriptors,
+    Offer,
+    Taken,
+    find_offer,
+)
 from .transports.blocking import ThreadedLoop
 from .transports.evented import EventedLoop, EventedTransport
 from .transports.tls import TLSSocket
@@ -251,6 +259,15 @@ class Upgrade:
             taken = self._offer.accept(answer, self._let_go)
         except OSError as error:
             raise ClientLeft from error
+        except NoDescriptors:
+            self.begun = False
+            self._gate.log.warning(
+                "descriptors",
+                "refused a WebSocket: this process has as many open files as it may"
+                " (see ulimit -n); WSCHAT_MAX_CONNECTIONS refuses before that",
+            )
+            message = "too many connections, try again later"
+            raise refusal(503, message, [("Retry-After", "5")]) from None
         if isinstance(taken.sock, TLSSocket):
             self._held = self._loop.event()
         hub = self._gate.hub
@@ -276,13 +293,17 @@ class Upgrade:
         """Return the socket, registered and reading; runs in its loop."""
         hub = self._gate.hub
         settings = hub.settings
-        transport = EventedTransport(
-            taken.sock,
-            self._loop,
-            max_queue=settings.MAX_QUEUE,
-            # What the ready-made chat numbers must not lack some in the middle.
-            policy=settings.SLOW_POLICY if plain else "close",
-        )
+        try:
+            transport = EventedTransport(
+                taken.sock,
+                self._loop,
+                max_queue=settings.MAX_QUEUE,
+                # What the ready-made chat numbers must not lack some in the middle.
+                policy=settings.SLOW_POLICY if plain else "close",
+            )
+        except BaseException:
+            taken.close()
+            raise
         connection = Connection(max_message=settings.MAX_MESSAGE, deflate=self._deflate)
         ws = WebSocket(
             transport, hub, connection, user=self._user, subprotocol=subprotocol
@@ -290,10 +311,15 @@ class Upgrade:
         if self._given_up:
             transport.abort()  # by whoever waited for this
             return ws
-        hub.register(ws, self._loop, plain=plain)
-        self.give_place_back()
-        self.accepted = ws
-        ws.start(taken.received)
+        try:
+            hub.register(ws, self._loop, plain=plain)
+            self.give_place_back()
+            self.accepted = ws
+            ws.start(taken.received)
+        except BaseException:
+            transport.abort()
+            hub.forget(ws)
+            raise
         return ws
 
     def _let_go(self) -> None:

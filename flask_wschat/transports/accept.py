@@ -32,6 +32,10 @@ class ClientLeft(Exception):
     """The client was gone before its socket could be taken over."""
 
 
+class NoDescriptors(Exception):
+    """The process may open no more files; the client was not answered yet."""
+
+
 class Taken(NamedTuple):
     """A socket taken from its server, and what the client sent behind its request.
 
@@ -41,6 +45,13 @@ class Taken(NamedTuple):
 
     sock: int | TLSSocket
     received: bytes
+
+    def close(self) -> None:
+        """Let go of the socket, which nobody came to own."""
+        if isinstance(self.sock, int):
+            os.close(self.sock)
+        else:
+            self.sock.close()
 
 
 class Offer(Protocol):
@@ -59,6 +70,7 @@ class Offer(Protocol):
         ``closed`` is called when a TLS socket is.
 
         :raises OSError: the client is gone.
+        :raises NoDescriptors: nothing was sent or taken.
         """
 
     def answer(self, start_response: StartResponse) -> Iterable[bytes]:
@@ -232,22 +244,36 @@ class ThreadOffer:
         self._other_end: socket.socket | None = None
 
     def accept(self, response: bytes, closed: Callable[[], Any]) -> Taken:
-        sock = self._socket
-        _send(sock, response)
-        sock.settimeout(0.0)
-        try:
-            received = self._read_ahead() or b""
-        except (ssl.SSLWantReadError, BlockingIOError):
-            received = b""
-        if isinstance(sock, ssl.SSLSocket):
-            return _taken_tls(sock, self._done(closed), received)
-        fd = os.dup(sock.fileno())
-        self._put_decoy()
+        if isinstance(self._socket, ssl.SSLSocket):
+            received = self._answer(response)
+            return _taken_tls(self._socket, self._done(closed), received)
+        # All descriptors first: at the process's limit there is still a way back.
+        with contextlib.ExitStack() as undo:
+            try:
+                decoy, other_end = socket.socketpair()
+                undo.enter_context(decoy)
+                undo.enter_context(other_end)
+                fd = os.dup(self._socket.fileno())
+            except OSError as error:
+                raise NoDescriptors from error
+            undo.callback(os.close, fd)
+            received = self._answer(response)
+            self._put_decoy(decoy, other_end)
+            undo.pop_all()
         return Taken(fd, received)
 
     def answer(self, start_response: StartResponse) -> Iterable[bytes]:
         start_response("101 Switching Protocols", [])
         return _Nothing(self._swallow)
+
+    def _answer(self, response: bytes) -> bytes:
+        """Send the 101; return what was read ahead of it."""
+        _send(self._socket, response)
+        self._socket.settimeout(0.0)
+        try:
+            return self._read_ahead() or b""
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return b""
 
     def _swallow(self) -> None:
         """The server has written its answer: let go of the decoy's other end."""
@@ -259,19 +285,22 @@ class ThreadOffer:
 
     def _done(self, closed: Callable[[], Any]) -> Callable[[], None]:
         def done() -> None:
-            self._put_decoy()
-            closed()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # and speak no TLS any more
+            try:
+                self._put_decoy(*socket.socketpair())
+            except OSError:
+                pass  # no descriptor is left: the server finds its socket shut down
+            finally:
+                closed()
 
         return done
 
-    def _put_decoy(self) -> None:
-        if isinstance(self._socket, ssl.SSLSocket):
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # and speak no TLS any more
-        ours, self._other_end = socket.socketpair()
-        self._other_end.shutdown(socket.SHUT_WR)
-        os.dup2(ours.fileno(), self._socket.fileno())
-        ours.close()
+    def _put_decoy(self, decoy: socket.socket, other_end: socket.socket) -> None:
+        self._other_end = other_end
+        with decoy:
+            other_end.shutdown(socket.SHUT_WR)
+            os.dup2(decoy.fileno(), self._socket.fileno())
         self._socket.settimeout(5)
 
 

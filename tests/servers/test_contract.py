@@ -14,6 +14,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
+from flask_wschat.codec import ClientHandshake
+
 from .serving import (
     DEADLINE,
     THREADS,
@@ -223,6 +225,32 @@ def test_frames_behind_the_request_are_not_lost(server: Server) -> None:
             assert [next(events), next(events)] == ["first", "x" * 15_000]
             client.socket.sendall(client.connection.send("after"))
             assert next(events) == "after"
+
+
+@pytest.mark.parametrize("way", ["at once", "unusual", "in two"])
+def test_no_frame_behind_any_request_is_lost(server: Server, way: str) -> None:
+    """However a server reads: more than any of its buffers holds comes behind."""
+    for path in STYLES:
+        with RawClient(server) as client:
+            messages = [str(number) * 4000 for number in range(10, 35)]
+            frames = b"".join(map(client.connection.send, messages))
+            request = ClientHandshake(
+                "127.0.0.1", path, headers=[("X", "1"), ("X", "2")] * (way != "at once")
+            )
+            data = request.request() + frames
+            if way == "in two":
+                client.socket.sendall(data[:30])
+                server.http("/page") if server.kind.views > 1 else None
+                data = data[30:]
+            client.socket.sendall(data)
+            answer = b""
+            while (size := request.receive_data(answer)) is None:
+                more = client.socket.recv(65536)
+                assert more, answer
+                answer += more
+            client.first = client.connection.receive_data(answer[size:])
+            events = client.events()
+            assert [next(events) for _ in messages] == messages
 
 
 def test_half_a_handshake_harms_nobody(server: Server) -> None:
