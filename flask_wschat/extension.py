@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TextIO, TypeVar
+from typing import Any, Literal, NoReturn, TextIO, TypeVar
 from weakref import WeakSet
 
 from flask import (
@@ -303,6 +304,8 @@ class WSChat:
         not received: each connection has its own queue, and no receiver's trouble is
         raised here.
 
+        :raises ValueError: ``data`` has what nobody could read: half a surrogate pair,
+            or NaN or an infinity in JSON.
         :raises BackendError: it is not known whether it was sent.
         """
         hub, topic = self._hub(), _place(room)
@@ -495,7 +498,29 @@ def _message(hub: Hub, data: Any, key: Any) -> Message:
     key = None if key is None else as_name(key, "a key")
     wire = as_message(data, hub.dumps)
     is_json = not isinstance(data, str | bytes | bytearray | memoryview)
+    _check_sendable(wire, is_json)
     return Message(wire, key, json=is_json)
+
+
+def _check_sendable(wire: str | bytes, is_json: bool) -> None:
+    """Raise ``ValueError`` for what a receiver could not read.
+
+    Kept in a room it would be a part of every page, and make all of it unreadable.
+    """
+    if isinstance(wire, bytes):
+        return
+    if not wire.isascii():
+        try:
+            wire.encode()
+        except UnicodeEncodeError:
+            words = "half a surrogate pair cannot be sent as text (RFC 6455 §5.6)"
+            raise ValueError(words) from None
+    if is_json and ("NaN" in wire or "Infinity" in wire):
+        json.loads(wire, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON (RFC 8259 §6), and browsers cannot read it")
 
 
 def _as_said(hub: Hub, entry: Entry) -> Entry:

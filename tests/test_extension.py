@@ -272,6 +272,23 @@ def test_broadcast_reaches_a_room_or_all(chat: WSChat, rooms: LiveServer) -> Non
     assert [e.seq for e in chat.history("a", limit=1)] == [2]
 
 
+@pytest.mark.parametrize(
+    "data",
+    ["half \ud800", {"x": float("nan")}, [1, -float("inf")], ["Infinity", 1e999]],
+)
+def test_what_nobody_could_read_is_refused_to_who_says_it(
+    chat: WSChat, data: Any
+) -> None:
+    """Kept, it would make the pages of its room unreadable for all."""
+    with pytest.raises(ValueError, match=r"surrogate|is not JSON"):
+        chat.broadcast(data, room="a")
+    with pytest.raises(ValueError, match=r"surrogate|is not JSON"):
+        chat.send_to_user("ann", data)
+    for fine in ("NaN", ["NaN", "-Infinity"], {"NaN": "ż"}, "Infinity \U0001f9c9"):
+        chat.broadcast(fine, room="a")
+    assert len(chat.history("a")) == 4
+
+
 def test_history_has_what_was_said_not_its_json(chat: WSChat) -> None:
     values = ["text", '"hi"', b"\x00\xff", {"a": [1, None, "ż"]}, 7, None, True, ""]
     for value in values:
