@@ -2,85 +2,209 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from flask import Flask, session
+import websockets.sync.client
+from flask import Flask
 from playwright.sync_api import Browser, expect
+from websockets.exceptions import ConnectionClosed as ForeignClosed
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from flask_wschat import WSChat
+from flask_wschat.client import connect
 from flask_wschat.settings import PREFIX, Settings
 
-from .conftest import DEADLINE, Serve, eventually
+from .conftest import DEADLINE, eventually
 from .test_extension import receive
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-SNIPPETS = dict(
-    re.findall(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", README, re.DOTALL)
-)
-PRELUDE = """
-from flask import Flask
-from flask_wschat import WSChat
-app = Flask("readme")
-app.secret_key = "x"
-chat = WSChat(app)
-"""
-
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SNIPPETS = {
+    (file, how, name): code
+    for file, how, name, code in re.findall(
+        r"<!-- test: (\S+)(?: ([+=]) (\S+))? -->\n```\w+\n(.*?)```", README, re.DOTALL
+    )
+}
+"""By the file they go to, how (``+``: above its last two lines, ``=``: instead of them;
+else they are all of it) and name."""
+ABOVE = "above its last two lines"
 FROM_ENVIRONMENT = "app.config.from_prefixed_env()"
+INIT = "chat = WSChat(app)"
+
+
+def paste(folder: Path, *, until: str = "", ending: str = "") -> None:
+    """Save what the README shows as it says, up to the file ``until``."""
+    assert ABOVE in README
+    (folder / "static").mkdir()
+    for (file, how, name), code in SNIPPETS.items():
+        path = folder / ("static" if file.endswith(".html") else ".") / file
+        if not how:
+            path.write_text(code)
+        elif how == "+" or name == ending:
+            lines = path.read_text().splitlines(keepends=True)
+            assert lines[-2].startswith("if __name__")
+            kept = [*lines[-2:]] if how == "+" else []
+            path.write_text("".join([*lines[:-2], code, "\n\n", *kept]))
+        if file == until:
+            return
+
+
+def configure_from_environment(folder: Path) -> None:
+    assert f"`{FROM_ENVIRONMENT}` before `WSChat(app)`" in README
+    path = folder / "app.py"
+    path.write_text(path.read_text().replace(INIT, f"{FROM_ENVIRONMENT}\n{INIT}"))
+
+
+class Site:
+    """``python app.py`` in a folder, and what people do with it."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self._folder = folder
+        self._env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self._env |= {"FLASK_RUN_PORT": "0", **env}
+        self._log = folder / "log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "app.py"],
+                cwd=folder,
+                env=self._env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        eventually(lambda: "Serving on" in self.output or self._process.poll())
+        found = re.search(r"http://\S+", self.output)
+        assert found, self.output
+        self.url = found[0]
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def python(self, code: str) -> None:
+        """Run ``code`` in another process of this folder."""
+        command = [sys.executable, "-c", code]
+        subprocess.run(
+            command, cwd=self._folder, env=self._env, timeout=2 * DEADLINE, check=True
+        )
+
+    def post(self, path: str, cookie: str = "", **form: str) -> tuple[int, str, str]:
+        """Return status, body, and the cookie that the answer sets."""
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"))
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        headers["Cookie"] = cookie or "nobody="
+        connection.request("POST", path, urllib.parse.urlencode(form), headers)
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        connection.close()
+        given = answer.getheader("Set-Cookie", "").partition(";")[0]
+        return answer.status, body, given
+
+    def login(self, user: str | None) -> str:
+        """Return the cookie of somebody who has logged in as ``user``."""
+        return "nobody=" if user is None else self.post("/login", name=user)[2]
+
+    def connect(self, path: str, user: str | None = None) -> ClientConnection:
+        client = websockets.sync.client.connect(
+            self.url.replace("http", "ws") + path,
+            additional_headers={"Cookie": self.login(user)},
+            compression=None,
+        )
+        return client.__enter__()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self._process.send_signal(number)
+        return self._process.wait(DEADLINE)
 
 
 @pytest.fixture
-def readme_app() -> Flask:
-    """An app with every snippet that needs one."""
-    space: dict[str, object] = {}
-    code = [PRELUDE, *(SNIPPETS[n] for n in ("route", "listener", "authenticate"))]
-    exec("\n".join(code), space)
-    app = space["app"]
-    assert isinstance(app, Flask)
-    return app
+def serve_folder() -> Iterator[Callable[..., Site]]:
+    sites: list[Site] = []
+
+    def start(folder: Path, **env: str) -> Site:
+        sites.append(Site(folder, **env))
+        return sites[-1]
+
+    yield start
+    for site in sites:
+        assert site.stop() == 0
+        assert "Traceback" not in site.output, site.output
 
 
-def test_the_views_do_what_they_say(
-    readme_app: Flask, serve: Serve, capsys: pytest.CaptureFixture[str]
-) -> None:
-    server = serve(readme_app)
-    with server.connect("/echo") as client:
+@pytest.fixture
+def site(tmp_path: Path, serve_folder: Callable[..., Site]) -> Site:
+    """Everything that the README shows, pasted from top to bottom."""
+    paste(tmp_path)
+    return serve_folder(tmp_path)
+
+
+@pytest.fixture
+def stored(tmp_path: Path, serve_folder: Callable[..., Site]) -> Site:
+    """The same over a file, as it says."""
+    paste(tmp_path)
+    configure_from_environment(tmp_path)
+    return serve_folder(tmp_path, FLASK_WSCHAT_URL=f"sqlite:///{tmp_path}/chat.db")
+
+
+@pytest.mark.timeout(60)
+def test_the_views_do_what_they_say(site: Site) -> None:
+    with site.connect("/echo") as client:
         client.send("hi")
         assert receive(client) == "hi"
-    with server.connect("/rooms/a") as ann:
-        ann.send("first")
-        with server.connect("/rooms/a") as bob:
-            ann.send("second")
-            while (got := receive(bob)) == "first":
-                pass  # it was still under way when bob came
-            assert got == "second"
-    printed = ""
+    for path in ("/rooms/a", "/halls/a"):
+        with site.connect(path) as ann, site.connect(path) as bob:
+            for message in ("first", "second"):
+                while said_to(bob, ann, message) != message:
+                    pass  # bob was not in the room yet
+    eventually(lambda: site.output.count("left halls/a 1000") == 2)
+    cookie = site.login("ann")
+    assert json.loads(site.post("/notify/ann")[1]) == {"reached": 0}
+    with site.connect("/echo", "ann") as client:
+        client.send("hi")
+        assert receive(client) == "hi"
+        assert json.loads(site.post("/notify/ann")[1]) == {"reached": 1}
+        assert json.loads(receive(client)) == {"type": "ping"}
+        assert site.post("/logout", cookie)[0] == 200
+        with pytest.raises(ForeignClosed, match="4001"):
+            receive(client)
+    assert site.post("/logout")[0] == 200
+    with pytest.raises(InvalidStatus, match="403"):
+        site.connect("/echo", "mallory")
 
-    def left() -> bool:
-        nonlocal printed
-        printed += capsys.readouterr().out
-        return printed.count("left a 1000") == 2
 
-    eventually(left)
-    client_of_app = readme_app.test_client()
-    assert client_of_app.post("/notify/ann").json == {"reached": 0}
-    assert client_of_app.post("/logout").status_code == 200
+def said_to(hearer: ClientConnection, speaker: ClientConnection, message: str) -> Any:
+    """Return what ``hearer`` gets soon of what ``speaker`` says, if anything."""
+    speaker.send(message)
+    with contextlib.suppress(TimeoutError):
+        return hearer.recv(timeout=0.5)
 
 
-def test_the_test_does_what_it_says(readme_app: Flask) -> None:
-    chat = readme_app.extensions["wschat"]
-    space: dict[str, Any] = {"app": readme_app, "chat": chat}
-    exec(SNIPPETS["testing"], space)
-    space["test_a_room"]()
+@pytest.mark.timeout(60)
+def test_the_test_does_what_it_says(tmp_path: Path) -> None:
+    paste(tmp_path)
+    answer = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=4 * DEADLINE,
+    )
+    assert "1 passed" in answer.stdout, answer.stdout
 
 
 def test_the_table_of_settings_is_complete() -> None:
@@ -95,50 +219,61 @@ def test_the_table_of_settings_is_complete() -> None:
 
 
 def test_the_first_snippet_is_as_short_as_it_says() -> None:
-    assert len([line for line in SNIPPETS["app.py"].splitlines() if line]) == 11
-    assert len(SNIPPETS["page.html"].splitlines()) == 8
-
-
-@pytest.fixture
-def pasted(tmp_path: Path) -> Iterator[str]:
-    """The address of ``app.py``, run as pasted."""
-    (tmp_path / "app.py").write_text(SNIPPETS["app.py"])
-    (tmp_path / "static").mkdir()
-    (tmp_path / "static" / "page.html").write_text(SNIPPETS["page.html"])
-    root = str(Path(__file__).parent.parent)
-    process = subprocess.Popen(
-        [sys.executable, "app.py"],
-        cwd=tmp_path,
-        env={**os.environ, "FLASK_RUN_PORT": "0", "PYTHONPATH": root},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process, process.stdout:
-        found = re.search(r"http://\S+", process.stdout.readline())
-        assert found
-        yield found[0]
-        process.terminate()
-        process.wait(DEADLINE)
+    server, page = SNIPPETS["app.py", "", ""], SNIPPETS["page.html", "", ""]
+    assert len([line for line in server.splitlines() if line]) == 11
+    assert len(page.splitlines()) == 8
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(30)
-def test_the_page_works_as_pasted(pasted: str, chromium: Browser) -> None:
+@pytest.mark.timeout(60)
+def test_the_first_page_works_as_pasted(
+    tmp_path: Path, serve_folder: Callable[..., Site], chromium: Browser
+) -> None:
+    paste(tmp_path, until="page.html")
+    site = serve_folder(tmp_path)
     pages = [chromium.new_page() for _ in range(2)]
     for page in pages:
-        page.goto(pasted + "/static/page.html")
+        page.goto(site.url + "/static/page.html")
     pages[0].get_by_role("textbox").fill("ping <b>")
     pages[0].get_by_role("textbox").press("Enter")
     for page in pages:
         expect(page.locator("#log")).to_have_text("ping <b>")
+        page.close()
 
 
-def test_pywsgi_as_shown(app: Flask) -> None:
-    code = SNIPPETS["pywsgi"].replace("5000", "0")
-    code = code.replace("server.serve_forever()", "server.start(); server.stop()")
-    WSChat(app)
-    exec(code, {"app": app})
+@pytest.mark.timeout(60)
+def test_it_ends_by_ctrl_c_without_a_word(
+    tmp_path: Path, serve_folder: Callable[..., Site]
+) -> None:
+    paste(tmp_path)
+    site = serve_folder(tmp_path)
+    site.stop(signal.SIGINT)
+    assert len(site.output.splitlines()) == 1
+
+
+@pytest.mark.timeout(60)
+def test_pywsgi_as_shown(tmp_path: Path) -> None:
+    paste(tmp_path, ending="pywsgi")
+    path = tmp_path / "app.py"
+    code = path.read_text()
+    assert "chat.run" not in code
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    path.write_text(code.replace("5000)", f"{port})"))
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "app.py"], cwd=tmp_path, env=environ) as own:
+
+        def answers() -> bool:
+            try:
+                with connect(f"ws://127.0.0.1:{port}/echo") as ws:
+                    ws.send("hi")
+                    return ws.receive(DEADLINE) == "hi"
+            except OSError:
+                return False
+
+        eventually(answers)
+        own.terminate()
 
 
 # ---- the ready-made chat ------------------------------------------------------------
@@ -146,19 +281,17 @@ def test_pywsgi_as_shown(app: Flask) -> None:
 Json = dict[str, Any]
 
 
-class Server(Protocol):
-    def connect(self, path: str, **options: Any) -> ClientConnection: ...
+class Place(Protocol):
+    """Where people can connect to."""
+
+    def connect(self, path: str, user: str | None = None) -> ClientConnection: ...
 
 
 class ChatClient:
     """What the README's browser client does, over a foreign library."""
 
-    def __init__(
-        self, server: Server, app: Flask, path: str, user: str | None = None
-    ) -> None:
-        self._connection = server.connect(
-            path, additional_headers={"Cookie": cookie(app, user)}
-        )
+    def __init__(self, place: Place, path: str, user: str | None = None) -> None:
+        self._connection = place.connect(path, user)
         self._ref = 0
         self.events: list[Json] = []
         assert self._next()["user"] == user
@@ -195,42 +328,14 @@ class ChatClient:
         return message
 
 
-def cookie(app: Flask, user: str | None) -> str:
-    """Return the header of somebody who has logged in as ``user``."""
-    with app.test_request_context():
-        if user is not None:
-            session["user"] = user
-        response = app.make_response("")
-        app.session_interface.save_session(app, session._get_current_object(), response)  # type: ignore[attr-defined]
-    return response.headers.get("Set-Cookie", "nobody=").partition(";")[0]
-
-
-def chat_code(configure: str, *names: str) -> str:
-    """Return an app with these snippets; ``configure`` comes before ``WSChat(app)``."""
-    prelude = PRELUDE.replace("chat = ", f"{configure}\nchat = ")
-    return "\n".join([prelude, *(SNIPPETS[name] for name in names)])
-
-
-@pytest.fixture
-def chat_space(tmp_path: Path) -> dict[str, Any]:
-    """What the snippets of the ready-made chat have made, over a file."""
-    url = f"sqlite:///{tmp_path}/chat.db"
-    space: dict[str, Any] = {}
-    configure = f'app.config["WSCHAT_URL"] = {url!r}'
-    exec(chat_code(configure, "authenticate", "chat", "hooks"), space)
-    space["url"] = url
-    return space
-
-
-def test_the_chat_does_what_it_says(chat_space: dict[str, Any], serve: Serve) -> None:
-    app = chat_space["app"]
-    server = serve(app)
-    with ChatClient(server, app, "/chat", "ann") as ann:
+@pytest.mark.timeout(60)
+def test_the_chat_does_what_it_says(stored: Site) -> None:
+    with ChatClient(stored, "/chat", "ann") as ann:
         page = ann.ask("join", room="Lobby")
         assert ann.ask("say", room="Lobby", data="Hello", mid="a-1")["seq"] == 1
         assert ann.await_event("message")["data"] == "Hello"
         ann.ask("inbox")
-        with ChatClient(server, app, "/chat", "ben") as ben:
+        with ChatClient(stored, "/chat", "ben") as ben:
             assert ben.ask("join", room="Lobby")["messages"][0]["data"] == "Hello"
             assert ann.await_event("presence")["joined"] == ["ann"]
             assert ann.await_event("presence")["joined"] == ["ben"]
@@ -239,10 +344,17 @@ def test_the_chat_does_what_it_says(chat_space: dict[str, Any], serve: Serve) ->
             reply = ben.ask("vote", poll="Tea", choice="Green")
             assert reply["counts"] == {"Green": 1, "Black": 0}
             assert ann.await_event("tally")["total"] == 1
-    chat, tea = chat_space["chat"], chat_space["tea"]
-    chat.broadcast("while she is away", room="Lobby")
-    chat.send_to_user("ann", "this, too")
-    with ChatClient(server, app, "/chat", "ann") as ann:
+    stored.python(
+        """
+from app import chat, tea
+chat.broadcast("while she is away", room="Lobby")
+chat.send_to_user("ann", "this, too")
+assert tea.vote("cy", "Black").total == 2
+assert tea.close().closed and not tea.reopen().closed
+assert tea.tally("ben").mine == "Green"
+"""
+    )
+    with ChatClient(stored, "/chat", "ann") as ann:
         missed = ann.ask("join", room="Lobby", after=1, epoch=page["epoch"])
         assert missed["recovered"]
         assert [m["data"] for m in missed["messages"]] == ["while she is away"]
@@ -250,79 +362,71 @@ def test_the_chat_does_what_it_says(chat_space: dict[str, Any], serve: Serve) ->
         assert [m["data"] for m in told] == ["Psst", "this, too"]
         again = ann.ask("say", room="Lobby", data="Hello", mid="a-1")
         assert again["seq"] == 1, "said again, and stored once"
-    assert tea.vote("cy", "Black").total == 2
-    assert tea.close().closed and not tea.reopen().closed
-    assert tea.tally("ben").mine == "Green"
+    with ChatClient(stored, "/chat") as nobody:
+        assert nobody.ask("join", room="Lobby")["error"]["code"] == "forbidden"
 
 
-def test_the_hooks_do_what_they_say(chat_space: dict[str, Any], serve: Serve) -> None:
-    app = chat_space["app"]
-    server = serve(app)
-    with ChatClient(server, app, "/team") as nobody:
+@pytest.mark.timeout(60)
+def test_the_hooks_do_what_they_say(site: Site) -> None:
+    with ChatClient(site, "/team") as nobody:
         assert nobody.ask("join", room="Den")["error"]["code"] == "forbidden"
-    with ChatClient(server, app, "/team", "ann") as ann:
+    with ChatClient(site, "/team", "ann") as ann:
         assert ann.ask("join", room="Den")["ok"]
         for data, allowed in (("x" * 2000, True), ("x" * 2001, False), ({}, False)):
             assert ann.ask("say", room="Den", data=data, mid="m")["ok"] is allowed
         assert not ann.ask("tell", to="ben", data="Psst", mid="m")["ok"]
         assert ann.ask("vote", poll="Tea", choice="Green")["ok"]
         assert ann.ask("vote", poll="x", choice="x")["error"]["code"] == "unknown_poll"
-        with ChatClient(server, app, "/team", "ben"):
+        with ChatClient(site, "/team", "ben"):
             assert ann.ask("tell", to="ben", data="Psst", mid="m")["ok"]
 
 
-def test_a_task_is_heard(
-    chat_space: dict[str, Any], serve: Serve, tmp_path: Path
-) -> None:
-    """It runs in a process of its own, with the app as it imports it there."""
-    app = chat_space["app"]
-    server = serve(app)
-    (tmp_path / "app.py").write_text(chat_code(FROM_ENVIRONMENT, "chat"))
-    (tmp_path / "tasks.py").write_text(SNIPPETS["tasks.py"])
-    with ChatClient(server, app, "/chat") as ann:
+@pytest.mark.timeout(60)
+def test_strangers_on_the_plain_routes_do_not_touch_the_chat(site: Site) -> None:
+    with (
+        site.connect("/rooms/Lobby"),
+        site.connect("/halls/Lobby"),
+        ChatClient(site, "/chat", "ann") as ann,
+    ):
+        assert ann.ask("join", room="Lobby")["ok"]
+
+
+@pytest.mark.timeout(60)
+def test_a_task_is_heard(stored: Site) -> None:
+    with ChatClient(stored, "/chat", "ann") as ann:
         ann.ask("join", room="Lobby")
-        subprocess.run(
-            [sys.executable, "-c", "import tasks; tasks.report('Lobby', 'Done')"],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "FLASK_WSCHAT_URL": chat_space["url"],
-                "PYTHONPATH": str(Path(__file__).parent.parent),
-            },
-            timeout=2 * DEADLINE,
-            check=True,
-        )
+        stored.python("import tasks; tasks.report('Lobby', 'Done')")
         assert ann.await_event("message")["data"] == {"text": "Done"}
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(30)
-def test_the_page_of_the_chat_works_as_pasted(
-    chat_space: dict[str, Any], serve: Serve, chromium: Browser
-) -> None:
-    app, chat = chat_space["app"], chat_space["chat"]
-    app.add_url_rule("/chat.html", view_func=lambda: SNIPPETS["chat.html"])
-    server = serve(app)
-    url = server.url("/chat.html").replace("ws://", "http://")
-    with chromium.new_context() as context:
-        name, _, value = cookie(app, "ann").partition("=")
-        context.add_cookies([{"name": name, "value": value, "url": url}])
-        pages = [context.new_page() for _ in range(2)]
-        for page in pages:
-            page.goto(url)
+@pytest.mark.timeout(60)
+def test_the_page_of_the_chat_works_as_pasted(stored: Site, chromium: Browser) -> None:
+    with chromium.new_context() as one, chromium.new_context() as other:
+        pages = [one.new_page(), one.new_page(), other.new_page()]
+        pages[0].goto(stored.url + "/static/chat.html")
+        expect(pages[0].get_by_placeholder("Your name")).to_be_visible()
+        for page, name in zip(pages, ("ann", "ann", "ben"), strict=True):
+            page.goto(stored.url + "/login")
+            page.get_by_placeholder("Your name").fill(name)
+            page.get_by_placeholder("Your name").press("Enter")
+            page.wait_for_url("**/chat.html")
         pages[0].get_by_role("textbox").fill("ping <b>")
         pages[0].get_by_role("textbox").press("Enter")
         for page in pages:
             expect(page.locator("#log")).to_have_text("ann: ping <b>")
-        chat.disconnect_user("ann", 1012, "come back")
-        chat.broadcast("pong", room="Lobby")
-        for page in pages:
-            expect(page.locator("#log")).to_have_text("ann: ping <b>null: pong")
+        stored.python(
+            "from app import chat; chat.disconnect_user('ann', 1012, 'come back');"
+            "chat.broadcast('pong', room='Lobby'); chat.send_to_user('ann', 'psst')"
+        )
+        expect(pages[2].locator("#log")).to_have_text("ann: ping <b>server: pong")
+        for page in pages[:2]:
+            for line in ("ann: ping <b>", "server: pong", "server: psst"):
+                expect(page.locator("#log")).to_contain_text(line)
 
 
 # ---- docs/deploy: what needs no server ----------------------------------------------
 
-ROOT = Path(__file__).parent.parent
 STORAGE = (ROOT / "docs" / "deploy" / "storage.md").read_text()
 
 

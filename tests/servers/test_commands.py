@@ -17,18 +17,18 @@ import pytest
 import websockets.sync.client
 from flask import Flask
 from gevent.pywsgi import WSGIServer
+from websockets.sync.client import ClientConnection
 
 import flask_wschat.client
 from flask_wschat import WSChat
 
 from ..backends.redis_server import RedisServer
 from ..test_readme import (
-    FROM_ENVIRONMENT,
     README,
-    SNIPPETS,
     STORAGE,
     ChatClient,
-    chat_code,
+    configure_from_environment,
+    paste,
 )
 from .serving import DEADLINE, Process, Site, eventually, free_port
 
@@ -115,7 +115,7 @@ class Started(Process):
 def running(
     request: pytest.FixtureRequest, tmp_path: Path, pair: tuple[Path, Path]
 ) -> Iterator[Started]:
-    (tmp_path / "app.py").write_text(SNIPPETS["app.py"])
+    paste(tmp_path, until="app.py")
     shutil.copy(pair[0], tmp_path / "fullchain.pem")
     shutil.copy(pair[1], tmp_path / "privkey.pem")
     server = Started(request.param, tmp_path)
@@ -221,9 +221,8 @@ def with_the_address(
 def test_all_workers_are_one_chat(
     command: str, tmp_path: Path, redis_as_shown: SetUpAsShown
 ) -> None:
-    (tmp_path / "app.py").write_text(
-        chat_code(FROM_ENVIRONMENT, "authenticate", "chat")
-    )
+    paste(tmp_path)
+    configure_from_environment(tmp_path)
     place = f"127.0.0.1:{redis_as_shown.port}"
     command, env = with_the_address(command, place, tmp_path)
     url = env["FLASK_WSCHAT_URL"].replace("///chat.db", f"///{tmp_path}/chat.db")
@@ -241,14 +240,31 @@ def test_all_workers_are_one_chat(
         assert bool(client.keys()) is url.startswith("redis:")
 
 
+class LoggedIn:
+    """Connects people who have the README's cookie."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._app = Flask("who_signs_cookies")
+        self._app.secret_key = "change me"
+
+    def connect(self, path: str, user: str | None = None) -> ClientConnection:
+        client = self._app.test_client()
+        with client.session_transaction() as session:
+            session["user"] = user
+        cookie = client.get_cookie("session")
+        assert cookie is not None
+        headers = {"Cookie": f"session={cookie.value}"}
+        return self._site.connect(path, additional_headers=headers)
+
+
 def talk(site: Site, chat: WSChat) -> None:
     """Let people talk, and hear what another process says, all in one order."""
     names = [f"user{number}" for number in range(8)]
-    app = Flask("who_signs_cookies")
-    app.secret_key = "x"
+    people = LoggedIn(site)
     with contextlib.ExitStack() as stack:
         clients = [
-            stack.enter_context(ChatClient(site, app, "/chat", name)) for name in names
+            stack.enter_context(ChatClient(people, "/chat", name)) for name in names
         ]
         for client in clients:
             client.ask("inbox")
