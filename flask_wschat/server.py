@@ -138,6 +138,9 @@ def run(
         hub.on_end = access.closed
         options = {"log": access, "handler_class": LoggedHandler}
     server = Server((host, port), served, **options)
+    stop = gevent.event.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, stop.set)
     try:
         server.start()
     except OSError as error:
@@ -148,9 +151,6 @@ def run(
     shown = f"[{host}]" if ":" in host else host
     print(f" * Serving on http://{shown}:{server.server_port} (Ctrl+C stops)")
     sys.stdout.flush()
-    stop = gevent.event.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, stop.set)
     loop = EventedLoop.current()
     Watchdog(loop).start()
     exit_code = 0
