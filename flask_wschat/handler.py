@@ -50,7 +50,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     ``pywsgi.WSGIServer(address, app, handler_class=WebSocketHandler)``. What the
     application refuses is an ordinary HTTP response; the 101 comes after. Requests are
     read to the letter of RFC 9112: the head has ``WSCHAT_HANDSHAKE_TIMEOUT`` seconds,
-    64 KiB and 100 lines, and one malformed line is a 400.
+    64 KiB, 100 lines and 8190 bytes for a field; one malformed line is a 400.
     """
 
     environ: Any

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .codec import Head, is_upgrade, tokens
-from .codec.handshake import END, MAX_HEAD, MAX_LINES, parse_head
+from .codec.handshake import END, MAX_FIELD, MAX_HEAD, MAX_LINES, parse_head
 from .errors import HandshakeError
 
 MAX_LINE = 8190
@@ -68,18 +68,14 @@ def read_usual(data: bytes) -> Opening | None:
     ``read_head`` and pywsgi decide. So this does not need to know what is wrong.
     """
     end = data.find(END)
-    if end < 0 or not data.startswith(b"GET /"):
+    if not 0 <= end <= MAX_LINE or not data.startswith(b"GET /"):
         return None
     first, *lines = data[:end].decode("latin-1").split("\r\n")
     # Without what may stand in a line, only the lines' ends are left.
     if data[:end].translate(None, _LEGAL) != b"\r\n" * len(lines):
         return None
     target = first[4:-9]
-    if (
-        not first.endswith(" HTTP/1.1")
-        or len(first) > MAX_LINE
-        or not _USUAL.match(target)
-    ):
+    if not first.endswith(" HTTP/1.1") or not _USUAL.match(target):
         return None
     fields = {}
     for line in lines:
@@ -177,6 +173,11 @@ def checked(head: Head) -> Head:
         raise HandshakeError(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
     if version != "HTTP/1.0":
         version = "HTTP/1.1"  # RFC 9110 §2.5: a later one of its kind is as this
+    sizes: dict[str, int] = {}
+    for name, value in head.headers:
+        sizes[name] = sizes.get(name, 0) + len(value)
+    if any(size > MAX_FIELD for size in sizes.values()):
+        raise HandshakeError(431, f"a header is over {MAX_FIELD} bytes")
     for name in _SINGLE:
         if len(head.get_all(name)) > 1:
             raise HandshakeError(400, f"more than one {name} header")

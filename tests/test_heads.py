@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_wschat.codec import Head
+from flask_wschat.codec import Head, is_upgrade, negotiate
 from flask_wschat.errors import HandshakeError
 from flask_wschat.heads import MAX_EMPTY, Gathering
 
@@ -85,3 +85,20 @@ def test_targets_of_no_form_are_refused(target: str) -> None:
     with pytest.raises(HandshakeError) as caught:
         gather(REQUEST.replace(b"/a?b", target.encode()))
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("lines", [1, 5])
+def test_a_field_is_bounded_in_all_of_its_lines(lines: int) -> None:
+    """To take 60,000 commas apart, in five places, held everybody up for 60 ms."""
+    line = b"Connection: " + b"," * (10_000 // lines) + b"\r\n"
+    with pytest.raises(HandshakeError) as caught:
+        gather(REQUEST.replace(b"A: b\r\n", line * lines))
+    assert caught.value.status == 431
+
+
+def test_what_is_too_long_asks_for_no_websocket() -> None:
+    """Some servers let a megabyte of one field pass."""
+    assert is_upgrade("websocket", "a, upgrade")
+    assert not is_upgrade("websocket", "," * 20_000 + "upgrade")
+    with pytest.raises(HandshakeError):
+        negotiate(["permessage-deflate", ";a" * 3000])

@@ -24,6 +24,9 @@ NAME = "permessage-deflate"
 MIN_SIZE = 256
 """Bytes under which a message goes as it is: it would hardly shrink."""
 
+MAX_OFFERS = 4096
+"""Characters of ``Sec-WebSocket-Extensions``; browsers send about 50."""
+
 OFFER = (
     f"{NAME}; server_no_context_takeover; client_no_context_takeover;"
     " client_max_window_bits"
@@ -63,9 +66,13 @@ def parse_extensions(values: Iterable[str]) -> list[tuple[str, Parameters]]:
 
     A parameter without a value has None.
 
-    :raises HandshakeError: 400, they are not to the grammar (RFC 6455 §9.1).
+    :raises HandshakeError: 400, they are not to the grammar (RFC 6455 §9.1), or longer
+        than anything that makes sense.
     """
     found = []
+    values = list(values)
+    if sum(map(len, values)) > MAX_OFFERS:
+        raise HandshakeError(400, "Sec-WebSocket-Extensions is too long")
     for value in values:
         position = 0
         while position < len(value):

@@ -21,6 +21,8 @@ from .deflate import OFFER, Deflate, confirm
 
 MAX_HEAD = 64 * 1024
 """Bytes a request or response head may have."""
+MAX_FIELD = 8190
+"""Bytes of a field's value, all of its lines together, as gunicorn has for one."""
 END = b"\r\n\r\n"
 """What a head ends with."""
 MAX_LINES = 100
@@ -109,6 +111,8 @@ def is_upgrade(upgrade: str, connection: str) -> bool:
     """Whether these two headers ask for a WebSocket (RFC 6455 §4.2.1, 3 and 4)."""
     if upgrade == "websocket" and connection in ("Upgrade", "keep-alive, Upgrade"):
         return True  # as browsers say it
+    if len(upgrade) + len(connection) > 2 * MAX_FIELD:
+        return False  # to take a megabyte of commas apart takes half a second
     return "websocket" in map(str.lower, tokens([upgrade])) and "upgrade" in map(
         str.lower, tokens([connection])
     )
