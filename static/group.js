@@ -1,6 +1,6 @@
 import { WSChat } from "wschat";
 import { Conversation, View, composer } from "./talk.js";
-import { avatar, byId, el, nameOf, plural, showStatus, toast } from "./ui.js";
+import { avatar, byId, el, inFrame, nameOf, plural, showList, showStatus, toast } from "./ui.js";
 
 const { me, login, rooms } = byId("chat").dataset;
 const [first, ...more] = JSON.parse(rooms); // as on the wire: with a # before the name
@@ -17,16 +17,24 @@ showStatus(chat, login);
 function conversationOf(name) {
   if (!conversations.has(name)) {
     const send = (data) => chat.say(name, data);
-    conversations.set(name, new Conversation(me, send, () => leave(name)));
+    const done = () => leave(name);
+    const older = (before) => history(name, before);
+    conversations.set(name, new Conversation(me, send, { done, older }));
   }
   return conversations.get(name);
+}
+
+/** The messages before number `before`, unless the numbers have begun anew. */
+async function history(name, before) {
+  const { epoch, messages } = await chat.request("history", { room: name, before });
+  return epoch === conversations.get(name).feed.epoch ? messages : [];
 }
 
 function enter(name) {
   const before = room;
   const conversation = conversationOf(name);
   const { seq, epoch } = conversation.feed ?? {}; // where I left it
-  const change = (what) => (name === room ? view.update(what) : what());
+  const change = (what, now) => (name === room ? view.update(what, now) : what());
   room = name;
   people = new Set();
   byId("room").textContent = name.slice(1);
@@ -36,7 +44,7 @@ function enter(name) {
     seq,
     epoch,
     onMessage: (message) => change(() => conversation.add(message)),
-    onReset: (messages) => change(() => conversation.reset(messages)),
+    onReset: (messages) => change(() => conversation.reset(messages), true),
     onPresence: (present, news) => name === room && meet(conversation, present, news),
     onError(error) {
       if (name !== room) return;
@@ -55,13 +63,11 @@ function leave(name) {
 }
 
 function meet(conversation, present, { joined, left }) {
+  const came = joined.filter((user) => !people.has(user));
+  const went = left.filter((user) => people.has(user));
   view.update(() => {
-    for (const user of joined) {
-      if (!people.has(user)) conversation.note(nameOf(user), true);
-    }
-    for (const user of left) {
-      if (people.has(user)) conversation.note(nameOf(user), false);
-    }
+    for (const user of came) conversation.note(nameOf(user), true);
+    for (const user of went) conversation.note(nameOf(user), false);
   });
   people = new Set(present);
   draw();
@@ -95,21 +101,30 @@ function roomInAddress() {
   }
 }
 
-function draw() {
-  byId("rooms").replaceChildren(...[...counts].map(([name, count]) => {
-    const badge = el("span", { className: "badge", title: plural(count, "person", "people") }, count);
-    const link = el("a", { href: `#${encodeURIComponent(name.slice(1))}` },
-      el("span", { className: "name" }, name.slice(1)), badge);
+const draw = inFrame(() => {
+  showList(byId("rooms"), [...counts.keys()], roomItem, (item, name) => {
+    const [link] = item.children;
+    const badge = link.lastElementChild;
+    const count = counts.get(name);
+    badge.textContent = count;
+    badge.title = plural(count, "person", "people");
     badge.hidden = !count;
-    if (name === room) link.ariaCurrent = "true";
-    return el("li", {}, link);
-  }));
-  byId("people").replaceChildren(...[...people].sort().map((user) =>
-    el("li", {}, avatar(nameOf(user)), el("span", { className: "name" }, nameOf(user)),
-      user === me ? el("span", { className: "hint" }, "you") : "")));
+    link.ariaCurrent = name === room ? "true" : null;
+  });
+  showList(byId("people"), [...people].sort(), personItem, () => {});
   byId("summary").textContent = people.size
     ? `${plural(people.size, "person", "people")} here` : "";
-}
+});
+
+const roomItem = (name) => {
+  const label = el("span", { className: "name" }, name.slice(1));
+  const badge = el("span", { className: "badge" });
+  return el("li", {}, el("a", { href: `#${encodeURIComponent(name.slice(1))}` }, label, badge));
+};
+
+const personItem = (user) =>
+  el("li", {}, avatar(nameOf(user)), el("span", { className: "name" }, nameOf(user)),
+    user === me ? el("span", { className: "hint" }, "you") : "");
 
 chat.on("hello", ({ user }) => {
   if (user && user !== me) location.reload(); // another tab logged in with another name
@@ -117,9 +132,7 @@ chat.on("hello", ({ user }) => {
 
 composer((data) => {
   const { conversation } = view;
-  let item;
-  view.update(() => (item = conversation.write(data)), true);
-  conversation.deliver(item);
+  conversation.deliver(view.write(data));
 });
 
 addEventListener("hashchange", () => {

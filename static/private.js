@@ -1,6 +1,6 @@
 import { WSChat } from "wschat";
 import { Conversation, View, composer } from "./talk.js";
-import { avatar, byId, el, nameOf, showStatus } from "./ui.js";
+import { avatar, byId, el, inFrame, nameOf, showList, showStatus, toast } from "./ui.js";
 
 const page = byId("chat");
 const { me, login } = page.dataset;
@@ -22,18 +22,21 @@ function conversationWith(user) {
 }
 
 /** Run `change` on the conversation with `user`, whether it is shown or not. */
-function update(user, change) {
+function update(user, change, now = false) {
   const conversation = conversationWith(user);
-  if (user === peer) view.update(() => change(conversation));
+  if (user === peer) view.update(() => change(conversation), now);
   else change(conversation);
 }
 
 function take(message, live) {
-  const user = message.from === me ? message.to : message.from;
+  const { from, to, data } = message;
+  if (from === null) return live && toast(String(data)); // the application's
+  const user = from === me ? to : from;
+  const shown = user === peer;
   update(user, (conversation) => {
     const news = conversation.add(message);
-    const seen = user === peer && !document.hidden;
-    if (news && live && !seen && message.from !== me) conversation.unread += 1;
+    const seen = shown && !document.hidden;
+    if (news && live && !seen && from !== me) conversation.unread += 1;
   });
 }
 
@@ -50,23 +53,28 @@ function open(user) {
   draw();
 }
 
-function draw() {
+const personItem = (user) => {
+  const badge = el("span", { className: "badge strong" }, el("span"),
+    el("span", { className: "hidden" }, " unread"));
+  return el("li", {}, el("a", { href: `#${encodeURIComponent(user)}` },
+    avatar(nameOf(user)), el("span", { className: "name" }, nameOf(user)),
+    el("span", { className: "hidden" }), badge));
+};
+
+const draw = inFrame(() => {
   const others = new Set([...online, ...conversations.keys()]);
   others.delete(me);
   const order = [...others].sort((a, b) =>
     online.has(b) - online.has(a) || a.localeCompare(b));
-  byId("people").replaceChildren(...order.map((user) => {
+  showList(byId("people"), order, personItem, (item, user) => {
     const { unread = 0 } = conversations.get(user) ?? {};
-    const here = online.has(user);
-    const badge = el("span", { className: "badge strong" }, unread,
-      el("span", { className: "hidden" }, " unread"));
+    const [link] = item.children;
+    const [, , state, badge] = link.children;
+    item.className = state.textContent = online.has(user) ? "online" : "offline";
+    badge.firstElementChild.textContent = unread;
     badge.hidden = !unread;
-    const link = el("a", { href: `#${encodeURIComponent(user)}` },
-      avatar(nameOf(user)), el("span", { className: "name" }, nameOf(user)),
-      el("span", { className: "hidden" }, here ? "online" : "offline"), badge);
-    if (user === peer) link.ariaCurrent = "true";
-    return el("li", { className: here ? "online" : "offline" }, link);
-  }));
+    link.ariaCurrent = user === peer ? "true" : null;
+  });
   const ready = caughtUp && chat.state === "open";
   const away = Boolean(peer && ready && !online.has(peer));
   byId("alone").hidden = !caughtUp || order.length > 0;
@@ -77,7 +85,7 @@ function draw() {
   let unread = 0;
   for (const conversation of conversations.values()) unread += conversation.unread;
   document.title = `${unread ? `(${unread}) ` : ""}Private chat · Flask-WSChat`;
-}
+});
 
 function personInAddress() {
   try {
@@ -100,7 +108,8 @@ chat.inbox({
     draw();
   },
   onReset(messages) { // at first, and where the server has lost what came before
-    if (caughtUp) for (const user of conversations.keys()) update(user, (shown) => shown.lost());
+    const mark = (user) => update(user, (conversation) => conversation.lost(), true);
+    if (caughtUp) [...conversations.keys()].forEach(mark);
     for (const message of messages) take(message, caughtUp);
     caughtUp = true;
     draw();
@@ -116,9 +125,7 @@ chat.join("private", {
 
 composer((data) => {
   const { conversation } = view;
-  let item;
-  view.update(() => (item = conversation.write(data)), true);
-  conversation.deliver(item);
+  conversation.deliver(view.write(data));
   draw();
 });
 
@@ -127,5 +134,10 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden && peer) conversationWith(peer).unread = 0;
   draw();
 });
-byId("back").addEventListener("click", () => (location.hash = ""));
+byId("back").addEventListener("click", () => {
+  const left = peer;
+  location.hash = "";
+  open(""); // the list is shown from now on, and can have the focus
+  byId("people").querySelector(`[data-key="${CSS.escape(left)}"] a`)?.focus();
+});
 open(personInAddress());

@@ -31,6 +31,52 @@ for (const node of document.querySelectorAll("[data-avatar]")) {
   drawAvatar(node, node.dataset.avatar);
 }
 
+/**
+ * Make `list` show these keys, in this order. What is shown already stays, and with it
+ * the focus; from one that goes it passes on to its neighbour.
+ *
+ * make(key): its new <li>. update(node, key): how it looks now.
+ */
+export function showList(list, keys, make, update) {
+  const focused = list.contains(document.activeElement) ? document.activeElement : undefined;
+  const index = [...list.children].findIndex((node) => node.contains(focused ?? null));
+  const old = new Map([...list.children].map((node) => [node.dataset.key, node]));
+  const nodes = keys.map((key) => {
+    const node = old.get(key) ?? make(key);
+    node.dataset.key = key;
+    old.delete(key);
+    update(node, key);
+    return node;
+  });
+  for (const node of old.values()) node.remove();
+  let next = list.firstElementChild;
+  for (const node of nodes) {
+    if (node === next) next = next.nextElementSibling;
+    else list.insertBefore(node, next);
+  }
+  if (!focused || focused === document.activeElement) return;
+  const heir = list.contains(focused)
+    ? focused // it was moved
+    : (list.children[index] ?? list.lastElementChild)?.querySelector("a, button");
+  (heir ?? byId("main")).focus({ preventScroll: true });
+}
+
+/** Return a function that has `work` done with the next frame, once for many calls. */
+export function inFrame(work) {
+  let frame, timer;
+  const run = () => {
+    cancelAnimationFrame(frame);
+    clearTimeout(timer);
+    frame = undefined;
+    work();
+  };
+  return () => {
+    if (frame !== undefined) return;
+    frame = requestAnimationFrame(run);
+    timer = setTimeout(run, 1000); // a page that is not seen has no frames
+  };
+}
+
 const STATES = {
   connecting: "Connecting",
   open: "Connected",
@@ -39,14 +85,15 @@ const STATES = {
 };
 
 /** Show in the header how the connection does; say what to do when it is over. */
-export function showStatus(chat, loginUrl = location.href) {
+export function showStatus(chat, loginUrl) {
   const status = byId("status");
   chat.onState(({ state, reason }) => {
     status.dataset.state = state;
     status.firstElementChild.textContent = STATES[state];
     status.title = state === "reconnecting" ? "It will come back by itself." : "";
     if (state !== "closed") return;
-    const link = el("a", { href: loginUrl }, "Log in again");
+    const href = loginUrl ? loginUrl + location.hash : location.href;
+    const link = el("a", { href }, loginUrl ? "Log in again" : "Try again");
     const text = reason || "The server has closed this connection.";
     const over = el("p", { className: "over", role: "alert" }, `${text} `, link);
     byId("main").prepend(over);

@@ -1,0 +1,250 @@
+"""What the chat pages do with much, and with somebody in the middle of something."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.demos.browsing import (
+    Meet,
+    all_delivered,
+    entered,
+    say,
+    shows_messages,
+    talk_to,
+)
+from tests.demos.serving import DemoServer, Person, Tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
+
+SHOWN = 300
+"""Messages in the page while its end is read, at most; static/talk.js."""
+MOST = 600
+"""The same while somebody reads further up."""
+
+
+def speaker(demo: DemoServer, name: str = "Ben", room: str = "#Lobby") -> Tab:
+    person = Person(demo)
+    assert person.login(name) == 302
+    tab = person.connect("/ws/chat")
+    assert tab.ask("join", room="group")["ok"]
+    assert tab.ask("join", room=room)["ok"]
+    return tab
+
+
+def speak(tab: Tab, first: int, last: int, room: str = "#Lobby") -> None:
+    for number in range(first, last + 1):
+        assert tab.ask("say", room=room, data=f"m{number}", mid=f"m{number}")["ok"]
+
+
+def shown(page: Page) -> list[str]:
+    return page.locator("#scroll .message .body").all_inner_texts()
+
+
+def ends_with(page: Page, words: str) -> None:
+    expect(page.locator("#scroll .message .body").last).to_have_text(words)
+
+
+def scroll(page: Page, where: str) -> None:
+    page.evaluate(f"document.getElementById('scroll').scrollTop = {where}")
+
+
+# ---- many messages ------------------------------------------------------------------
+
+
+def test_a_long_room_costs_no_more_than_a_short_one(
+    meet: Meet, demo: DemoServer
+) -> None:
+    """Thousands of messages: some hundred nodes, and changes to a few of them."""
+    ada, ben = meet().login("Ada"), speaker(demo)
+    speak(ben, 1, 400)
+    ends_with(ada, "m400")
+    ada.evaluate(
+        """() => {
+          const counts = (window.counts = { style: 0, nodes: 0, most: 0 });
+          const log = document.querySelector("#scroll .log");
+          const toggle = DOMTokenList.prototype.toggle;
+          DOMTokenList.prototype.toggle = function (...given) {
+            counts.style += 1;
+            return toggle.apply(this, given);
+          };
+          new MutationObserver((changes) => {
+            for (const { addedNodes } of changes) counts.nodes += addedNodes.length;
+            counts.most = Math.max(counts.most, log.children.length);
+          }).observe(log, { childList: true });
+        }"""
+    )
+    speak(ben, 401, 3000)
+    ends_with(ada, "m3000")
+    counts = ada.evaluate("counts")
+    assert counts["most"] <= SHOWN
+    assert counts["nodes"] == 2600
+    assert counts["style"] <= 4 * 2600
+    assert shown(ada) == [f"m{n}" for n in range(3001 - SHOWN, 3001)]
+    # The end is in view all the time.
+    expect(ada.locator("#newer")).to_be_hidden()
+    expect(ada.locator("#scroll .message").last).to_be_in_viewport()
+
+
+def test_who_reads_upwards_gets_what_is_kept(meet: Meet, demo: DemoServer) -> None:
+    ben = speaker(demo)
+    speak(ben, 1, 300)
+    ada = meet().login("Ada")
+    ends_with(ada, "m300")
+    assert len(shown(ada)) == 100  # the page it began with
+    first = ada.locator("#scroll .message").first
+    for count in (200, 256):  # that many the server keeps
+        ada.locator("#scroll").hover()
+        scroll(ada, "1")
+        expect(ada.locator("#scroll .message")).to_have_count(count)
+        # What was read stays where it was.
+        expect(first).not_to_be_in_viewport()
+    assert shown(ada) == [f"m{n}" for n in range(45, 301)]
+    # What comes meanwhile does not move it.
+    before = ada.evaluate("document.getElementById('scroll').scrollTop")
+    speak(ben, 301, 302)
+    expect(ada.locator("#newer")).to_be_visible()
+    assert ada.evaluate("document.getElementById('scroll').scrollTop") == before
+    ada.locator("#newer").click()
+    ends_with(ada, "m302")
+    expect(ada.locator("#scroll .message").last).to_be_in_viewport()
+    assert ada.evaluate("document.activeElement.id") == "scroll"
+
+
+def test_a_flood_while_somebody_reads_above_it(meet: Meet, demo: DemoServer) -> None:
+    ada, ben = meet().login("Ada"), speaker(demo)
+    speak(ben, 1, 200)
+    ends_with(ada, "m200")
+    scroll(ada, "document.getElementById('scroll').scrollHeight / 2")
+    seen = ada.evaluate("document.getElementById('scroll').scrollTop")
+    speak(ben, 201, 1500)
+    expect(ada.locator("#scroll .message")).to_have_count(MOST - 1)  # and a note
+    assert ada.evaluate("document.getElementById('scroll').scrollTop") == seen
+    # Read downwards nothing is left out, though the page holds a part of it only.
+    got: list[str] = []
+    for _ in range(60):
+        part = shown(ada)
+        got += part[part.index(got[-1]) + 1 :] if got else part
+        assert len(part) <= MOST
+        if got[-1] == "m1500":
+            break
+        scroll(ada, "1e9")
+        ada.wait_for_function(
+            "last => document.querySelector('#scroll .log').lastElementChild"
+            ".querySelector('.body')?.textContent !== last",
+            arg=part[-1],
+        )
+    assert got == [f"m{n}" for n in range(1, 1501)]
+    # And upwards again, from what the page has kept.
+    for _ in range(40):
+        scroll(ada, "1")
+        ada.wait_for_timeout(50)
+        if shown(ada)[0] == "m1":
+            break
+    assert shown(ada)[0] == "m1"
+    assert len(shown(ada)) <= MOST
+    say(ada, "mine")
+    ends_with(ada, "mine")
+    assert shown(ada)[-2] == "m1500"
+
+
+# ---- in the middle of something -----------------------------------------------------
+
+
+def test_words_not_sent_stay_with_whom_they_are_for(
+    meet: Meet, demo: DemoServer
+) -> None:
+    ada = meet().login("Ada", "private")
+    for name in ("Ben", "Mia"):
+        meet().login(name, "private")
+    words = ada.get_by_label("Message", exact=True)
+    talk_to(ada, "Ben")
+    words.fill("I love y")
+    talk_to(ada, "Mia")
+    expect(words).to_have_value("")
+    words.fill("About the budget")
+    talk_to(ada, "Ben")
+    expect(words).to_have_value("I love y")
+    words.press("End")
+    words.type("ou")
+    words.press("Enter")
+    shows_messages(ada, "I love you")
+    expect(words).to_have_value("")
+    talk_to(ada, "Mia")
+    expect(words).to_have_value("About the budget")
+    shows_messages(ada)
+    ada.go_back()
+    expect(words).to_have_value("")
+
+
+def test_words_not_sent_stay_in_their_room(meet: Meet) -> None:
+    ada = meet().login("Ada")
+    words = ada.get_by_label("Message", exact=True)
+    words.fill("For the lobby only")
+    ada.locator("#rooms a", has_text="Flask").click()
+    entered(ada, "Flask")
+    expect(words).to_have_value("")
+    words.fill("draft")
+    ada.go_back()
+    entered(ada, "Lobby")
+    expect(words).to_have_value("For the lobby only")
+
+
+def test_the_focus_stays_when_people_come_and_go(meet: Meet, demo: DemoServer) -> None:
+    ada = meet().login("Ada", "private")
+    ben = meet().login("Ben", "private")
+    link = ada.locator("#people a", has_text="Ben")
+    link.focus()
+    # Others come before and after, somebody writes, and goes.
+    for name in ("Aaron", "Zoe"):
+        meet().login(name, "private")
+        expect(ada.locator("#people a", has_text=name)).to_be_visible()
+        expect(link).to_be_focused()
+    talk_to(ben, "Ada")
+    say(ben, "hello")
+    expect(link).to_contain_text("1 unread")
+    expect(link).to_be_focused()
+    ben.close()
+    expect(ada.locator("#people li.offline")).to_have_count(1)
+    expect(link).to_be_focused()
+    # Who goes leaves the focus to a neighbour, not to nobody.
+    zoe = ada.locator("#people a", has_text="Zoe")
+    zoe.focus()
+    ada.keyboard.press("Enter")
+    expect(ada.get_by_role("heading", level=1)).to_have_text("Zoe")
+    expect(zoe).to_be_focused()
+
+
+def test_the_focus_stays_in_the_list_of_rooms(meet: Meet, demo: DemoServer) -> None:
+    ada = meet().login("Ada")
+    link = ada.locator("#rooms a", has_text="Flask")
+    link.focus()
+    ben = speaker(demo, room="#Flask")
+    expect(link.locator(".badge")).to_have_text("1")
+    expect(link).to_be_focused()
+    assert ben.ask("join", room="#Tea time")["ok"]
+    expect(ada.locator("#rooms a", has_text="Tea time")).to_be_visible()
+    expect(link).to_be_focused()
+    ada.keyboard.press("Enter")
+    entered(ada, "Flask")
+    expect(link).to_be_focused()
+
+
+def test_the_way_back_on_a_phone_keeps_the_focus(meet: Meet) -> None:
+    ada = meet(width=320, height=560).login("Ada", "private")
+    meet().login("Ben", "private")
+    talk_to(ada, "Ben")
+    ada.get_by_role("button", name="Back to people").focus()
+    ada.keyboard.press("Enter")
+    expect(ada.locator("#people a", has_text="Ben")).to_be_focused()
+
+
+def test_a_message_of_mine_among_many_is_shown_once(
+    meet: Meet, demo: DemoServer
+) -> None:
+    ada, ben = meet().login("Ada"), speaker(demo)
+    for number in range(5):
+        say(ada, f"mine {number}")
+        speak(ben, 10 * number, 10 * number + 9)
+    all_delivered(ada, 5)
+    expect(ada.locator("#scroll .message")).to_have_count(55)
