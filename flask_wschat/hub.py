@@ -190,7 +190,8 @@ class Hub:
                     words = _TWO_LOOPS % (home, self.count(), loop)
                     self._log.warning("loops", "refused a WebSocket: %s", words)
                     raise HandshakeError(500, words)
-                self._sweeping = False  # that sweep is over
+                # What it has planned is void.
+                self._sweeping = self._resting = self._recounting = False
             self._loop = loop
             if self.alone is not None:
                 self.alone.serves()
@@ -230,7 +231,11 @@ class Hub:
 
     def _call_later(self, seconds: float, callback: Callable[[], Any]) -> None:
         if self._loop is not None:
-            self._loop.call_later(seconds, callback)
+            self._loop.call_later(seconds, lambda: self._is_home() and callback())
+
+    def _is_home(self) -> bool:
+        """Whether this is the connections' loop, which may have moved meanwhile."""
+        return self._loop is not None and self._loop.is_current()
 
     def attach(self, ws: WebSocket, *, sharing: bool = False) -> None:
         """Let a connection of the ready-made chat have the news; in the loop.
@@ -552,7 +557,7 @@ class Hub:
                 self._due.clear()
 
     def _deliver_due(self) -> None:
-        if self._delivering:
+        if self._delivering or not self._is_home():
             return  # a delivery led to a publication: it comes after, in order
         if self._resting and len(self._due) <= _DUE_LIMIT:
             return
@@ -626,7 +631,7 @@ class Hub:
             self._recounting = True
             loop = self._loop
             assert loop is not None
-            loop.call_later(seconds, lambda: loop.run(lambda: self._tell_polls(loop)))
+            self._call_later(seconds, lambda: loop.run(lambda: self._tell_polls(loop)))
 
     def _tell_polls(self, loop: Loop) -> None:
         """Tell those here how the polls stand, of which news was lost; in a worker."""
@@ -657,9 +662,8 @@ class Hub:
     def _sweep(self) -> None:
         """Look after each connection whose time has come; the one timer there is."""
         loop, now = self._loop, time.monotonic()
-        assert loop is not None
-        if not loop.is_current():
-            return  # it moved, and has a sweep of its own
+        if loop is None or not self._is_home():
+            return  # there is another sweep
         connections = list(self._everyone())
         if self.stopping is not None and self.stopping():
             for ws in connections:

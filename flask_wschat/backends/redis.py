@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ..errors import BackendError, ConfigError
-from ..logs import redacted
+from ..logs import SparingLog, printable, redacted
 from ..messages import Entry, Message, Page, Receipt, Tally
 from . import Host, T
 from .redis_codec import (
@@ -87,6 +87,7 @@ class RedisBackend:
         self._presence_ttl = presence_ttl
         self._timings = timings
         self._host: Host | None = None
+        self._log = SparingLog(logger)  # who joins asks for the same entries again
         self._publish = Script("publish")
         self._history = Script("history")
         self._claim = Script("claim")
@@ -184,7 +185,12 @@ class RedisBackend:
             try:
                 entries.append(unpack_entry(item))
             except ValueError as error:
-                logger.warning("ignored a strange entry in %s: %s", topic, error)
+                self._log.warning(
+                    "entry",
+                    "ignored a strange entry in %s: %s",
+                    printable(topic),
+                    printable(error),
+                )
         if backwards:
             entries.reverse()
         return Page(name.decode(), seq, entries, bool(recovered), bool(plain))

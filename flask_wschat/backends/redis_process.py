@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..errors import BackendError
+from ..logs import printable
 from . import Host
 from .history import Seen
 from .redis_codec import unpack_publication
@@ -176,7 +177,11 @@ class Process:
             now = time.monotonic()
             if now >= self._garbage:  # who sends one may send many
                 self._garbage = now + 1
-                logger.warning("ignored a strange publication to %s: %s", topic, error)
+                logger.warning(
+                    "ignored a strange publication to %s: %s",
+                    printable(topic),
+                    printable(error),
+                )
             return
         if delivery.seq:
             self.seen.note(topic, delivery.epoch, delivery.seq)
