@@ -215,7 +215,7 @@ class ChatListener(Listener):
 
     def _vote(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
         name, choice = self._name(request, "poll"), self._name(request, "choice")
-        user, poll = _user(ws), self._poll_of(name)
+        user, poll = _user(ws), self._poll_of(ws, name)
         self._ask(self.can_vote, user, name, choice)
         try:
             return poll.vote(user, choice).as_fields()
@@ -225,7 +225,7 @@ class ChatListener(Listener):
             raise Refused("poll_closed", str(error)) from None
 
     def _poll(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
-        standing = self._poll_of(self._name(request, "poll")).tally(ws.user)
+        standing = self._poll_of(ws, self._name(request, "poll")).tally(ws.user)
         return {**standing.as_fields(), "mine": standing.mine}
 
     def _ping(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
@@ -365,10 +365,12 @@ class ChatListener(Listener):
             raise Refused("too_big", f"data has {size} bytes, over {self._max_data}")
         return data, text, mid
 
-    def _poll_of(self, name: str) -> Any:
+    def _poll_of(self, ws: WebSocket, name: str) -> Any:
         poll = self._hub.polls.get(name)
         if poll is None:
             raise Refused("unknown_poll", "no such poll")
+        if poll.room is not None and poll.room not in (ws._rooms or ()):
+            raise Refused("not_joined", "it is the poll of a room: join that first")
         return poll
 
 

@@ -64,7 +64,7 @@ async function ask() {
 
 chat.onState(({ state }) => {
   newest = undefined;
-  if (state === "open") ask();
+  if (state === "open") queueMicrotask(ask); // after the join: it is a poll of the room
 });
 chat.on("tally", show);
 chat.join("vote", {

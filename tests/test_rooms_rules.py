@@ -173,3 +173,35 @@ def test_plain_connections_hear_what_they_are_told_not_what_they_tell(
         ann.ask("tell", to="ben", data="from ann", mid="1")
         ben.ask("tell", to="ann", data="from ben", mid="1")
         assert client.recv(DEADLINE) == '"from ben"'
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_a_poll_of_a_room_is_for_who_is_there(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    class Team(ChatListener):
+        def can_join(self, user: str | None, room: str) -> Any:
+            return user != "mallory"
+
+        def can_vote(self, user: str, poll: str, choice: str) -> Any:
+            return user != "ben"
+
+    chat = make_chat(Team)
+    poll = chat.poll("Whom?", ["her", "him"], room="staff")
+    server = serve(chat._app())
+    mallory, ann, ben = (Peer(server, user) for user in ("mallory", "ann", "ben"))
+    vote = {"poll": "Whom?", "choice": "her"}
+    for peer in (mallory, ann):
+        assert peer.fail("vote", **vote)["code"] == "not_joined"
+        assert peer.fail("poll", poll="Whom?")["code"] == "not_joined"
+    assert mallory.fail("join", room="staff")["code"] == "forbidden"
+    assert mallory.fail("vote", **vote)["code"] == "not_joined"
+    assert poll.tally().version == 0
+    for peer in (ann, ben):
+        peer.ask("join", room="staff")
+    assert ben.fail("vote", **vote)["code"] == "forbidden"
+    assert ann.ask("vote", **vote)["total"] == 1
+    assert ben.ask("poll", poll="Whom?")["mine"] is None
+    ann.ask("leave", room="staff")
+    assert ann.fail("poll", poll="Whom?")["code"] == "not_joined"
+    assert [event for event in mallory.heard if event["type"] == "tally"] == []
