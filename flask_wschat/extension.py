@@ -41,7 +41,7 @@ from .transports.accept import UPGRADE, ClientLeft
 from .transports.evented import patching_fault
 from .upgrade import Gate, Upgrade, not_a_websocket, refusal
 from .voting import Poll
-from .websocket import Listener, WebSocket, as_message
+from .websocket import Listener, WebSocket, as_close, as_message
 
 logger = logging.getLogger("flask_wschat")
 
@@ -311,6 +311,8 @@ class WSChat:
         hub, topic = self._hub(), _place(room)
         message = _message(hub, data, key)
         if exclude is not None:
+            if not isinstance(exclude, WebSocket):
+                raise TypeError(f"exclude is a WebSocket, unlike {exclude!r:.50}")
             message = message._replace(exclude=exclude.id)
         return hub.publish(topic, message, keep=key is None and room is not None).seq
 
@@ -331,11 +333,13 @@ class WSChat:
         """Close every connection of ``user``, in all processes; return how many.
 
         Call it where a user logs out or is banned: a socket outlives the session that
-        opened it.
+        opened it. ``code`` and ``reason`` as for ``ws.close``.
 
+        :raises ValueError: ``code`` may not be sent; nothing was closed.
         :raises BackendError: it is not known whether they were closed.
         """
         hub, name = self._hub(), as_user(user)
+        code, reason = as_close(code, reason)
         count = hub.presence.connections(name)
         hub.publish(user_topic(name), Message(reason, close_code=code))
         return count
@@ -371,6 +375,13 @@ class WSChat:
         :raises BackendError: it cannot be read.
         """
         hub, topic = self._hub(), room_topic(as_name(room, "a room"))
+        for name, number in (("after", after), ("limit", limit)):
+            if number is None and name == "after":
+                continue
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise TypeError(f"{name} is an integer, unlike {number!r:.50}")
+            if number < 0:
+                raise ValueError(f"{name} is 0 or more, unlike {number}")
         page = hub.backend.history(topic, after=after, limit=limit)
         return [_as_said(hub, entry) for entry in page.entries]
 
@@ -497,6 +508,8 @@ def _place(room: Any) -> str:
 def _message(hub: Hub, data: Any, key: Any) -> Message:
     key = None if key is None else as_name(key, "a key")
     wire = as_message(data, hub.dumps)
+    if isinstance(wire, str) and not wire.isascii():
+        wire.encode()  # half a surrogate pair can be neither kept nor sent
     is_json = not isinstance(data, str | bytes | bytearray | memoryview)
     _check_sendable(wire, is_json)
     return Message(wire, key, json=is_json)

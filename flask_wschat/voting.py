@@ -70,6 +70,8 @@ class Poll:
         self, hub: Home, name: str, options: Iterable[str], *, room: str | None = None
     ) -> None:
         self.name = _checked("the poll's name", name)
+        if isinstance(options, str):
+            raise TypeError(f"options are a list of texts, unlike {options!r:.50}")
         self.options = tuple(_checked("an option", option) for option in options)
         self.room = None if room is None else as_name(room, "a room")
         if not 2 <= len(self.options) <= MOST_OPTIONS:
@@ -90,6 +92,8 @@ class Poll:
         :raises BackendError: it may count or not; voting again counts once.
         """
         name = as_user(voter, "a voter")
+        if not isinstance(choice, str):
+            raise TypeError(f"a choice is a text, unlike {choice!r:.50}")
         if choice not in self.options:
             raise UnknownChoice(self.name, choice, self.options)
         tally = self._hub.backend.vote(self.name, name, choice)

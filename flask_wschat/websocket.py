@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextvars
+import json
 import secrets
 import sys
 import time
@@ -208,7 +209,7 @@ class WebSocket:
 
     def send_json(self, data: Any) -> None:
         """Send ``data``, whatever it is, as JSON; see ``send``."""
-        self.send(self._hub.dumps(data))
+        self.send(as_json(data, self._hub.dumps))
 
     def receive(self, timeout: float | None = None) -> str | bytes:
         """Return the next message, in the order sent.
@@ -251,10 +252,7 @@ class WebSocket:
 
         :raises ValueError: ``code`` may not be sent (RFC 6455 §7.4).
         """
-        if not is_sendable(code):
-            raise ValueError(
-                f"close code {code} may not be sent: use 1000, 3000-4999 …"
-            )
+        code, reason = as_close(code, reason)
         if not (self.closed or self._transport.loop.is_current()):
             self._inbox = None  # now: a listener that closes hears no more
         self._in_loop(lambda: self._begin_close(code, reason))
@@ -333,7 +331,7 @@ class WebSocket:
 
     def send_within(self, data: Any, patience: float) -> None:
         """``send``, giving a peer ``patience`` seconds to take anything at all."""
-        if not isinstance(data, (str, bytes)):
+        if type(data) is not str and type(data) is not bytes:
             data = as_message(data, self._hub.dumps)
         transport = self._transport
         if not transport.loop.is_current():
@@ -735,9 +733,45 @@ def _tell_end(ws: WebSocket, listener: Listener) -> None:
 
 
 def as_message(data: Any, dumps: Callable[[Any], str]) -> str | bytes:
-    """Return what goes over the wire for ``data``: JSON unless it is text or bytes."""
-    if isinstance(data, str | bytes):
-        return data
-    if isinstance(data, bytearray | memoryview):
+    """Return what goes over the wire for ``data``: JSON unless it is text or bytes.
+
+    :raises TypeError: JSON has no such thing.
+    :raises ValueError: nor a number, a depth or a circle like that.
+    """
+    if isinstance(data, str):
+        return data if type(data) is str else "".join(data)
+    if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
-    return dumps(data)
+    return as_json(data, dumps)
+
+
+def as_json(data: Any, dumps: Callable[[Any], str]) -> str:
+    """Return ``data`` as JSON that every peer can read; else as ``as_message``."""
+    try:
+        text = dumps(data)
+        if "NaN" in text or "Infinity" in text:  # in a text of its own, or as a number
+            json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("this is nested too deeply for JSON") from None
+    return text
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"JSON has no {name}: say None, or a text")
+
+
+def as_close(code: Any, reason: Any) -> tuple[int, str]:
+    """Return what a close frame may have; a longer reason is cut to 123 bytes.
+
+    :raises TypeError: the code is no integer, or the reason no text.
+    :raises ValueError: ``code`` may not be sent (RFC 6455 §7.4).
+    """
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"a close code is an integer, unlike {code!r}")
+    if not isinstance(reason, str):
+        raise TypeError(f"the reason of a close is a text, unlike {reason!r:.50}")
+    if not is_sendable(code):
+        raise ValueError(
+            f"close code {code} may not be sent: use 1000, 1001, 3000-4999 \u2026"
+        )
+    return int(code), reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
