@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NoReturn, TextIO, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 from weakref import WeakSet
 
 from flask import (
@@ -509,31 +508,13 @@ def _message(hub: Hub, data: Any, key: Any) -> Message:
     key = None if key is None else as_name(key, "a key")
     wire = as_message(data, hub.dumps)
     if isinstance(wire, str) and not wire.isascii():
-        wire.encode()  # half a surrogate pair can be neither kept nor sent
-    is_json = not isinstance(data, str | bytes | bytearray | memoryview)
-    _check_sendable(wire, is_json)
-    return Message(wire, key, json=is_json)
-
-
-def _check_sendable(wire: str | bytes, is_json: bool) -> None:
-    """Raise ``ValueError`` for what a receiver could not read.
-
-    Kept in a room it would be a part of every page, and make all of it unreadable.
-    """
-    if isinstance(wire, bytes):
-        return
-    if not wire.isascii():
         try:
             wire.encode()
         except UnicodeEncodeError:
             words = "half a surrogate pair cannot be sent as text (RFC 6455 §5.6)"
             raise ValueError(words) from None
-    if is_json and ("NaN" in wire or "Infinity" in wire):
-        json.loads(wire, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON (RFC 8259 §6), and browsers cannot read it")
+    is_json = not isinstance(data, str | bytes | bytearray | memoryview)
+    return Message(wire, key, json=is_json)
 
 
 def _as_said(hub: Hub, entry: Entry) -> Entry:

@@ -13,7 +13,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from .codec import CloseCode, Closed, Connection, EncodedMessage, is_sendable
 from .codec import Event as Arrival
@@ -746,18 +746,22 @@ def as_message(data: Any, dumps: Callable[[Any], str]) -> str | bytes:
 
 
 def as_json(data: Any, dumps: Callable[[Any], str]) -> str:
-    """Return ``data`` as JSON that every peer can read; else as ``as_message``."""
+    """Return ``data`` as JSON, as ``as_message`` does.
+
+    A number that JSON has not would make the whole message unreadable; and kept in a
+    room it would be a part of every page.
+    """
     try:
         text = dumps(data)
-        if "NaN" in text or "Infinity" in text:  # in a text of its own, or as a number
-            json.loads(text, parse_constant=_no_number)
+        if "NaN" in text or "Infinity" in text:  # as a number, or within a text
+            json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("this is nested too deeply for JSON") from None
     return text
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"JSON has no {name}: say None, or a text")
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON (RFC 8259 §6), and browsers cannot read it")
 
 
 def as_close(code: Any, reason: Any) -> tuple[int, str]:

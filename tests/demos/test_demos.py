@@ -364,10 +364,13 @@ def test_one_vote_per_browser_in_all_its_tabs(demo: DemoServer) -> None:
 
 def test_the_vote_is_shown_to_who_comes_later(demo: DemoServer) -> None:
     ada = person(demo)
-    assert ada.connect("/ws/vote").ask("vote", poll="demo", choice="A team chat")["ok"]
-    standing = ada.connect("/ws/vote").ask("poll", poll="demo")
+    first, second, other = [who.connect("/ws/vote") for who in (ada, ada, person(demo))]
+    for tab in (first, second, other):
+        assert tab.ask("join", room="vote")["ok"]
+    assert first.ask("vote", poll="demo", choice="A team chat")["ok"]
+    standing = second.ask("poll", poll="demo")
     assert (standing["mine"], standing["total"]) == ("A team chat", 1)
-    standing = person(demo).connect("/ws/vote").ask("poll", poll="demo")
+    standing = other.ask("poll", poll="demo")
     assert (standing["mine"], standing["total"]) == (None, 1)
 
 
