@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, has_request_context, request
 from werkzeug.exceptions import HTTPException
@@ -31,6 +30,7 @@ from .errors import BackendError, HandshakeError
 from .hub import Hub
 from .logs import SparingLog, printable
 from .messages import as_user
+from .origins import is_one_of, is_rebound
 from .sessions import NoAnswer, speed_up
 from .transports import Event
 from .transports.accept import (
@@ -65,6 +65,7 @@ class Gate:
     def __init__(self, app: Flask, hub: Hub, authenticate: Callable[[], Any]) -> None:
         self.hub = hub
         self.authenticate = authenticate
+        self._app_config = app.config
         self._threads = 0  # held by sockets
         self._opening = 0  # places of those that are not in the hub yet
         self._lock = threading.Lock()
@@ -139,6 +140,12 @@ class Gate:
             self._threads,
             limit,
         )
+
+    @property
+    def server_name(self) -> str | None:
+        """The host that the application says it is, if it does."""
+        name: str | None = self._app_config["SERVER_NAME"]
+        return name
 
     def take_place(self, limit: int) -> bool:
         """Take one of ``limit`` places for a connection to be; False: all are taken."""
@@ -401,12 +408,12 @@ class Upgrade:
             return  # not a browser
         allowed = self._gate.hub.settings.ORIGINS
         asked = request._get_current_object()  # type: ignore[attr-defined]
-        own = f"{asked.scheme}://{asked.host}"
+        host = asked.host
+        own = f"{asked.scheme}://{host}"
         if allowed is None:
-            fine = origin == own or _normal(origin) == _normal(own)
+            fine = origin == own or is_one_of(origin, [own])
         else:
-            names = [allowed] if isinstance(allowed, str) else allowed
-            fine = "*" in names or _normal(origin) in map(_normal, names)
+            fine = is_one_of(origin, [allowed] if isinstance(allowed, str) else allowed)
         if not fine:
             self._gate.log.warning(
                 "origin",
@@ -417,6 +424,23 @@ class Upgrade:
                 printable(origin),
             )
             raise HandshakeError(403, "this origin is not allowed")
+        if (
+            allowed is None
+            and asked.trusted_hosts is None
+            and host != self._gate.server_name
+            and is_rebound(host, self._environ)
+        ):
+            self._gate.log.warning(
+                "host",
+                "refused a WebSocket for host '%s', which came from a loopback address:"
+                " so does DNS rebinding. If the name is yours, allow it with"
+                " TRUSTED_HOSTS = ['%s'] (Flask 3.1) or WSCHAT_ORIGINS = ['%s'];"
+                " behind a proxy, have it send X-Forwarded-For",
+                printable(host),
+                printable(host.partition(":")[0]),
+                printable(origin),
+            )
+            raise HandshakeError(403, "this host is not allowed")
 
     def _negotiate_compression(self) -> None:
         offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS")
@@ -531,14 +555,3 @@ def not_a_websocket(error: WebsocketMismatch) -> Any:
 
 _LENIENT = ("gevent/", "gunicorn/", "Werkzeug/")
 """Servers, as they call themselves, whose applications may speak of the connection."""
-
-
-def _normal(origin: str) -> tuple[str, str, int | None]:
-    """Return an origin's scheme, host and port, the port that it implies included."""
-    try:
-        parts = urlsplit(origin.strip().lower())
-        port = parts.port
-    except ValueError:
-        return origin, "", None
-    implied = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-    return parts.scheme, parts.hostname or "", port or implied.get(parts.scheme)

@@ -216,3 +216,54 @@ def test_a_socket_whose_request_fails_at_last_is_closed(
         eventually(lambda: chat._hub().count() == 0)
     finally:
         server.stop()
+
+
+EVIL = "evil.example"
+VOUCHED: dict[str, dict[str, Any]] = {
+    "ORIGINS": {"WSCHAT_ORIGINS": [f"http://{EVIL}"]},
+    "TRUSTED_HOSTS": {"TRUSTED_HOSTS": [EVIL]},
+    "SERVER_NAME": {"SERVER_NAME": EVIL},
+}
+
+
+@pytest.mark.parametrize("path", ["/listen", "/old"])
+def test_a_name_that_was_led_to_a_loopback_address_is_refused(
+    app: Flask, listening: LiveServer, caplog: Any, path: str
+) -> None:
+    @app.route("/old")
+    def old() -> str:
+        request.environ["wsgi.websocket"].send("hello")
+        return ""
+
+    assert ask(listening, path, f"Origin: http://{EVIL}", host=EVIL) == 403
+    [line] = caplog.messages
+    assert EVIL in line and "TRUSTED_HOSTS" in line and "X-Forwarded-For" in line
+    assert ask(listening, path, host=EVIL) == 101  # not a browser
+    proxied = [f"Origin: http://{EVIL}", "X-Forwarded-For: 192.0.2.7"]
+    assert ask(listening, path, *proxied, host=EVIL) == 101
+    port = listening.port
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"a.localhost:{port}"):
+        assert ask(listening, path, f"Origin: http://{host}", host=host) == 101
+
+
+@pytest.mark.parametrize("name", VOUCHED)
+def test_a_name_that_is_vouched_for_is_let_in(
+    app: Flask, serve: Serve, name: str
+) -> None:
+    if name == "TRUSTED_HOSTS" and name not in Flask.default_config:
+        pytest.skip("Flask 3.1 is the first to know it")
+    app.config.update(VOUCHED[name])
+    WSChat(app).listener("/listen")(Listener)
+    server = serve(app)
+    assert ask(server, "/listen", f"Origin: http://{EVIL}", host=EVIL) == 101
+
+
+def test_null_allows_null_and_nothing_else(app: Flask, serve: Serve) -> None:
+    app.config["WSCHAT_ORIGINS"] = ["null"]
+    WSChat(app).listener("/listen")(Listener)
+    server = serve(app)
+    statuses = {
+        origin: ask(server, "/listen", f"Origin: {origin}")
+        for origin in ("null", "evil", "", "http://evil.example", "about:blank")
+    }
+    assert [origin for origin, status in statuses.items() if status == 101] == ["null"]
