@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -29,7 +30,7 @@ MAX_LINE = 4096
 MAX_EXTRA = 16 * 1024
 """Bytes of a body's chunk extensions and trailers (RFC 9112 §7.1.1 wants a limit)."""
 
-_PIECE = 1 << 16
+_PIECE = 1 << 18
 _WAIT_COST = 1024  # counted for each read besides its bytes, so that tiny ones end
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
@@ -89,17 +90,17 @@ class Body(io.RawIOBase):
             self._begin_chunk()
             if self.ended:
                 return 0
-        data = self._wait(self._reader.read1, min(self._left, len(buffer)))
-        if not data:
+        room = memoryview(buffer)[: self._left]
+        size: int = self._wait(self._reader.readinto1, room)
+        if not size:
             raise self._fault("the body ends too soon")
-        buffer[: len(data)] = data
-        self._left -= len(data)
+        self._left -= size
         if self._left == 0:
             if not self._chunked:
                 self.ended = True
             elif self._wait(self._reader.read, 2) != b"\r\n":
                 raise self._fault("a chunk does not end where it should")
-        return len(data)
+        return size
 
     def _begin_chunk(self) -> None:
         line = self._line()
@@ -127,7 +128,7 @@ class Body(io.RawIOBase):
         raise self._fault("too many trailers")
 
     def _line(self) -> bytes:
-        line = self._wait(self._reader.readline, MAX_LINE)
+        line: bytes = self._wait(self._reader.readline, MAX_LINE)
         if not line.endswith(b"\r\n"):
             raise self._fault("a line of the body is too long, or has no CR LF")
         return line
@@ -137,23 +138,24 @@ class Body(io.RawIOBase):
         if self._extra > MAX_EXTRA:
             raise self._fault("too much besides the body's data")
 
-    def _wait(self, read: Callable[[int], bytes], size: int) -> bytes:
-        """Return what ``read(size)`` does, in the time that the client has left."""
+    def _wait(self, read: Callable[[Any], Any], argument: Any) -> Any:
+        """Return what ``read(argument)`` does, in the time that the client has left."""
         begun = monotonic()
-        data = None
+        got = None
         with gevent.Timeout(self._patience, False):  # type: ignore[arg-type]
-            data = read(size)
-        if data is None:
+            got = read(argument)
+        if got is None:
             self._fault("")
             raise RequestTimeout("the request's body came too slowly")
-        earned = len(data) / RATE - (monotonic() - begun)
+        size = got if isinstance(got, int) else len(got)
+        earned = size / RATE - (monotonic() - begun)
         self._patience = min(self._patience + earned, PATIENCE)
         # A client that is fast enough would keep the loop for himself.
-        self._turn += len(data) + _WAIT_COST
+        self._turn += size + _WAIT_COST
         if self._turn > _PIECE:
             self._turn = 0
             gevent.sleep(0)
-        return data
+        return got
 
     def _fault(self, message: str) -> HTTPException:
         self.failed = True
@@ -174,10 +176,11 @@ class Stream(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """As its parent, which makes room for ``size`` bytes before it has any."""
-        if size is None or size <= _PIECE:
-            return super().read(size)
+        left = sys.maxsize if size is None or size < 0 else size
+        if left <= _PIECE:
+            return super().read(left)
         pieces = []
-        while size > 0 and (piece := super().read(min(size, _PIECE))):
+        while left > 0 and (piece := super().read(min(left, _PIECE))):
             pieces.append(piece)
-            size -= len(piece)
+            left -= len(piece)
         return b"".join(pieces)
