@@ -477,11 +477,21 @@ class Hub:
         receipt = self.backend.publish(topic, message, keep=keep)
         if self.alone is not None:
             self.alone()
-        if len(self._due) > _DUE_LIMIT and self._loop and not self._loop.is_current():
-            # Another thread publishes faster than the loop can deliver.
-            while len(self._due) > _DUE_LIMIT and self._loop.is_alive():
-                time.sleep(0.002)
+        if len(self._due) > _DUE_LIMIT:
+            self._wait_for_deliveries()
         return receipt
+
+    def _wait_for_deliveries(self) -> None:
+        """Hold who publishes faster than the loop can deliver."""
+        loop = self._loop
+        if loop is None or not loop.may_wait():
+            return
+        if self._delivering and loop.is_current():
+            return  # it is a part of a delivery: the others come after it
+        # A thread may sleep: no event is safe in both worlds.
+        wait = loop.event().wait if loop.is_current() else time.sleep
+        while len(self._due) > _DUE_LIMIT and loop.is_alive():
+            wait(0.002)
 
     def read(
         self,
@@ -562,7 +572,9 @@ class Hub:
         if self._resting and len(self._due) <= _DUE_LIMIT:
             return
         self._delivering = True
-        until = time.monotonic() + TURN
+        # Better that the others wait longer than that much of a flood is lost.
+        turn = TURN if len(self._due) < DUE_MOST // 5 else 10 * TURN
+        until = time.monotonic() + turn
         try:
             while self._due or self._lost:
                 try:

@@ -317,6 +317,27 @@ def test_a_flood_of_deliveries_gives_the_others_their_turn(
     assert peer.events == [str(number) for number in range(7)]
 
 
+def test_a_greenlet_waits_where_deliveries_pile_up(app: Flask, serve: Serve) -> None:
+    """Others of its loop have their turn, so nothing else would hold it back."""
+    chat = WSChat(app)
+    hub = chat._hub()
+
+    @chat.listener("/")
+    class Crowd(Listener):
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            # As those of other processes come, in a loop that has too much to do.
+            hub._resting = True
+            hub._due.extend([Delivery("room:none", Message(""))] * 5000)
+            waiting = hub._loop.call_later(0.05, hub._deliver_on)  # type: ignore[union-attr]
+            hub.publish("room:none", Message(""))
+            ws.send(str(len(hub._due)))
+            waiting()
+
+    with serve(app).connect("/") as client:
+        client.send("publish")
+        assert int(client.recv(DEADLINE)) <= 1000
+
+
 def test_a_delivery_that_fails_leaves_the_others_alone(opened: Open) -> None:
     _, peer, hub = opened()
     errors: list[BaseException] = []
