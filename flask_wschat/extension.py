@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TextIO, TypeVar
 from weakref import WeakSet
 
+import click
 from flask import (
     Blueprint,
     Flask,
@@ -23,7 +24,7 @@ from flask import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
-from . import mistakes
+from . import ending, mistakes
 from .backends import Backend
 from .backends.memory import MemoryBackend
 from .context import AppContexts
@@ -114,6 +115,9 @@ class WSChat:
         )
         app.register_error_handler(WebsocketMismatch, self._answer_http)
         Gate(app, hub, self._who)
+        command = click.get_current_context(silent=True)
+        if command is not None and command.info_name == "run":
+            ending.close_on_sigterm()  # `flask run` leaves that to the system
 
     def _who(self) -> Any:
         return None if self._authenticate is None else self._authenticate()

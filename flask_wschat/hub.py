@@ -6,18 +6,16 @@ single process, so that everyone sees the same messages in the same order.
 
 from __future__ import annotations
 
-import atexit
 import collections
-import contextlib
 import itertools
 import logging
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from . import ending
 from .backends import Backend
 from .codec import CloseCode
 from .errors import BackendError, ConnectionClosed, HandshakeError
@@ -93,6 +91,7 @@ class Hub:
         """The polls of this process, by name."""
         self.buckets = Buckets()
         self._members: dict[str, Audience] = {EVERYONE: Audience()}
+        self._leaving: set[WebSocket] = set()  # ended, but their transports are not
         self._opening: set[WebSocket] = set()  # not plain, and not in a feed yet
         self._sharing: set[WebSocket] = (
             set()
@@ -122,7 +121,7 @@ class Hub:
         self.on_end: Callable[[WebSocket], Any] | None = None
         """Told of each connection that ended, for a server's log."""
         backend.start(self)
-        _hubs.add(self)
+        ending.watch(self)
 
     # -- who is here
 
@@ -254,6 +253,8 @@ class Hub:
         It is out of all of it, also where one step fails.
         """
         rooms, ws._rooms = ws._rooms, None
+        if not ws.gone:
+            self._leaving.add(ws)
         self._opening.discard(ws)
         self._sharing.discard(ws)
         self._members[EVERYONE].discard(ws)
@@ -268,6 +269,10 @@ class Hub:
         if ws.user is not None:
             for topic in (*topics, EVERYONE):
                 self._finish(self._tell_presence, topic, ws.user)
+
+    def left(self, ws: WebSocket) -> None:
+        """Note that the last of a connection that ended is gone."""
+        self._leaving.discard(ws)
 
     def _finish(self, step: Callable[..., Any], *args: Any) -> None:
         try:
@@ -368,23 +373,37 @@ class Hub:
     def shutdown(self, timeout: float = 1.0) -> None:
         """Close every connection with 1012, "service restart", and wait for it.
 
-        ``timeout``: seconds for the close frames to get out and be answered.
+        Also for those that somebody else has begun to close. ``timeout``: seconds for
+        the close frames to get out and be answered.
         """
-        loop, closing = self._loop, list(self._everyone())
-        if loop is None or not closing or self._pid != os.getpid():
+        loop = self._loop
+        if loop is None or self._pid != os.getpid() or not loop.is_alive():
             return
-        if not loop.is_alive():
-            return
-        for ws in closing:
+        for ws in list(self._everyone()):
             ws.close(CloseCode.SERVICE_RESTART, "service restart")
         until = time.monotonic() + timeout
         while time.monotonic() < until and (
-            self.presence.busy or not all(ws.gone for ws in closing)
+            self._leaving or self.presence.busy or any(self._everyone())
         ):
             loop.event().wait(0.01)
-        for ws in closing:
-            if not ws.gone and loop.is_current():
+        if loop.is_current():
+            for ws in list(self._leaving):
                 ws._transport.abort()
+
+    def stop(self) -> None:
+        """Let go of the backend."""
+        try:
+            self.backend.stop()
+        except Exception as error:
+            logger.warning("the backend cannot be stopped: %s", error)
+
+    def run_waiting(self, task: Callable[[], Any]) -> bool:
+        """Run ``task`` beside the loop if the caller may not wait; False: it may."""
+        loop = self._loop
+        if loop is None or not loop.is_current() or loop.may_wait():
+            return False
+        loop.run(task)
+        return True
 
     def count(self, topic: str = EVERYONE) -> int:
         """Return how many connections ``topic`` has here."""
@@ -427,7 +446,7 @@ class Hub:
         """This is a new process: the connections are the other one's."""
         self._pid = os.getpid()
         self._members = {EVERYONE: Audience()}
-        self._opening = set()
+        self._opening, self._leaving = set(), set()
         self._sharing = set()
         self.feeds = Feeds(self.settings.MAX_QUEUE, self._call_later)
         self._due.clear()
@@ -683,31 +702,26 @@ class Hub:
         interval, timeout = self.settings.PING_INTERVAL, self.settings.PING_TIMEOUT
         for ws in connections:
             if ws.due <= now:
-                # Another thread may just have begun to close it.
-                with contextlib.suppress(ConnectionClosed):
+                try:
                     ws.sweep(now, interval, timeout)
+                except ConnectionClosed:
+                    pass  # another thread may just have begun to close it
+                except Exception as error:
+                    self.report(error, ws)
+                    ws._transport.abort()  # it costs nobody else their sweep
         if now >= self._renew_at:
             self._renew_at = now + min(self.settings.HISTORY_TTL / 4, 60.0)
             loop.run(self._renew_claims)
-        more = self._topics.tick(loop, now)
-        more = self.presence.tick(loop, now, bool(connections)) or more
-        if connections or more:
+        more = bool(connections)
+        try:
+            more = self._topics.tick(loop, now) or more
+            more = self.presence.tick(loop, now, bool(connections)) or more
+        except Exception as error:
+            self.report(error)
+        if more:
             loop.call_later(self._tick, self._sweep)
         else:
             self._sweeping = False
-
-
-_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
-
-
-@atexit.register
-def _shutdown() -> None:
-    for hub in list(_hubs):
-        hub.shutdown()
-        try:
-            hub.backend.stop()
-        except Exception as error:
-            logger.warning("the backend cannot be stopped: %s", error)
 
 
 def _log_error(error: BaseException, ws: WebSocket | None = None) -> None:

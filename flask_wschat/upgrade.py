@@ -69,6 +69,8 @@ class Gate:
         self._threads = 0  # held by sockets
         self._opening = 0  # places of those that are not in the hub yet
         self._lock = threading.Lock()
+        self.storm = 0
+        """Connections from which on a worker's restart brings many new requests."""
         self.log = SparingLog(logger)  # of what clients can make us say
         speed_up(app)
         self._wsgi_app = app.wsgi_app
@@ -146,6 +148,17 @@ class Gate:
         """The host that the application says it is, if it does."""
         name: str | None = self._app_config["SERVER_NAME"]
         return name
+
+    def warn_of_storm(self) -> None:
+        """Say, once, that gunicorn restarts workers for the connections they hold."""
+        limit, self.storm = 2 * self.storm, 0
+        logger.warning(
+            "gunicorn's --max-requests is about %d, and every WebSocket is a request: a"
+            " worker that has had so many closes all that it holds, and they come back"
+            " at once, to the next one. Leave it out, or set it to many times the"
+            " connections of a worker, with --max-requests-jitter",
+            limit,
+        )
 
     def take_place(self, limit: int) -> bool:
         """Take one of ``limit`` places for a connection to be; False: all are taken."""
@@ -280,9 +293,12 @@ class Upgrade:
         hub = self._gate.hub
         if hub.stopping is None:
             hub.stopping = _server_is_stopping(hub.settings.URL)
+            self._gate.storm = _max_requests() // 2
         try:
             ws = self._loop.call(self._open, taken, chosen, plain)
             ws.route = self._route
+            if self._gate.storm and hub.count() >= self._gate.storm:
+                self._gate.warn_of_storm()
             hub.await_topics(ws)
             if self._offer.threads:
                 self._gate.count_thread(self._offer.threads, 1)
@@ -492,6 +508,12 @@ def _server_is_stopping(url: str) -> Callable[[], bool]:
             workers,
         )
     return lambda: not getattr(worker, "alive", True)
+
+
+def _max_requests() -> int:
+    """Return how many requests gunicorn lets this worker have; 0: any number."""
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return int(getattr(getattr(worker, "cfg", None), "max_requests", 0))
 
 
 def _as_user(value: Any) -> str:

@@ -51,6 +51,7 @@ class Home(Protocol):
     def join(self, ws: WebSocket, room: Any) -> bool: ...
     def leave(self, ws: WebSocket, room: Any) -> bool: ...
     def forget(self, ws: WebSocket) -> None: ...
+    def left(self, ws: WebSocket) -> None: ...
 
 
 class Listener:
@@ -442,6 +443,7 @@ class WebSocket:
         for event in self._connection.receive_eof():
             assert isinstance(event, Closed)
             self._end(event.code, event.reason)
+        self._hub.left(self)
 
     def drained(self) -> None:
         self._call_senders()
@@ -554,9 +556,9 @@ class WebSocket:
         if not frame:
             return
         self._inbox = None
-        self._end(code, reason)
         transport = self._transport
         transport.write(frame)
+        self._end(code, reason)
         if self._paused:
             self._paused = False
             self._read_on()  # to hear the answer

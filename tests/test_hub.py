@@ -19,6 +19,7 @@ from flask_wschat.hub import DUE_MOST, EVERYONE, Hub, room_topic, user_topic
 from flask_wschat.messages import Delivery, Message, Page
 from flask_wschat.subscriptions import LINGER
 from flask_wschat.testing import Refused, WSChatClient
+from flask_wschat.transports.memory import pair
 from flask_wschat.websocket import Listener, WebSocket
 
 from .conftest import DEADLINE, LiveServer, Serve, eventually
@@ -143,6 +144,25 @@ def test_the_sweep_stops_when_nobody_is_left(opened: Open) -> None:
     peer.transport.abort()
     timers.pop()[1]()
     assert timers == [] and not hub._sweeping
+
+
+def test_a_connection_that_cannot_be_swept_costs_no_other_its_sweep(
+    opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    ws, _, hub = opened()
+    ours, theirs = pair()
+    theirs.start(Peer(theirs))
+    other = WebSocket(ours, hub, Connection())
+    hub.register(other, ours.loop)
+    other.start()
+    for one in (ws, other):
+        one.due = 0.0
+    ws._transport.standing = None  # type: ignore[method-assign, assignment]
+    hub._sweep()
+    assert "TypeError" in caplog.text
+    assert ws.gone and not other.closed
+    assert other.pinged and ours.loop.timers
+    other.close()
 
 
 def test_a_topic_is_given_up_after_its_last_member(opened: Open) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "flask_wschat"
 
 LAYERS = [
-    {"errors", "logs", "origins", "settings", "messages", "rate"},
+    {"ending", "errors", "logs", "origins", "settings", "messages", "rate"},
     {"codec"},
     {"transports"},
     {"websocket"},

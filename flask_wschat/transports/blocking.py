@@ -68,9 +68,17 @@ class ThreadedLoop(EventedLoop):
         if not self._free.acquire(blocking=False) and self._workers < WORKERS:
             self._workers += 1
             # Daemons: a handler that waits for ever must not keep the program alive.
-            threading.Thread(
+            worker = threading.Thread(
                 target=self._work_off, name=f"wschat-{self._workers}", daemon=True
-            ).start()
+            )
+            try:
+                worker.start()
+            except RuntimeError:
+                # None can be had, as at the program's end (since Python 3.12): one of
+                # those there are comes to it, else this thread.
+                self._workers -= 1
+                if not self._workers:
+                    self.call_threadsafe(self._tasks.get())
 
     def _work_off(self) -> None:
         while True:

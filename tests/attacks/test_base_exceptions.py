@@ -166,7 +166,9 @@ def test_it_is_an_error_1011_logged_once(
         eventually(lambda: [r for r in caplog.records if r.levelno >= logging.ERROR])
         [record] = [r for r in caplog.records if r.levelno >= logging.ERROR]
         text = record.getMessage()
-        assert f"/{place}/<name>" in text and "user ann" in text and "connection" in text
+        assert (
+            f"/{place}/<name>" in text and "user ann" in text and "connection" in text
+        )
         assert "\n" not in text
     eventually(lambda: len(closes) == 2)
     assert closes == [(1011, "internal error")] * 2

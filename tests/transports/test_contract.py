@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import io
 import socket
 import ssl
 import threading
@@ -431,6 +432,38 @@ def test_a_receiver_may_write_while_it_is_told(link: Link) -> None:
     link.theirs.abort()
     link.eventually(lambda: link.us.lost)
     assert link.us.lost == 1
+
+
+def test_an_error_of_one_receiver_costs_no_other_its_turn() -> None:
+    """All are sent to by one pass over a list."""
+
+    class Faulty(Recorder):
+        def drained(self) -> None:
+            super().drained()
+            raise ZeroDivisionError
+
+        def connection_lost(self) -> None:
+            super().connection_lost()
+            raise ZeroDivisionError
+
+    links = [SocketLink() for _ in range(4)]
+    hub: Any = gevent.get_hub()
+    stream, hub.exception_stream = hub.exception_stream, io.StringIO()
+    try:
+        for link in links[:2]:
+            link.us = Faulty()
+        for link in links:
+            link.start()
+            link.ours.notify_drained()
+            link.ours.write(frame(1))
+        for link in links:
+            link.arrives(frame(1))
+            link.eventually(lambda link=link: link.us.times_drained)
+        for link in links:
+            link.end()
+        assert hub.exception_stream.getvalue().count("ZeroDivisionError\n") >= 4
+    finally:
+        hub.exception_stream = stream
 
 
 @pytest.mark.parametrize("by_peer", [False, True])

@@ -1,0 +1,120 @@
+"""Whatever ends a server's process, its clients are told to come back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from .serving import (
+    KINDS,
+    ROOT,
+    Kind,
+    Process,
+    Server,
+    Site,
+    closed,
+    eventually,
+    free_port,
+    gunicorn_command,
+    receive,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+NAMES = ["run", "plain", "flask", "flask-patched", "gthread", "gevent", "our-worker"]
+NAMES.append("sync")
+NOTHING = Path(os.devnull)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.name in NAMES], ids=lambda kind: kind.name
+)
+def test_sigterm_says_1012(kind: Kind, tmp_path: Path) -> None:
+    """Each time, whether the frames or the process's end come first."""
+    server = Server(kind, tmp_path, (NOTHING, NOTHING))
+    paths = ["/listen?user=ann", "/listen", "/room"] + ["/echo"] * (kind.views > 1)
+    for _ in range(2):
+        server.ensure()
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(server.connect(path)) for path in paths]
+            clients[0].send("x")
+            assert receive(clients[0]) == "x"
+            server.signal(signal.SIGTERM)
+            codes = [closed(client)[0] for client in clients]
+        assert codes == [1012] * len(paths)
+        server.wait()
+    if kind.name.startswith("flask"):
+        assert server.wait() == -signal.SIGTERM  # as without us
+
+
+def test_a_program_that_simply_ends_says_1012(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, threading\n"
+        "from werkzeug.serving import make_server\n"
+        "from tests.servers.app import app, chat\n"
+        "from flask_wschat import Listener\n"
+        "leave = threading.Event()\n"
+        "@chat.listener('/leave')\n"
+        "class Leave(Listener):\n"
+        "    def on_open(self, ws):\n"
+        "        leave.set()\n"
+        "server = make_server('127.0.0.1', int(sys.argv[1]), app, threaded=True)\n"
+        "threading.Thread(target=server.serve_forever, daemon=True).start()\n"
+        "leave.wait()\n"
+    )
+    site = Site(free_port())
+    command = [sys.executable, str(program), str(site.port)]
+    process = Process(command, tmp_path / "log", {"PYTHONPATH": str(ROOT)})
+    process.start()
+    try:
+
+        def answers() -> bool:
+            assert process.running, process.log
+            with contextlib.suppress(OSError):
+                return site.http("/page")[0] == 200
+            return False
+
+        eventually(answers, "the server answers")
+        with contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(site.connect(path))
+                for path in ("/listen?user=ann", "/listen", "/leave")
+            ]
+            assert [closed(client)[0] for client in clients] == [1012] * 3
+        assert process.wait() == 0
+        assert "Traceback" not in process.log, process.log
+    finally:
+        process.stop()
+
+
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_few_max_requests_are_warned_of_once(worker: str, tmp_path: Path) -> None:
+    """Each client is a request: a worker's restart makes as many new ones."""
+    site = Site(free_port())
+    command = gunicorn_command(
+        worker, f"127.0.0.1:{site.port}", "--max-requests", "20", "--threads", "8"
+    )
+    process = Process([sys.executable, *command], tmp_path / "log", {})
+    process.start()
+    try:
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError):
+                return site.http("/page")[0] == 200
+            return False
+
+        eventually(answers, "the server answers")
+        with contextlib.ExitStack() as stack:
+            for _ in range(12):
+                client = stack.enter_context(site.connect("/listen"))
+                client.send("x")
+                assert receive(client) == "x"
+            assert process.log.count("gunicorn's --max-requests") == 1, process.log
+    finally:
+        process.stop()
