@@ -26,6 +26,8 @@ class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]
             environ["REMOTE_ADDR"] = address[0] if isinstance(address, tuple) else ""
             self.environ = environ
             self.headers = Fields(Head(("-", "-", "-")))
+        if self.response_headers is None:  # not the application's answer, but ours
+            self.response_headers = []
         PyWSGIHandler.log_request(self)
 
 

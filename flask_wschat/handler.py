@@ -54,6 +54,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     """
 
     environ: Any
+    response_headers: Any
     wsgi_input: Any
     _head: Head
     _opening = b""  # the first request, where it is a usual opening handshake
@@ -88,6 +89,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         except HandshakeError as error:
             # For the log: nothing of the connection's last request.
             self.requestline, self.environ, self._orig_status = "-", None, None
+            self.response_headers, self.response_length = None, 0
             headers = [("Connection", "close")]
             return str(error.status), response(error.status, headers, f"{error}\n")
         except OSError:

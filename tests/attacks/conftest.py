@@ -20,7 +20,10 @@ _SERVE = ("-m", "tests.servers.serve")
 WAYS = {
     "run": (*_SERVE, "run", "ADDRESS"),
     "ours": (*_SERVE, "ours", "ADDRESS"),
-    "our-worker": tuple(gunicorn_command(OUR_WORKER, "127.0.0.1:ADDRESS")),
+    "our-worker": (
+        *gunicorn_command(OUR_WORKER, "127.0.0.1:ADDRESS"),
+        *("--access-logfile", "-"),
+    ),
 }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 
 import pytest
 
-from ..servers.serving import DEADLINE, Server
+from ..servers.serving import DEADLINE, Server, eventually
 from .conftest import converse, statuses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -86,3 +87,21 @@ def test_who_asks_without_a_pause_leaves_the_others_their_turn(way: Server) -> N
         writer.join()
         reader.join()
     assert sum(seen) == count + 1
+
+
+def test_each_request_has_its_own_line_in_the_log(way: Server) -> None:
+    """What is refused before there is a request, and what becomes a WebSocket, too."""
+    begun = len(way.log)
+    good = b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert statuses(converse(way, good, b"GET\0/ HTTP/1.1\r\n\r\n")) == [200, 400]
+    assert statuses(converse(way, b"\x1b[2J\r\n\r\n")) == [400]
+    with way.connect("/listen"):
+        pass
+
+    def requests() -> list[str]:
+        found = re.findall(r'"([^"]*)" ([0-9]{3}) ', way.log[begun:])
+        return [f"{line} {status}" for line, status in found if "closed" not in line]
+
+    eventually(lambda: len(requests()) == 4, "four lines")
+    expected = ["GET /page HTTP/1.1 200", "- 400", "- 400", "GET /listen HTTP/1.1 101"]
+    assert [line.replace("- - -", "-") for line in requests()] == expected
