@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any, NamedTuple
 
 LONGEST_NAME = 255
 """Characters of the name of a room, a user or a key."""
 
+_JOINER = re.compile("(?<=[^\\s\u200c\u200d])[\u200c\u200d](?=[^\\s\u200c\u200d])")
 _UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, half a pair, ends of lines
 
 
@@ -56,6 +58,15 @@ def as_user(value: Any, what: str = "a user id") -> str:
     if name == "0" and not isinstance(value, str):
         raise ValueError(f"{what} must tell a user from others, unlike 0")
     return name
+
+
+def is_printable(text: str) -> bool:
+    """Whether there is nothing in it that cannot be seen.
+
+    Between two characters a joiner or non-joiner can: Persian words are spelt with it,
+    and families of emoji are made by it.
+    """
+    return text.isprintable() or _JOINER.sub("", text).isprintable()
 
 
 def _is_unfit(char: str) -> bool:

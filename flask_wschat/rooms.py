@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 from .errors import BackendError, ConnectionClosed, PollClosed, UnknownChoice
 from .feeds import ANONYMOUS, dress, encode, room_topic, user_topic
 from .hub import Hub
-from .messages import Message, Page, Receipt
+from .messages import Message, Page, Receipt, is_printable
 from .rate import Bucket
 from .websocket import Listener, WebSocket
 
@@ -344,7 +344,7 @@ class ChatListener(Listener):
         if not isinstance(name, str) or not 1 <= len(name) <= most:
             what = f"{field} must be a text of 1 to {most} characters"
             raise Refused("bad_request", what)
-        if not name.isprintable() or name != name.strip():
+        if not is_printable(name) or name != name.strip():
             what = f"{field} must be printable, without space around it"
             raise Refused("bad_request", what)
         return name

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from .backends import Backend
 from .errors import BackendError, PollClosed, UnknownChoice
 from .hub import EVERYONE, room_topic
-from .messages import Message, Tally, as_name, as_user
+from .messages import Message, Tally, as_name, as_user, is_printable
 
 logger = logging.getLogger("flask_wschat")
 
@@ -224,6 +224,6 @@ class Conflated:
 def _checked(what: str, name: str) -> str:
     if not isinstance(name, str) or not 1 <= len(name) <= LONGEST_NAME:
         raise ValueError(f"{what} must have 1 to {LONGEST_NAME} characters: {name!r}")
-    if not name.isprintable() or name != name.strip():
+    if not is_printable(name) or name != name.strip():
         raise ValueError(f"{what} must be one line without space around it: {name!r}")
     return name

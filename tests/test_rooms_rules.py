@@ -104,6 +104,17 @@ def test_what_is_too_deep_too_big_or_no_text_is_refused(server: LiveServer) -> N
 
 
 @pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_names_may_be_joined_as_they_are_spelt(server: LiveServer) -> None:
+    ann = Peer(server, "ann")
+    word = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # "I want" in Persian
+    for name in (word, "👨\u200d👩\u200d👧", "🏳\ufe0f\u200d🌈"):
+        assert ann.ask("join", room=name)["present"] == ["ann"]
+        assert ann.ask("tell", to=name, data="hi", mid="1")["ok"]
+    for name in ("\u200d", "a\u200c", "\u200da", "a \u200d b", "a\u200d\u200db"):
+        assert ann.fail("join", room=name)["code"] == "bad_request"
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
 def test_names_are_normal(server: LiveServer) -> None:
     ann = Peer(server, "ann")
     ann.ask("join", room="Caf\u00e9")

@@ -57,6 +57,13 @@ NAMES = [
     "\u2028",
     ["a"],
     "e\u0301",
+    "\u200d",
+    "a\u200c",
+    "\u200da",
+    "a \u200d b",
+    "a\u200d\u200db",
+    "a\u202eb",
+    "a\u200bb",
 ]
 WRONG: dict[tuple[str, str], list[Any]] = {
     ("join", "room"): NAMES,
