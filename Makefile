@@ -1,6 +1,8 @@
 # `make demo` shows it, `make check` is for every change, `make test` is everything.
 
 PYTHON ?= python3
+# Only as an argument: some environments have a HOST of their own.
+HOST := $(if $(filter command,$(origin HOST)),$(HOST),127.0.0.1)
 PORT ?= 5000
 WORKERS ?= 1
 REDIS ?=
@@ -13,6 +15,7 @@ LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py set
 
 help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
+	@echo "               HOST=0.0.0.0: also for phones and others in this network"
 	@echo "               WORKERS=4: by gunicorn; REDIS=1: sharing a redis-server"
 	@echo "make check     format, lint, types and the quick tests"
 	@echo "make test      everything, with Chromium, Redis and nginx"
@@ -23,6 +26,7 @@ help:
 	@echo "make clean     remove what the other targets made, except .venv"
 
 # The port comes first: nobody should wait for an install to learn that it is taken.
+demo: export HOST := $(HOST)
 demo: export PORT := $(PORT)
 demo: export WORKERS := $(WORKERS)
 demo: export REDIS := $(REDIS)

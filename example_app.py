@@ -13,17 +13,32 @@ name in the same instant both get it, but nothing of each other's: a user's id i
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
+import secrets
 import unicodedata
 from typing import Any
 
-from flask import Flask, redirect, render_template, request, session, url_for
+from flask import Flask, g, redirect, render_template, request, session, url_for
 
 from flask_wschat import BackendError, ChatListener, WebSocket, WSChat
 
+HOST = os.environ.get("HOST") or "127.0.0.1"
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 app = Flask(__name__)
-# A fixed key, so that sessions outlive a restart. In public, set a secret one.
-app.secret_key = os.environ.get("WSCHAT_DEMO_SECRET", "only good for a demo")
+# Sessions outlive a restart where only this machine gets in, as all can read this key.
+app.secret_key = os.environ.get("WSCHAT_DEMO_SECRET") or (
+    "only good for a demo" if is_loopback(HOST) else secrets.token_hex()
+)
 app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL") or "memory://"
 chat = WSChat(app)
 
@@ -33,6 +48,11 @@ chat.poll("demo", CHOICES, room="vote")
 ROOMS = ["#Lobby", "#Flask", "#Coffee break"]
 MOST_ROOMS = 30
 
+NO_COOKIES = (
+    "Your browser keeps no cookie of this page, so it cannot tell you from others."
+    " Allow cookies for it, then try again."
+)
+
 # Who is on which page. To "group" the application tells which rooms people have made.
 PAGES = ("vote", "group", "private")
 
@@ -41,12 +61,16 @@ class Refused(PermissionError):
     """What cannot be done, in words for who asked for it."""
 
 
+# It joins two characters, in Persian words and emoji; by itself it cannot be seen.
+JOINER = re.compile("(?<=[^\\s\u200c\u200d])[\u200c\u200d](?=[^\\s\u200c\u200d])")
+
+
 def label(value: str) -> str:
     """Return a name as all write it: one line, of characters that can be seen."""
     name = unicodedata.normalize("NFC", " ".join(value.split()))
     if not 1 <= len(name) <= 24:
         raise Refused("The name must have 1 to 24 characters.")
-    if not name.isprintable():
+    if not JOINER.sub("", name).isprintable():
         raise Refused("The name has characters that cannot be shown.")
     return name
 
@@ -59,9 +83,11 @@ def name_of(user: str) -> str:
 
 
 def taken(user: str) -> bool:
-    """Whether another browser is online with the name of ``user``."""
+    """Whether another browser is online with a name that looks the same."""
+    look = JOINER.sub("", name_of(user))
     return any(
-        name_of(other) == name_of(user) and other != user for other in chat.online()
+        JOINER.sub("", name_of(other)) == look and other != user
+        for other in chat.online()
     )
 
 
@@ -89,8 +115,9 @@ def who() -> str | None:
 
 @app.before_request
 def remember_browser() -> None:
-    # Only a page can set a cookie: a socket's handshake is too late for it.
-    if "browser" not in session and not request.path.startswith("/ws/"):
+    # A socket's handshake cannot set a cookie, and no picture or script needs one.
+    if request.endpoint in ("vote", "login") and "browser" not in session:
+        g.stranger = True
         session["browser"], session["tag"] = os.urandom(16).hex(), os.urandom(4).hex()
 
 
@@ -106,13 +133,15 @@ def index() -> str:
 
 @app.get("/vote")
 def vote() -> str:
-    return render_template("vote.html", choices=CHOICES)
+    return render_template("vote.html", choices=CHOICES, far=not is_loopback(HOST))
 
 
 @app.get("/<any(group, private):page>")
 def talk(page: str) -> Any:
     if user := me():
         return render_template(f"{page}.html", user=user, me=name_of(user), rooms=ROOMS)
+    if "from" in request.args and "browser" not in session:
+        return render_template("login.html", page=page, error=NO_COOKIES), 400
     return redirect(url_for("login", page=page))
 
 
@@ -132,7 +161,9 @@ def login(page: str) -> Any:
     if user != session.get("user"):
         forget_me()
     session["user"] = user
-    return redirect(url_for("talk", page=page))
+    # Who sends no cookie with the form may not take one with the answer, either.
+    came = "?from=login" if "stranger" in g else ""
+    return redirect(url_for("talk", page=page) + came)
 
 
 @app.post("/logout")
@@ -164,7 +195,8 @@ class Known(ChatListener):
         super().on_open(ws)
         if ws.user is None:
             # A page cannot see an HTTP error of its socket, but it can see this.
-            ws.close(4001, "You are not logged in here any more.")
+            gone = "You are not logged in here any more."
+            ws.close(4001, gone if "browser" in session else NO_COOKIES)
 
 
 @chat.listener("/ws/vote")
@@ -217,4 +249,4 @@ def rooms() -> set[str]:
 
 
 if __name__ == "__main__":
-    chat.run(app, port=int(os.environ.get("PORT", "5000")))
+    chat.run(app, host=HOST, port=int(os.environ.get("PORT", "5000")))

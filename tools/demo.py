@@ -3,14 +3,17 @@
     python -m tools.demo check    say what is in the way, before anything is installed
     python -m tools.demo          serve until Ctrl-C
 
-The environment says how: PORT; WORKERS, gunicorn's; REDIS=1, a redis-server that ends
-with the demos. ``check`` works in any Python 3.10 with the standard library only.
+The environment says how: PORT; HOST, 0.0.0.0 for phones and others; WORKERS,
+gunicorn's; REDIS=1, a redis-server that ends with the demos. ``check`` works in any
+Python 3.10 with the standard library only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -45,6 +48,7 @@ class Options:
 
     def __init__(self) -> None:
         environ = os.environ
+        self.host = environ.get("HOST") or "127.0.0.1"
         self.port = environ.get("PORT") or "5000"
         self.redis = environ.get("REDIS", "").lower() not in ("", "0", "no", "false")
         self.url = environ.get("WSCHAT_URL", "")
@@ -62,7 +66,7 @@ def redis_program() -> str | None:
 
 def check(options: Options) -> str:
     """Return what keeps the demos from running; "" if nothing does."""
-    if fault := complaint(options.port):
+    if fault := complaint(options.port, options.host):
         return fault
     if options.redis and redis_program() is None:
         script = f'. "{ROOT}/tools/apt.sh"; apt_install redis-server'
@@ -97,12 +101,39 @@ def running(
             process.wait()
 
 
-def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+def addresses(options: Options) -> list[str]:
+    """Return the names that browsers can use: this machine's first, then others'."""
+    try:
+        ip = ipaddress.ip_address(options.host)
+    except ValueError:
+        return [options.host]
+    if not ip.is_unspecified:
+        return [f"[{ip}]" if ip.version == 6 else str(ip)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but chooses an address
+            return ["127.0.0.1", probe.getsockname()[0]]
+        except OSError:
+            return ["127.0.0.1"]
+
+
+def keep_secret(options: Options) -> None:
+    """Have a key that all workers share, and nobody can read here."""
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(options.host).is_loopback:
+            return
+    if options.host != "localhost":
+        os.environ.setdefault("WSCHAT_DEMO_SECRET", secrets.token_hex())
+
+
+def wait_for(
+    process: subprocess.Popen[bytes], port: int, host: str = "127.0.0.1"
+) -> None:
     """Return when ``process`` listens on ``port``; exit if it never will."""
     until = time.monotonic() + DEADLINE
     while process.poll() is None and time.monotonic() < until:
         with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection((host, port), 1).close()
             return
         time.sleep(0.05)
     sys.exit("It does not start; what it said is above.")
@@ -129,7 +160,8 @@ def redis_server(folder: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 
 def gunicorn(options: Options) -> list[str]:
-    address, workers = f"127.0.0.1:{options.port}", str(options.workers)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address, workers = f"{host}:{options.port}", str(options.workers)
     command = [sys.executable, "-m", "gunicorn", "example_app:app"]
     command += ["-k", "flask_wschat.gunicorn.GeventWebSocketWorker", "-w", workers]
     command += ["--bind", address, "--graceful-timeout", "3", "--log-level", "warning"]
@@ -147,9 +179,12 @@ def serve(options: Options) -> None:
             processes.append(process)
         process = stack.enter_context(running(gunicorn(options), WSCHAT_URL=url))
         processes.append(process)
-        wait_for(process, int(options.port))
+        names = addresses(options)
+        wait_for(process, int(options.port), names[0].strip("[]"))
         print(f"{options.workers} workers share {url}")
-        print(f"The demos are on http://127.0.0.1:{options.port}/ (Ctrl-C ends it all)")
+        print(
+            f"The demos are on http://{names[0]}:{options.port}/ (Ctrl-C ends it all)"
+        )
         sys.stdout.flush()
         while all(process.poll() is None for process in processes):
             time.sleep(0.2)
@@ -169,6 +204,9 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(str(error))
     if arguments == ["check"]:
         sys.exit(check(options) or None)
+    keep_secret(options)
+    for other in addresses(options)[1:]:
+        print(f"Others in this network: http://{other}:{options.port}/", flush=True)
     if options.workers == 1 and not options.redis:
         os.chdir(ROOT)
         os.execv(sys.executable, [sys.executable, "example_app.py"])

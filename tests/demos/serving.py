@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import websockets.sync.client
+from websockets.typing import Origin
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,12 +39,18 @@ class DemoServer:
     """
 
     def __init__(
-        self, log: Path, *, workers: int = 1, redis: bool = False, url: str = ""
+        self,
+        log: Path,
+        *,
+        workers: int = 1,
+        redis: bool = False,
+        url: str = "",
+        host: str = "",
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
-        self._env = {"PORT": str(self.port), "WORKERS": str(workers)}
+        self._env = {"PORT": str(self.port), "WORKERS": str(workers or 1), "HOST": host}
         self._env |= {"REDIS": "1" if redis else "", "WSCHAT_URL": url}
         self._count = workers
         self.start()
@@ -144,13 +151,14 @@ class Person:
     def __init__(self, server: DemoServer) -> None:
         self.server = server
         self.cookie = ""
+        self.host = "127.0.0.1"
 
     def http(
         self, method: str, path: str, form: dict[str, str] | None = None
     ) -> tuple[int, str]:
         """Return the answer's status and body; redirects are not followed."""
         connection = http.client.HTTPConnection(
-            "127.0.0.1", self.server.port, timeout=DEADLINE
+            self.host, self.server.port, timeout=DEADLINE
         )
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         if self.cookie:
@@ -177,8 +185,10 @@ class Tab:
     def __init__(self, person: Person, path: str) -> None:
         self._ref = 0
         client = websockets.sync.client.connect(
-            f"ws://127.0.0.1:{person.server.port}{path}",
+            f"ws://{person.host}:{person.server.port}{path}",
             additional_headers={"Cookie": person.cookie},
+            origin=Origin(f"http://{person.host}:{person.server.port}"),
+            proxy=None,
             compression=None,
             open_timeout=DEADLINE,
             close_timeout=DEADLINE,

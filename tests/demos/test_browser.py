@@ -205,6 +205,44 @@ def test_logging_out_ends_all_tabs(meet: Meet) -> None:
     expect(second.get_by_label("Your name")).to_be_focused()
 
 
+def test_a_link_to_a_room_leads_there_after_the_login(meet: Meet) -> None:
+    person = meet()
+    person.expected = REFUSED
+    page = person.open("/group#Tea%20time")
+    page.get_by_label("Your name").fill("Ada")
+    page.keyboard.press("Enter")
+    entered(page, "Tea time")
+    assert page.url.endswith("/group#Tea%20time")
+    # Also where the name was taken first, and after a log out elsewhere.
+    other = meet()
+    other.expected = REFUSED
+    second = other.open("/group#Tea%20time")
+    second.get_by_label("Your name").fill("Ada")
+    second.keyboard.press("Enter")
+    second.get_by_label("Your name").fill("Ben")
+    second.keyboard.press("Enter")
+    entered(second, "Tea time")
+    other.open("/vote").evaluate("fetch('/logout', {method: 'POST'})")
+    second.get_by_role("link", name="Log in again").click()
+    second.get_by_label("Your name").fill("Ben")
+    second.keyboard.press("Enter")
+    entered(second, "Tea time")
+
+
+def test_a_browser_without_cookies_says_what_to_do(
+    meet: Meet, demo: DemoServer
+) -> None:
+    person = meet()
+    person.expected = AWAY
+    vote = person.open("/vote")
+    demo.stop()
+    person.context.clear_cookies()
+    demo.start()
+    expect(vote.get_by_role("alert")).to_contain_text("Allow cookies")
+    expect(vote.get_by_role("link", name="Try again")).to_be_visible()
+    assert person.context.cookies() == []
+
+
 # ---- all of them --------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask, session
 from websockets.exceptions import ConnectionClosed
 
 from tests.demos.serving import DEADLINE, ROOT, DemoServer, Person, Tab, free_port
@@ -243,6 +244,26 @@ def test_a_bad_name_is_refused(demo: DemoServer, name: str, status: int) -> None
     assert someone.login(name) == status
     assert someone.http("GET", "/private")[0] == 302
     assert close_code(someone.connect("/ws/chat")) == 4001
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["👨\u200d👩\u200d👧", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"],
+    ids=["family", "persian"],
+)
+def test_a_name_is_spelt_as_people_spell_it(demo: DemoServer, name: str) -> None:
+    tab = enter(person(demo, name), name)
+    assert tab.user.startswith(name + "#")
+    ben = enter(person(demo, "Ben"), name)
+    assert ben.ask("tell", to=tab.user, data="hi", mid="1")["ok"]
+
+
+def test_a_name_with_what_cannot_be_seen_is_no_other_name(demo: DemoServer) -> None:
+    tab = enter(person(demo, "Ada"))
+    assert Person(demo).login("A\u200dda") == 409
+    for name in ("\u200d", "Ada\u200d", "\u200cAda", "A\u200d\u200dda", "A\u200bda"):
+        assert Person(demo).login(name) == 400
+    tab.close()
 
 
 def test_a_login_without_a_name_is_refused(demo: DemoServer) -> None:
@@ -487,6 +508,48 @@ def test_pages_and_their_parts_are_there(demo: DemoServer) -> None:
     assert someone.http("GET", "/_wschat/wschat.js")[0] == 200
 
 
+def test_only_pages_that_need_a_cookie_set_it(demo: DemoServer) -> None:
+    someone = Person(demo)
+    for path in (
+        "/",
+        "/group",
+        "/static/style.css",
+        "/static/talk.js",
+        "/_wschat/wschat.js",
+        "/nowhere",
+    ):
+        someone.http("GET", path)
+        assert someone.cookie == "", path
+    someone.http("GET", "/group/login")
+    assert someone.cookie != ""
+
+
+def test_who_keeps_no_cookie_is_told_so(demo: DemoServer) -> None:
+    someone = Person(demo)
+    form = {"name": "Ada"}
+    someone.http("GET", "/group/login")
+    someone.cookie = ""
+    status, _ = someone.http("POST", "/group/login", form)
+    assert status == 302
+    someone.cookie = ""  # it is refused again
+    status, body = someone.http("GET", "/group?from=login")
+    assert status == 400
+    assert "keeps no cookie" in body
+    for path in ("/ws/vote", "/ws/chat"):
+        with pytest.raises(ConnectionClosed) as caught:
+            tab = Person(demo).connect(path)
+            while True:
+                tab.receive()
+        assert caught.value.rcvd is not None
+        assert "keeps no cookie" in caught.value.rcvd.reason
+    # Who is not logged in, but has one, is told that.
+    other = person(demo)
+    with pytest.raises(ConnectionClosed, match="not logged in") as caught:
+        tab = other.connect("/ws/chat")
+        while True:
+            tab.receive()
+
+
 def test_a_name_is_escaped_in_pages(demo: DemoServer) -> None:
     ada = person(demo, "<b>Ada</b>")
     _, body = ada.http("GET", "/private")
@@ -542,3 +605,44 @@ def test_all_processes_end_with_the_demo(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", int(port)), DEADLINE)
     assert "Traceback" not in server.log
+
+
+def test_others_can_reach_the_demos_where_that_is_asked_for(tmp_path: Path) -> None:
+    secrets = []
+    for number in range(2):
+        log = tmp_path / f"server{number}.log"
+        server = DemoServer(log, workers=2 * number, host="0.0.0.0")
+        try:
+            ada = Person(server)
+            assert ada.login("Ada") == 302
+            secrets.append(ada.cookie)
+            said = server.heard("Others in this network")
+            (name,) = re.findall(r"network: http://([\d.]+):\d+/", said)
+            ada.host = name
+            tab = go_online(ada)  # also where other workers serve it: one secret
+            assert tab.user.startswith("Ada#")
+        finally:
+            server.stop()
+    # The key is another one each time, and not the one that all can read.
+    app = Flask("known")
+    app.secret_key = "only good for a demo"
+    for cookie in secrets:
+        with app.test_request_context(headers={"Cookie": cookie}):
+            assert "user" not in session
+
+
+def test_a_host_that_is_none_is_said_to_be(tmp_path: Path) -> None:
+    for host, words in {
+        "192.0.2.1": "HOST=192.0.2.1 is no address of this machine",
+        "no such host": "HOST=no such host is no address",
+    }.items():
+        answer = subprocess.run(
+            [sys.executable, "-m", "tools.demo", "check"],
+            cwd=ROOT,
+            env={**os.environ, "PORT": str(free_port()), "HOST": host},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+        )
+        assert answer.returncode == 1
+        assert words in answer.stderr
