@@ -29,11 +29,13 @@ _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{2,19}\Z")  # as all registered ones are
 _VERSION = re.compile(r"HTTP/[0-9]\.[0-9]\Z")
 # Not all of these may stand in a URI, but browsers send them. "#" ends one.
 _TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*\Z")
-_CHARACTER = r"[0-9A-Za-z\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2}"
-_AUTHORITY = rf"(?:(?:{_CHARACTER})+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{0,5}})?"
-_HOST = re.compile(rf"(?:{_AUTHORITY})?\Z")
+_PLAIN = r"[0-9A-Za-z\-._~!$&'()*+,;=]*"
+_AUTHORITY = (
+    rf"(?:{_PLAIN}(?:%[0-9A-Fa-f]{{2}}{_PLAIN})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{0,5}})?"
+)
+_HOST = re.compile(rf"{_AUTHORITY}\Z")
 _ABSOLUTE = re.compile(
-    rf"(?i:https?)://({_AUTHORITY})((?:[/?][\x21\x22\x24-\x7e]*)?)\Z"
+    rf"(?i:https?)://(?![:/?]|\Z)({_AUTHORITY})((?:[/?][\x21\x22\x24-\x7e]*)?)\Z"
 )
 _LENGTH = re.compile(r"[0-9]+\Z")
 _SINGLE = (
