@@ -133,7 +133,7 @@ class Pace {
 
   refused(seconds) {
     this.#slow = Math.min(16, this.#slow * 2);
-    const until = performance.now() + this.#ahead + 1000 * seconds;
+    const until = performance.now() + this.#ahead + 1000 * (seconds || 1);
     this.#next = Math.max(this.#next, until);
   }
 }

@@ -334,7 +334,7 @@ def test_a_message_that_was_under_way_arrives_once(
     all_delivered(ada, 2)
 
 
-@pytest.mark.parametrize("width", [360, 800])
+@pytest.mark.parametrize("width", [320, 800])
 def test_nothing_is_wider_than_the_window(meet: Meet, width: int) -> None:
     person = meet(width=width, height=640)
     pages = [person.open("/"), person.open("/vote"), person.open("/group/login")]

@@ -565,6 +565,18 @@ test("without a limit all rooms are joined at once", async () => {
   await clock.pass(0);
 });
 
+test("who is refused without a word of how long waits all the same", async () => {
+  const clock = new Clock();
+  connect("/chat").join("Lobby");
+  const socket = await open();
+  await socket.says(hello({ rate: null }));
+  await socket.refuses("join", "rate_limited");
+  await clock.pass(900);
+  assert.equal(socket.sent.length, 0);
+  await clock.pass(200);
+  assert.equal(socket.sent.length, 1);
+});
+
 test("who shares the limit with others is not closed for it", async () => {
   const rate = { per_second: 10, burst: 50 };
   const clock = new Clock();
