@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 from .errors import BackendError, ConnectionClosed, PollClosed, UnknownChoice
-from .feeds import ANONYMOUS, dress, encode, room_topic, user_topic
+from .feeds import ANONYMOUS, dress, encode, room_of, room_topic, user_topic
 from .hub import Hub
 from .messages import Message, Page, Receipt, is_printable
 from .rate import Bucket
@@ -210,8 +210,12 @@ class ChatListener(Listener):
         ws.send(_page(ref, head, texts))
 
     def _who(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
-        room = self._joined(ws, request)
-        return {"present": self._hub.presence.online(room_topic(room))}
+        topic = room_topic(self._joined(ws, request))
+        present = self._hub.presence.online(topic)
+        if not self.plain_rooms:
+            # We may be put out of it just now.
+            self._check_plain(self._hub.backend.history(topic, limit=1))
+        return {"present": present}
 
     def _vote(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
         name, choice = self._name(request, "poll"), self._name(request, "choice")
@@ -243,8 +247,13 @@ class ChatListener(Listener):
     ) -> None:
         """Reply with a page of ``topic``, and go on from there."""
         hub = self._hub
+        present: list[str] | None = None
 
         def ask() -> Page:
+            nonlocal present
+            if room_of(topic) is not None:
+                # First: where it names plain connections, the page is theirs.
+                present = hub.presence.online(topic)
             known, start = epoch, after
             if after is not None and epoch is None:
                 # Who does not say whose numbers it has is believed to have today's.
@@ -266,8 +275,8 @@ class ChatListener(Listener):
                 "recovered": page.recovered,
                 "more": more,
             }
-            if topic.startswith("room:"):
-                head["present"] = hub.presence.online(topic)
+            if present is not None:
+                head["present"] = present
             ws.send(_page(ref, head, texts))
             return not more
 

@@ -216,3 +216,21 @@ def test_a_poll_of_a_room_is_for_who_is_there(
     ann.ask("leave", room="staff")
     assert ann.fail("poll", poll="Whom?")["code"] == "not_joined"
     assert [event for event in mallory.heard if event["type"] == "tally"] == []
+
+
+def test_whether_a_user_is_online_decides_who_is_told(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    class Here(ChatListener):
+        def can_tell(self, user: str, to: str) -> Any:
+            return here.is_online(to)
+
+    here = make_chat(Here)
+    server = serve(here._app())
+    ann = Peer(server, "ann")
+    assert ann.fail("tell", to="ben", data=1, mid="1")["code"] == "forbidden"
+    with server.connect("/chat?user=ben"):
+        eventually(lambda: here.is_online("ben"))
+        ann.ask("tell", to="ben", data=1, mid="1")
+    eventually(lambda: not here.is_online("ben"))
+    assert ann.fail("tell", to="ben", data=1, mid="2")["code"] == "forbidden"

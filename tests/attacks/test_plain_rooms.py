@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +16,7 @@ from websockets.sync.client import ClientConnection
 
 from flask_wschat import ChatListener, WebSocket, WSChat
 from tests.conftest import DEADLINE, LiveServer, Serve, eventually
-from tests.following import Quick, make_chat, url
+from tests.following import Quick, in_threads, make_chat, url
 
 __all__ = ["make_chat", "url"]
 
@@ -208,3 +210,40 @@ def test_a_claim_lasts_as_long_as_somebody_is_there(
         while time.monotonic() < until:
             assert mallory.fail("join", room="staff")["code"] == "forbidden"
         assert first in (0, 1)
+
+
+@pytest.mark.timeout(30)
+def test_no_moment_lets_a_stranger_hear(house: House) -> None:
+    """They join again and again, while the first plain connection comes and is told."""
+    heard: list[str] = []
+    done = threading.Event()
+
+    def knock(server: LiveServer) -> None:
+        stranger = Quick(server, "mallory")
+        while not done.is_set():
+            for kind in ("join", "history", "who", "say"):
+                more = {"data": "raw", "mid": "m"} if kind == "say" else {}
+                reply = stranger.reply(stranger.put(kind, room=room_names[-1], **more))
+                heard.append(json.dumps(reply))
+        heard.extend(map(json.dumps, stranger.heard))
+
+    def tell() -> None:
+        try:
+            for number in range(20):
+                room_names.append(f"staff-{number}")
+                with house.staff(room_names[-1]) as staff:
+                    for chat in house.chats:
+                        chat.broadcast("secret kept", room=room_names[-1])
+                        chat.broadcast("secret", room=room_names[-1], key="k")
+                    staff.send("secret end")
+                    told = ""
+                    while told != "secret end":
+                        told = str(staff.recv(DEADLINE))
+                        assert told.startswith("secret"), "a stranger spoke raw"
+        finally:
+            done.set()
+
+    room_names = ["staff"]
+    in_threads(tell, *[functools.partial(knock, s) for s in house.servers * 2])
+    assert len(heard) > 100
+    assert [e for e in heard if "secret" in e or "boss" in e] == []
