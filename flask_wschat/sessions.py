@@ -35,6 +35,7 @@ class NoAnswer(Response):
         self.headers = Headers()
 
     def __call__(self, environ: Any, start_response: Any) -> tuple[()]:
+        self.close()  # for `call_on_close`; a server does it to others' iterables
         return ()
 
 

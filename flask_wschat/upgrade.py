@@ -223,6 +223,7 @@ class Upgrade:
     _deflate: Deflate | None = None
     _extension: str | None = None
     _held: Event | None = None
+    _ended = False
     _given_up = False
     _has_place = False
     _route = ""
@@ -268,6 +269,8 @@ class Upgrade:
         """
         if self.accepted is not None:
             return self.accepted
+        if self._ended:
+            raise ClientLeft  # it was answered by HTTP
         chosen = None
         if offered := self._environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"):
             chosen = choose_subprotocol(tokens([offered]), subprotocols)
@@ -391,6 +394,7 @@ class Upgrade:
             reason = f"{status.title()}: {self._reason}".rstrip(": ")
             with contextlib.suppress(ClientLeft):
                 self.accept().close(code, "" if code == 1000 else reason)
+        self._ended = True
         # Whoever keeps the request must not keep the connection, nor wait for a garbage
         # collection to let go of both.
         for key in (UPGRADE, OFFER, "wsgi.websocket"):

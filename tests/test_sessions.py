@@ -283,3 +283,10 @@ def test_no_answer_is_a_response_like_others(app: Flask) -> None:
     assert "X" not in second.headers and first.get_data() == b""
     assert vars(first).keys() == vars(app.response_class()).keys()
     assert first._on_close != second._on_close
+
+
+def test_no_answer_is_closed_like_others() -> None:
+    answer, told = NoAnswer(), list[str]()
+    answer.call_on_close(lambda: told.append("closed"))
+    assert answer({}, None) == ()
+    assert told == ["closed"]

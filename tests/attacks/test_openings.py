@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.client import HTTPResponse
 from typing import Any
 
 import gevent
@@ -53,6 +54,22 @@ def read_status(sock: socket.socket) -> int:
 def listening(chat: WSChat, server: LiveServer) -> LiveServer:
     chat.listener("/listen")(Listener)
     return server
+
+
+@pytest.fixture
+def start(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[Flask], LiveServer]]:
+    """As ``serve``, where tracebacks in the server's own log are to be expected."""
+    servers: list[LiveServer] = []
+
+    def begin(app: Flask) -> LiveServer:
+        servers.append(LiveServer(app))
+        return servers[-1]
+
+    yield begin
+    # Tracebacks keep what the server holds, and that must go before its loop.
+    caplog.get_records("call").clear()
+    for server in servers:
+        server.stop()
 
 
 def test_refused_origins_flood_and_forge_no_log(
@@ -109,17 +126,16 @@ ENDS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("leaves", [False, True], ids=["stays", "leaves"])
 def test_no_more_are_let_in_than_there_are_places(
-    app: Flask, end: str, leaves: bool
+    app: Flask, start: Callable[[Flask], LiveServer], end: str, leaves: bool
 ) -> None:
     app.config["WSCHAT_MAX_CONNECTIONS"] = 5
     chat = WSChat(app)
     chat.listener("/listen")(Listener)
     waiting = Waiting()
     chat.authenticate(waiting)
-    server = LiveServer(app)
+    server = start(app)
     host = f"127.0.0.1:{server.port}"
     with contextlib.ExitStack() as stack:
-        stack.callback(server.stop)
         clients = [stack.enter_context(server.socket()) for _ in range(40)]
         for client in clients:
             send_opening(client, "/listen", host=host)
@@ -152,8 +168,13 @@ def test_no_more_are_let_in_than_there_are_places(
 
 @pytest.mark.parametrize("value", [False, True, "", 0, b"ann", object(), ("no", 401)])
 def test_strangers_are_no_user(
-    app: Flask, chat: WSChat, server: LiveServer, caplog: Any, value: object
+    app: Flask,
+    chat: WSChat,
+    start: Callable[[Flask], LiveServer],
+    caplog: pytest.LogCaptureFixture,
+    value: object,
 ) -> None:
+    server = start(app)
     chat.authenticate(lambda: value)
     chat.listener("/listen")(Listener)
     app.add_url_rule("/old", "old", lambda: str(request.environ["wsgi.websocket"]))
@@ -186,7 +207,12 @@ class Failing(Response):
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("path", ["/listen", "/view", "/old"])
 def test_a_socket_whose_request_fails_at_last_is_closed(
-    app: Flask, chat: WSChat, failure: str, path: str, shown: str
+    app: Flask,
+    chat: WSChat,
+    start: Callable[[Flask], LiveServer],
+    failure: str,
+    path: str,
+    shown: str,
 ) -> None:
     viewed: list[WebSocket] = []
 
@@ -205,17 +231,13 @@ def test_a_socket_whose_request_fails_at_last_is_closed(
     if shown == "as a page":
         app.register_error_handler(Exception, lambda error: ("sorry", 200))
     FAILURES[failure](app)
-    server = LiveServer(app)
-    try:
-        with server.connect(path) as client:
-            if path == "/old":
-                assert client.recv(DEADLINE) == "hello"
-            with pytest.raises(ConnectionClosed) as ended:
-                client.recv(DEADLINE)
-            assert ended.value.rcvd is not None and ended.value.rcvd.code == 1011
-        eventually(lambda: chat._hub().count() == 0)
-    finally:
-        server.stop()
+    with start(app).connect(path) as client:
+        if path == "/old":
+            assert client.recv(DEADLINE) == "hello"
+        with pytest.raises(ConnectionClosed) as ended:
+            client.recv(DEADLINE)
+        assert ended.value.rcvd is not None and ended.value.rcvd.code == 1011
+    eventually(lambda: chat._hub().count() == 0)
 
 
 EVIL = "evil.example"
@@ -267,3 +289,30 @@ def test_null_allows_null_and_nothing_else(app: Flask, serve: Serve) -> None:
         for origin in ("null", "evil", "", "http://evil.example", "about:blank")
     }
     assert [origin for origin, status in statuses.items() if status == 101] == ["null"]
+
+
+def test_what_was_answered_by_http_opens_no_more(
+    app: Flask, chat: WSChat, server: LiveServer
+) -> None:
+    kept: list[Any] = []
+
+    @app.route("/old")
+    def old() -> str:
+        kept.append(request.environ["wsgi.websocket"])
+        return "another time"
+
+    @app.route("/late")
+    def late() -> str:
+        return f"{kept[0].receive()} {kept[0].closed}"
+
+    host = f"127.0.0.1:{server.port}"
+    with server.socket() as sock:
+        send_opening(sock, "/old", host=host)
+        answer = HTTPResponse(sock)
+        answer.begin()
+        assert (answer.status, answer.read()) == (200, b"another time")
+        sock.sendall(f"GET /late HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        answer = HTTPResponse(sock)
+        answer.begin()
+        assert (answer.status, answer.read()) == (200, b"None True")
+    assert chat._hub().count() == 0
