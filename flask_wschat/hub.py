@@ -650,7 +650,10 @@ class Hub:
     def _lose(self, topics: list[str] | None) -> None:
         self.feeds.void_tallies()
         self._lost.update(dict.fromkeys(self.feeds if topics is None else topics))
-        self._renew_at = 0.0  # who lost messages may have lost the claims, too
+        if self._renew_at and self._loop is not None:
+            # Where messages were lost, claims may be: now, and with the next sweep.
+            self._renew_at = 0.0
+            self._loop.run(self._renew_claims)
         for poll in list(self.polls.values()):
             # A tally has no number: that one is missing shows by nothing.
             if poll.topic in self.feeds and (topics is None or poll.topic in topics):

@@ -93,6 +93,30 @@ def test_whoever_ends_is_out_of_everything_whatever_fails(opened: Open) -> None:
     )
 
 
+def test_claims_are_renewed_where_the_storage_may_have_lost_them(opened: Open) -> None:
+    ws, _, hub = opened()
+    ws.join("a")
+    backend: Any = hub.backend
+    assert backend.history(room_topic("a")).plain
+    timers = ws._transport.loop.timers  # type: ignore[attr-defined]
+
+    def sweep() -> None:
+        [(_, each)] = [timer for timer in timers if timer[1] == hub._sweep]
+        timers.clear()
+        each()
+
+    sweep()
+    backend._topics.clear()
+    sweep()  # once in a while is enough, as long as nothing is known to be lost
+    assert not backend.history(room_topic("a")).plain
+    hub.lost(None)
+    assert backend.history(room_topic("a")).plain
+    backend._topics.clear()
+    sweep()
+    assert backend.history(room_topic("a")).plain
+    assert not backend.history(room_topic("b")).plain
+
+
 def test_users_are_counted_once(opened: Open) -> None:
     _, _, hub = opened()
     tabs = [another(hub, "ann") for _ in range(3)]
