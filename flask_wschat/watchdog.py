@@ -78,10 +78,15 @@ class Watchdog:
 
 
 def _of_the_application(frame: FrameType | None) -> FrameType | None:
-    """Return the innermost frame that is the user's; the innermost if none is."""
-    each = innermost = frame
+    """Return the innermost frame that is the user's, else the innermost of all.
+
+    None: the loop is waiting for events. Then all of the process stood still.
+    """
+    if frame is None or frame.f_globals.get("__name__") == "gevent.hub":
+        return None
+    each: FrameType | None = frame
     while each is not None:
         if not each.f_code.co_filename.startswith(_NOT_THE_APP):
             return each
         each = each.f_back
-    return innermost
+    return frame

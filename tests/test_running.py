@@ -128,9 +128,12 @@ class Running:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Return the exit code after this signal."""
+        self.signal(number)
+        return self.wait()
+
+    def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
-        return self.wait()
 
     def wait(self) -> int:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -314,6 +317,17 @@ def test_the_log_names_the_line_that_keeps_the_loop(run: Run) -> None:
     program.end()
     [line] = [each for each in program.lines if "every connection" in each]
     assert re.search(r"app\.py:\d+ in spins: while .*# busy", line)
+
+
+def test_a_process_that_was_stopped_blames_no_line(run: Run) -> None:
+    program = run("app.py")
+    program.ask("/about")
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        program.signal(number)
+        threading.Event().wait(1)
+    program.ask("/about")
+    program.end()
+    assert "every connection" not in program.output
 
 
 # ---- debug mode ---------------------------------------------------------------------
