@@ -181,7 +181,9 @@ def serve(options: Options) -> None:
         processes.append(process)
         names = addresses(options)
         wait_for(process, int(options.port), names[0].strip("[]"))
-        print(f"{options.workers} workers share {url}")
+        from flask_wschat.logs import redacted  # `check` comes before it is installed
+
+        print(f"{options.workers} workers share {redacted(url)}")
         print(
             f"The demos are on http://{names[0]}:{options.port}/ (Ctrl-C ends it all)"
         )
