@@ -6,6 +6,7 @@ bytes to the application directly. All else is pywsgi's to serve.
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import ssl
@@ -42,6 +43,8 @@ MAX_OPENING = 16 * 1024
 """Bytes asked for at once of a handshake."""
 KEEP_ALIVE = 65.0
 """Seconds that a connection may be idle between two HTTP requests."""
+TAKING = 60.0
+"""Seconds that a client has to take 64 KiB of an HTTP answer."""
 
 
 class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignore[misc]
@@ -270,6 +273,16 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
             headers = [*headers, ("Connection", "close")]
         # Not the parent's: it takes what is in the environ for an upgrade.
         return WSGIHandler.start_response(self, status, headers, exc_info)
+
+    def _sendall(self, data: Any) -> None:
+        # The parent's waits for ever for who asks for much, and takes nothing.
+        view = memoryview(data)
+        for start in range(0, len(view), 1 << 16):
+            with time_limit(TAKING):
+                super()._sendall(view[start : start + (1 << 16)])
+                continue
+            self.code = -abs(self.code or 0)  # as the parent marks it for the log
+            raise BrokenPipeError(errno.EPIPE, "the client does not take the answer")
 
     def log_request(self) -> None:
         if not isinstance(self.server.log, _NO_LOG):
