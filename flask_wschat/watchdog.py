@@ -60,7 +60,7 @@ class Watchdog:
             _sleep(PERIOD)
 
     def _tell(self, frame: FrameType | None) -> None:
-        frame = _of_the_application(frame)
+        frame = to_blame(frame)
         if frame is None:
             return
         place = frame.f_code.co_filename, frame.f_lineno
@@ -77,7 +77,7 @@ class Watchdog:
         )
 
 
-def _of_the_application(frame: FrameType | None) -> FrameType | None:
+def to_blame(frame: FrameType | None) -> FrameType | None:
     """Return the innermost frame that is the user's, else the innermost of all.
 
     None: the loop is waiting for events. Then all of the process stood still.

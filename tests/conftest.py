@@ -117,9 +117,9 @@ def server(app: Flask, chat: WSChat, serve: Serve) -> LiveServer:
     return serve(app)
 
 
-def eventually(condition: Callable[[], object]) -> None:
+def eventually(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
     """Wait until ``condition`` holds; fail after the deadline."""
-    until = time.monotonic() + DEADLINE
+    until = time.monotonic() + seconds
     pause = threading.Event()
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"

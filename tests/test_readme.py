@@ -47,6 +47,10 @@ FROM_ENVIRONMENT = "app.config.from_prefixed_env()"
 INIT = "chat = WSChat(app)"
 
 
+START = 30.0
+"""Seconds that a program may take to start, or to end."""
+
+
 def paste(folder: Path, *, until: str = "", ending: str = "") -> None:
     """Save what the README shows as it says, up to the file ``until``."""
     assert ABOVE in README
@@ -86,7 +90,7 @@ class Site:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        eventually(lambda: "Serving on" in self.output or self._process.poll())
+        eventually(lambda: "Serving on" in self.output or self._process.poll(), START)
         found = re.search(r"http://\S+", self.output)
         assert found, self.output
         self.url = found[0]
@@ -99,7 +103,7 @@ class Site:
         """Run ``code`` in another process of this folder."""
         command = [sys.executable, "-c", code]
         subprocess.run(
-            command, cwd=self._folder, env=self._env, timeout=2 * DEADLINE, check=True
+            command, cwd=self._folder, env=self._env, timeout=START, check=True
         )
 
     def post(self, path: str, cookie: str = "", **form: str) -> tuple[int, str, str]:
@@ -128,7 +132,7 @@ class Site:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self._process.send_signal(number)
-        return self._process.wait(DEADLINE)
+        return self._process.wait(START)
 
 
 @pytest.fixture
@@ -202,7 +206,7 @@ def test_the_test_does_what_it_says(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=4 * DEADLINE,
+        timeout=START,
     )
     assert "1 passed" in answer.stdout, answer.stdout
 
@@ -272,7 +276,7 @@ def test_pywsgi_as_shown(tmp_path: Path) -> None:
             except OSError:
                 return False
 
-        eventually(answers)
+        eventually(answers, START)
         own.terminate()
 
 

@@ -18,10 +18,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
 from flask_wschat.client import connect
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.patching import STARTED_AGAIN, Program, find_program
+from flask_wschat.watchdog import to_blame
+
+from .conftest import Serve, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -319,15 +323,13 @@ def test_the_log_names_the_line_that_keeps_the_loop(run: Run) -> None:
     assert re.search(r"app\.py:\d+ in spins: while .*# busy", line)
 
 
-def test_a_process_that_was_stopped_blames_no_line(run: Run) -> None:
-    program = run("app.py")
-    program.ask("/about")
-    for number in (signal.SIGSTOP, signal.SIGCONT):
-        program.signal(number)
-        threading.Event().wait(1)
-    program.ask("/about")
-    program.end()
-    assert "every connection" not in program.output
+@pytest.mark.timeout(10)
+def test_a_loop_that_waits_is_not_blamed(app: Flask, serve: Serve) -> None:
+    """The time is up as well when all of the process stood still."""
+    thread = serve(app)._thread.ident
+    assert thread is not None
+    eventually(lambda: to_blame(sys._current_frames()[thread]) is None)
+    assert to_blame(sys._getframe()) is sys._getframe()
 
 
 # ---- debug mode ---------------------------------------------------------------------
