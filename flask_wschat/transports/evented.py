@@ -258,7 +258,7 @@ class EventedLoop:
             self._backlog += transports[FLUSH_LIMIT:]
             del transports[FLUSH_LIMIT:]
         for transport in flush_ready(transports):
-            transport.flush()
+            transport.flush_rest()
 
     def _flush_backlog(self) -> None:
         # By a timer each, after the sockets; callbacks would come before them.
@@ -267,7 +267,7 @@ class EventedLoop:
         if self._backlog:
             self.call_later(0, self._flush_backlog)
         for transport in flush_ready(transports):
-            transport.flush()
+            transport.flush_rest()
 
     def _work(self) -> None:
         """Run tasks, one after another, in a greenlet that the loop switches to."""
@@ -515,6 +515,13 @@ class EventedTransport(Outbox):
             return
         if self.watched:
             self._flushed()
+
+    def flush_rest(self) -> None:
+        """Do as ``flush``, after a first try."""
+        if self.batch and not self.watched:
+            self._await_room()  # the socket has just taken less than it was given
+        else:
+            self.flush()
 
     def _flushed(self) -> None:
         """Tell who asked to know that there is room, or that all is sent."""
