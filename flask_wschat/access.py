@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import Any, TextIO, cast
 
+from .codec import is_upgrade
 from .handler import WebSocketHandler
 from .logs import printable
 from .upgrade import OPENED
@@ -51,7 +52,10 @@ class LoggedHandler(WebSocketHandler):
     """Our handler on a server whose log is an ``AccessLog``."""
 
     def run_application(self) -> None:
-        if "HTTP_UPGRADE" in self.environ:
+        if is_upgrade(
+            self.environ.get("HTTP_UPGRADE", ""),
+            self.environ.get("HTTP_CONNECTION", ""),
+        ):
             address, line, log = self._address(), self.requestline, self._log()
             path = self.environ["PATH_INFO"]
             self.environ[OPENED] = lambda ws: log.opened(address, line, path, ws)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from flask import Flask
@@ -50,9 +49,11 @@ class Adapters:
 
         :raises HTTPException: as that would.
         """
-        with contextlib.suppress(Exception):
+        try:
             if (made := self._of_known(request)) is not None:
                 return made
+        except Exception:
+            pass  # it is made as Flask does
         adapter = self._make(request)
         if type(adapter) is not MapAdapter:
             return _decided(adapter)

@@ -50,17 +50,14 @@ def is_rebound(host: str, environ: Mapping[str, Any]) -> bool:
     and host agree then, and are both foreign. See docs/decisions/34. A proxy that says
     what it is may well pass on such a name.
     """
-    if (
-        environ.get("wsgi.url_scheme") != "http"  # then the name has a certificate
-        or not _is_loopback(environ.get("REMOTE_ADDR", ""))
-        or not _PROXIED.isdisjoint(environ)
-    ):
-        return False
     name = _PORT.sub("", host).lower().rstrip(".")
     return not (
-        name == "localhost"
+        environ.get("wsgi.url_scheme") != "http"  # then the name has a certificate
+        or not _PROXIED.isdisjoint(environ)
+        or name == "localhost"
         or name.endswith(".localhost")
         or _is_loopback(name.strip("[]"), unspecified=True)
+        or not _is_loopback(environ.get("REMOTE_ADDR", ""))
     )
 
 

@@ -6,7 +6,6 @@ known to be, their own way is taken: nothing here may fail where they would not.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from typing import Any
 
@@ -64,8 +63,10 @@ class CookieSessions(SecureCookieSessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> Any:
         if UPGRADE in request.environ:
-            with contextlib.suppress(Exception):
+            try:
                 return self._open_quickly(app, request)
+            except Exception:
+                pass  # whatever it is, it is for the parent to judge
         return super().open_session(app, request)
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:

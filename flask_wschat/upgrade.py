@@ -120,7 +120,8 @@ class Gate:
             # GreenletExit pywsgi would answer, on a socket that it has no more.
             upgrade.accepted.fail(error)
         finally:
-            upgrade.give_place_back()
+            if upgrade.has_place:
+                upgrade.give_place_back()
             if upgrade.accepted is not None and offer.threads:
                 self.count_thread(offer.threads, -1)
         return offer.answer(start_response)
@@ -223,9 +224,10 @@ class Upgrade:
     _deflate: Deflate | None = None
     _extension: str | None = None
     _held: Event | None = None
+    has_place = False
+    """Counted as a connection by the gate, not by the hub yet."""
     _ended = False
     _given_up = False
-    _has_place = False
     _route = ""
 
     def __init__(
@@ -339,7 +341,8 @@ class Upgrade:
             return ws
         try:
             hub.register(ws, self._loop, plain=plain)
-            self.give_place_back()
+            if self.has_place:
+                self.give_place_back()
             self.accepted = ws
             ws.start(taken.received)
         except BaseException:
@@ -470,11 +473,11 @@ class Upgrade:
 
     def _check_room(self) -> None:
         limit = self._gate.hub.settings.MAX_CONNECTIONS
-        if limit is None or self._has_place:
+        if limit is None or self.has_place:
             return
         # Before whatever may wait: until then others would find the same place.
-        self._has_place = self._gate.take_place(limit)
-        if not self._has_place:
+        self.has_place = self._gate.take_place(limit)
+        if not self.has_place:
             self._gate.log.warning(
                 "full", "refused a WebSocket: WSCHAT_MAX_CONNECTIONS = %d", limit
             )
@@ -483,10 +486,9 @@ class Upgrade:
             )
 
     def give_place_back(self) -> None:
-        """Count as one of those who wait for a connection no more, if this does."""
-        had, self._has_place = self._has_place, False
-        if had:
-            self._gate.give_place_back()
+        """Count as one of those who wait for a connection no more."""
+        self.has_place = False
+        self._gate.give_place_back()
 
     def _check_backend(self) -> None:
         try:
