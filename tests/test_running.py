@@ -53,6 +53,16 @@ def spins(ws):
     while time.perf_counter() < until: pass  # busy
     ws.send("done")
 
+@chat.route("/asyncio")
+def runs(ws):
+    import asyncio
+    import gevent
+    async def main():
+        await asyncio.sleep(0.5)
+        return "done"
+    ws.send("begun")
+    ws.send(gevent.get_hub().threadpool.apply(lambda: asyncio.run(main())))
+
 @chat.listener("/about")
 class About(__import__("flask_wschat").Listener):
     def on_open(self, ws):
@@ -310,6 +320,15 @@ def test_a_patched_program_is_left_alone(run: Run, folder: Path) -> None:
     assert program.ask("/about")["patched"] is True
     program.end()
     assert program.output.count("first") == 1
+
+
+def test_asyncio_runs_beside_itself_as_the_deploy_page_says(run: Run) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "deploy" / "README.md").read_text()
+    assert "gevent.get_hub().threadpool.apply(lambda: asyncio.run(main()))" in page
+    url = "ws://" + run("app.py").url("/asyncio")
+    with connect(url) as one, connect(url) as other:
+        for ws in (one, other, one, other):
+            assert ws.receive(DEADLINE) in ("begun", "done")
 
 
 def test_the_log_names_the_line_that_keeps_the_loop(run: Run) -> None:
