@@ -6,7 +6,6 @@ import contextlib
 import time
 from typing import Any, TextIO, cast
 
-from .codec import is_upgrade
 from .handler import WebSocketHandler
 from .logs import printable
 from .upgrade import OPENED
@@ -51,15 +50,11 @@ class AccessLog:
 class LoggedHandler(WebSocketHandler):
     """Our handler on a server whose log is an ``AccessLog``."""
 
-    def run_application(self) -> None:
-        if is_upgrade(
-            self.environ.get("HTTP_UPGRADE", ""),
-            self.environ.get("HTTP_CONNECTION", ""),
-        ):
-            address, line, log = self._address(), self.requestline, self._log()
-            path = self.environ["PATH_INFO"]
-            self.environ[OPENED] = lambda ws: log.opened(address, line, path, ws)
-        super().run_application()
+    def offer_upgrade(self, environ: dict[str, Any]) -> None:
+        super().offer_upgrade(environ)
+        address, line, log = self._address(), self.requestline or "-", self._log()
+        path = environ["PATH_INFO"]
+        environ[OPENED] = lambda ws: log.opened(address, line, path, ws)
 
     def log_request(self) -> None:
         status: Any = self._orig_status or self.status or "-"

@@ -239,9 +239,12 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         if is_upgrade(
             environ.get("HTTP_UPGRADE", ""), environ.get("HTTP_CONNECTION", "")
         ):
-            environ[OFFER] = HandlerOffer(self)
+            self.offer_upgrade(environ)
         # Not the parent's: it would answer before the application has a say.
         WSGIHandler.run_application(self)
+
+    def offer_upgrade(self, environ: dict[str, Any]) -> None:
+        environ[OFFER] = HandlerOffer(self)
 
     def _guard_body(self, environ: dict[str, Any]) -> None:
         """Put a body of ours in the place of pywsgi's, if there is one."""
