@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextvars import Context
-from sys import getrefcount
 from typing import Any, TypeVar
 
 from flask import (
@@ -13,15 +12,21 @@ from flask import (
     appcontext_pushed,
     appcontext_tearing_down,
 )
-from flask.ctx import AppContext, _AppCtxGlobals
+from flask.ctx import AppContext
 
 try:
     from flask.globals import _cv_app
 except ImportError:  # a Flask that keeps its context elsewhere
     _cv_app = None  # type: ignore[assignment]
-_PUSHED = appcontext_pushed.receivers
-_TEARING_DOWN = appcontext_tearing_down.receivers
-_POPPED = appcontext_popped.receivers
+try:
+    from sys import getrefcount
+except ImportError:  # a Python that does not count
+    getrefcount = None  # type: ignore[assignment]
+
+_GLOBALS = Flask.app_ctx_globals_class
+_PUSHED: Any = getattr(appcontext_pushed, "receivers", True)
+_TEARING_DOWN: Any = getattr(appcontext_tearing_down, "receivers", True)
+_POPPED: Any = getattr(appcontext_popped, "receivers", True)
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -42,7 +47,9 @@ class AppContexts:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._as_usual = (
-            _cv_app is not None and type(app).app_context is Flask.app_context
+            _cv_app is not None
+            and getrefcount is not None
+            and type(app).app_context is Flask.app_context
         )
         self._spare: list[AppContext] = []
 
@@ -57,7 +64,7 @@ class AppContexts:
             or _PUSHED
             or _TEARING_DOWN
             or _POPPED
-            or app.app_ctx_globals_class is not _AppCtxGlobals
+            or app.app_ctx_globals_class is not _GLOBALS
         ):
             for each in each_of:
                 Context().run(self._call_pushed, function, subject, each)
@@ -102,4 +109,4 @@ def _count_alone() -> tuple[int, int]:
     return getrefcount(context), getrefcount(g)
 
 
-_ALONE = _count_alone()
+_ALONE = _count_alone() if getrefcount is not None else (0, 0)

@@ -12,11 +12,15 @@ from typing import Any
 from flask import Flask, Request, Response
 from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
-from itsdangerous.encoding import base64_decode, bytes_to_int, want_bytes
 from werkzeug.datastructures import Headers
-from werkzeug.sansio.http import parse_cookie
 
 from .transports.accept import UPGRADE
+
+try:
+    from itsdangerous.encoding import base64_decode, bytes_to_int, want_bytes
+    from werkzeug.sansio.http import parse_cookie
+except ImportError:  # they are elsewhere: what calls one raises, so it declines
+    parse_cookie = None  # type: ignore[assignment]
 
 
 class NoAnswer(Response):
