@@ -13,6 +13,9 @@ showStatus(chat);
 for (const button of buttons) {
   button.addEventListener("click", async () => {
     const { choice } = button.dataset;
+    if (chat.state !== "open") {
+      hint.textContent = "There is no connection now. Your vote is sent when it is back.";
+    }
     try {
       show(await chat.request("vote", { poll, choice }));
       showMine(choice);

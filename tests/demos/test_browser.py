@@ -65,6 +65,21 @@ def test_a_vote_can_be_changed_and_is_one_per_browser(meet: Meet) -> None:
     expect(first.locator("[aria-pressed=true]")).to_contain_text("multiplayer game")
 
 
+def test_a_vote_without_a_connection_is_sent_later(
+    meet: Meet, demo: DemoServer
+) -> None:
+    person = meet()
+    person.expected = AWAY
+    page = person.open("/vote")
+    demo.stop()
+    expect(page.locator("#status")).to_have_text("Reconnecting")
+    page.get_by_role("button", name="A team chat").click()
+    expect(page.locator("#hint")).to_contain_text("is sent when it is back")
+    demo.start()
+    shows_vote(page, "A team chat", "1 vote", "100%")
+    expect(page.locator("#hint")).to_contain_text("You voted for “A team chat”")
+
+
 def test_the_keyboard_is_enough_to_vote(meet: Meet) -> None:
     page = meet().open("/vote")
     for _ in range(12):
