@@ -116,7 +116,7 @@ def who() -> str | None:
 @app.before_request
 def remember_browser() -> None:
     # A socket's handshake cannot set a cookie, and no picture or script needs one.
-    if request.endpoint in ("vote", "login") and "browser" not in session:
+    if request.endpoint in ("index", "vote", "login") and "browser" not in session:
         g.stranger = True
         session["browser"], session["tag"] = os.urandom(16).hex(), os.urandom(4).hex()
 

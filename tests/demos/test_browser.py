@@ -403,6 +403,7 @@ def test_requests_fail_with_a_reason(meet: Meet) -> None:
           const { WSChat } = await import("wschat");
           const code = (promise) => promise.then(() => "ok", (error) => error.code);
           const vote = new WSChat("/ws/vote");
+          vote.join("vote");
           const poll = "demo";
           const choose = (choice) => code(vote.request("vote", { poll, choice }));
           const early = choose("A team chat");

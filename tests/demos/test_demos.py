@@ -508,11 +508,9 @@ def test_pages_and_their_parts_are_there(demo: DemoServer) -> None:
     assert someone.http("GET", "/_wschat/wschat.js")[0] == 200
 
 
-def test_only_pages_that_need_a_cookie_set_it(demo: DemoServer) -> None:
+def test_only_pages_set_a_cookie(demo: DemoServer) -> None:
     someone = Person(demo)
     for path in (
-        "/",
-        "/group",
         "/static/style.css",
         "/static/talk.js",
         "/_wschat/wschat.js",
