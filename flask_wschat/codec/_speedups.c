@@ -226,6 +226,7 @@ typedef struct {
     unsigned char fin;
     unsigned char rsv1;
     unsigned char key[4];
+    unsigned char busy;      /* a call is under way; see `enter` */
     PyObject *large;         /* bytes of a large message under way, or NULL; */
     size_t arrived;          /* so many are there, and unmasked */
 } Parser;
@@ -488,7 +489,7 @@ PyDoc_STRVAR(feed_doc,
 "Return the frames, or pieces of them, that ``data`` completes, ``most`` at most.");
 
 static PyObject *
-feed(Parser *self, PyObject *const *args, Py_ssize_t count)
+feed_busy(Parser *self, PyObject *const *args, Py_ssize_t count)
 {
     PyObject *frames, *data;
     char *bytes;
@@ -556,6 +557,29 @@ feed(Parser *self, PyObject *const *args, Py_ssize_t count)
     Py_DECREF(data);
     if (parsed < 0)
         Py_CLEAR(frames);
+    return frames;
+}
+
+/* What makes objects may start the garbage collector, and a finaliser do anything: also
+ * come back here, while the parser changes. Return whether it does, with an error set. */
+static int
+is_busy(const Parser *self)
+{
+    if (self->busy)
+        PyErr_SetString(PyExc_RuntimeError, "the parser is at work already");
+    return self->busy;
+}
+
+static PyObject *
+feed(Parser *self, PyObject *const *args, Py_ssize_t count)
+{
+    PyObject *frames;
+
+    if (is_busy(self))
+        return NULL;
+    self->busy = 1;
+    frames = feed_busy(self, args, count);
+    self->busy = 0;
     return frames;
 }
 
@@ -667,9 +691,13 @@ placed(Parser *self, PyObject *count)
         PyErr_SetString(PyExc_ValueError, "there was no place for so many bytes");
         return NULL;
     }
+    if (is_busy(self))
+        return NULL;
+    self->busy = 1;
     frames = PyList_New(0);
     if (frames != NULL && grow_large(self, frames, (size_t)size) < 0)
         Py_CLEAR(frames);
+    self->busy = 0;
     return frames;
 }
 

@@ -7,7 +7,9 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <errno.h>
 #include <pythread.h>
+#include <string.h>
 #include <structmember.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -91,7 +93,7 @@ queue_dealloc(PyObject *self)
 }
 
 static PyMemberDef queue_members[] = {
-    {"frames", T_OBJECT_EX, offsetof(Queue, frames), 0,
+    {"frames", T_OBJECT_EX, offsetof(Queue, frames), READONLY,
      "Those not on their way yet; who appends one adds its bytes to `size`."},
     {"batch", T_OBJECT_EX, offsetof(Queue, batch), 0, "What is partly sent."},
     {"size", T_PYSSIZET, offsetof(Queue, size), 0, "Bytes that wait."},
@@ -189,11 +191,16 @@ static int
 is_ready(Queue *queue)
 {
     if (queue->fd < 0 || queue->watched || !queue->flushing || queue->frames == NULL ||
-        queue->batch == NULL || !PyBytes_Check(queue->batch) ||
+        queue->batch == NULL || !PyBytes_CheckExact(queue->batch) ||
         PyBytes_Size(queue->batch) != 0)
         return 0;
     Py_ssize_t count = PyList_Size(queue->frames);
-    return count == 1 || (count > 1 && queue->size <= BATCH);
+    if (count != 1 && (count == 0 || queue->size > BATCH))
+        return 0;
+    while (count-- > 0)
+        if (!PyBytes_CheckExact(PyList_GetItem(queue->frames, count)))
+            return 0; /* of a subclass, which may have a finaliser */
+    return 1;
 }
 
 static int
@@ -213,53 +220,76 @@ same_items(PyObject *list, PyObject *other)
 static PyObject *
 joined(PyObject *frames, PyObject *before, PyObject *before_joined)
 {
-    PyObject *whole;
-    if (PyList_Size(frames) == 1) {
+    Py_ssize_t count = PyList_Size(frames), size = 0;
+    PyObject *whole = NULL;
+    if (count == 1)
         whole = PyList_GetItem(frames, 0);
-        Py_INCREF(whole);
-    }
-    else if (same_items(frames, before)) {
+    else if (same_items(frames, before))
         whole = before_joined;
+    if (whole != NULL) {
         Py_INCREF(whole);
+        return whole;
     }
-    else {
-        PyObject *nothing = PyBytes_FromStringAndSize(NULL, 0);
-        if (nothing == NULL)
-            return NULL;
-        whole = PyObject_CallMethod(nothing, "join", "O", frames);
-        Py_DECREF(nothing);
+    for (Py_ssize_t index = 0; index < count; index++) {
+        Py_ssize_t more = PyBytes_Size(PyList_GetItem(frames, index));
+        if (more > PY_SSIZE_T_MAX - size)
+            return PyErr_NoMemory();
+        size += more;
     }
-    if (whole != NULL && !PyBytes_Check(whole)) {
-        PyErr_SetString(PyExc_TypeError, "frames are bytes");
-        Py_CLEAR(whole);
+    whole = PyBytes_FromStringAndSize(NULL, size);
+    if (whole == NULL)
+        return NULL;
+    char *end = PyBytes_AsString(whole);
+    for (Py_ssize_t index = 0; index < count; index++) {
+        PyObject *frame = PyList_GetItem(frames, index);
+        memcpy(end, PyBytes_AsString(frame), (size_t)PyBytes_Size(frame));
+        end += PyBytes_Size(frame);
     }
     return whole;
 }
 
-/* Note that `sent` bytes of `whole`, all that waits in the queue, are on their way. */
+/* A queue that is sent to together with others, and what. */
+typedef struct {
+    Queue *queue;
+    PyObject *whole; /* its first frames, so many: */
+    Py_ssize_t count;
+    const char *data;
+    size_t size;
+    int fd;
+    ssize_t sent;
+} Sending;
+
+/* Note how much of `whole` is on its way. Return 0, or -1 with an error set. */
 static int
-account(Queue *queue, PyObject *whole, ssize_t sent)
+account(const Sending *one)
 {
+    Queue *queue = one->queue;
     PyObject *rest = NULL;
-    if (sent < queue->size) {
-        PyObject *view = PyMemoryView_FromObject(whole);
+    if (one->sent <= 0)
+        return 0;
+    if ((size_t)one->sent < one->size) {
+        PyObject *view = PyMemoryView_FromObject(one->whole);
         if (view == NULL)
             return -1;
-        rest = PySequence_GetSlice(view, sent, queue->size);
+        rest = PySequence_GetSlice(view, one->sent, (Py_ssize_t)one->size);
         Py_DECREF(view);
         if (rest == NULL)
             return -1;
     }
-    if (PyList_SetSlice(queue->frames, 0, PyList_Size(queue->frames), NULL) < 0) {
+    if (PyList_SetSlice(queue->frames, 0, one->count, NULL) < 0) {
         Py_XDECREF(rest);
         return -1;
     }
-    queue->size -= sent;
+    queue->size -= one->sent;
     if (rest != NULL)
         Py_XSETREF(queue->batch, rest);
     return 0;
 }
 
+/* No code in Python may run in here but while the interpreter is let go of, when other
+   threads may touch no queue of this one: a finaliser may send or close. Lists that grow
+   and bytes that are made or freed run none; what else is allocated may start the
+   garbage collector, which is therefore stopped. */
 static PyObject *
 flush_ready(PyObject *module, PyObject *queues)
 {
@@ -268,55 +298,57 @@ flush_ready(PyObject *module, PyObject *queues)
         return NULL;
     }
     PyObject *others = PyList_New(0);
-    if (others == NULL)
-        return NULL;
-    Py_ssize_t count = PyList_Size(queues), done = 0;
-    int failed = 0;
-    while (done < count && !failed) {
-        Queue *ready[AT_ONCE];
-        PyObject *wholes[AT_ONCE];
-        ssize_t sent[AT_ONCE];
+    int failed = others == NULL, collected = PyGC_Disable();
+    Py_ssize_t done = 0;
+    while (!failed && done < PyList_Size(queues)) {
+        Sending all[AT_ONCE], *one;
         int number = 0;
-        for (; done < count && number < AT_ONCE && !failed; done++) {
-            PyObject *item = PyList_GetItem(queues, done);
-            if (!PyObject_TypeCheck(item, queue_type)) {
+        for (; !failed && number < AT_ONCE && done < PyList_Size(queues); done++) {
+            Queue *queue = (Queue *)PyList_GetItem(queues, done);
+            if (!PyObject_TypeCheck((PyObject *)queue, queue_type)) {
                 PyErr_SetString(PyExc_TypeError, "this is not a queue");
                 failed = 1;
+                break;
             }
-            else if (!is_ready((Queue *)item))
-                failed = PyList_Append(others, item) < 0;
-            else {
-                Queue *queue = (Queue *)item;
-                PyObject *before = number ? ready[number - 1]->frames : NULL;
-                PyObject *known = number ? wholes[number - 1] : NULL;
-                PyObject *whole = joined(queue->frames, before, known);
-                if (whole == NULL)
-                    failed = 1;
-                else {
-                    queue->flushing = 0; /* listed again, it is not sent again */
-                    ready[number] = queue; /* alive through `queues` */
-                    wholes[number++] = whole;
-                }
+            if (!is_ready(queue)) {
+                failed = PyList_Append(others, (PyObject *)queue) < 0;
+                continue;
             }
+            one = &all[number];
+            one->whole = number ? joined(queue->frames, one[-1].queue->frames, one[-1].whole)
+                                : joined(queue->frames, NULL, NULL);
+            if (one->whole == NULL) {
+                failed = 1;
+                break;
+            }
+            Py_INCREF(queue);
+            one->queue = queue;
+            one->count = PyList_Size(queue->frames);
+            one->data = PyBytes_AsString(one->whole);
+            one->size = (size_t)PyBytes_Size(one->whole);
+            one->fd = queue->fd;
+            queue->flushing = 0; /* listed again, it is not sent again */
+            number++;
         }
         Py_BEGIN_ALLOW_THREADS
-        for (int index = 0; index < number; index++)
-            sent[index] = send(ready[index]->fd, PyBytes_AsString(wholes[index]),
-                               (size_t)ready[index]->size,
-                               MSG_DONTWAIT | MSG_NOSIGNAL);
+        for (one = all; one < all + number; one++)
+            one->sent = send(one->fd, one->data, one->size, MSG_DONTWAIT | MSG_NOSIGNAL);
         Py_END_ALLOW_THREADS
-        for (int index = 0; index < number; index++) {
-            Queue *queue = ready[index];
-            if (sent[index] >= 0 && account(queue, wholes[index], sent[index]) < 0)
-                failed = 1;
+        for (one = all; one < all + number; one++) {
+            failed |= account(one) < 0;
             /* Full, or an error that Python's own send will meet again. */
-            if (queue->size) {
-                queue->flushing = 1;
-                failed |= PyList_Append(others, (PyObject *)queue) < 0;
+            if (one->queue->size) {
+                one->queue->flushing = 1;
+                failed |= PyList_Append(others, (PyObject *)one->queue) < 0;
             }
-            Py_DECREF(wholes[index]);
+        }
+        for (one = all; one < all + number; one++) {
+            Py_DECREF(one->whole);
+            Py_DECREF(one->queue); /* `queues` has it, unless another thread took it out */
         }
     }
+    if (collected)
+        PyGC_Enable();
     if (failed)
         Py_CLEAR(others);
     return others;
@@ -335,6 +367,10 @@ receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
     long fd = PyLong_AsLong(args[0]), most = PyLong_AsLong(args[1]);
     if (PyErr_Occurred())
         return NULL;
+    if (most < 0 || fd != (int)fd) {
+        errno = most < 0 ? EINVAL : EBADF; /* as os.read() says */
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
     if (most > (long)sizeof landing)
         most = sizeof landing;
     ssize_t size = recv((int)fd, landing, (size_t)most, MSG_DONTWAIT);

@@ -87,7 +87,7 @@ def receive(fd: int, size: int) -> bytes:
 
     :raises OSError: as ``socket.recv`` does.
     """
-    return os.read(fd, size)
+    return os.read(fd, min(size, READ_SIZE))
 
 
 ACCELERATED = False

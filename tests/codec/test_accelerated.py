@@ -325,6 +325,48 @@ class TestC:
             wire = TWINS["c"].encode_frame(2, payload)
             assert wire == frames.encode_frame(2, payload) == b"\x82\x03abc"
 
+    def test_a_finaliser_that_feeds_amid_a_feed(self) -> None:
+        """It is refused; half a large message would be written beside its place."""
+        parser = TWINS["c"].FrameParser(masked=True, max_message=1 << 20)
+        feeding, refused = False, []
+        large = frame(0x82, b"x" * 70_000)[:100]
+
+        kept: list[object] = []
+
+        class Garbage:
+            left = 1000
+
+            def __init__(self) -> None:
+                self.me = self
+
+            def __del__(self) -> None:
+                if Garbage.left > 0:
+                    Garbage.left -= 1
+                    kept.extend([] for _ in range(9))  # that counts
+                    if feeding:
+                        with pytest.raises(RuntimeError, match="at work"):
+                            parser.feed(large)
+                        refused.append(True)
+                    Garbage()
+
+        # More than CPython has tuples in store: so it makes some.
+        stream = frame(0x81, b"y") * 5000
+        thresholds = gc.get_threshold()
+        gc.collect()
+        Garbage()
+        gc.set_threshold(1)
+        try:
+            feeding = True
+            found = parser.feed(stream)
+            feeding = False
+        finally:
+            gc.set_threshold(*thresholds)
+            Garbage.left = 0
+            gc.collect()
+        assert found == [frames.Frame(1, b"y")] * 5000
+        # From 3.12 on the collector runs between Python's own instructions only.
+        assert refused or sys.version_info >= (3, 12)
+
     def test_nothing_leaks(self) -> None:
         c = TWINS["c"]
         stream = frame(0x81, b"a" * 300) + frame(0x01, b"b") + frame(0x89, b"c")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import importlib.util
 import os
 import socket
@@ -126,6 +128,68 @@ def test_a_dead_peer_is_left_to_python(pairs: list[Pair]) -> None:
         queue.drain(lambda data: os.write(queue.fd, data))
 
 
+def test_a_finaliser_that_sends_amid_a_flush(pairs: list[Pair]) -> None:
+    """What is sent are the frames, and no other bytes of the memory they are in."""
+    some = pairs[:20]
+    sent = [[b"%d" % number, b"x" * number] for number in range(len(some))]
+    for (queue, _), frames in zip(some, sent, strict=True):
+        for frame in frames:
+            queue.push(frame)
+
+    kept: list[object] = []
+
+    class Garbage:
+        """Found by the garbage collector; sends, and leaves the like of itself."""
+
+        left = 100
+
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            if Garbage.left > 0:
+                Garbage.left -= 1
+                kept.extend([] for _ in range(9))  # that counts
+                for (queue, _), frames in zip(some, sent, strict=True):
+                    frames.append(b"late")
+                    queue.push(b"late")
+                Garbage()
+
+    queues = [queue for queue, _ in some]
+    thresholds = gc.get_threshold()
+    gc.collect()
+    Garbage()
+    gc.set_threshold(1)
+    try:
+        others = flush_ready(queues)
+    finally:
+        gc.set_threshold(*thresholds)
+        Garbage.left = 0
+        gc.collect()
+    assert gc.isenabled()
+    assert set(others) <= set(queues)
+    for (queue, theirs), frames in zip(some, sent, strict=True):
+        queue.drain(functools.partial(os.write, queue.fd))
+        assert theirs.recv(1 << 16) == b"".join(frames)
+        assert (queue.size, queue.frames) == (0, [])
+
+
+def test_frames_of_a_subclass_are_left_to_python(pairs: list[Pair]) -> None:
+    class Frame(bytes):
+        pass
+
+    queue, _ = pairs[0]
+    queue.push(Frame(b"x"))
+    assert flush_ready([queue]) == [queue]
+    assert queue.frames == [b"x"]
+
+
+def test_the_list_of_frames_stays(pairs: list[Pair]) -> None:
+    queue, _ = pairs[0]
+    with pytest.raises(AttributeError):
+        queue.frames = None  # type: ignore[assignment]
+
+
 def test_wrong_types_are_errors() -> None:
     for wrong in ((), [object()], [None]):
         with pytest.raises(TypeError):
@@ -181,6 +245,25 @@ def test_receive_is_as_recv(twin: Any) -> None:
         assert twin.receive(ours.fileno(), 10) == b""
     with pytest.raises(OSError, match="Bad file"):
         twin.receive(ours.fileno(), 10)
+
+
+@pytest.mark.parametrize("size", [-1, -(1 << 62)])
+def test_receive_takes_no_negative_size(twin: Any, size: int) -> None:
+    """As the size of a buffer it would be almost all the memory there is."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"x" * 100_000)
+        with pytest.raises(OSError, match="Invalid argument"):
+            twin.receive(ours.fileno(), size)
+        assert len(twin.receive(ours.fileno(), 1 << 20)) <= twin.READ_SIZE
+
+
+def test_receive_knows_no_large_descriptor() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"x")
+        with pytest.raises(OSError, match="Bad file"):
+            twins.receive(ours.fileno() + (1 << 32), 1)
 
 
 @pytest.mark.parametrize(
