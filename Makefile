@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 PACKAGING := setup.cfg pyproject.toml setup.py $(wildcard flask_wschat/*/*.c)
 LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py setup.py)
 
-.PHONY: help demo test check lint cov bench fuzz autobahn clean
+.PHONY: help demo test check lint cov bench fuzz asan autobahn clean
 
 help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
@@ -22,6 +22,7 @@ help:
 	@echo "make cov       tests with branch coverage"
 	@echo "make bench     speed, scale and latency beside eleven others, in a quarter of an hour"
 	@echo "make fuzz      the codec against foreign ones, for ten minutes"
+	@echo "make asan      the C code's tests under sanitizers, in a few minutes (needs gcc)"
 	@echo "make autobahn  the protocol conformance suite, when wstest is installed"
 	@echo "make clean     remove what the other targets made, except .venv"
 
@@ -75,6 +76,24 @@ bench: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	@echo "==> The codec against wsproto and websockets, 5000 examples each (10 minutes)"
 	@$(PY) -m pytest tests/codec -q -m "not slow" --hypothesis-profile=fuzz --timeout=0
+
+# A copy of what the tests need, with the C code built anew; Python itself is not, so what
+# it leaks and how it allocates is none of our business. Warnings are errors here.
+SANITIZED := build/asan
+asan: $(VENV)/.dev
+	@echo "==> The C code under the address and undefined behaviour sanitizers"
+	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	@cp -r flask_wschat tests docs benchmarks tools *.py *.cfg *.toml *.md $(SANITIZED)
+	@rm -f $(SANITIZED)/flask_wschat/*/*.so
+	@cd $(SANITIZED) && \
+		CFLAGS="-g -fno-omit-frame-pointer -Werror -fsanitize=address,undefined -fno-sanitize-recover" \
+		LDFLAGS="-fsanitize=address,undefined" \
+		$(abspath $(PY)) setup.py -q build_ext --inplace && \
+		ls flask_wschat/codec/_speedups*.so flask_wschat/transports/_speedups*.so >/dev/null
+	@cd $(SANITIZED) && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONPATH=. \
+		PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+		$(abspath $(PY)) -m pytest tests/codec tests/transports -q --timeout=120 \
+		-m "not slow" -k "not python and not handshake and not anatomy and not docs"
 
 autobahn: $(VENV)/.dev
 	@$(PY) -m tools.autobahn
