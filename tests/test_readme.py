@@ -90,7 +90,11 @@ class Site:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        eventually(lambda: "Serving on" in self.output or self._process.poll(), START)
+        try:
+            eventually(self._serves, START)
+        except AssertionError:
+            self._end(signal.SIGKILL)
+            raise
         found = re.search(r"http://\S+", self.output)
         assert found, self.output
         self.url = found[0]
@@ -131,8 +135,20 @@ class Site:
         return client.__enter__()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Return the exit code after this signal."""
+        try:
+            return self._end(number)
+        except subprocess.TimeoutExpired:
+            self._end(signal.SIGKILL)
+            raise
+
+    def _end(self, number: signal.Signals) -> int:
         self._process.send_signal(number)
         return self._process.wait(START)
+
+    def _serves(self) -> bool:
+        assert self._process.poll() is None, self.output
+        return "Serving on" in self.output
 
 
 @pytest.fixture
