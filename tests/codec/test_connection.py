@@ -642,6 +642,14 @@ class TestWorkInParts:
         connection.close(1001)
         assert self.finish(connection, FRAME_WORK * 10) == [Closed(1000, "")]
 
+    def test_our_close_before_the_answer_came(self) -> None:
+        connection = server()
+        connection.receive_data(frame(0x81) * 300, FRAME_WORK)
+        connection.close(1001)
+        assert self.finish(connection, FRAME_WORK * 10) == []
+        assert connection.messages(frame(0x81)) is None
+        assert connection.receive_data(frame(0x88)) == [Closed(1005, "")]
+
     def test_our_close_ends_what_inflates(self) -> None:
         connection = Connection(deflate=Deflate(15, 15))
         data = _flood("bombs") + frame(0x88, close(1000))

@@ -277,3 +277,10 @@ def test_pieces_are_unmasked_at_their_place(twin: Any) -> None:
             for piece in parser.feed(data[start : start + step])
         )
         assert received == payload
+
+
+def test_there_is_no_place_but_for_a_large_message(twin: Any) -> None:
+    parser = twin.FrameParser(masked=True, max_message=LIMIT)
+    assert parser.place() is None
+    with pytest.raises(ValueError, match="no place"):
+        parser.placed(1)
