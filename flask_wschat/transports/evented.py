@@ -50,11 +50,11 @@ IDLE_WORKERS = 128
 
 _READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE
 
-UNSENT_LIMIT = 128 * 1024
+UNSENT_LIMIT = 512 * 1024
 """Bytes that the kernel takes for a peer before any is on its way.
 
 Without it a peer that does not read costs 3.9 MB of the kernel's memory besides its
-queue (Linux 6, loopback), with it 0.3 MB. What is under way has no other limit than the
+queue (Linux 6, loopback), with it 0.7 MB. What is under way has no other limit than the
 peer's, so that a gigabyte to one that reads takes as long as before.
 """
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux's; Python 3.12 has it

@@ -141,7 +141,7 @@ def test_who_reads_slowly_is_kept(app: Flask, chat: WSChat, connected: Connect) 
 
     @chat.route("/")
     def pour(ws: WebSocket) -> None:
-        for _ in range(60):
+        for _ in range(120):
             ws.send(b"x" * 10_000)
         ws.receive()
 
