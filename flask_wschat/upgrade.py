@@ -9,7 +9,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from flask import Flask, Response, abort, has_request_context, request
+from flask import (
+    Flask,
+    Response,
+    abort,
+    got_request_exception,
+    has_request_context,
+    request,
+)
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
@@ -77,11 +84,10 @@ class Gate:
         self._create_url_adapter = app.create_url_adapter
         self._adapters = Adapters(app)
         self._dispatch_request = app.dispatch_request
-        self._handle_exception: Callable[..., Any] = app.handle_exception
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
         app.create_url_adapter = self.create_url_adapter  # type: ignore[method-assign]
         app.dispatch_request = self.dispatch_request  # type: ignore[method-assign]
-        setattr(app, "handle_exception", self.handle_exception)  # noqa: B010
+        got_request_exception.connect(self._note_failure, app)
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
         """Offer the application the request's socket, where the server gives one.
@@ -200,13 +206,12 @@ class Gate:
             # The view spoke to a client that had just left: its natural end.
             return NoAnswer()
 
-    def handle_exception(self, *args: Any) -> Any:
+    def _note_failure(self, app: Flask, **_: Any) -> None:
         """Note that a request failed whose socket may be open."""
         if has_request_context():
             upgrade: Upgrade | None = request.environ.get(UPGRADE)
             if upgrade is not None:
                 upgrade.failed = True
-        return self._handle_exception(*args)
 
 
 class Upgrade:
