@@ -286,7 +286,7 @@ class WebSocket:
         server stops what it runs, is obeyed by ending.
         """
         ordered = is_order(error)
-        if ordered or isinstance(error, self._transport.loop.Killed):
+        if ordered or self._transport.loop.has_killed(error):
             self.close(CloseCode.SERVICE_RESTART, "service restart")
             if ordered:
                 raise error

@@ -24,9 +24,8 @@ class Event(Protocol):
 class Loop(Protocol):
     """Where transports live, and where work for them runs."""
 
-    @property
-    def Killed(self) -> type[BaseException] | tuple[()]:
-        """What is raised in a task that somebody ends from outside, if that can be."""
+    def has_killed(self, error: BaseException) -> bool:
+        """Whether ``error`` ended a task from outside, and was not raised by it."""
 
     @property
     def lock(self) -> Any:

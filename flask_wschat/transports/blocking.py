@@ -26,8 +26,6 @@ logger = logging.getLogger("flask_wschat")
 class ThreadedLoop(EventedLoop):
     """A loop in a thread of its own; what may wait runs in other threads."""
 
-    Killed = ()  # nobody kills a thread
-
     _shared: ThreadedLoop | None = None
     _sharing = threading.Lock()
 

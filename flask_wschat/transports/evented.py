@@ -92,8 +92,6 @@ def patching_fault() -> str | None:
 class EventedLoop:
     """gevent's loop of one thread, as the transports and the engine use it."""
 
-    Killed: type[BaseException] | tuple[()] = GreenletExit
-
     def __init__(self) -> None:
         self._hub = gevent.get_hub()
         self._loop = self._hub.loop
@@ -132,6 +130,16 @@ class EventedLoop:
     def __str__(self) -> str:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         return f"the loop of thread {names.get(self.thread, self.thread)}"
+
+    def has_killed(self, error: BaseException) -> bool:
+        if not isinstance(error, GreenletExit):
+            return False
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        # Thrown by a kill, it comes out of where gevent waits.
+        name = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+        return str(name).startswith("gevent.")
 
     def run_forever(self) -> None:
         """Run the loop in this thread, whose business that is from now on."""

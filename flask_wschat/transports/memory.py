@@ -18,8 +18,6 @@ class InlineLoop:
     call: time does not pass here by itself.
     """
 
-    Killed = ()
-
     def __init__(self) -> None:
         self._ready: collections.deque[Callable[[], Any]] = collections.deque()
         self._running = False
@@ -28,6 +26,9 @@ class InlineLoop:
 
     def is_alive(self) -> bool:
         return True
+
+    def has_killed(self, error: BaseException) -> bool:
+        return False
 
     def is_current(self) -> bool:
         return True

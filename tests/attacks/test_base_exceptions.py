@@ -44,6 +44,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 FAULTS: dict[str, Callable[[], None]] = {
     "argparse": parse_arguments,
     "exit": raising(SystemExit(0)),
+    "GreenletExit": raising(greenlet.GreenletExit()),
     "gevent.Timeout": raising(gevent.Timeout(1)),
     "own": raising(Own("oops")),
     "TimeoutError": raising(TimeoutError("the database took too long")),
@@ -208,12 +209,22 @@ def test_many_do_not_use_up_what_serves_listeners(
 def test_a_view_that_the_server_kills_ends_naturally(
     chat: WSChat, app: Flask, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    add_routes(chat, raising(greenlet.GreenletExit()))
+    views: list[greenlet.greenlet] = []
+
+    def wait() -> None:
+        views.append(greenlet.getcurrent())
+        gevent.sleep(10 * DEADLINE)
+
+    add_routes(chat, wait)
     server = serve(app)
     for place in ("view", "open"):
         client = connect(
             server.url(f"/{place}/lobby"), compression=False, timeout=DEADLINE
         )
+        eventually(lambda: len(views) == 1)
+        loop = chat._hub_of(app)._loop
+        assert loop is not None
+        loop.call(views.pop().throw, greenlet.GreenletExit())
         assert end_of(client).code == 1012
         client.abort()
     hub = chat._hub_of(app)
