@@ -24,7 +24,7 @@ from werkzeug.exceptions import HTTPException
 from .bodies import Body, Stream
 from .codec import Head, is_upgrade, response, tokens
 from .codec.handshake import END, parse_head
-from .errors import HandshakeError
+from .errors import HandshakeError, is_order
 from .heads import Fields, Gathering, Opening, read_usual, reader
 from .hub import Hub
 from .settings import Settings
@@ -290,6 +290,15 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     def log_request(self) -> None:
         if not isinstance(self.server.log, _NO_LOG):
             WSGIHandler.log_request(self)
+
+    def _log_error(self, kind: Any, error: Any, trace: Any) -> None:
+        hub = gevent.get_hub()
+        if issubclass(kind, hub.SYSTEM_ERROR) and not is_order(error):
+            # Its `handle_error` would end the program: for a `sys.exit` in a view.
+            context = self.server.secure_environ_class(self.environ)
+            hub.print_exception(context, kind, error, trace)
+        else:
+            super()._log_error(kind, error, trace)
 
     def handle_error(self, kind: Any, error: Any, trace: Any) -> None:
         if isinstance(error, ssl.SSLError):

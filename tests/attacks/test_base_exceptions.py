@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -11,11 +12,12 @@ from collections.abc import Callable, Iterator
 import gevent
 import greenlet
 import pytest
-from flask import Flask
+from flask import Flask, Response, request
 from werkzeug.serving import make_server
 
 from flask_wschat import Listener, WebSocket, WSChat
 from flask_wschat.client import Client, connect
+from flask_wschat.codec import ClientHandshake
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.transports.blocking import WORKERS
 from tests.conftest import DEADLINE, Serve, eventually
@@ -240,8 +242,6 @@ def test_the_old_interface_survives_an_exit(
 
     @app.route("/old")
     def old() -> str:
-        from flask import request
-
         request.environ["wsgi.websocket"].receive()
         raise SystemExit(2)
 
@@ -254,3 +254,59 @@ def test_the_old_interface_survives_an_exit(
     other.send("still there?")
     assert other.receive(DEADLINE) == "still there?"
     other.abort()
+
+
+@pytest.mark.parametrize("fault", ["argparse", "exit"])
+def test_an_exit_in_a_page_or_before_the_answer_stops_nobody(
+    fault: str, chat: WSChat, app: Flask, serve: Serve
+) -> None:
+    add_routes(chat, raising(Own()))
+    chat.authenticate(FAULTS[fault])
+
+    class Late:
+        """A body that fails at its beginning, or once it was sent."""
+
+        def __init__(self, place: str) -> None:
+            self.place = place
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"all of it"
+            if self.place == "body":
+                FAULTS[fault]()
+
+        def close(self) -> None:
+            if self.place == "close":
+                FAULTS[fault]()
+
+    @app.route("/page/<place>")
+    def page(place: str) -> Response:
+        if place == "view":
+            FAULTS[fault]()
+        return Response(Late(place), direct_passthrough=True)
+
+    @app.after_request
+    def after(response: Response) -> Response:
+        if request.path == "/page/after":
+            FAULTS[fault]()
+        return response
+
+    live = serve(app)
+
+    def status(path: str, **headers: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", live.port, DEADLINE)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            with contextlib.suppress(http.client.IncompleteRead):
+                answer.read()
+            return answer.status
+
+    asking = ClientHandshake("127.0.0.1", "/echo").request().decode().split("\r\n")
+    upgrade = dict(line.split(": ") for line in asking[1:] if line)
+    assert status("/echo", **upgrade) == 500
+    for place in ("view", "after", "body", "close"):
+        expected = 500 if place in ("view", "after") else 200
+        assert status(f"/page/{place}") == expected
+    assert status("/page/well") == 200
+    assert live.log.getvalue().count("failed with SystemExit") == 5
+    live.log.truncate(0)  # which the fixture wants to be without errors
