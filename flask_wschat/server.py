@@ -116,6 +116,14 @@ def prepare(*, reload: bool, patch: bool) -> None:
         ensure_patched()
 
 
+_NEAR = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+"""What browsers can open where a server listens on all addresses."""
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def run(
     app: Flask,
     hub: Hub,
@@ -148,8 +156,10 @@ def run(
             f"cannot serve on {host}:{port}: {error.strerror}."
             " Is another program there? Choose another port."
         )
-    shown = f"[{host}]" if ":" in host else host
-    print(f" * Serving on http://{shown}:{server.server_port} (Ctrl+C stops)")
+    port = server.server_port
+    print(f" * Serving on {_url(host or '0.0.0.0', port)} (Ctrl+C stops)")
+    if near := _NEAR.get(host):
+        print(f" * On this machine it is {_url(near, port)}")
     sys.stdout.flush()
     loop = EventedLoop.current()
     Watchdog(loop).start()

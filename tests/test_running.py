@@ -255,6 +255,22 @@ def test_a_signal_ends_it_without_a_word(
     assert all(" - - [" in line for line in program.lines[1:]), program.output
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", ""])
+def test_where_it_listens_everywhere_a_browser_is_told_where(
+    run: Run, folder: Path, host: str
+) -> None:
+    """Not each of them opens 0.0.0.0."""
+    (folder / "app.py").write_text(PROGRAM + RUN.format(f"host={host!r}"))
+    program = run("app.py")
+    shown = program.url("")
+    assert shown.startswith("0.0.0.0:")
+    near = shown.replace("0.0.0.0", "127.0.0.1")
+    program.eventually(lambda: len(program.lines) > 1)
+    assert program.lines[1] == f" * On this machine it is http://{near}\n"
+    with connect(f"ws://{near}/waits") as ws:
+        assert ws.receive(DEADLINE) == "begun"
+
+
 def test_an_address_in_use_is_told(run: Run) -> None:
     port = run("app.py").url("").rpartition(":")[2]
     program = run("-c", f"import app; app.chat.run(app.app, port={port})")
