@@ -1,5 +1,5 @@
 import { WSChat } from "wschat";
-import { Conversation, View, composer } from "./talk.js";
+import { Conversation, View, composer, wordsOf } from "./talk.js";
 import { avatar, byId, el, inFrame, nameOf, showList, showStatus, toast } from "./ui.js";
 
 const page = byId("chat");
@@ -30,7 +30,7 @@ function update(user, change, now = false) {
 
 function take(message, live) {
   const { from, to, data } = message;
-  if (from === null) return live && toast(String(data)); // the application's
+  if (from === null) return live && toast(wordsOf(data)); // the application's
   const user = from === me ? to : from;
   const shown = user === peer;
   update(user, (conversation) => {

@@ -13,6 +13,9 @@ const LATER = { sending: true, failed: true };
 const timeOf = ({ at }) =>
   new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 
+/** What somebody says need not be text; even String() fails for some objects. */
+export const wordsOf = (data) => (typeof data === "string" ? data : JSON.stringify(data));
+
 const idOf = ({ mid, from, seq }) => (mid === null ? seq : `${mid} ${from}`);
 
 /**
@@ -275,7 +278,7 @@ export class Conversation {
       avatar(name),
       el("div", { className: "bubble" },
         el("p", { className: "from" }, name),
-        el("p", { className: "body", dir: "auto" }, String(message.data)),
+        el("p", { className: "body", dir: "auto" }, wordsOf(message.data)),
         el("p", { className: "foot" })));
     const item = { message, node, state };
     this.#ofNode.set(node, item);
@@ -418,7 +421,9 @@ export function composer(send) {
     if (data) send(data);
   });
   words.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (event.key !== "Enter" || event.shiftKey) return;
+    // This Enter ends a composition; in Safari, that one has ended before: 229.
+    if (event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     form.requestSubmit();
   });

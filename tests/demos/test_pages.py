@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.demos.browsing import (
     Meet,
     all_delivered,
+    connected,
     entered,
     say,
     shows_messages,
@@ -248,3 +249,29 @@ def test_a_message_of_mine_among_many_is_shown_once(
         speak(ben, 10 * number, 10 * number + 9)
     all_delivered(ada, 5)
     expect(ada.locator("#scroll .message")).to_have_count(55)
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_words_that_are_no_text_do_no_harm(
+    meet: Meet, demo: DemoServer, shown: bool
+) -> None:
+    """What somebody sends without our page may be any JSON."""
+    ada = meet().login("Ada", "private")
+    mia = Person(demo)
+    assert mia.login("Mia") == 302
+    tab = mia.connect("/ws/chat")
+    assert tab.ask("join", room="private")["ok"]
+    expect(ada.locator("#people a")).to_have_count(1)
+    if shown:
+        talk_to(ada, "Mia")
+    to = ada.locator("#chat").get_attribute("data-me")
+    for data in ({"toString": 1, "valueOf": 1}, None, [1, [2]], "hello"):
+        tab.ask("tell", to=to, data=data, mid=str(data))
+    for _ in range(2):
+        if ada.locator("h1").inner_text() != "Mia":
+            talk_to(ada, "Mia")
+        ends_with(ada, "hello")
+        ada.reload()
+        connected(ada)
+    assert tab.ask("tell", to=to, data="again", mid="again")["ok"]
+    ends_with(ada, "again")
