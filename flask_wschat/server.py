@@ -156,7 +156,7 @@ def run(
             f"cannot serve on {host}:{port}: {error.strerror}."
             " Is another program there? Choose another port."
         )
-    port = server.server_port
+    port = server.server_port or port
     print(f" * Serving on {_url(host or '0.0.0.0', port)} (Ctrl+C stops)")
     if near := _NEAR.get(host):
         print(f" * On this machine it is {_url(near, port)}")

@@ -67,7 +67,7 @@ async function ask() {
 
 chat.onState(({ state }) => {
   newest = undefined;
-  if (state === "open") queueMicrotask(ask); // after the join: it is a poll of the room
+  if (state === "open") ask(); // the join was sent before: it is a poll of the room
 });
 chat.on("tally", show);
 chat.join("vote", {

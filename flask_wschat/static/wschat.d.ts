@@ -202,14 +202,16 @@ export class WSChat {
   on<M extends Message>(type: string, handler: (message: M) => void): () => boolean;
 
   /**
-   * Call `watcher` now and at each change. At "open" it runs before what waits is sent,
-   * so a join sent from it arrives first. Returns a function that ends it.
+   * Call `watcher` now and at each change. At "open" the joins have been sent, as many as
+   * the server's limit lets through at once, and what waits has not: so what is asked
+   * from it comes between. Returns a function that ends it.
    */
   onState(watcher: (change: StateChange) => void): () => boolean;
 
   /**
-   * Send text, an ArrayBuffer or a view of one, or anything else as JSON: now, or once
-   * connected.
+   * Send text, bytes (a Blob, an ArrayBuffer, a view of one), or anything else as JSON:
+   * now, or, as it is now, once connected.
+   * @throws TypeError for what JSON cannot say: undefined, a function
    * @throws RequestError "full" over 64 KiB of waiting data, "disconnected" when closed
    */
   send(data: unknown): void;

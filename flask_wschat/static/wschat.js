@@ -148,7 +148,7 @@ export class WSChat {
   #protocols; #lost;
   #known = false; // why it does not open was asked, and need not be again
   #every = 0; // ms between the server's pings; 0: it has not said hello, and has none
-  #heard = 0; #asked = 0; #patience = ANSWER; #pulse;
+  #heard = 0; #asked = 0; #pinged = 0; #patience = ANSWER; #pulse;
   #pace = new Pace();
   #line = []; // who waits for it
   #next;
@@ -178,8 +178,11 @@ export class WSChat {
   }
 
   send(data) {
-    const binary = data instanceof ArrayBuffer || ArrayBuffer.isView(data);
-    this.#put(binary || typeof data === "string" ? data : JSON.stringify(data));
+    const binary = [ArrayBuffer, Blob].some((type) => data instanceof type);
+    const ready = binary || ArrayBuffer.isView(data) || typeof data === "string";
+    const text = ready ? data : JSON.stringify(data);
+    if (text === undefined) throw new TypeError("this cannot be said in JSON");
+    this.#put(text);
   }
 
   request(type, fields = {}, { timeout = 10_000 } = {}) {
@@ -223,7 +226,10 @@ export class WSChat {
     const left = () => {
       if (this.#feeds.get(name) !== feed) return;
       this.#feeds.delete(name);
-      if (name !== null && open()) this.send({ type: "leave", ref: 0, room: name });
+      // Once it is our turn, unless it is joined again, or the connection gone with it.
+      const { hello } = this;
+      const away = () => open() && hello === this.hello && !this.#feeds.has(name);
+      if (name !== null && open()) this.#ask("leave", { room: name }, away).catch(() => {});
     };
     const feed = new Feed(name, options, ask, left);
     this.#feeds.set(name, feed);
@@ -319,7 +325,7 @@ export class WSChat {
         return this.#lost({ code: 1006 });
       }
     } else if (doubt || wait <= 0) {
-      this.#asked = now;
+      this.#asked = this.#pinged = now;
       this.send({ type: "ping", ref: 0 });
       wait = this.#patience;
     }
@@ -347,14 +353,14 @@ export class WSChat {
 
   #connect = () => {
     const socket = (this.#socket = new WebSocket(this.#url, this.#protocols));
-    let opened = Infinity;
+    let opened = Infinity, first = true;
     const lost = (this.#lost = ({ code, reason = "" }) => {
       clearTimeout(stuck);
       if (socket !== this.#socket) return;
       this.#socket = undefined;
       socket.close();
       // A view that is through closes with 1000, but a chat is never: a proxy did that.
-      const again = shouldReconnect(code) || (code === 1000 && this.#every);
+      const again = shouldReconnect(code) || (code === 1000 && (this.hello || this.#feeds.size));
       if (!again) return this.#finish(code, reason);
       if (Date.now() - opened > STABLE) this.#attempt = 0;
       this.#every = 0;
@@ -371,18 +377,21 @@ export class WSChat {
     socket.onmessage = ({ data }) => {
       if (socket !== this.#socket) return;
       this.#heard = performance.now();
-      if (this.#asked && this.#heard - this.#asked < ANSWER) this.#patience = ANSWER;
       this.#asked = 0;
-      this.#receive(data);
+      this.#receive(data, first);
+      first = false;
     };
     socket.onopen = () => {
       clearTimeout(stuck);
       opened = Date.now();
       this.#known = false;
       this.#asked = 0;
+      this.state = "open";
+      for (const feed of this.#feeds.values()) feed.sync(); // first: others build on it
       this.#become("open");
-      for (const feed of this.#feeds.values()) feed.sync();
-      for (const { data, ref } of this.#buffer.splice(0)) this.#put(data, ref);
+      for (const { data, ref } of this.#buffer.splice(0)) {
+        if (socket === this.#socket) this.#put(data, ref); // a watcher may have closed it
+      }
     };
   };
 
@@ -401,9 +410,10 @@ export class WSChat {
       return;
     }
     if (this.state === "closed") throw new RequestError("disconnected", "closed");
+    if (typeof data !== "string") data = new Blob([data]); // as it is now
     let size = 0;
     const buffer = [...this.#buffer, { data, ref }];
-    for (const { data } of buffer) size += data.length ?? data.byteLength;
+    for (const { data } of buffer) size += data.length ?? data.size;
     if (size > BUFFER) throw new RequestError("full", "too much is waiting");
     this.#buffer = buffer;
   }
@@ -413,7 +423,7 @@ export class WSChat {
     this.#beat(true);
   };
 
-  #receive(data) {
+  #receive(data, first) {
     let message;
     try {
       message = JSON.parse(data);
@@ -425,7 +435,9 @@ export class WSChat {
       const { code, message: text, retry_after } = Object(error);
       this.#settle(ref, ok ? message : new RequestError(code, text, retry_after));
     }
-    if (type === "hello") this.#greet(message);
+    // Only the answer tells how slow the line is: others were under way before.
+    if (ref === 0 && this.#heard - this.#pinged < ANSWER) this.#patience = ANSWER;
+    if (type === "hello" && first) this.#greet(message); // later it is somebody's words
     this.#feeds.get(room)?.receive(message);
     this.#emit(type, message);
     this.#emit("*", message);

@@ -503,6 +503,35 @@ test("a slow line gets more and more time, so that it gets through", async () =>
   assert.equal(pings(socket), 1);
 });
 
+test("what was under way before it was asked does not make a line fast", async () => {
+  const { chat, clock } = await greeted();
+  await clock.pass(10_500); // no answer within 4 s
+  const second = await open();
+  await second.says(hello());
+  for (let n = 0; n < 5; n++) {
+    await clock.pass(6100);
+    assert.equal(pings(second), 1);
+    await second.says({ type: "tally" });
+    await clock.pass(5900); // 5.9 s after the question
+    await second.answers("ping", {});
+    await clock.pass(6100);
+    await clock.pass(5900);
+    await second.answers("ping", {});
+    assert.equal(chat.state, "open");
+  }
+});
+
+test("a route's words are no hello", async () => {
+  const clock = new Clock();
+  const chat = connect("/echo");
+  const socket = await open();
+  await socket.says("welcome");
+  await socket.says(hello({}, 1));
+  await clock.pass(30_000);
+  assert.deepEqual(socket.sent, []);
+  assert.equal(chat.hello, undefined);
+});
+
 test("a route of one's own is not asked", async () => {
   const clock = new Clock();
   const chat = connect("/echo");
@@ -518,7 +547,7 @@ test("a route of one's own is not asked", async () => {
 /** Answer joins as the server does: with its bucket, and its patience. */
 async function serve(socket, { per_second, burst }, clock, rounds, others = 0) {
   let [left, refused, most] = [burst, 0, 0];
-  const rooms = new Set();
+  const [rooms, gone] = [new Set(), new Set()];
   for (let round = 0; round < rounds; round++) {
     await clock.pass(100);
     left = Math.min(burst, left + per_second / 10);
@@ -528,6 +557,7 @@ async function serve(socket, { per_second, burst }, clock, rounds, others = 0) {
       if (ok) {
         left -= 1;
         if (type === "join") rooms.add(room);
+        if (type === "leave") gone.add(room);
         refused = Math.max(0, refused - 1);
       } else refused += 1;
       most = Math.max(most, refused);
@@ -535,7 +565,7 @@ async function serve(socket, { per_second, burst }, clock, rounds, others = 0) {
       await socket.says({ type: "reply", ref, ok, ...(ok ? page(0) : { error }) });
     }
   }
-  return { rooms: rooms.size, refused: most };
+  return { rooms: rooms.size, left: gone.size, refused: most };
 }
 
 test("many rooms are joined as fast as the server takes them, each time", async () => {
@@ -547,7 +577,7 @@ test("many rooms are joined as fast as the server takes them, each time", async 
   for (let time = 0; time < 3; time++) {
     await socket.says(hello({ rate }));
     const served = await serve(socket, rate, clock, 110);
-    assert.deepEqual(served, { rooms: 100, refused: 0 });
+    assert.deepEqual(served, { rooms: 100, left: 0, refused: 0 });
     await clock.pass(0);
     socket.onclose({ code: 1006, reason: "" });
     await clock.pass(10);
@@ -734,4 +764,78 @@ test("bytes are sent as bytes, however they are viewed", async () => {
   chat.send("text");
   chat.send([1]);
   assert.deepEqual(sent, [bytes, bytes.buffer, "text", "[1]"]);
+});
+
+test("joins are sent before who waits for the connection asks about their rooms", async () => {
+  const chat = connect("/chat");
+  chat.join("Lobby");
+  chat.onState(({ state }) => state === "open" && chat.send({ type: "poll" }));
+  chat.send({ type: "waited" });
+  let socket = await open();
+  assert.deepEqual(socket.sent.map(({ type }) => type), ["join", "poll", "waited"]);
+  socket = await lose(socket);
+  assert.deepEqual(socket.sent.map(({ type }) => type), ["join", "poll"]);
+});
+
+test("a watcher may close the connection as soon as it is open", async () => {
+  const chat = connect("/chat");
+  chat.send("waits");
+  chat.onState(({ state }) => state === "open" && chat.close());
+  const socket = await open();
+  assert.deepEqual(socket.sent, []);
+  assert.equal(chat.state, "closed");
+});
+
+test("a proxy's 1000 before hello is no end of a chat", async () => {
+  const { chat, clock, socket } = await greeted();
+  socket.onclose({ code: 1006, reason: "" });
+  await clock.pass(10);
+  (await open()).onclose({ code: 1000, reason: "" });
+  assert.equal(chat.state, "reconnecting");
+  const other = connect("/chat");
+  other.join("Lobby");
+  (await open()).onclose({ code: 1000, reason: "" });
+  assert.equal(other.state, "reconnecting");
+});
+
+test("what waits is sent as it was, and what cannot be sent is not", async () => {
+  const chat = connect("/echo");
+  const bytes = new Uint8Array([1, 2]);
+  chat.send(bytes);
+  bytes.fill(0); // it is used again
+  chat.send(new Blob(["blob"]));
+  for (const nothing of [undefined, () => 1, Symbol("s")]) {
+    assert.throws(() => chat.send(nothing), TypeError);
+  }
+  const sent = [];
+  Socket.last.send = (data) => sent.push(data);
+  Socket.last.onopen();
+  chat.send(new Blob(["more"]));
+  assert.throws(() => chat.send(undefined), TypeError);
+  const texts = sent.map((blob) => blob.text());
+  assert.deepEqual(await Promise.all(texts), ["\x01\x02", "blob", "more"]);
+});
+
+test("many rooms are left as fast as the server takes it", async () => {
+  const rate = { per_second: 10, burst: 20 };
+  const clock = new Clock();
+  const chat = connect("/chat");
+  const rooms = Array.from({ length: 60 }, (_, n) => chat.join(`room ${n}`));
+  const socket = await open();
+  await socket.says(hello({ rate }));
+  assert.deepEqual(await serve(socket, rate, clock, 80), { rooms: 60, left: 0, refused: 0 });
+  for (const room of rooms) room.leave();
+  chat.join("room 59"); // which is not left, therefore
+  const left = await serve(socket, rate, clock, 90);
+  assert.equal(left.refused, 0);
+  assert.equal(left.left, 59);
+  assert.deepEqual(socket.sent, []);
+});
+
+test("what a connection has not left is not left on the next one", async () => {
+  const { room, socket } = await joined();
+  await socket.answers("join", page(0));
+  room.leave();
+  await settled();
+  assert.deepEqual((await lose(socket)).sent, []);
 });
