@@ -385,6 +385,8 @@ class WSChat:
                 raise TypeError(f"{name} is an integer, unlike {number!r:.50}")
             if number < 0:
                 raise ValueError(f"{name} is 0 or more, unlike {number}")
+        # An IntEnum, for example, is no number to every backend.
+        after, limit = None if after is None else int(after), int(limit)
         page = hub.backend.history(topic, after=after, limit=limit)
         return [_as_said(hub, entry) for entry in page.entries]
 

@@ -325,7 +325,10 @@ class Hub:
         self.backend.claim(topics, _CLAIM)
 
     def _look(self, ws: WebSocket, topic: str) -> None:
-        if ws not in self._sharing and self.backend.history(topic, limit=1).plain:
+        if ws in self._sharing:
+            return
+        # What is here is asked as well: a storage may have lost its marks.
+        if self.backend.history(topic, limit=1).plain or self.has_plain(topic):
             raise PermissionError(
                 "plain connections are in this room: the chat may be there, too, only"
                 " where its listener says plain_rooms = True"
@@ -348,6 +351,22 @@ class Hub:
                 self._claim(topics[start : start + _CLAIMS])
         except BackendError:
             self._renew_at = 0.0  # the backend logs it, and is asked again
+
+    def _claim_again(self, topic: str) -> None:
+        """Renew the claim of a room that the storage has forgotten; in the loop."""
+
+        def claim() -> None:
+            try:
+                self._claim([topic])
+            except BackendError:
+                self._renew_at = 0.0  # with the next sweep
+
+        if self.has_plain(topic) and self._loop is not None:
+            self._loop.run(claim)
+
+    def has_plain(self, topic: str) -> bool:
+        """Whether plain connections of this process are in the room of ``topic``."""
+        return topic in self._members and room_of(topic) is not None
 
     def _where_it_may_wait(self, loop: Loop, call: Callable[[], Any]) -> None:
         if loop.may_wait():
@@ -562,6 +581,9 @@ class Hub:
     def lost(self, topics: Iterable[str] | None) -> None:
         which = None if topics is None else list(topics)
         self._do(lambda: self._lose(which))
+
+    def made(self, topic: str) -> None:
+        self._do(lambda: self._claim_again(topic))
 
     def run_blocking(self, function: Callable[[], Any]) -> Any:
         return run_blocking(function)

@@ -204,7 +204,7 @@ class ChatListener(Listener):
         page = self._hub.backend.history(
             topic, before=before, limit=min(limit or self.max_page, self.max_page)
         )
-        self._check_plain(page)
+        self._check_plain(topic, page)
         texts = self._fitting(topic, page)
         head = {"epoch": page.epoch, "seq": page.seq}
         ws.send(_page(ref, head, texts))
@@ -214,7 +214,7 @@ class ChatListener(Listener):
         present = self._hub.presence.online(topic)
         if not self.plain_rooms:
             # We may be put out of it just now.
-            self._check_plain(self._hub.backend.history(topic, limit=1))
+            self._check_plain(topic, self._hub.backend.history(topic, limit=1))
         return {"present": present}
 
     def _vote(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
@@ -262,7 +262,7 @@ class ChatListener(Listener):
             page = hub.backend.history(
                 topic, after=start, epoch=known, limit=self.max_page
             )
-            self._check_plain(page)
+            self._check_plain(topic, page)
             return page
 
         def send(page: Page) -> bool:
@@ -285,9 +285,10 @@ class ChatListener(Listener):
     def _attach(self, ws: WebSocket) -> None:
         self._hub.attach(ws, sharing=self.plain_rooms)
 
-    def _check_plain(self, page: Page) -> None:
+    def _check_plain(self, topic: str, page: Page) -> None:
         """Raise ``Refused`` where this chat and plain connections would meet."""
-        if page.plain and not self.plain_rooms:
+        claimed = page.plain or self._hub.has_plain(topic)
+        if claimed and not self.plain_rooms:
             raise Refused("forbidden", "the room is kept for other connections")
 
     def _fitting(self, topic: str, page: Page) -> list[str]:

@@ -2,7 +2,8 @@
 -- if the calling process was given numbers that are yet to come.
 -- KEYS: meta, log, mids
 -- ARGV: limit, after or '', before or '', the epoch to resume or '', ttl and meta's ttl
---       in ms, and the epoch and number that the process has seen, if any
+--       in ms, the epoch and number that the process has seen, if any, and the channel,
+--       which is told where there is a new epoch: see publish.lua
 -- Returns the epoch, the newest number, 1 if all after `after` is there or else 0, 1 if
 -- the entries are in reverse order or else 0, the entries, 1 if it is claimed.
 local clock = redis.call('TIME')
@@ -16,6 +17,8 @@ if not epoch or (epoch == ARGV[7] and tonumber(ARGV[8]) > seq) then
   end
   epoch = string.format('%x%05x', clock[1], clock[2])
   redis.call('HSET', KEYS[1], 'epoch', epoch)
+  local at = string.format('%d.%06d', clock[1], clock[2])
+  redis.call('PUBLISH', ARGV[9], '0 ' .. at .. ' - {"event":"made"}\n')
 end
 local same = epoch == ARGV[4] and after
 redis.call('PEXPIRE', KEYS[1], ARGV[6])

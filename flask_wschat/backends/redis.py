@@ -175,10 +175,11 @@ class RedisBackend:
         limit = min(max(limit, 0), _LAST)
         process = self._here()
         seen = process.seen.get(topic)
-        args: list[Arg] = [limit, *bounds, epoch or "", *self._ttls, *seen]
+        channel = self._server.channel(topic)
+        args: list[Arg] = [limit, *bounds, epoch or "", *self._ttls, *seen, channel]
         call = self._history.call(self._server.keys(topic), args)
         name, seq, recovered, backwards, items, plain = self._run(call, again=True)
-        if process.wishes.name(self._server.channel(topic)) is not None:
+        if process.wishes.name(channel) is not None:
             process.seen.note(topic, name.decode(), seq)
         entries: list[Entry] = []
         for item in items:

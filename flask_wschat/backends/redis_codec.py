@@ -12,6 +12,9 @@ from .redis_wire import Reply
 MAX_SIZE = 16 << 20
 """Bytes of a message; a longer one is not written, and ignored where one comes."""
 
+MADE = "made"
+"""The event by which the scripts tell that a topic begins anew; see publish.lua."""
+
 _TYPES: dict[str, type] = {
     "key": str,
     "exclude": str,

@@ -14,7 +14,7 @@ from ..errors import BackendError
 from ..logs import printable
 from . import Host
 from .history import Seen
-from .redis_codec import unpack_publication
+from .redis_codec import MADE, unpack_publication
 from .redis_presence import Presence
 from .redis_subscriber import Subscriber, Timings, Wishes
 from .redis_wire import (
@@ -187,7 +187,10 @@ class Process:
             self.seen.note(topic, delivery.epoch, delivery.seq)
         if self._host is not None:
             try:
-                self._host.deliver(delivery)
+                if delivery.message.event == MADE:
+                    self._host.made(topic)
+                else:
+                    self._host.deliver(delivery)
             except Exception:
                 logger.exception("error in a delivery to %s", topic)
 

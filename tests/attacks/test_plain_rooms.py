@@ -10,17 +10,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 from flask import abort, request
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from flask_wschat import ChatListener, WebSocket, WSChat
+from flask_wschat.hub import room_topic
 from tests.conftest import DEADLINE, LiveServer, Serve, eventually
 from tests.following import Quick, in_threads, make_chat, url
 
 __all__ = ["make_chat", "url"]
 
 Make = Callable[..., WSChat]
+STAFF = room_topic("staff")
 
 
 class Shared(ChatListener):
@@ -247,3 +250,25 @@ def test_no_moment_lets_a_stranger_hear(house: House) -> None:
     in_threads(tell, *[functools.partial(knock, s) for s in house.servers * 2])
     assert len(heard) > 100
     assert [e for e in heard if "secret" in e or "boss" in e] == []
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+def test_a_storage_that_forgets_opens_no_room(house: House, url: str) -> None:
+    def is_claimed() -> bool:
+        return house.chats[0]._hub().backend.history(STAFF).plain
+
+    with house.staff() as staff, redis.Redis.from_url(url) as storage:
+        same, other = Quick(house.there, "mallory"), Quick(house.here, "trent")
+        storage.flushall()
+        assert same.fail("join", room="staff")["code"] == "forbidden"
+        eventually(is_claimed)
+        storage.flushall()
+        other.ask("join", room="staff")  # its process can't know it, until it is told
+        other.expect("gap", room="staff")
+        eventually(is_claimed)
+        storage.flushall()
+        house.chats[0].broadcast("secret 1", room="staff")
+        assert staff.recv(DEADLINE) == "secret 1"
+        eventually(is_claimed)
+        for stranger in (same, other):
+            is_shut(stranger)

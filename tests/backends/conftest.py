@@ -34,6 +34,9 @@ class RecordingHost:
             self.deliveries.append(delivery)
             self.changed.notify_all()
 
+    def made(self, topic: str) -> None:
+        pass
+
     def lost(self, topics: Iterable[str] | None) -> None:
         with self.changed:
             self.losses.append(None if topics is None else list(topics))

@@ -41,6 +41,9 @@ class Host:
     def deliver(self, delivery: Delivery) -> None:
         self.deliveries.append(delivery)
 
+    def made(self, topic: str) -> None:
+        pass
+
     def lost(self, topics: Iterable[str] | None) -> None:
         raise AssertionError("nothing was lost")
 
