@@ -33,7 +33,7 @@ from .codec import (
     tokens,
 )
 from .compat import LegacyWebSocket, WebSocketError
-from .errors import BackendError, HandshakeError
+from .errors import BackendError, HandshakeError, is_order
 from .hub import Hub
 from .logs import SparingLog, printable
 from .messages import as_user
@@ -263,9 +263,20 @@ class Upgrade:
             raise refusal(error.status, str(error), error.headers) from None
         user = self._environ.get(USER)
         if user is None:
-            user = self._gate.authenticate()
+            user = self._who()
         if user is not None:
             self._user = _as_user(user)
+
+    def _who(self) -> Any:
+        """Ask the application; what it raises ends this request, and no server."""
+        try:
+            return self._gate.authenticate()
+        except Exception:
+            raise
+        except BaseException as error:
+            if is_order(error) or self._loop.has_killed(error):
+                raise
+            raise RuntimeError(f"@chat.authenticate raised {error!r:.200}") from error
 
     def accept(
         self, subprotocols: Sequence[str] = (), *, plain: bool = True

@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 from flask_wschat import Listener, WebSocket, WSChat
 from flask_wschat.client import Client, connect
 from flask_wschat.codec import ClientHandshake
-from flask_wschat.errors import ConnectionClosed
+from flask_wschat.errors import ConnectionClosed, HandshakeError
 from flask_wschat.transports.blocking import WORKERS
 from tests.conftest import DEADLINE, Serve, eventually
 
@@ -178,6 +178,30 @@ def test_it_is_an_error_1011_logged_once(
     still_serves(connected)
 
 
+@pytest.mark.parametrize("name", ["argparse", "exit", "gevent.Timeout", "own"])
+def test_whoever_asks_who_it_is_may_raise_anything(
+    name: str,
+    chat: WSChat,
+    app: Flask,
+    connected: Callable[[str], Client],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app.testing = False  # or errors are the server's to log
+    add_routes(chat, FAULTS[name])
+
+    @chat.authenticate
+    def who() -> None:
+        if request.path != "/echo":
+            FAULTS[name]()
+
+    for place in ("view", "open"):
+        with pytest.raises(HandshakeError) as refused:
+            connected(f"/{place}/lobby")
+        assert refused.value.status == 500
+    assert "@chat.authenticate raised" in caplog.text
+    still_serves(connected)
+
+
 def test_on_close_may_raise_anything(
     chat: WSChat,
     app: Flask,
@@ -308,5 +332,5 @@ def test_an_exit_in_a_page_or_before_the_answer_stops_nobody(
         expected = 500 if place in ("view", "after") else 200
         assert status(f"/page/{place}") == expected
     assert status("/page/well") == 200
-    assert live.log.getvalue().count("failed with SystemExit") == 5
+    assert live.log.getvalue().count("failed with SystemExit") == 4
     live.log.truncate(0)  # which the fixture wants to be without errors
