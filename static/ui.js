@@ -20,7 +20,7 @@ export function drawAvatar(node, name) {
   for (const char of name) hash = (hash * 31 + char.codePointAt(0)) % 360;
   node.className = "avatar";
   node.ariaHidden = "true";
-  node.textContent = [...name][0].toUpperCase();
+  [node.textContent] = name.toUpperCase(); // of one letter may become three
   node.style.setProperty("--hue", hash);
   return node;
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.demos.browsing import (
     AWAY,
@@ -369,6 +369,30 @@ def test_nothing_is_wider_than_the_window(meet: Meet, width: int) -> None:
     # The composer is in view, not below the fold.
     for page in (group, private):
         expect(page.get_by_role("button", name="Send")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_letters_are_as_large_as_the_browser_is_told(meet: Meet, width: int) -> None:
+    person = meet(width=width, height=640)
+
+    def enlarged(path: str) -> Page:
+        page = person.open(path)
+        sizes = {"fontSizes": {"standard": 32, "fixed": 26}}
+        person.context.new_cdp_session(page).send("Page.setFontSizes", sizes)
+        return page
+
+    pages = [enlarged("/"), enlarged("/vote"), enlarged("/group/login")]
+    person.login("W" * 24)
+    group = enlarged("/group")
+    say(group, "w" * 100)
+    all_delivered(group, 1)
+    for page in [*pages, group]:
+        size = page.evaluate("getComputedStyle(document.body).fontSize")
+        assert size == "32px"
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, (page.url, size)
+    # Some lines of what is said can be read at once.
+    assert group.locator("#scroll").evaluate("node => node.clientHeight") >= 96
 
 
 def test_reconnecting_waits_as_documented(meet: Meet) -> None:
