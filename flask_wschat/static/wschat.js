@@ -446,7 +446,7 @@ export class WSChat {
   #greet(hello) {
     this.hello = hello;
     this.#every = hello.ping > 0 ? Math.max(1000, 1000 * hello.ping) : 0;
-    this.#beat();
+    this.#beat(this.#patience > ANSWER); // the line may be a fast one again
     this.#pace.allow(hello.limits?.rate);
     this.#go();
   }

@@ -497,10 +497,29 @@ test("a slow line gets more and more time, so that it gets through", async () =>
   await clock.pass(500);
   const second = await open();
   await second.says(hello());
+  await clock.pass(7900);
+  assert.equal(chat.state, "open");
+  await second.answers("ping", {});
   await clock.pass(6000 + 7900);
   assert.equal(chat.state, "open");
   await second.answers("ping", {});
   assert.equal(pings(socket), 1);
+});
+
+test("a network that dies again and again is known as soon each time", async () => {
+  const { chat, clock } = await greeted();
+  for (let time = 0; time < 5; time++) {
+    await clock.pass(10_050);
+    assert.equal(chat.state, "reconnecting");
+    await clock.pass(10);
+    const socket = await open();
+    await socket.says(hello());
+    await socket.answers("ping", {});
+    for (let n = 0; n < 5; n++) {
+      await clock.pass(1000); // so much is said that nobody asks
+      await socket.says({ type: "tally" });
+    }
+  }
 });
 
 test("what was under way before it was asked does not make a line fast", async () => {
@@ -508,6 +527,8 @@ test("what was under way before it was asked does not make a line fast", async (
   await clock.pass(10_500); // no answer within 4 s
   const second = await open();
   await second.says(hello());
+  await clock.pass(5900);
+  await second.answers("ping", {});
   for (let n = 0; n < 5; n++) {
     await clock.pass(6100);
     assert.equal(pings(second), 1);
