@@ -56,6 +56,19 @@ _GIVEN = "wschat.given"
 """Where it holds the configuration that was read, until somebody uses it."""
 
 
+def working_directory() -> str:
+    """Return it, or the root where it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return os.sep
+
+
+STARTED_IN = working_directory()
+"""Where the program was when it imported this. It may go elsewhere later; `chat.run`,
+which starts it again, begins here once more."""
+
+
 class WSChat:
     """WebSockets for Flask applications.
 
@@ -411,7 +424,7 @@ class WSChat:
         self,
         app: Flask | None = None,
         host: str | None = None,
-        port: int | None = None,
+        port: int | str | None = None,
         *,
         debug: bool | None = None,
         reload: bool | None = None,
@@ -421,8 +434,8 @@ class WSChat:
         """Serve ``app`` with gevent until interrupted; prints the address.
 
         Where ``host`` or ``port`` is not given, ``FLASK_RUN_HOST`` and
-        ``FLASK_RUN_PORT`` count, then 127.0.0.1 and 5000. An address that cannot be had
-        ends the program with a message.
+        ``FLASK_RUN_PORT`` count, then 127.0.0.1 and 5000; a port may be text, as from
+        the environment. An address that cannot be had ends the program with a message.
 
         So that a view which waits stops no other, the program is started once more from
         its beginning, patched by gevent, unless it is patched already. ``patch=False``
@@ -442,13 +455,16 @@ class WSChat:
         if debug is not None:
             app.debug = debug
         reload = app.debug if reload is None else reload
+        host = environ.get("FLASK_RUN_HOST", "127.0.0.1") if host is None else host
+        port = environ.get("FLASK_RUN_PORT", 5000) if port is None else port
+        number = mistakes.check_address(host, port)
         prepare(reload=reload, patch=patch)
         _warn_of_late_settings(app)
         run(
             app,
             hub,
-            environ.get("FLASK_RUN_HOST", "127.0.0.1") if host is None else host,
-            int(environ.get("FLASK_RUN_PORT", 5000)) if port is None else port,
+            host,
+            number,
             debug=app.debug,
             reload=reload,
             log=log,

@@ -158,6 +158,19 @@ def check_app(app: Any) -> None:
         raise TypeError(f"not a Flask application: {app!r}")
 
 
+def check_address(host: Any, port: Any) -> int:
+    """Return ``port`` as a number.
+
+    :raises TypeError: ``host`` is none; or :raises ValueError: ``port`` is none.
+    """
+    if not isinstance(host, str):
+        raise TypeError(f"write chat.run(app, host, port): {host!r} is no host")
+    with contextlib.suppress(TypeError, ValueError):
+        if 0 <= int(port) <= 65535:
+            return int(port)
+    raise ValueError(f"a port is a number from 0 to 65535, unlike {port!r}")
+
+
 def given_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of what ``config`` says for this extension."""
     return {

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .extension import STARTED_IN, working_directory
 from .transports.evented import EventedLoop, is_patched
 
 logger = logging.getLogger("flask_wschat")
@@ -55,9 +56,12 @@ def ensure_patched() -> None:
             if stream is not None:
                 stream.flush()
         environ = {**os.environ, STARTED_AGAIN: str(os.getpid())}
+        folder = working_directory()
         try:
+            os.chdir(_started_in(program))
             os.execve(sys.executable, command, environ)
         except OSError as error:
+            os.chdir(folder)
             reason = f"Python cannot be started again ({error})"
     logger.warning(
         "serving without gevent's patches, as %s: a view that waits (time.sleep, an"
@@ -140,12 +144,26 @@ def _is_main(program: Program) -> bool:
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     if program.kind == "script":
-        return os.path.isfile(program.target) and (
-            file is not None and os.path.abspath(program.target) == file
+        path = os.path.normpath(os.path.join(_started_in(program), program.target))
+        return (
+            file is not None
+            and os.path.normpath(file) == path
+            and (os.path.isfile(path))
         )
     if program.kind == "module":
-        return getattr(main, "__spec__", None) is not None
+        # Where Python began is in `sys.path`: else the program had left it before
+        # this was imported, and its modules may not be found from here.
+        found = STARTED_IN in sys.path or getattr(sys.flags, "safe_path", False)
+        return found and getattr(main, "__spec__", None) is not None
     return file is None
+
+
+def _started_in(program: Program) -> str:
+    """Return where Python was called, though the program may have gone elsewhere."""
+    file = getattr(sys.modules["__main__"], "__file__", None) or ""
+    if program.kind == "script" and file.endswith(os.sep + program.target):
+        return str(file).removesuffix(program.target)  # Python joined the two
+    return STARTED_IN
 
 
 def _asyncio_runs() -> bool:

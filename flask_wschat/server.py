@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import errno
 import functools
 import gc
 import io
@@ -152,10 +153,9 @@ def run(
     try:
         server.start()
     except OSError as error:
-        sys.exit(
-            f"cannot serve on {host}:{port}: {error.strerror}."
-            " Is another program there? Choose another port."
-        )
+        known = _REMEDIES.get(error.errno or 0)
+        what, remedy = known or (error.strerror, "Is this an address of this machine?")
+        sys.exit(f"cannot serve on {host}:{port}: {what}. {remedy}")
     port = server.server_port or port
     print(f" * Serving on {_url(host or '0.0.0.0', port)} (Ctrl+C stops)")
     if near := _NEAR.get(host):
@@ -179,6 +179,16 @@ def run(
     server.stop(timeout=1)
     if exit_code:
         sys.exit(exit_code)
+
+
+_REMEDIES = {
+    errno.EADDRINUSE: (
+        "the address is in use",
+        "Is another program there? Choose another port.",
+    ),
+    errno.EACCES: ("permission denied", "Choose a port from 1024 on."),
+}
+"""What an address lacks, and what to do, by the number of the error."""
 
 
 class LiveServer:

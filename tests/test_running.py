@@ -240,6 +240,42 @@ def test_it_is_found_from_elsewhere(run: Run, folder: Path, tmp_path: Path) -> N
     assert (about["patched"], about["path"]) == (True, str(folder))
 
 
+@pytest.mark.parametrize(
+    ("words", "leaves"),
+    [
+        ("./app.py", "nowhere"),
+        ("../a folder/app.py", "first"),
+        ("app.py", "first"),
+        ("package/../app.py", "last"),
+        ("$PWD/app.py", "last"),
+        ("-m package.app", "last"),
+    ],
+)
+def test_however_it_is_named_and_wherever_it_goes(
+    run: Run, folder: Path, words: str, leaves: str
+) -> None:
+    """A relative step, which cannot be done twice."""
+    (folder / "sub").mkdir()
+    step = "__import__('os').chdir('sub')\n"
+    code = step * (leaves == "first") + PROGRAM
+    code += step * (leaves == "last") + RUN.format("")
+    for path in (folder / "app.py", folder / "package" / "app.py"):
+        path.write_text(code)
+    arguments = words.split() if words[0] == "-" else [words]
+    program = run(*(word.replace("$PWD", str(folder)) for word in arguments))
+    assert program.ask("/about")["patched"], program.output
+
+
+def test_a_module_whose_folder_was_left_at_once_stays_unpatched(
+    run: Run, folder: Path
+) -> None:
+    code = "__import__('os').chdir('/')\n" + PROGRAM + RUN.format("")
+    (folder / "package" / "app.py").write_text(code)
+    program = run("-m", "package.app")
+    assert program.ask("/about")["patched"] is False
+    assert "no file or module that Python could run again" in program.output
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_without_a_word(
     run: Run, folder: Path, number: signal.Signals
@@ -276,6 +312,30 @@ def test_an_address_in_use_is_told(run: Run) -> None:
     program = run("-c", f"import app; app.chat.run(app.app, port={port})")
     assert program.wait() == 1
     assert program.output.startswith(f"cannot serve on 127.0.0.1:{port}: ")
+    assert program.output.endswith("Choose another port.\n")
+    elsewhere = "app.chat.run(app.app, '127.0.0.1:5000')"
+    program = run("-c", f"import app; {elsewhere}")
+    assert program.wait() == 1
+    assert "Is this an address of this machine?" in program.output
+
+
+def test_a_port_of_the_environment_is_text(run: Run, folder: Path) -> None:
+    program = run("-c", "import app; app.chat.run(app.app, port='0')")
+    assert program.ask("/about")["patched"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("app.app, 5000", "write chat.run(app, host, port): 5000 is no host"),
+        ("app.app, port='http'", "a port is a number from 0 to 65535, unlike 'http'"),
+        ("app.app, port=70000", "a port is a number from 0 to 65535, unlike 70000"),
+    ],
+)
+def test_what_is_no_address_is_told(run: Run, arguments: str, message: str) -> None:
+    program = run("-c", f"import app; app.chat.run({arguments})")
+    assert program.wait() == 1
+    assert program.output.endswith(f"Error: {message}\n")
 
 
 @pytest.mark.parametrize(
