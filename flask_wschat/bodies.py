@@ -18,6 +18,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, RequestTimeout
 
 from .codec.handshake import MAX_LINES, parse_field
 from .errors import HandshakeError
+from .transports.evented import EventedLoop
 
 PATIENCE = 20.0
 """Seconds that a client may be silent, or behind ``RATE``, in the middle of a body."""
@@ -154,7 +155,7 @@ class Body(io.RawIOBase):
         self._turn += size + _WAIT_COST
         if self._turn > _PIECE:
             self._turn = 0
-            gevent.sleep(0)
+            EventedLoop.current().give_turn()
         return got
 
     def _fault(self, message: str) -> HTTPException:

@@ -36,6 +36,7 @@ from .transports.accept import (
     take_over,
     take_unread,
 )
+from .transports.evented import EventedLoop
 
 RawSocket: Any = gevent.monkey.get_original("_socket", "socket")
 _NO_LOG = getattr(gevent.pywsgi, "_NoopLog", ())  # for ``log=None``
@@ -191,7 +192,8 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         :raises HandshakeError: it is malformed, or came too slowly.
         """
         if self._requests:
-            gevent.sleep(0)  # the others' turn, where the next one is here already
+            # The others' turn, where the next one is here already.
+            EventedLoop.current().give_turn()
             begun = False
             with time_limit(KEEP_ALIVE):
                 begun = bool(self.rfile.peek(1))
@@ -213,7 +215,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
             if gathering.head is not None:
                 return gathering.head
             # Who sends without a pause would keep the loop, and its clock, for himself.
-            gevent.sleep(0)
+            EventedLoop.current().give_turn()
         return None
 
     def read_request(self, raw_requestline: str) -> Any:

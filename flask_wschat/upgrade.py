@@ -104,7 +104,11 @@ class Gate:
         if asks:
             # Where it is one name of several, Werkzeug would not see it.
             environ["HTTP_UPGRADE"] = "websocket"
-        upgrade = environ[UPGRADE] = Upgrade(self, environ, offer, start_response)
+        try:
+            upgrade = Upgrade(self, environ, offer, start_response)
+        except OSError:  # no loop for it can be started
+            return self.no_descriptors()(environ, start_response)
+        environ[UPGRADE] = upgrade
         try:
             result = self._wsgi_app(environ, upgrade.respond)
             upgrade.end()
@@ -166,6 +170,16 @@ class Gate:
             " connections of a worker, with --max-requests-jitter",
             limit,
         )
+
+    def no_descriptors(self) -> HTTPException:
+        """Return the refusal of a process that may open no more files; say why."""
+        self.log.warning(
+            "descriptors",
+            "refused a WebSocket: this process has as many open files as it may"
+            " (see ulimit -n); WSCHAT_MAX_CONNECTIONS refuses before that",
+        )
+        message = "too many connections, try again later"
+        return refusal(503, message, [("Retry-After", "5")])
 
     def take_place(self, limit: int) -> bool:
         """Take one of ``limit`` places for a connection to be; False: all are taken."""
@@ -302,13 +316,7 @@ class Upgrade:
             raise ClientLeft from error
         except NoDescriptors:
             self.begun = False
-            self._gate.log.warning(
-                "descriptors",
-                "refused a WebSocket: this process has as many open files as it may"
-                " (see ulimit -n); WSCHAT_MAX_CONNECTIONS refuses before that",
-            )
-            message = "too many connections, try again later"
-            raise refusal(503, message, [("Retry-After", "5")]) from None
+            raise self._gate.no_descriptors() from None
         if isinstance(taken.sock, TLSSocket):
             self._held = self._loop.event()
         hub = self._gate.hub

@@ -29,7 +29,7 @@ _WORK = 128 * 1024
 """What of received bytes is worked off at once, then it is others' turn; in bytes that
 inflate, see ``Connection.receive_data``. It takes less than half a millisecond."""
 _MESSAGE_COST = 64  # counted for each message besides its bytes, so that empty ones end
-_TURN = 0.01  # seconds a listener may go on before the loop gets a turn
+_TURN = 0.002  # seconds a listener may go on before others have their turn
 
 
 CallEach = Callable[[Callable[[Any, Any], Any], Any, Iterable[Any]], None]
@@ -410,7 +410,11 @@ class WebSocket:
         if self._paused:
             return
         self.heard = True
-        self._handle(self._connection.more(_WORK))
+        try:
+            self._handle(self._connection.more(_WORK))
+        except BaseException:
+            self._transport.abort()
+            raise
         if not (self._connection.has_more or self._paused):
             self._transport.resume()
 
@@ -611,6 +615,8 @@ class WebSocket:
                 except BaseException as error:
                     self.fail(error)
                     break
+                if loop.shares_workers:
+                    break  # `_worked` wants another one, behind all who wait
             if self.closed and not self._inbox:
                 self._listener = None
                 try:
@@ -636,6 +642,8 @@ class WebSocket:
             if inbox:
                 now = time.monotonic()
                 if now > until > 0:
+                    if self._transport.loop.shares_workers:
+                        return
                     self._transport.loop.give_turn()
                     until = 0.0
                 until = until or now + _TURN

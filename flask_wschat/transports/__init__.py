@@ -24,6 +24,9 @@ class Event(Protocol):
 class Loop(Protocol):
     """Where transports live, and where work for them runs."""
 
+    shares_workers: bool
+    """Whether tasks may have to wait for a worker, so that a long one should end."""
+
     def has_killed(self, error: BaseException) -> bool:
         """Whether ``error`` ended a task from outside, and was not raised by it."""
 

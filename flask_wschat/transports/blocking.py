@@ -7,15 +7,19 @@ either, and one slow reader keeps nobody else waiting.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from .evented import EventedLoop
+
+_DESCRIPTORS = 16  # more than a loop needs, and what is imported for it
 
 WORKERS = 32
 """Threads for listeners' callbacks: so many may wait for something at the same time."""
@@ -26,6 +30,8 @@ logger = logging.getLogger("flask_wschat")
 class ThreadedLoop(EventedLoop):
     """A loop in a thread of its own; what may wait runs in other threads."""
 
+    shares_workers = True
+
     _shared: ThreadedLoop | None = None
     _sharing = threading.Lock()
 
@@ -34,15 +40,22 @@ class ThreadedLoop(EventedLoop):
         self._tasks: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._free = threading.Semaphore(0)  # workers that wait for a task
         self._workers = 0
-        started = threading.Event()
+        # libev asks for its descriptors again and again, for ever, if there are none.
+        with contextlib.ExitStack() as stack:
+            for _ in range(_DESCRIPTORS):
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        started: Future[None] = Future()
         threading.Thread(
             target=self._run_loop, args=(started,), name="wschat-loop", daemon=True
         ).start()
-        started.wait()
+        started.result()
 
     @classmethod
     def shared(cls) -> ThreadedLoop:
-        """Return this process's loop; started at the first call, anew after a fork."""
+        """Return this process's loop; started at the first call, anew after a fork.
+
+        :raises OSError: it cannot be started, as at the limit of open files.
+        """
         with cls._sharing:
             if cls._shared is None or cls._shared._pid != os.getpid():
                 cls._shared = cls()
@@ -87,7 +100,11 @@ class ThreadedLoop(EventedLoop):
                 logger.exception("error in %r", task)
             self._free.release()
 
-    def _run_loop(self, started: threading.Event) -> None:
-        super().__init__()
-        self.call_threadsafe(started.set)
+    def _run_loop(self, started: Future[None]) -> None:
+        try:
+            super().__init__()
+        except BaseException as error:  # else its maker waits for ever
+            started.set_exception(error)
+            return
+        self.call_threadsafe(started.set_result, None)
         self.run_forever()

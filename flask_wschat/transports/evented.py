@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import gevent
 import gevent.event
+import gevent.hub
 import gevent.monkey
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -91,6 +92,8 @@ def patching_fault() -> str | None:
 
 class EventedLoop:
     """gevent's loop of one thread, as the transports and the engine use it."""
+
+    shares_workers = False
 
     def __init__(self) -> None:
         self._hub = gevent.get_hub()
@@ -194,7 +197,11 @@ class EventedLoop:
         try:
             callback(*args)
         except BaseException:
-            self._hub.handle_error(callback, *sys.exc_info())
+            self.tell(callback)
+
+    def tell(self, context: object) -> None:
+        """Tell of the error that is being handled, where nobody waits for one."""
+        self._hub.handle_error(context, *sys.exc_info())
 
     def call_later(
         self, seconds: float, callback: Callable[[], Any]
@@ -222,13 +229,16 @@ class EventedLoop:
             try:
                 callback()
             except BaseException:
-                self._hub.handle_error(callback, *sys.exc_info())
+                self.tell(callback)
             waiting.popleft()
         if waiting:
             self._start_turns()
 
     def give_turn(self) -> None:
-        gevent.sleep(0)
+        # Not `gevent.sleep(0)`: the sockets have their turn after fifty of those.
+        waiter: Any = gevent.hub.Waiter(self._hub)
+        self.call_in_turn(functools.partial(waiter.switch, None))
+        waiter.get()
 
     def event(self) -> gevent.event.Event:
         return gevent.event.Event()
@@ -286,7 +296,7 @@ class EventedLoop:
                 try:
                     task()
                 except BaseException:
-                    self._hub.handle_error(task, *sys.exc_info())
+                    self.tell(task)
             if len(self._idle) >= IDLE_WORKERS:
                 return
             self._idle.append(getcurrent())
@@ -607,7 +617,11 @@ class EventedTransport(Outbox):
         if not data:
             self.abort()
         elif not self._finishing and self._receiver is not None:
-            self._receiver.data_received(data)
+            try:
+                self._receiver.data_received(data)
+            except BaseException:
+                self._fail()
+                return
             if self._place is not None:
                 self._fill_place()
             else:
@@ -631,7 +645,16 @@ class EventedTransport(Outbox):
             # Where one is, the next may be as well: of that only the beginning is to
             # be read before its place is known.
             self._read_size = SMALL_READ
-            self._receiver.placed(size)
+            try:
+                self._receiver.placed(size)
+            except BaseException:
+                self._fail()
+
+    def _fail(self) -> None:
+        """End what the error being handled came out of: gevent reads it no more."""
+        receiver = self._receiver
+        self.abort()
+        self.loop.tell(receiver)
 
     def _await_room(self) -> None:
         if self._writer is None:

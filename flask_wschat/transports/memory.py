@@ -18,6 +18,8 @@ class InlineLoop:
     call: time does not pass here by itself.
     """
 
+    shares_workers = False
+
     def __init__(self) -> None:
         self._ready: collections.deque[Callable[[], Any]] = collections.deque()
         self._running = False

@@ -18,6 +18,7 @@ from flask_wschat import ChatListener, Listener, WebSocket, WSChat
 from flask_wschat.client import Client, connect, open_over
 from flask_wschat.codec import ClientHandshake
 from flask_wschat.errors import ConnectionClosed
+from flask_wschat.transports.blocking import WORKERS
 from tests.conftest import DEADLINE, Serve, eventually
 
 TIMES = {"WSCHAT_PING_INTERVAL": 0.4, "WSCHAT_PING_TIMEOUT": 0.3}
@@ -344,3 +345,43 @@ def test_drop_oldest_drops_nothing_of_who_reads(
     thread.join()
     client.abort()
     assert [int(message) for message in came] == list(range(count))
+
+
+@config(PING_INTERVAL=60, PING_TIMEOUT=60)
+def test_many_full_inboxes_keep_nobody_waiting_until_they_are_empty(
+    chat: WSChat, connected: Connect
+) -> None:
+    """With threads there are fewer workers than connections that could use one."""
+    count = 1000
+    begun: set[str] = set()
+    emptied: list[str] = []
+    enough = threading.Event()
+
+    @chat.listener("/busy")
+    class Busy(Listener):
+        left = count
+
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            begun.add(ws.id)
+            self.left -= 1
+            if not self.left:
+                emptied.append(ws.id)
+            elif not enough.is_set():
+                time.sleep(0.001)
+
+    @chat.listener("/echo")
+    class Echo(Listener):
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            ws.send(message)
+
+    busy = [connected("/busy") for _ in range(WORKERS + 8)]
+    for client in busy:
+        for _ in range(count):
+            client.send("")
+    eventually(lambda: len(begun) >= WORKERS)
+    client = connected("/echo")
+    client.send("my turn?")
+    assert client.receive(DEADLINE) == "my turn?"
+    assert not emptied, "it came when others had nothing more to do"
+    enough.set()
+    eventually(lambda: len(emptied) == len(busy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -19,6 +20,7 @@ from flask_wschat.client import connect
 from flask_wschat.errors import HandshakeError
 from flask_wschat.transports import accept
 from flask_wschat.transports.accept import NoDescriptors, ThreadOffer
+from flask_wschat.transports.blocking import ThreadedLoop
 
 from ..conftest import eventually
 
@@ -36,12 +38,8 @@ def open_files() -> list[str]:
     return sorted(os.listdir("/proc/self/fd"))
 
 
-@pytest.mark.parametrize("free", [0, 1, 2])
-def test_at_the_limit_of_descriptors_none_is_lost_and_nothing_is_said(
-    pair: tuple[socket.socket, socket.socket], free: int
-) -> None:
-    ours, theirs = pair
-    before = open_files()
+@contextlib.contextmanager
+def descriptors_left(free: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = [os.dup(0)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 50, hard))
@@ -55,16 +53,40 @@ def test_at_the_limit_of_descriptors_none_is_lost_and_nothing_is_said(
         for fd in taken[len(taken) - free :]:
             os.close(fd)
             taken.remove(fd)
-        for _ in range(5):
-            with pytest.raises(NoDescriptors):
-                ThreadOffer(ours, lambda: b"").accept(ANSWER, lambda: None)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in taken:
             os.close(fd)
+
+
+@pytest.mark.parametrize("free", [0, 1, 2])
+def test_at_the_limit_of_descriptors_none_is_lost_and_nothing_is_said(
+    pair: tuple[socket.socket, socket.socket], free: int
+) -> None:
+    ours, theirs = pair
+    before = open_files()
+    with descriptors_left(free):
+        for _ in range(5):
+            with pytest.raises(NoDescriptors):
+                ThreadOffer(ours, lambda: b"").accept(ANSWER, lambda: None)
     assert open_files() == before
     ours.sendall(b"HTTP goes on")
     assert theirs.recv(100) == b"HTTP goes on"
+
+
+@pytest.mark.parametrize("free", [0, 1, 2, 3])
+def test_a_loop_that_cannot_start_keeps_nobody_waiting(
+    free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libev tries for ever, and prints an error each time."""
+    monkeypatch.setattr(ThreadedLoop, "_shared", None)
+    before = open_files()
+    with descriptors_left(free):
+        for _ in range(3):
+            with pytest.raises(OSError):
+                ThreadedLoop.shared()
+    assert open_files() == before
 
 
 def test_a_client_that_left_costs_no_descriptor(
@@ -91,6 +113,27 @@ def test_an_error_in_what_was_read_ahead_costs_none(
     with pytest.raises(ZeroDivisionError):
         ThreadOffer(ours, lambda: b"").accept(ANSWER, lambda: None)
     assert open_files() == before
+
+
+def test_a_client_hears_503_while_no_loop_can_start(
+    app: Flask, chat: WSChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shared() -> ThreadedLoop:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    chat.listener("/listen")(Listener)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        monkeypatch.setattr(ThreadedLoop, "shared", shared)
+        with pytest.raises(HandshakeError) as refused:
+            connect(f"ws://127.0.0.1:{server.server_port}/listen", timeout=5)
+        assert refused.value.status == 503
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_client_hears_503_while_no_descriptor_is_left(

@@ -17,7 +17,7 @@ import pytest
 
 from flask_wschat.codec import Opcode, encode_frame
 from flask_wschat.transports import Receiver, Transport
-from flask_wschat.transports.evented import EventedTransport
+from flask_wschat.transports.evented import EventedLoop, EventedTransport
 from flask_wschat.transports.memory import MemoryTransport, pair
 from flask_wschat.transports.tls import TLSSocket
 from tests.servers.certificate import make_pair
@@ -466,6 +466,38 @@ def test_an_error_of_one_receiver_costs_no_other_its_turn() -> None:
         hub.exception_stream = stream
 
 
+@pytest.mark.parametrize("kind", [SocketLink, TLSLink], indirect=True)
+@pytest.mark.parametrize("placed", [False, True])
+def test_an_error_about_what_came_ends_that_connection(
+    kind: type[Link], placed: bool
+) -> None:
+    """gevent would not read it any more, and nobody would know."""
+
+    class Faulty(Recorder):
+        def data_received(self, data: bytes) -> None:
+            raise ZeroDivisionError
+
+        placed = data_received  # type: ignore[assignment]
+
+    hub: Any = gevent.get_hub()
+    stream, hub.exception_stream = hub.exception_stream, io.StringIO()
+    try:
+        link, other = kind(), kind()
+        link.us = Faulty()
+        link.start()
+        other.start()
+        if placed:
+            link.ours.expect(memoryview(bytearray(100)))
+        for each in (link, other):
+            each.theirs.write(frame(1))
+        link.eventually(lambda: link.us.lost == link.them.lost == 1)
+        other.eventually(lambda: bytes(other.us.data) == frame(1))
+        other.end()
+        assert hub.exception_stream.getvalue().count("failed with") == 1
+    finally:
+        hub.exception_stream = stream
+
+
 @pytest.mark.parametrize("by_peer", [False, True])
 def test_after_the_end_nothing_does_harm(link: Link, by_peer: bool) -> None:
     link.start()
@@ -491,3 +523,40 @@ def test_after_the_end_nothing_does_harm(link: Link, by_peer: bool) -> None:
 def test_a_receiver_is_what_the_protocol_says() -> None:
     receiver: Receiver = Recorder()
     assert receiver
+
+
+def test_who_gives_turns_again_and_again_does_not_come_before_the_sockets() -> None:
+    """gevent looks at them after fifty callbacks, however long those take."""
+    link = SocketLink().start()
+    loop = EventedLoop.current()
+    turns = 0
+
+    def work() -> None:
+        nonlocal turns
+        while not link.us.data:
+            turns += 1
+            time.sleep(0.005)
+            loop.give_turn()
+
+    workers = [gevent.spawn(work) for _ in range(5)]
+    link.theirs.write(frame(1))
+    gevent.joinall(workers, DEADLINE)
+    assert bytes(link.us.data) == frame(1)
+    assert turns < 30
+    link.end()
+
+
+def test_who_waits_for_his_turn_may_be_killed() -> None:
+    loop = EventedLoop.current()
+
+    def work() -> None:
+        while True:
+            loop.give_turn()
+
+    workers = [gevent.spawn(work) for _ in range(5)]
+    with gevent.Timeout(0.01, False):  # type: ignore[arg-type]
+        work()
+    gevent.killall(workers)
+    for _ in range(10):
+        loop.give_turn()
+    assert not any(workers)
