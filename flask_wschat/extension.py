@@ -98,6 +98,7 @@ class WSChat:
                 "this Flask app already has a WSChat: call init_app once, and get it"
                 ' elsewhere by current_app.extensions["wschat"]'
             )
+        mistakes.warn_of_environment(app.config)
         settings = Settings.from_config(app.config)
         hub = Hub(
             settings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import difflib
 import functools
 import inspect
 import logging
@@ -33,6 +34,19 @@ _MEANT = {
     **dict.fromkeys(["onclose", "onclosed", "ondisconnect"], "on_close"),
 }
 """What the methods are called elsewhere, and here."""
+_ASKED = {
+    "can_join": ["self", "user", "room"],
+    "can_say": ["self", "user", "room", "data"],
+    "can_tell": ["self", "user", "to"],
+    "can_vote": ["self", "user", "poll", "choice"],
+}
+"""What the ready-made chat asks, and with what."""
+_REFUSED = {
+    **dict.fromkeys(["can_enter", "can_read", "can_see", "can_subscribe"], "can_join"),
+    **dict.fromkeys(["can_send", "can_write", "can_post", "can_talk"], "can_say"),
+    **dict.fromkeys(["can_message", "can_dm", "can_whisper"], "can_tell"),
+}
+"""What may be meant by it."""
 
 
 def check_rule(decorator: str, rule: Any) -> None:
@@ -80,10 +94,25 @@ def check_listener(cls: Any, rule: str) -> None:
             _check_call(
                 method, where, _CALLED[name], arguments, exact=name != "on_open"
             )
-        elif (meant := _MEANT.get(name.replace("_", "").lower())) and (
+        elif name in _ASKED and _asks(cls):
+            _check_call(method, where, _ASKED[name], [], exact=True)
+        elif (meant := _meant(cls, name)) and (
             getattr(cls, meant).__module__.startswith("flask_wschat.")
         ):
             raise TypeError(f"nobody calls {where}: the method is called {meant}")
+
+
+def _asks(cls: type) -> bool:
+    # By name: the chat is a layer above this.
+    return any(base.__module__ == "flask_wschat.rooms" for base in cls.__mro__)
+
+
+def _meant(cls: type, name: str) -> str | None:
+    """Return the method that was meant by ``name``, which nobody calls."""
+    if not name.startswith("can_"):
+        return _MEANT.get(name.replace("_", "").lower())
+    near = difflib.get_close_matches(name, _ASKED, 1, 0.8)
+    return _REFUSED.get(name, near[0] if near else None) if _asks(cls) else None
 
 
 def check_authenticate(function: Any) -> None:
@@ -156,6 +185,18 @@ def check_app(app: Any) -> None:
     """:raises TypeError: ``app`` is no Flask application."""
     if not isinstance(app, Flask):
         raise TypeError(f"not a Flask application: {app!r}")
+
+
+def warn_of_environment(config: Mapping[str, Any]) -> None:
+    """Warn of settings in the environment that nobody has read."""
+    for name in os.environ:
+        key = name.removeprefix("FLASK_")
+        if key != name and key.startswith(PREFIX) and key not in config:
+            logger.warning(
+                "%s is in the environment, but not in app.config: call"
+                " app.config.from_prefixed_env() before WSChat(app) or init_app(app)",
+                name,
+            )
 
 
 def check_address(host: Any, port: Any) -> int:

@@ -96,6 +96,19 @@ def chat_listener(**methods: Any) -> type[Listener]:
         (chat_listener(can_say=yields), "Mine.can_say has a yield"),
         (listener(on_connect=no_socket), "nobody calls Mine.on_connect: .* on_open"),
         (chat_listener(on_connect=no_socket), "on_connect: the method .* on_open"),
+        (
+            chat_listener(can_enter=no_socket),
+            "nobody calls Mine.can_enter: .* can_join",
+        ),
+        (chat_listener(can_jion=no_socket), "nobody calls Mine.can_jion: .* can_join"),
+        (chat_listener(can_send=no_socket), "can_send: .* can_say"),
+        (chat_listener(can_votes=no_socket), "can_votes: .* can_vote"),
+        (chat_listener(can_join=lambda self, room: 1), r"can_join\(self, user, room\)"),
+        (
+            chat_listener(can_say=lambda self, user, room: 1),
+            r"\(self, user, room, data\)",
+        ),
+        (chat_listener(can_tell=lambda self, user: 1), r"can_tell\(self, user, to\)"),
         (listener(on_disconnect=no_socket), "on_disconnect: .* on_close"),
         (listener(onmessage=no_socket), "onmessage: .* on_message"),
         (listener(onOpen=no_socket), "onOpen: .* on_open"),
@@ -121,7 +134,15 @@ def test_listeners_that_can(chat: WSChat) -> None:
     chat.listener("/<room>")(
         listener(on_open=on_open, on_close=on_close, on_connect=once, once=once)
     )
-    chat.listener("/any/<room>", endpoint="any")(chat_listener(on_guess=once))
+    own = {"on_guess": once, "can_moderate": once, "can_say": lambda self, *args: True}
+    chat.listener("/any/<room>", endpoint="any")(chat_listener(**own))
+    chat.listener("/mine/<room>", endpoint="mine")(listener(can_join=once))
+
+    def can_send(self: Any) -> bool:
+        return True
+
+    both = chat_listener(can_say=lambda self, *args: self.can_send(), can_send=can_send)
+    chat.listener("/both/<room>", endpoint="both")(both)
 
 
 def test_decorators_without_what_belongs_to_them(chat: WSChat) -> None:
@@ -174,6 +195,21 @@ def test_a_setting_that_comes_too_late(
         "WSCHAT_ORIGINS, WSCHAT_PING_INTERVAL came too late and has no effect:"
         " set it before WSChat(app)"
     )
+
+
+def test_a_setting_of_the_environment_that_nobody_read(
+    app: Flask, warnings: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLASK_WSCHAT_MAX_QUEUE", "100000")
+    app.config["WSCHAT_MAX_QUEUE"] = 200_000  # it has its own mind
+    monkeypatch.setenv("FLASK_WSCHAT_HISTORY_SIZE", "10")
+    WSChat(app)
+    [line] = warnings()
+    assert line.startswith("FLASK_WSCHAT_HISTORY_SIZE is in the environment, but not")
+    other = Flask("other")
+    other.config.from_prefixed_env()
+    WSChat(other)
+    assert warnings() == []
 
 
 def test_no_word_of_settings_that_came_in_time(
