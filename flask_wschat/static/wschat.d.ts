@@ -51,7 +51,8 @@ export function backoff(attempt: number, random?: () => number): number;
  * 1008 and 4000-4499. After 1000 a chat's connection is opened again as well, unless it
  * was `close()`: proxies close so, while a view says so that it is through. A page never
  * sees the HTTP status of a refused handshake, only 1006: then the same URL is asked for
- * by an ordinary GET, once, and 401 or 403 ends it.
+ * by an ordinary GET, once, and 401 or 403 ends it. An origin that the server does not
+ * take is not found so, as browsers send none with that GET: see the server's log.
  */
 export function shouldReconnect(code: number): boolean;
 

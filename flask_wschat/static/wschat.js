@@ -32,6 +32,15 @@ export class RequestError extends Error {
   }
 }
 
+/** What a page does wrong must not lose messages, nor stop other handlers or us. */
+function guarded(call) {
+  try {
+    call();
+  } catch (error) {
+    reportError(error);
+  }
+}
+
 /** A room, or the inbox (null): knows how far it has read, and goes on from there. */
 class Feed {
   present = [];
@@ -98,11 +107,7 @@ class Feed {
   }
 
   #call(name, ...values) {
-    try {
-      this.#on[name]?.(...values);
-    } catch (error) {
-      reportError(error); // what a page does wrong must not lose messages
-    }
+    guarded(() => this.#on[name]?.(...values));
   }
 }
 
@@ -173,7 +178,7 @@ export class WSChat {
   }
 
   onState(watcher) {
-    watcher({ state: this.state, code: 0, reason: "" });
+    guarded(() => watcher({ state: this.state, code: 0, reason: "" }));
     return this.on(WSChat, watcher);
   }
 
@@ -453,11 +458,7 @@ export class WSChat {
 
   #emit(key, event) {
     for (const handler of this.#handlers.get(key) ?? []) {
-      try {
-        handler(event);
-      } catch (error) {
-        reportError(error); // the other handlers' and our own work goes on
-      }
+      guarded(() => handler(event));
     }
   }
 
