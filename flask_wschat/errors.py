@@ -19,7 +19,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
+from typing import Any
 
 
 class WSChatError(Exception):
@@ -125,3 +126,15 @@ def is_order(error: BaseException) -> bool:
             return True
         trace = trace.tb_next
     return False
+
+
+def check_ran(result: Any, function: Any) -> None:
+    """:raises TypeError: a call of ``function`` did nothing: it only made ``result``.
+
+    Behind a decorator, this is not seen when ``function`` is registered.
+    """
+    if isinstance(result, Coroutine | AsyncGenerator | Generator):
+        if not isinstance(result, AsyncGenerator):
+            result.close()  # or Python warns of it, too
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"{name} is async or has a yield, and did not run: write def")

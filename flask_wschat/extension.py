@@ -28,7 +28,7 @@ from . import ending, mistakes
 from .backends import Backend
 from .backends.memory import MemoryBackend
 from .context import AppContexts
-from .errors import ConfigError, ConnectionClosed
+from .errors import ConfigError, ConnectionClosed, check_ran
 from .feeds import ANONYMOUS
 from .hub import EVERYONE, Hub, room_topic, user_topic
 from .logs import SparingLog, redacted
@@ -177,7 +177,7 @@ class WSChat:
             def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
                 try:
                     self._watch_session()
-                    view(ws, **url_args)
+                    check_ran(view(ws, **url_args), view)
                 except BaseException as error:
                     _end(ws, error)
                 ws.close()

@@ -10,7 +10,13 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
-from .errors import BackendError, ConnectionClosed, PollClosed, UnknownChoice
+from .errors import (
+    BackendError,
+    ConnectionClosed,
+    PollClosed,
+    UnknownChoice,
+    check_ran,
+)
 from .feeds import ANONYMOUS, dress, encode, room_of, room_topic, user_topic
 from .hub import Hub
 from .messages import Message, Page, Receipt, is_printable
@@ -311,6 +317,8 @@ class ChatListener(Listener):
         """Raise ``Refused`` unless ``hook`` allows it."""
         try:
             allowed = hook(*args)
+            if allowed is not True:
+                check_ran(allowed, hook)  # what did not run would allow everything
         except PermissionError as error:
             raise Refused("forbidden", str(error) or _FORBIDDEN) from None
         except Exception as error:

@@ -49,6 +49,39 @@ def test_a_view_that_cannot_serve(chat: WSChat, view: Any, message: str) -> None
         chat.route("/rooms/<string(length=2):room>")(view)
 
 
+def test_a_decorated_one_that_did_not_run_is_an_error(
+    chat: WSChat, app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    def decorated(view: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(view)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return view(*args, **kwargs)
+
+        return call
+
+    async def allows(self: Any, *args: Any) -> bool:
+        return False
+
+    for name, view in [("waits", waits), ("both", waits_and_yields), ("all", yields)]:
+        chat.route(f"/{name}", endpoint=name)(decorated(view))
+    for name in ("can_join", "can_tell"):
+        decided = type(f"{name}_chat", (ChatListener,), {name: decorated(allows)})
+        chat.listener(f"/{name}")(decided)
+    client = WSChatClient(app)
+    for path in ("/waits", "/both", "/all"):
+        did_not = pytest.raises(TypeError, match="did not run: write def")
+        with did_not, client.connect(path) as ws:
+            ws.assert_closed(1011)
+    join = {"type": "join", "ref": 1, "room": "Lobby"}
+    tell = {"type": "tell", "ref": 1, "to": "ben", "data": 1, "mid": "1"}
+    for path, request in [("/can_join", join), ("/can_tell", tell)]:
+        did_not = pytest.raises(TypeError, match="did not run: write def")
+        with did_not, client.connect(path, user="ann") as ws:
+            assert ws.receive_json()["type"] == "hello"
+            ws.send(request)
+            assert ws.receive_json()["error"]["code"] == "internal"
+
+
 def test_views_that_can(chat: WSChat) -> None:
     def decorated(view: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(view)

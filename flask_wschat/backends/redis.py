@@ -300,6 +300,8 @@ class _Server:
             self._class(**self._options)
         except TypeError as error:
             raise ConfigError(f"WSCHAT_URL has an unknown option: {error}") from None
+        except (ValueError, redis.exceptions.RedisError) as error:
+            raise ConfigError(f"WSCHAT_URL cannot work: {error}") from None
         self._password = str(given.get("password") or "")
         host, port = given.get("host", "localhost"), given.get("port", 6379)
         self.where: str = given.get("path") or f"{host}:{port}"

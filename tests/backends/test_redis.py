@@ -166,6 +166,7 @@ def test_a_url_that_cannot_work() -> None:
         ("redis://h:port", "WSCHAT_URL"),
         ("redis://h/0?colour=red", "colour"),
         ("http://h", "http://"),
+        ("rediss://h?ssl_cert_reqs=some", "WSCHAT_URL cannot work"),
     ]:
         with pytest.raises(ConfigError, match=words):
             RedisBackend(url)
