@@ -63,7 +63,7 @@ class ChatServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        eventually(self._answers)
+        eventually(self._answers, 30)
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()
