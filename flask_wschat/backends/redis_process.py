@@ -188,7 +188,8 @@ class Process:
         if self._host is not None:
             try:
                 if delivery.message.event == MADE:
-                    self._host.made(topic)
+                    # A host that knows nothing of claims need not have it.
+                    getattr(self._host, "made", _ignore)(topic)
                 else:
                     self._host.deliver(delivery)
             except Exception:
@@ -252,3 +253,7 @@ def _words(error: LinkError | ReplyError) -> str:
         return f" {error}"
     remedy = _WORDS.get(code_of(error) or "")
     return f" refused: {error}" if remedy is None else f": {remedy} ({error})"
+
+
+def _ignore(topic: str) -> None:
+    pass
