@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -58,6 +59,7 @@ def is_rebound(host: str, environ: Mapping[str, Any]) -> bool:
         or name.endswith(".localhost")
         or _is_loopback(name.strip("[]"), unspecified=True)
         or not _is_loopback(environ.get("REMOTE_ADDR", ""))
+        or name == socket.gethostname().lower()
     )
 
 

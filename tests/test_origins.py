@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -59,6 +60,7 @@ def test_an_origin_is_allowed_or_not(
         ("[::1]:5000", {}, False),
         ("[::ffff:127.0.0.1]", {}, False),
         ("0.0.0.0:5000", {}, False),
+        (f"{socket.gethostname()}:5000", {}, False),
         ("evil.example", {}, True),
         ("evil.example:5000", {}, True),
         ("evillocalhost", {}, True),
