@@ -223,7 +223,7 @@ class EventedLoop:
     def _take_turns(self) -> None:
         until = time.monotonic() + SHARE
         waiting = self._in_turn
-        while waiting and time.monotonic() < until:
+        for _ in range(len(waiting)):  # who asks meanwhile has the next turn
             # It stays in there meanwhile, so that who asks now starts no other timer.
             callback = waiting[0]
             try:
@@ -231,6 +231,8 @@ class EventedLoop:
             except BaseException:
                 self.tell(callback)
             waiting.popleft()
+            if time.monotonic() > until:
+                break
         if waiting:
             self._start_turns()
 
