@@ -74,8 +74,12 @@ class AppContexts:
         except IndexError:
             context = app.app_context()
         g = context.g
+        put = _cv_app.set
         for each in each_of:
-            Context().run(_call_in, context, function, subject, each)
+            variables = Context()
+            variables.run(put, context)
+            variables.run(function, subject, each)
+            del variables
             # Whoever has copied the context variables, as a task does, has it still.
             if (
                 g.__dict__
@@ -89,11 +93,6 @@ class AppContexts:
     def _call_pushed(self, function: Callable[..., Any], *args: Any) -> None:
         with self._app.app_context():
             function(*args)
-
-
-def _call_in(context: AppContext, function: Callable[..., Any], *args: Any) -> None:
-    _cv_app.set(context)
-    function(*args)
 
 
 class _Alone:
