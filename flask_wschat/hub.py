@@ -288,7 +288,7 @@ class Hub:
         """Put ``ws`` into ``room``; False: it was there, or is closed.
 
         A plain connection claims the room: no other connection of the ready-made chat
-        may be there but one that is ``sharing``. See docs/decisions/28.
+        may be there but one that is ``sharing``. See docs/decisions/26.
 
         :raises BackendError: it is not there, as nothing would come.
         :raises PermissionError: it is not there, as the room was claimed.

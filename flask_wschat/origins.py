@@ -48,7 +48,7 @@ def is_rebound(host: str, environ: Mapping[str, Any]) -> bool:
     """Whether a request of a loopback address is for a ``host`` that has none.
 
     So is one of a foreign page whose name its owner let lead to this machine: origin
-    and host agree then, and are both foreign. See docs/decisions/34. A proxy that says
+    and host agree then, and are both foreign. See docs/decisions/28. A proxy that says
     what it is may well pass on such a name.
     """
     name = _PORT.sub("", host).lower().rstrip(".")
