@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import signal
+import sys
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -60,3 +63,28 @@ def _close_and_end(number: int, frame: object) -> None:
     signal.signal(number, signal.SIG_IGN)  # once is enough
     if not any(closing.run_waiting(close_and_end) for closing in list(_open)):
         close_and_end()
+
+
+_STOPPING = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGABRT", "SIGHUP", "SIGALRM")
+
+
+def is_order(error: BaseException) -> bool:
+    """Whether ``error`` tells the program to end, and is no fault of what it came from.
+
+    It is what a signal's handler raises in whatever runs just then. The same raised by
+    a view, as by an argument parser that it asks, is a fault like any other.
+    """
+    if sys.platform == "linux" and threading.get_native_id() != os.getpid():
+        return False  # signals are the main thread's
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    if isinstance(error, Exception):
+        return False
+    handlers = [signal.getsignal(getattr(signal, name)) for name in _STOPPING]
+    codes = {getattr(handler, "__code__", None) for handler in handlers} - {None}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in codes:
+            return True
+        trace = trace.tb_next
+    return False

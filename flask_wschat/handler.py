@@ -24,7 +24,8 @@ from werkzeug.exceptions import HTTPException
 from .bodies import Body, Stream
 from .codec import Head, is_upgrade, response, tokens
 from .codec.handshake import END, parse_head
-from .errors import HandshakeError, is_order
+from .ending import is_order
+from .errors import HandshakeError
 from .heads import Fields, Gathering, Opening, read_usual, reader
 from .hub import Hub
 from .settings import Settings

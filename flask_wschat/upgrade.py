@@ -33,7 +33,8 @@ from .codec import (
     tokens,
 )
 from .compat import LegacyWebSocket, WebSocketError
-from .errors import BackendError, HandshakeError, is_order
+from .ending import is_order
+from .errors import BackendError, HandshakeError
 from .hub import Hub
 from .logs import SparingLog, printable
 from .messages import as_user

@@ -18,7 +18,8 @@ from typing import Any, NoReturn, Protocol
 from .codec import CloseCode, Closed, Connection, EncodedMessage, is_sendable
 from .codec import Event as Arrival
 from .codec.accelerated import encode_message
-from .errors import ConnectionClosed, is_order
+from .ending import is_order
+from .errors import ConnectionClosed
 from .logs import SparingLog, printable
 from .settings import Settings
 from .transports import Event, Transport

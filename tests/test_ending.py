@@ -1,4 +1,4 @@
-"""What errors tell."""
+"""How the program ends: what tells it to, and what does not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_wschat.errors import is_order
+from flask_wschat.ending import is_order
 
 
 @pytest.fixture
