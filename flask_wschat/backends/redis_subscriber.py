@@ -23,6 +23,7 @@ from ..errors import BackendError
 from .redis_wire import Connect, LinkError, ReplyError, Wire, as_refusal, pack
 
 logger = logging.getLogger("flask_wschat")
+_random = random.Random()  # the application's own may be seeded
 
 _CHUNK = 500  # channels in one command
 _RETRY_FIRST, _RETRY_MOST = 0.1, 5.0  # seconds between attempts to connect
@@ -262,7 +263,7 @@ class Subscriber:
                 if wire is not None:
                     wire.close()
             longest = min(_RETRY_FIRST * 2 ** min(attempt, 9), _RETRY_MOST)
-            self._rest(longest * random.uniform(0.5, 1))
+            self._rest(longest * _random.uniform(0.5, 1))
         assert self._bell is not None
         self._bell.close()
         self._ear.close()

@@ -28,6 +28,7 @@ from . import sqlite_tables as tables
 from .history import Seen
 
 logger = logging.getLogger("flask_wschat")
+_random = random.Random()  # the application's own may be seeded
 
 T = TypeVar("T")
 Step = Callable[[sqlite3.Connection], Any]
@@ -269,7 +270,7 @@ class Writer:
             except sqlite3.OperationalError as error:
                 if not _is_locked(error) or time.monotonic() >= until:
                     raise
-            self._nap(random.uniform(0.0003, 0.0015))
+            self._nap(_random.uniform(0.0003, 0.0015))
             if self._db is not None:
                 self._look()
 
