@@ -102,7 +102,6 @@ class Hub:
         self._topics = Subscriptions(backend, self._is_wanted, new_event)
         self._loop: Loop | None = None
         self._settling = threading.Lock()
-        self._log = SparingLog(logger)
         self._pid = 0
         self._due: collections.deque[Delivery | Callable[[], None]]
         self._due = collections.deque()
@@ -187,7 +186,7 @@ class Hub:
                     self._begin()  # its connections ended with it
                 elif self.count():
                     words = _TWO_LOOPS % (home, self.count(), loop)
-                    self._log.warning("loops", "refused a WebSocket: %s", words)
+                    self.log.warning("loops", "refused a WebSocket: %s", words)
                     raise HandshakeError(500, words)
                 # What it has planned is void.
                 self._sweeping = self._resting = self._recounting = False
@@ -571,7 +570,7 @@ class Hub:
         if len(self._due) > DUE_MOST:
             # Nothing is left out in silence: the chat's connections read it again.
             self._due.clear()
-            self._log.warning(
+            self.log.warning(
                 "due", "%d deliveries waited for the loop, and are lost", DUE_MOST
             )
             self.lost(None)
