@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import socket
@@ -21,6 +22,8 @@ from websockets.sync.client import ClientConnection
 
 import flask_wschat.server
 from flask_wschat import WSChat
+from flask_wschat.backends.redis import RedisBackend
+from flask_wschat.backends.sqlite import SQLiteBackend
 from flask_wschat.server import Server, WebSocketHandler
 
 hypothesis.settings.register_profile("dev", max_examples=50, deadline=None)
@@ -76,6 +79,45 @@ class LiveServer(flask_wschat.server.LiveServer):
         return client.__enter__()
 
 
+_made: list[RedisBackend | SQLiteBackend] = []
+
+
+def _note_those_made(kind: type[RedisBackend] | type[SQLiteBackend]) -> None:
+    init = kind.__init__
+
+    @functools.wraps(init)
+    def noting(self: Any, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        _made.append(self)
+
+    kind.__init__ = noting  # type: ignore[method-assign]
+
+
+_note_those_made(RedisBackend)
+_note_those_made(SQLiteBackend)
+
+
+@pytest.fixture(autouse=True)
+def all_stopped() -> Iterator[None]:
+    """Fail a test that leaves a backend with its thread, connections or file.
+
+    One whose app is garbage would disturb a later test, which has nothing to do with
+    it: an open socket is a warning, and so an error, wherever it is collected.
+    """
+    _made.clear()  # those of fixtures for several tests are theirs to stop
+    yield
+    left = [backend for backend in _made if _runs(backend)]
+    _made.clear()
+    for backend in left:
+        backend.stop()
+    assert not left, f"the test has not stopped {left}"
+
+
+def _runs(backend: RedisBackend | SQLiteBackend) -> bool:
+    process = backend._processes.get(os.getpid())
+    return process is not None and not getattr(process, "_stopped", False)
+
+
 @pytest.fixture
 def app() -> Flask:
     app = Flask("an_app")
@@ -90,18 +132,30 @@ def chat(app: Flask) -> WSChat:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start a live server for an app; stopped and checked after the test."""
-    servers = []
+    """Start a live server for an app; both stopped and checked after the test."""
+    servers: list[LiveServer] = []
+    apps: list[Flask] = []
 
     def start(app: Flask, handler: str = "ours", **options: Any) -> LiveServer:
         server = LiveServer(app, *HANDLERS[handler], **options)
         servers.append(server)
+        apps.append(app)
         return server
 
     yield start
     for server in servers:
         server.stop()
+    for app in apps:
+        stop(app)
+    for server in servers:
         assert "Traceback" not in server.log.getvalue(), server.log.getvalue()
+
+
+def stop(app: Any) -> None:
+    """Let go of what ``app`` shares with other processes, as the end of one does."""
+    hub = getattr(app, "extensions", {}).get("wschat.hub")
+    if hub is not None:
+        hub.stop()
 
 
 @pytest.fixture(params=list(HANDLERS))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from flask_wschat import ChatListener, WSChat
 from flask_wschat.client import connect
 from flask_wschat.voting import Poll
 from tests.backends.redis_server import RedisServer
-from tests.conftest import DEADLINE, Serve
+from tests.conftest import DEADLINE, Serve, stop
 
 
 @pytest.fixture
@@ -24,20 +25,27 @@ def redis() -> Iterator[RedisServer]:
     server.stop()
 
 
-def chat_on(url: str) -> tuple[Flask, Poll]:
-    """Return an app and its poll, as one of several processes has it."""
-    app = Flask("an_app")
-    app.config["WSCHAT_URL"] = url
-    chat = WSChat(app)
-    chat.listener("/chat")(ChatListener)
-    return app, chat.poll("Tea", ["Green", "Black"])
+@pytest.fixture
+def process(redis: RedisServer) -> Iterator[Callable[[], tuple[Flask, Poll]]]:
+    """Make an app and its poll, as each of several processes has them."""
+    with contextlib.ExitStack() as stack:
+
+        def make() -> tuple[Flask, Poll]:
+            app = Flask("an_app")
+            app.config["WSCHAT_URL"] = redis.url
+            chat = WSChat(app)
+            stack.callback(stop, app)
+            chat.listener("/chat")(ChatListener)
+            return app, chat.poll("Tea", ["Green", "Black"])
+
+        yield make
 
 
 def test_the_last_tally_comes_after_a_subscription_was_cut(
-    redis: RedisServer, serve: Serve
+    redis: RedisServer, process: Callable[[], tuple[Flask, Poll]], serve: Serve
 ) -> None:
-    app, _ = chat_on(redis.url)
-    _, elsewhere = chat_on(redis.url)
+    app, _ = process()
+    _, elsewhere = process()
     server = serve(app)
     with connect(server.url("/chat")) as client, redis.client() as cutter:
         for turn in range(1, 6):
