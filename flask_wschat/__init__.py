@@ -20,9 +20,9 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .chat.listener import ChatListener
+    from .chat.voting import Poll
     from .extension import WSChat
-    from .rooms import ChatListener
-    from .voting import Poll
     from .websocket import Listener, WebSocket
 
 __version__ = "0.1.0"
@@ -48,9 +48,9 @@ __all__ = [
 
 
 _HOMES = {
-    "ChatListener": "rooms",
+    "ChatListener": "chat.listener",
     "Listener": "websocket",
-    "Poll": "voting",
+    "Poll": "chat.voting",
     "WSChat": "extension",
     "WebSocket": "websocket",
 }

@@ -24,23 +24,22 @@ from flask import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
-from . import ending, mistakes
-from .backends import Backend
-from .backends.memory import MemoryBackend
-from .context import AppContexts
-from .errors import ConfigError, ConnectionClosed, check_ran
-from .feeds import ANONYMOUS
-from .hub import EVERYONE, Hub, room_topic, user_topic
-from .logs import SparingLog, redacted
+from . import backends
+from .chat.listener import PROTOCOL, ChatListener
+from .chat.voting import Poll
+from .errors import ConnectionClosed, check_ran
+from .hub.feeds import ANONYMOUS
+from .hub.hub import EVERYONE, Hub, room_topic, user_topic
+from .logs import SparingLog
 from .messages import Entry, Message, as_name, as_user
-from .presence import SILENCE
-from .rooms import PROTOCOL, ChatListener
-from .sessions import NoAnswer
-from .settings import Settings
-from .transports.accept import UPGRADE, ClientLeft
+from .opening import mistakes
+from .opening.upgrade import Gate, Upgrade, not_a_websocket, refusal
+from .servers.offers import UPGRADE, ClientLeft
+from .settings import SILENCE, Settings
+from .shortcuts.contexts import AppContexts
+from .shortcuts.sessions import NoAnswer
+from .transports import ending
 from .transports.evented import patching_fault
-from .upgrade import Gate, Upgrade, not_a_websocket, refusal
-from .voting import Poll
 from .websocket import Listener, WebSocket, as_close, as_message
 
 logger = logging.getLogger("flask_wschat")
@@ -102,13 +101,18 @@ class WSChat:
         settings = Settings.from_config(app.config)
         hub = Hub(
             settings,
-            _make_backend(settings),
+            backends.open(
+                settings.URL,
+                size=settings.HISTORY_SIZE,
+                ttl=settings.HISTORY_TTL,
+                presence_ttl=SILENCE * (settings.PING_INTERVAL + settings.PING_TIMEOUT),
+            ),
             dumps=app.json.dumps,
             loads=app.json.loads,
             call_each=AppContexts(app).call_each,
             report=_Reporter(app),
         )
-        if isinstance(hub.backend, MemoryBackend):
+        if isinstance(hub.backend, backends.MemoryBackend):
             hub.alone = mistakes.Alone(app)
         if fault := patching_fault():
             logger.warning("%s", fault)
@@ -545,30 +549,3 @@ def _as_said(hub: Hub, entry: Entry) -> Entry:
     if sender is not None and sender.startswith(ANONYMOUS):
         sender = None
     return entry._replace(data=hub.loads(data) if entry.json else data, sender=sender)
-
-
-def _make_backend(settings: Settings) -> Backend:
-    """Return the backend that ``WSCHAT_URL`` names; each is imported when it is used.
-
-    :raises ConfigError: it names none.
-    """
-    url = settings.URL
-    scheme = url.partition(":")[0] if ":" in url else ""
-    size, ttl = settings.HISTORY_SIZE, settings.HISTORY_TTL
-    presence_ttl = SILENCE * (settings.PING_INTERVAL + settings.PING_TIMEOUT)
-    if scheme == "memory":
-        return MemoryBackend(size=size, ttl=ttl, presence_ttl=presence_ttl)
-    if scheme == "sqlite":
-        from .backends.sqlite import SQLiteBackend
-
-        return SQLiteBackend.from_url(
-            url, size=size, ttl=ttl, presence_ttl=presence_ttl
-        )
-    if scheme in ("redis", "rediss", "valkey", "valkeys", "unix"):
-        from .backends.redis import RedisBackend
-
-        return RedisBackend(url, size=size, ttl=ttl, presence_ttl=presence_ttl)
-    raise ConfigError(
-        "WSCHAT_URL must begin with memory://, sqlite:///, redis://, rediss://,"
-        f" valkey://, valkeys:// or unix://, unlike {redacted(url)!r}"
-    )

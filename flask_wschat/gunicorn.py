@@ -11,9 +11,9 @@ from typing import Any
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
 from .codec import Head
-from .handler import WebSocketHandler
-from .heads import Fields
 from .server import Server
+from .servers.handler import WebSocketHandler
+from .servers.heads import Fields
 
 
 class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]

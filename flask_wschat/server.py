@@ -20,12 +20,12 @@ import gevent.event
 from flask import Flask
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from .access import AccessLog, LoggedHandler
-from .handler import RawSocket, WebSocketHandler, opening_seconds, time_limit
-from .hub import Hub
-from .patching import ensure_patched
+from .hub.hub import Hub
+from .running.access import AccessLog, LoggedHandler
+from .running.patching import ensure_patched
+from .running.watchdog import Watchdog
+from .servers.handler import RawSocket, WebSocketHandler, opening_seconds, time_limit
 from .transports.evented import EventedLoop
-from .watchdog import Watchdog
 
 __all__ = ["LiveServer", "Server", "WebSocketHandler", "run"]
 
@@ -109,7 +109,7 @@ def prepare(*, reload: bool, patch: bool) -> None:
     Returns in the process that serves.
     """
     if reload:
-        from . import debugging
+        from .running import debugging
 
         if not debugging.is_reloaded():
             sys.exit(debugging.run_and_reload())
@@ -138,7 +138,7 @@ def run(
     """Serve ``app`` until SIGINT or SIGTERM; see ``WSChat.run``."""
     served: Any = app
     if debug:
-        from .debugging import Debugged
+        from .running.debugging import Debugged
 
         served = Debugged(app)
     options: dict[str, Any] = {"log": None}
@@ -165,7 +165,7 @@ def run(
     Watchdog(loop).start()
     exit_code = 0
     if reload:
-        from .debugging import watch_files
+        from .running.debugging import watch_files
 
         def changed(code: int) -> None:
             nonlocal exit_code

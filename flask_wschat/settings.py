@@ -11,6 +11,9 @@ from typing import Any, Literal
 from .errors import ConfigError
 
 PREFIX = "WSCHAT_"
+SILENCE = 0.7
+"""Of the time until a dead process's people are gone. The others look each quarter of
+that time; and a living one is heard twice at least before it would count as dead."""
 
 logger = logging.getLogger("flask_wschat")
 
@@ -19,8 +22,8 @@ logger = logging.getLogger("flask_wschat")
 class Settings:
     """What an application chose; each field is the key ``WSCHAT_`` + its name."""
 
-    URL: str = field(default="memory://", repr=False)  # it may have a password
-    """The backend that server processes share."""
+    URL: Any = field(default="memory://", repr=False)  # it may have a password
+    """What server processes share: the URL of a backend, or a ``Backend``."""
     ORIGINS: Sequence[str] | str | None = None
     """Allowed origins, or ``"*"``; None: the page's own origin only."""
     MAX_MESSAGE: int = 1 << 20
@@ -77,8 +80,9 @@ class Settings:
         return settings
 
     def _check(self) -> None:
-        if not isinstance(self.URL, str):
-            raise ConfigError(f"{PREFIX}URL must be a text, not {type(self.URL)}")
+        if not isinstance(self.URL, str) and not hasattr(self.URL, "publish"):
+            kind = type(self.URL).__name__
+            raise ConfigError(f"{PREFIX}URL must be a URL or a backend, not {kind}")
         for name in (
             "PING_INTERVAL",
             "PING_TIMEOUT",

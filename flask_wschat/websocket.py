@@ -18,11 +18,11 @@ from typing import Any, NoReturn, Protocol
 from .codec import CloseCode, Closed, Connection, EncodedMessage, is_sendable
 from .codec import Event as Arrival
 from .codec.accelerated import encode_message
-from .ending import is_order
 from .errors import ConnectionClosed
 from .logs import SparingLog, printable
 from .settings import Settings
 from .transports import Event, Transport
+from .transports.ending import is_order
 
 INBOX_LIMIT = 256 * 1024
 """Bytes of unread messages at which the peer is not read until there are none."""

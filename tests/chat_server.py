@@ -7,7 +7,7 @@ import os
 from flask import Flask, request
 
 from flask_wschat import WSChat
-from flask_wschat.rooms import ChatListener
+from flask_wschat.chat.listener import ChatListener
 
 PAGE = """<!doctype html><title>chat</title><script type="module">
   import { WSChat } from "/_wschat/wschat.js";

@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, MapAdapter, Rule, WebsocketMismatch
 from werkzeug.test import EnvironBuilder
 
-from flask_wschat.adapters import Adapters
+from flask_wschat.shortcuts.routing import Adapters
 
 ENVIRON = {"HTTP_CONNECTION": "Upgrade", "HTTP_UPGRADE": "websocket"}
 

@@ -11,8 +11,9 @@ from flask import Flask, appcontext_pushed, current_app, g, has_app_context
 from flask.ctx import _AppCtxGlobals
 from flask.globals import app_ctx
 
-from flask_wschat import context, websocket
-from flask_wschat.context import AppContexts
+from flask_wschat import websocket
+from flask_wschat.shortcuts import contexts as context
+from flask_wschat.shortcuts.contexts import AppContexts
 
 WHO = ContextVar("WHO", default="nobody")
 

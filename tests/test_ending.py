@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_wschat.ending import is_order
+from flask_wschat.transports.ending import is_order
 
 
 @pytest.fixture

@@ -25,12 +25,12 @@ from websockets.exceptions import ConnectionClosed as ForeignClosed
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from flask_wschat import ChatListener, Listener, WebSocket, WSChat
+from flask_wschat import ChatListener, Listener, WebSocket, WSChat, backends
 from flask_wschat.backends.memory import MemoryBackend
-from flask_wschat.backends.redis import RedisBackend
-from flask_wschat.backends.sqlite import SQLiteBackend
+from flask_wschat.backends.redis.backend import RedisBackend
+from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
-from flask_wschat.hub import room_topic
+from flask_wschat.hub.hub import room_topic
 from flask_wschat.messages import Message
 
 from .conftest import DEADLINE, LiveServer, Serve, eventually
@@ -522,18 +522,31 @@ def test_the_client_module_is_served(app: Flask, chat: WSChat) -> None:
 
 
 def test_the_url_names_the_backend(tmp_path: Path) -> None:
-    def backend(url: str) -> object:
-        app = Flask("an_app")
-        app.config["WSCHAT_URL"] = url
-        return WSChat(app)._hub().backend
-
-    assert isinstance(backend("memory://"), MemoryBackend)
-    assert isinstance(backend(f"sqlite:///{tmp_path}/chat.db"), SQLiteBackend)
+    assert isinstance(backends.open("memory://"), MemoryBackend)
+    assert isinstance(backends.open(f"sqlite:///{tmp_path}/chat.db"), SQLiteBackend)
     for url in ("redis://h/0", "rediss://h", "valkey://h", f"unix://{tmp_path}/s"):
-        assert isinstance(backend(url), RedisBackend)
+        assert isinstance(backends.open(url), RedisBackend)
     for url in ("mysql://h", "sqlite://", "memory", "", "redis"):
         with pytest.raises(ConfigError, match="WSCHAT_URL"):
-            backend(url)
+            WSChat(configured(url))
+    for nothing in (None, 6379, b"memory://"):
+        with pytest.raises(ConfigError, match="a URL or a backend, not"):
+            WSChat(configured(nothing))
+
+
+def test_a_backend_can_be_handed_in() -> None:
+    backend = backends.open("memory://", size=2)
+    chat = WSChat(configured(backend))
+    for text in ("one", "two", "three"):
+        chat.broadcast(text, room="Lobby")
+    assert [entry.data for entry in chat.history("Lobby")] == ["two", "three"]
+    assert len(backend.history("room:Lobby", limit=9).entries) == 2
+
+
+def configured(url: object) -> Flask:
+    app = Flask("an_app")
+    app.config["WSCHAT_URL"] = url
+    return app
 
 
 def test_nobody_is_let_in_while_nothing_can_be_stored(

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from flask_wschat.backends.memory import MemoryBackend
+from flask_wschat.chat.voting import Poll
 from flask_wschat.codec import Connection
 from flask_wschat.errors import BackendError
-from flask_wschat.feeds import TALLY_INTERVAL, dress
-from flask_wschat.hub import EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.hub.feeds import TALLY_INTERVAL, dress
+from flask_wschat.hub.hub import EVERYONE, Hub, room_topic, user_topic
 from flask_wschat.messages import Delivery, Entry, Message, Page
 from flask_wschat.settings import Settings
 from flask_wschat.transports.memory import pair
-from flask_wschat.voting import Poll
 from flask_wschat.websocket import WebSocket
 
 from .test_websocket import Peer
@@ -195,7 +195,7 @@ def test_a_loss_is_a_gap_for_all(
 def test_a_loss_of_all_gives_the_others_their_turn(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_wschat.hub.TURN", 0)
+    monkeypatch.setattr("flask_wschat.hub.hub.TURN", 0)
     reader = Reader(hub)
     loop = reader.ws._transport.loop
     timers = loop.timers  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flask_wschat.codec import Head, is_upgrade, negotiate
 from flask_wschat.errors import HandshakeError
-from flask_wschat.heads import MAX_EMPTY, Gathering
+from flask_wschat.servers.heads import MAX_EMPTY, Gathering
 
 REQUEST = b"GET /a?b HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n"
 BEHIND = b"\n\r\n\r\nof somebody else"

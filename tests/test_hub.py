@@ -15,9 +15,9 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Connection
 from flask_wschat.errors import BackendError
 from flask_wschat.errors import ConnectionClosed as Closed
-from flask_wschat.hub import DUE_MOST, EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.hub.hub import DUE_MOST, EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.hub.subscriptions import LINGER
 from flask_wschat.messages import Delivery, Message, Page
-from flask_wschat.subscriptions import LINGER
 from flask_wschat.testing import Refused, WSChatClient
 from flask_wschat.transports.memory import pair
 from flask_wschat.websocket import Listener, WebSocket
@@ -347,7 +347,7 @@ def test_a_flood_of_deliveries_gives_the_others_their_turn(
     ws, peer, hub = opened()
     timers = ws._transport.loop.timers  # type: ignore[attr-defined]
     timers.clear()
-    monkeypatch.setattr("flask_wschat.hub.TURN", 0)
+    monkeypatch.setattr("flask_wschat.hub.hub.TURN", 0)
     hub._due.extend(Delivery(EVERYONE, Message(str(number))) for number in range(5))
     hub.deliver(Delivery(EVERYONE, Message("5")))
     assert peer.events == ["0"]

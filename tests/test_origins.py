@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_wschat.origins import is_one_of, is_rebound
+from flask_wschat.opening.origins import is_one_of, is_rebound
 
 SITE = "https://a.example"
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from flask_wschat.backends.memory import MemoryBackend
-from flask_wschat.backends.redis import RedisBackend
-from flask_wschat.backends.sqlite import SQLiteBackend
+from flask_wschat.backends.redis.backend import RedisBackend
+from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError
-from flask_wschat.hub import EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.hub.hub import EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.hub.presence import Presence
 from flask_wschat.messages import Message, Receipt
-from flask_wschat.presence import Presence
 from flask_wschat.settings import Settings
 
 from .backends.redis_server import RedisServer

@@ -22,8 +22,8 @@ from flask import Flask
 
 from flask_wschat.client import connect
 from flask_wschat.errors import ConnectionClosed
-from flask_wschat.patching import STARTED_AGAIN, Program, find_program
-from flask_wschat.watchdog import to_blame
+from flask_wschat.running.patching import STARTED_AGAIN, Program, find_program
+from flask_wschat.running.watchdog import to_blame
 
 from .conftest import Serve, eventually
 

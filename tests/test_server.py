@@ -753,8 +753,8 @@ def test_the_legacy_object_of_a_client_that_is_gone(app: Flask) -> None:
     """It reset the connection while its request was on the way to the view."""
     from geventwebsocket.exceptions import WebSocketError
 
-    from flask_wschat.compat import LegacyWebSocket
-    from flask_wschat.transports.accept import ClientLeft
+    from flask_wschat.opening.legacy import LegacyWebSocket
+    from flask_wschat.servers.offers import ClientLeft
     from flask_wschat.transports.memory import InlineLoop
 
     def gone() -> WebSocket:

@@ -15,9 +15,10 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from itsdangerous.url_safe import URLSafeTimedSerializer
 from werkzeug.sansio.http import parse_cookie
 
-from flask_wschat import WSChat, sessions
-from flask_wschat.sessions import CookieSessions, NoAnswer
-from flask_wschat.transports.accept import UPGRADE
+from flask_wschat import WSChat
+from flask_wschat.servers.offers import UPGRADE
+from flask_wschat.shortcuts import sessions
+from flask_wschat.shortcuts.sessions import CookieSessions, NoAnswer
 
 FLASKS = SecureCookieSessionInterface()
 SECRET = {"user": "ann", "n": [1, {"t": True}], "pair": (1, 2), "long": "x" * 500}

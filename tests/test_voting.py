@@ -15,9 +15,9 @@ import pytest
 
 from flask_wschat.backends import Backend
 from flask_wschat.backends.memory import MemoryBackend
+from flask_wschat.chat.voting import Conflated, Poll, Standing
 from flask_wschat.errors import BackendError, PollClosed, PollError, UnknownChoice
 from flask_wschat.messages import Message
-from flask_wschat.voting import Conflated, Poll, Standing
 from tests.conftest import DEADLINE, eventually
 
 
@@ -220,7 +220,7 @@ def test_a_process_without_a_loop_tells_all_before_it_ends() -> None:
     code = """
 import threading
 from tests.test_voting import House
-from flask_wschat.voting import Poll
+from flask_wschat.chat.voting import Poll
 
 house = House()
 publish = house.publish

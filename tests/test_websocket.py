@@ -21,7 +21,7 @@ from flask_wschat.codec import (
     Pong,
 )
 from flask_wschat.errors import ConnectionClosed
-from flask_wschat.hub import Hub
+from flask_wschat.hub.hub import Hub
 from flask_wschat.settings import Settings
 from flask_wschat.transports.memory import MemoryTransport, pair
 from flask_wschat.websocket import INBOX_LIMIT, Listener, WebSocket

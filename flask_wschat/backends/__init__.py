@@ -2,151 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any
 
-from ..messages import Delivery, Message, Page, Receipt, Tally
-from ..transports import Event
+from ..errors import ConfigError
+from ..logs import redacted
+from .contract import Backend, Host
+from .memory import MemoryBackend
 
-T = TypeVar("T")
-
-
-class Host(Protocol):
-    """What a backend calls in the process it serves; from whichever thread."""
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Hand a publication to this process's connections. Does not wait."""
-
-    def lost(self, topics: Iterable[str] | None) -> None:
-        """Publications in ``topics`` (None: in any) may have been missed."""
-
-    def made(self, topic: str) -> None:
-        """What is kept of ``topic`` begins anew, with no claim that it may have had."""
-
-    def run_blocking(self, function: Callable[[], T]) -> T:
-        """Return what ``function`` returns, which blocks its thread.
-
-        Called in a greenlet of an unpatched process, a thread of a pool runs it, so
-        that the loop goes on; anywhere else the caller's own.
-        """
-
-    def event(self) -> Event:
-        """Return a new event: the caller waits in its own manner, a greenlet without
-        stopping its loop; ``set`` may be called from any thread."""
-
-    def start_thread(self, function: Callable[[], None]) -> None:
-        """Run ``function`` in a thread of the system's, patched or not, as a daemon."""
+__all__ = ["Backend", "Host", "MemoryBackend", "open"]
 
 
-class Backend(Protocol):
-    """One method call is one step that others see whole or not at all.
+def open(url: str | Backend, **options: Any) -> Backend:
+    """Return the backend that ``url`` names, not yet started, or is.
 
-    Each may be called from any greenlet or thread but the loop's own, and may wait for
-    a disk or a network, in the caller only. Each raises ``BackendError`` where its
-    step cannot be known to be done; a message given a ``mid`` may then be tried again.
+    ``options`` are how much it keeps: ``size`` (messages of a topic), ``ttl`` and
+    ``presence_ttl`` (seconds). A backend that is handed in has its own.
 
-    Topics are ``all``, ``room:<name>`` and ``user:<id>``.
+    :raises ConfigError: ``url`` names none, or its package is missing.
     """
+    if not isinstance(url, str):
+        return url
+    scheme = url.partition(":")[0] if ":" in url else ""
+    # Each is imported where it is used: SQLite and redis are not for everybody.
+    if scheme == "memory":
+        return MemoryBackend(**options)
+    if scheme == "sqlite":
+        from .sqlite import SQLiteBackend
 
-    def start(self, host: Host) -> None:
-        """Begin to serve this process. Does not wait: see ``fault``."""
+        return SQLiteBackend.from_url(url, **options)
+    if scheme in ("redis", "rediss", "valkey", "valkeys", "unix"):
+        from .redis import RedisBackend
 
-    def stop(self) -> None:
-        """Let go of files and connections, and take this process's people out."""
-
-    def fault(self) -> str | None:
-        """Return why nothing can be had now, and the remedy; None: all is well.
-
-        Does not wait; asked before each connection is let in.
-        """
-
-    def subscribe(self, topics: Sequence[str]) -> None:
-        """Deliver what is published in ``topics`` after this has returned.
-
-        Counted by nobody: subscribing twice is subscribing once. Survives a lost
-        connection to the backend.
-        """
-
-    def unsubscribe(self, topics: Sequence[str]) -> None:
-        """Deliver no more of ``topics``, soon. Does not wait."""
-
-    def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
-        """Append to the topic's history if ``keep``, and deliver, in one step.
-
-        Every process gets the kept messages of a topic in the order of their numbers.
-        A kept message whose ``mid`` the same ``sender`` used before in this topic is
-        neither stored nor delivered; the receipt is the first one's, not ``fresh``.
-        ``mid`` are remembered for at least four times as many messages as are kept.
-        """
-
-    def history(
-        self,
-        topic: str,
-        *,
-        after: int | None = None,
-        epoch: str | None = None,
-        before: int | None = None,
-        limit: int = 50,
-    ) -> Page:
-        """Return kept messages in order, and where the numbers stand, as of one moment.
-
-        With ``after`` the first ``limit`` whose number is over it, with ``before`` the
-        last ``limit`` whose number is under it, else the newest ``limit``.
-
-        ``epoch`` asks to resume: where it is not the topic's, or ``after`` is over the
-        newest number, or a message after ``after`` is kept no more, the page is not
-        ``recovered`` and holds the newest ``limit`` instead. Nothing changes by it:
-        clients choose these numbers, and may choose any.
-
-        Where the storage has lost messages that it delivered to this process, or that
-        were in a page, while the topic is subscribed here, the topic has a new epoch
-        from the next ``history`` or kept ``publish`` on, so that nobody takes new
-        numbers for old ones.
-
-        A topic asked about has an epoch from then on, for as long as a message would
-        be kept, so that who saw it empty can resume.
-        """
-
-    def claim(self, topics: Sequence[str], message: Message) -> None:
-        """Note that ``topics`` are for plain connections: their pages are ``plain``.
-
-        It is forgotten like an epoch: when it was neither renewed, nor a message kept,
-        nor the history asked for, for as long as a message would be kept. In topics
-        that were not noted before, ``message`` is delivered in the same step.
-        """
-
-    def attend(
-        self, changes: Sequence[tuple[str, str, int]]
-    ) -> list[tuple[str, str, bool]]:
-        """Note how many connections this process has of users in topics.
-
-        ``changes``: topic, user, count; 0 takes the user out. Return the topic, the
-        user and True for each who was in none of the processes before, False for each
-        who is in none any more: each such change is returned to one caller, once.
-        """
-
-    def present(self, topic: str) -> dict[str, int]:
-        """Return the users in ``topic`` in *other* processes, and their connections.
-
-        A process that was not heard of for ``presence_ttl`` has none.
-        """
-
-    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
-        """Say that this process lives; called a few times in ``presence_ttl`` seconds.
-
-        Return the topic and user of those who went with a process that died, and are in
-        no other: each to one caller, once. And whether this process was itself taken
-        for dead, and has to ``attend`` again for all it has.
-        """
-
-    def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
-        """Make ``choice`` the voter's only one; None: the poll is closed.
-
-        The tally is that right after the vote.
-        """
-
-    def tally(self, poll: str, voter: str | None = None) -> Tally:
-        """Return how ``poll`` stands, and what ``voter`` chose."""
-
-    def close_poll(self, poll: str, closed: bool = True) -> Tally:
-        """End the poll, or open it again."""
+        return RedisBackend(url, **options)
+    raise ConfigError(
+        "WSCHAT_URL must begin with memory://, sqlite:///, redis://, rediss://,"
+        f" valkey://, valkeys:// or unix://, unlike {redacted(url)!r}"
+    )

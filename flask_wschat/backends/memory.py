@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from ..errors import BackendError
 from ..messages import Delivery, Entry, Message, Page, Receipt, Tally
-from . import Host
-from .history import select
+from .contract import Host
+from .pages import select
 
 _MIDS = 4  # remembered for so many times as many messages as are kept
 _FEW = 8  # messages among which a mid is looked for one by one: a dict takes 350 bytes

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask, Response
 
-import flask_wschat.handler
+import flask_wschat.servers.handler
 from flask_wschat import WSChat
 
 from ..conftest import DEADLINE, LiveServer, Serve, eventually
@@ -29,7 +29,7 @@ def server(
     ended: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[LiveServer]:
-    monkeypatch.setattr(flask_wschat.handler, "TAKING", 0.5)
+    monkeypatch.setattr(flask_wschat.servers.handler, "TAKING", 0.5)
 
     @app.get("/whole")
     def whole() -> Response:

@@ -19,7 +19,7 @@ from flask_wschat import Listener, WebSocket, WSChat
 from flask_wschat.client import Client, connect
 from flask_wschat.codec import ClientHandshake
 from flask_wschat.errors import ConnectionClosed, HandshakeError
-from flask_wschat.transports.blocking import WORKERS
+from flask_wschat.transports.threaded import WORKERS
 from tests.conftest import DEADLINE, Serve, eventually
 
 

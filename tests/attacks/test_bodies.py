@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask, request
 
-import flask_wschat.bodies
+import flask_wschat.servers.bodies
 from flask_wschat import WSChat
 
 from ..conftest import DEADLINE, LiveServer, Serve
@@ -96,9 +96,9 @@ def server(request: pytest.FixtureRequest, app: Flask, serve: Serve) -> LiveServ
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flask_wschat.bodies, "PATIENCE", 0.3)
-    monkeypatch.setattr(flask_wschat.bodies, "LINGER", 0.3)
-    monkeypatch.setattr(flask_wschat.bodies, "RATE", 1000)
+    monkeypatch.setattr(flask_wschat.servers.bodies, "PATIENCE", 0.3)
+    monkeypatch.setattr(flask_wschat.servers.bodies, "LINGER", 0.3)
+    monkeypatch.setattr(flask_wschat.servers.bodies, "RATE", 1000)
 
 
 def talk(server: LiveServer, *parts: bytes) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import ChatListener, WebSocket, WSChat
-from flask_wschat.rooms import PATIENCE
+from flask_wschat.chat.listener import PATIENCE
 from tests.conftest import DEADLINE, Serve, eventually
 from tests.following import make_chat, url
 from tests.protocol.peers import Peer

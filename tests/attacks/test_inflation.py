@@ -31,7 +31,7 @@ from flask_wschat.codec import (
     connection,
     encode_frame,
 )
-from flask_wschat.hub import Hub
+from flask_wschat.hub.hub import Hub
 from flask_wschat.settings import Settings
 from flask_wschat.transports.evented import EventedTransport
 from flask_wschat.transports.tls import TLSSocket

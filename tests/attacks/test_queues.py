@@ -18,7 +18,7 @@ from flask_wschat import ChatListener, Listener, WebSocket, WSChat
 from flask_wschat.client import Client, connect, open_over
 from flask_wschat.codec import ClientHandshake
 from flask_wschat.errors import ConnectionClosed
-from flask_wschat.transports.blocking import WORKERS
+from flask_wschat.transports.threaded import WORKERS
 from tests.conftest import DEADLINE, Serve, eventually
 
 TIMES = {"WSCHAT_PING_INTERVAL": 0.4, "WSCHAT_PING_TIMEOUT": 0.3}

@@ -11,8 +11,8 @@ import pytest
 from flask import Flask
 
 from flask_wschat import ChatListener, WSChat
+from flask_wschat.chat.voting import Poll
 from flask_wschat.client import connect
-from flask_wschat.voting import Poll
 from tests.backends.redis_server import RedisServer
 from tests.conftest import DEADLINE, Serve, stop
 

@@ -14,10 +14,10 @@ import pytest
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Closed, Connection, Event
 from flask_wschat.errors import ConnectionClosed
-from flask_wschat.hub import Hub
+from flask_wschat.hub.hub import Hub
 from flask_wschat.settings import Settings
-from flask_wschat.transports.blocking import ThreadedLoop
 from flask_wschat.transports.evented import EventedTransport
+from flask_wschat.transports.threaded import ThreadedLoop
 from flask_wschat.websocket import INBOX_LIMIT, Listener, WebSocket
 from tests.conftest import DEADLINE, eventually
 

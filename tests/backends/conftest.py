@@ -11,8 +11,8 @@ import pytest
 
 from flask_wschat.backends import Backend
 from flask_wschat.backends.memory import MemoryBackend
-from flask_wschat.backends.redis import RedisBackend
-from flask_wschat.backends.sqlite import SQLiteBackend
+from flask_wschat.backends.redis.backend import RedisBackend
+from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.messages import Delivery
 from tests.conftest import DEADLINE
 

@@ -21,8 +21,8 @@ import gevent.event
 import gevent.monkey
 import gevent.threadpool
 
-from flask_wschat.backends.redis import RedisBackend
-from flask_wschat.backends.redis_subscriber import Timings
+from flask_wschat.backends.redis.backend import RedisBackend
+from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.messages import Delivery, Message
 
 T = TypeVar("T")

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from flask_wschat.backends.redis import RedisBackend
-from flask_wschat.backends.redis_process import code_of
-from flask_wschat.backends.redis_subscriber import Timings
-from flask_wschat.backends.redis_wire import Replies, ReplyError, pack
+from flask_wschat.backends.redis.backend import RedisBackend
+from flask_wschat.backends.redis.process import code_of
+from flask_wschat.backends.redis.subscriber import Timings
+from flask_wschat.backends.redis.wire import Replies, ReplyError, pack
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message
 from tests.conftest import DEADLINE, eventually

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flask_wschat.backends.sqlite import SQLiteBackend
+from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message
 from tests.conftest import eventually
@@ -28,7 +28,7 @@ ROOM = "room:a"
 
 CHILD = """
 import sys, threading
-from flask_wschat.backends.sqlite import SQLiteBackend
+from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.messages import Message
 from tests.backends.conftest import RecordingHost
 
@@ -60,8 +60,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what is done from time to time be done at once."""
-    monkeypatch.setattr("flask_wschat.backends.sqlite_writer.TIDY", 0.1)
-    monkeypatch.setattr("flask_wschat.backends.sqlite_writer.PROBE", 0.1)
+    monkeypatch.setattr("flask_wschat.backends.sqlite.writer.TIDY", 0.1)
+    monkeypatch.setattr("flask_wschat.backends.sqlite.writer.PROBE", 0.1)
 
 
 @pytest.fixture
@@ -425,7 +425,7 @@ def test_a_question_that_has_to_write_waits_for_the_file_too(
 def test_a_file_held_for_too_long_is_an_error(
     path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_wschat.backends.sqlite_writer.LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr("flask_wschat.backends.sqlite.writer.LOCK_TIMEOUT", 0.2)
     backend, _ = start()
     publish = Message("x", sender="ann", mid="m")
     page = backend.history(ROOM)

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask, request
 
 from flask_wschat import WebSocket, WSChat
-from flask_wschat.rooms import ChatListener
+from flask_wschat.chat.listener import ChatListener
 
 OPTIONS = ("Ginger", "Oat", "None")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_wschat.backends.redis import RedisBackend
+from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.messages import Message
 from tests.backends.redis_server import RedisServer
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from flask_wschat.rooms import ChatListener
+from flask_wschat.chat.listener import ChatListener
 from tests.conftest import DEADLINE, LiveServer
 
 DOCS = Path(__file__).parents[2] / "docs"

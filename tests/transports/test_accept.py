@@ -18,9 +18,9 @@ from werkzeug.serving import make_server
 from flask_wschat import Listener, WSChat
 from flask_wschat.client import connect
 from flask_wschat.errors import HandshakeError
-from flask_wschat.transports import accept
-from flask_wschat.transports.accept import NoDescriptors, ThreadOffer
-from flask_wschat.transports.blocking import ThreadedLoop
+from flask_wschat.servers import offers as accept
+from flask_wschat.servers.offers import NoDescriptors, ThreadOffer
+from flask_wschat.transports.threaded import ThreadedLoop
 
 from ..conftest import eventually
 

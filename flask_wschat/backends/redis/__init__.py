@@ -1,0 +1,3 @@
+"""Redis: what many processes on many machines share."""
+
+from .backend import RedisBackend as RedisBackend

@@ -1,0 +1,359 @@
+"""Redis: many processes on many hosts share their topics.
+
+A topic's keys and its channel begin with ``<prefix>:{<topic>}``, so that they are in
+one slot of a cluster:
+
+    :meta       hash      epoch; seq, the newest number; plain, if it was claimed
+    :log        stream    the kept messages, their ids <seq>-0
+    :mids       zset      digests of the ids that senders gave messages, by number
+    :users      hash      who is there, in which processes
+
+Beside them there are ``<prefix>:{presence}:alive`` and ``:dead``, the processes, and
+``<prefix>:{process:<id>}:topics``, where each one has people; and for a poll the hashes
+``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``.
+
+Redis 7 takes 4.7 KB for a topic with one message, as a stream begins with 4 KB; with
+``stream-node-max-bytes 512`` in its configuration 1.2 KB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from ...errors import BackendError, ConfigError
+from ...logs import SparingLog, printable, redacted
+from ...messages import Entry, Message, Page, Receipt, Tally
+from ..contract import Host, T
+from .packing import (
+    MAX_SIZE,
+    pack_message,
+    pack_passing,
+    unpack_entry,
+)
+from .process import Process
+from .subscriber import Timings
+from .wire import (
+    Arg,
+    Call,
+    Connection,
+    LinkError,
+    Reply,
+    ReplyError,
+    Script,
+    decode,
+    encode,
+)
+
+logger = logging.getLogger("flask_wschat")
+
+_SCHEMES = {
+    "redis": "redis",
+    "rediss": "rediss",
+    "valkey": "redis",
+    "valkeys": "rediss",
+    "unix": "unix",
+}
+_LAST = 1 << 53  # a number that Lua can tell from the next
+_META_LONGER = 60.0  # seconds a topic's epoch outlives its messages
+
+
+class RedisBackend:
+    """Topics in the Redis, or Valkey, at ``url``: ``size`` messages each.
+
+    None is kept over ``ttl`` seconds; a process that was silent for ``presence_ttl``
+    seconds has nobody.
+
+    :raises ConfigError: the URL cannot work, or redis-py is missing.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        size: int = 256,
+        ttl: float = 86400.0,
+        presence_ttl: float = 45.0,
+        timings: Timings = Timings(),  # noqa: B008 - immutable
+    ) -> None:
+        self._server = _Server(url, timings.answer)
+        self._size = size
+        self._ttls = (round(ttl * 1000), round((ttl + _META_LONGER) * 1000))
+        self._presence_ttl = presence_ttl
+        self._timings = timings
+        self._host: Host | None = None
+        self._log = SparingLog(logger)  # who joins asks for the same entries again
+        self._publish = Script("publish")
+        self._history = Script("history")
+        self._claim = Script("claim")
+        self._poll = Script("poll")
+        self._processes: dict[int, Process] = {}
+
+    # -- life
+
+    def start(self, host: Host) -> None:
+        self._host = host
+
+    def stop(self) -> None:
+        process = self._processes.get(os.getpid())
+        if process is not None:
+            self._blocking(process.stop)
+
+    def fault(self) -> str | None:
+        process = self._here()
+        process.listen()
+        return process.subscriber.fault
+
+    def _here(self) -> Process:
+        """Return what this process has; a fork begins with nothing."""
+        pid = os.getpid()
+        process = self._processes.get(pid)
+        if process is None:
+            made = Process(self._server, self._host, self._timings, self._presence_ttl)
+            process = self._processes.setdefault(pid, made)
+            for other in self._processes.keys() - {pid}:
+                del self._processes[other]  # the parent's: its sockets are not ours
+        return process
+
+    def _blocking(self, function: Callable[[], T]) -> T:
+        return function() if self._host is None else self._host.run_blocking(function)
+
+    def _run(self, call: Call, *, again: bool) -> Reply:
+        """Return the reply to one command; ``again``: it may be sent twice.
+
+        :raises BackendError: there is none.
+        """
+        process = self._here()
+        reply: Reply = self._blocking(lambda: process.run([call], again=again)[0])
+        return reply
+
+    # -- topics
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        process = self._here()
+        process.listen()
+        self._blocking(lambda: process.subscriber.subscribe(topics))
+
+    def unsubscribe(self, topics: Sequence[str]) -> None:
+        process = self._here()
+        process.wishes.drop(topics)
+        process.seen.forget(topics)
+        process.subscriber.wake()
+
+    def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
+        body = pack_message(message)
+        if len(body) > MAX_SIZE:
+            raise BackendError(f"a message of {len(body)} bytes is over {MAX_SIZE}")
+        channel = self._server.channel(topic)
+        if not keep or not self._size:
+            at = round(time.time(), 6)
+            payload = pack_passing(at, body)
+            self._run(Call("PUBLISH", [channel, payload]), again=False)
+            return Receipt(0, at, "")
+        mid = _scoped(message.sender, message.mid)
+        epoch, seq = self._here().seen.get(topic)
+        args: list[Arg] = [channel, body, self._size, *self._ttls, mid, epoch, seq]
+        call = self._publish.call(self._server.keys(topic), args)
+        seq, at_text, epoch_name, fresh = self._run(call, again=bool(mid))
+        return Receipt(seq, float(at_text), epoch_name.decode(), bool(fresh))
+
+    def history(
+        self,
+        topic: str,
+        *,
+        after: int | None = None,
+        epoch: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page:
+        bounds = ["" if n is None else min(max(n, 0), _LAST) for n in (after, before)]
+        limit = min(max(limit, 0), _LAST)
+        process = self._here()
+        seen = process.seen.get(topic)
+        channel = self._server.channel(topic)
+        args: list[Arg] = [limit, *bounds, epoch or "", *self._ttls, *seen, channel]
+        call = self._history.call(self._server.keys(topic), args)
+        name, seq, recovered, backwards, items, plain = self._run(call, again=True)
+        if process.wishes.name(channel) is not None:
+            process.seen.note(topic, name.decode(), seq)
+        entries: list[Entry] = []
+        for item in items:
+            try:
+                entries.append(unpack_entry(item))
+            except ValueError as error:
+                self._log.warning(
+                    "entry",
+                    "ignored a strange entry in %s: %s",
+                    printable(topic),
+                    printable(error),
+                )
+        if backwards:
+            entries.reverse()
+        return Page(name.decode(), seq, entries, bool(recovered), bool(plain))
+
+    def claim(self, topics: Sequence[str], message: Message) -> None:
+        payload = pack_passing(round(time.time(), 6), pack_message(message))
+        calls = [
+            self._claim.call(
+                self._server.keys(topic),
+                [self._server.channel(topic), payload, self._ttls[1]],
+            )
+            for topic in topics
+        ]
+        process = self._here()
+        self._blocking(lambda: process.run(calls, again=True))
+
+    # -- presence
+
+    def attend(
+        self, changes: Sequence[tuple[str, str, int]]
+    ) -> list[tuple[str, str, bool]]:
+        presence = self._here().presence
+        return self._blocking(lambda: presence.attend(changes))
+
+    def present(self, topic: str) -> dict[str, int]:
+        presence = self._here().presence
+        return self._blocking(lambda: presence.present(topic))
+
+    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
+        presence = self._here().presence
+        return self._blocking(presence.refresh)
+
+    # -- polls
+
+    def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
+        return self._act(poll, "vote", voter, choice)
+
+    def tally(self, poll: str, voter: str | None = None) -> Tally:
+        tally = self._act(poll, "look", *(() if voter is None else (voter,)))
+        assert tally is not None
+        return tally
+
+    def close_poll(self, poll: str, closed: bool = True) -> Tally:
+        tally = self._act(poll, "close" if closed else "open")
+        assert tally is not None
+        return tally
+
+    def _act(self, poll: str, *args: str) -> Tally | None:
+        topic = "poll:" + poll
+        keys = [self._server.key(topic, k) for k in ("poll", "voters", "counts")]
+        reply = self._run(self._poll.call(keys, args), again=True)
+        if reply is None:
+            return None
+        version, closed, mine, counts = reply
+        names, numbers = map(decode, counts[::2]), map(int, counts[1::2])
+        return Tally(
+            dict(zip(names, numbers, strict=True)),
+            version,
+            bool(closed),
+            None if mine is None else decode(mine),
+        )
+
+
+class _Server:
+    """Where Redis is, and how its keys are called."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        try:
+            import redis
+        except ImportError:
+            raise ConfigError(
+                "WSCHAT_URL names Redis, which needs redis-py:"
+                " pip install 'flask-wschat[redis]'"
+            ) from None
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - it is looked at only now
+        except ValueError:  # its words quote what may be a part of the password
+            raise ConfigError(
+                f"WSCHAT_URL cannot work: {redacted(url)!r} should have a port that is"
+                " a number; in a password write %40 for @, %3A for :, %2F for /"
+            ) from None
+        scheme, netloc, path, query, _ = parts
+        if scheme not in _SCHEMES:
+            raise ConfigError(f"WSCHAT_URL cannot be {redacted(scheme)}://")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        self._prefix = encode(options.pop("prefix", "wschat"))
+        plain = f"{_SCHEMES[scheme]}://{netloc}{path}?{urlencode(options)}"
+        try:
+            parse: Any = redis.connection.parse_url
+            given: dict[str, Any] = parse(plain)
+        except ValueError as error:
+            raise ConfigError(f"WSCHAT_URL cannot work: {error}") from None
+        self._errors = redis.exceptions
+        self._class: Any = given.pop("connection_class", redis.Connection)
+        self._options: dict[str, Any] = {
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "client_name": "wschat",
+        }
+        if scheme != "unix":
+            self._options["socket_keepalive"] = True
+        # Ours is the reading, of RESP2.
+        self._options |= given | {"protocol": 2}
+        try:
+            self._class(**self._options)
+        except TypeError as error:
+            raise ConfigError(f"WSCHAT_URL has an unknown option: {error}") from None
+        except (ValueError, redis.exceptions.RedisError) as error:
+            raise ConfigError(f"WSCHAT_URL cannot work: {error}") from None
+        self._password = str(given.get("password") or "")
+        host, port = given.get("host", "localhost"), given.get("port", 6379)
+        self.where: str = given.get("path") or f"{host}:{port}"
+        # Channels are the same in every database, our topics are not.
+        self._live = f"live:{given.get('db', 0)}"
+
+    def key(self, topic: str, suffix: str) -> bytes:
+        """Return a key of ``topic``."""
+        return b"%b:{%b}:%b" % (self._prefix, encode(topic), suffix.encode())
+
+    def keys(self, topic: str) -> list[bytes]:
+        """Return the keys of what is kept of ``topic``."""
+        return [self.key(topic, suffix) for suffix in ("meta", "log", "mids")]
+
+    def channel(self, topic: str) -> bytes:
+        """Return where publications to ``topic`` go."""
+        return self.key(topic, self._live)
+
+    def connect(self) -> Connection:
+        """Open a connection; see ``redis_wire.Connect``."""
+        errors = self._errors
+        connection: Connection = self._class(**self._options)
+        try:
+            connection.connect()
+        except errors.BusyLoadingError as error:
+            raise ReplyError(f"LOADING {self._said(error)}") from None
+        except errors.AuthenticationError as error:
+            missing = "authentication required" in str(error).lower()
+            code = "NOAUTH" if missing else "WRONGPASS"
+            raise ReplyError(f"{code} {self._said(error)}") from None
+        except errors.TimeoutError:
+            why = "does not answer"
+            raise LinkError(why, sent=False, silent=True) from None
+        except (errors.ConnectionError, OSError) as error:
+            why = f"cannot be reached; does it run? ({self._said(error)})"
+            raise LinkError(why, sent=False) from None
+        except errors.RedisError as error:
+            raise ReplyError(self._said(error)) from None
+        return connection
+
+    def _said(self, error: Exception) -> str:
+        """Return an error's words. What does not know AUTH repeats the password."""
+        words = str(error)
+        return words.replace(self._password, "…") if self._password else words
+
+
+def _scoped(sender: str | None, mid: str | None) -> bytes:
+    """Return what no other message of any sender has, b"" without ``mid``.
+
+    A digest: a thousand of them are remembered, of any length that senders like.
+    """
+    if mid is None:
+        return b""
+    scope = "-" if sender is None else f"{len(sender)}:{sender}"
+    return hashlib.blake2b(encode(f"{scope}:{mid}"), digest_size=16).digest()

@@ -1,0 +1,388 @@
+"""The one connection on which publications come, watched and made anew when it fails.
+
+A thread, or in a process patched by gevent a greenlet, owns the connection: it alone
+reads and writes there, and is woken through a pair of sockets. So TLS, which two
+threads must not read and write at once, is safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ...errors import BackendError
+from .wire import Connect, LinkError, ReplyError, Wire, as_refusal, pack
+
+logger = logging.getLogger("flask_wschat")
+_random = random.Random()  # the application's own may be seeded
+
+_CHUNK = 500  # channels in one command
+_RETRY_FIRST, _RETRY_MOST = 0.1, 5.0  # seconds between attempts to connect
+
+
+class Timings(NamedTuple):
+    """Seconds."""
+
+    probe: float = 1.5
+    """Between two publications of a process to itself."""
+    deaf: float = 4.0
+    """Without one of them coming back until the connection counts as dead."""
+    answer: float = 3.0
+    """Redis has for an answer."""
+    idle: float = 1.0
+    """After which a connection is looked at before it is used again."""
+
+
+class Owner(Protocol):
+    """Whose connection it is; called in the connection's thread."""
+
+    def published(self, topic: str, payload: bytes) -> None:
+        """This came in ``topic``."""
+
+    def lost(self, topics: Sequence[str]) -> None:
+        """What came in ``topics`` was missed for a while, which is over."""
+
+    def probe(self, channel: bytes) -> None:
+        """Publish something to ``channel``, by another connection.
+
+        :raises BackendError: Redis cannot serve us now.
+        """
+
+    def words(self, error: Exception) -> str:
+        """Return what is wrong, and the remedy."""
+
+    def reset(self) -> None:
+        """Trust no other connection to the same Redis."""
+
+
+class _Waiter:
+    """One call that waits for confirmations."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.done = threading.Event()
+
+
+class _Topic:
+    """What is known of a topic that is wanted."""
+
+    __slots__ = ("name", "sent", "told", "waiters")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sent = False  # asked for on this connection
+        self.told = False  # somebody relies on it, or was told that it failed
+        self.waiters: list[_Waiter] = []
+
+
+class Wishes:
+    """The topics that this process wants to hear; for any thread."""
+
+    def __init__(self, channel: Callable[[str], bytes]) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._topics: dict[bytes, _Topic] = {}
+        self._fresh: list[bytes] = []
+        self._dropped: list[bytes] = []
+        self._unconfirmed: Counter[bytes] = Counter()
+
+    def name(self, channel: bytes) -> str | None:
+        """Return the topic of ``channel``; None: it is not wanted."""
+        topic = self._topics.get(channel)
+        return None if topic is None else topic.name
+
+    def add(self, names: Sequence[str]) -> _Waiter:
+        """Want these too; what is returned is done once all are confirmed."""
+        waiter = _Waiter()
+        with self._lock:
+            for name in names:
+                channel = self._channel(name)
+                topic = self._topics.get(channel)
+                if topic is None:
+                    topic = self._topics[channel] = _Topic(name)
+                    self._fresh.append(channel)
+                if not topic.sent or channel in self._unconfirmed:
+                    topic.waiters.append(waiter)
+                    waiter.left += 1
+        if not waiter.left:
+            waiter.done.set()
+        return waiter
+
+    def give_up(self, names: Sequence[str], waiter: _Waiter) -> None:
+        """Wait no more; who waited hears of a later confirmation as a loss."""
+        with self._lock:
+            for name in names:
+                topic = self._topics.get(self._channel(name))
+                if topic is not None and waiter in topic.waiters:
+                    topic.waiters.remove(waiter)
+                    topic.told = True
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Want these no more."""
+        with self._lock:
+            for name in names:
+                channel = self._channel(name)
+                if self._topics.pop(channel, None) is not None:
+                    self._dropped.append(channel)
+
+    # -- for the connection's thread
+
+    def begin(self) -> None:
+        """A connection ended, or is new: nothing is confirmed."""
+        with self._lock:
+            self._unconfirmed.clear()
+            self._dropped.clear()
+            self._fresh = list(self._topics)
+            for topic in self._topics.values():
+                topic.sent = False
+
+    def changes(self) -> tuple[list[bytes], list[bytes]]:
+        """Return the channels to subscribe now, and those to unsubscribe before."""
+        with self._lock:
+            drop = [c for c in self._dropped if c not in self._topics]
+            fresh = []
+            for channel in self._fresh:
+                topic = self._topics.get(channel)
+                if topic is not None and not topic.sent:
+                    topic.sent = True
+                    self._unconfirmed[channel] += 1
+                    fresh.append(channel)
+            self._dropped.clear()
+            self._fresh.clear()
+        return fresh, drop
+
+    def confirm(self, channel: bytes) -> str | None:
+        """Note a confirmation; return the topic if there was a time without it."""
+        with self._lock:
+            self._unconfirmed[channel] -= 1
+            if self._unconfirmed[channel] > 0:
+                return None  # it was dropped, and wanted again
+            del self._unconfirmed[channel]
+            topic = self._topics.get(channel)
+            if topic is None:
+                return None
+            waiters, topic.waiters = topic.waiters, []
+            lost, topic.told = topic.told, True
+        for waiter in waiters:
+            waiter.left -= 1
+            if waiter.left == 0:
+                waiter.done.set()
+        return topic.name if lost else None
+
+
+class Subscriber:
+    """The connection, from ``run`` to ``stop``."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        connect: Connect,
+        wishes: Wishes,
+        probe: bytes,
+        where: str,
+        timings: Timings,
+    ) -> None:
+        self.timings = timings
+        self.fault: str | None = None
+        """Why nothing can be had, and the remedy."""
+        self._owner = owner
+        self._connect = connect
+        self._wishes = wishes
+        self._probe = probe
+        self._where = where
+        self._stopped = False
+        self._ended = threading.Event()
+        self._ear: socket.socket
+        self._bell: socket.socket | None = None
+        self._rung = False
+        self._up = False  # the first probe of this connection came back
+        self._gone: float | None = None  # since when there is no connection
+        self._next_probe = self._heard = 0.0
+        self._asked: float | None = None
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Want ``topics`` and wait for Redis to say that they will come.
+
+        :raises BackendError: it did not; they are wanted all the same.
+        """
+        waiter = self._wishes.add(topics)
+        if waiter.done.is_set():
+            return
+        self.wake()
+        # Who comes while nothing can be had need not wait to learn it.
+        if self.fault is None and waiter.done.wait(self.timings.answer):
+            return
+        self._wishes.give_up(topics, waiter)
+        if not waiter.done.is_set():
+            raise BackendError(self.fault or self._owner.words(TimeoutError()))
+
+    def wake(self) -> None:
+        """Have a look at what is wanted."""
+        if self._bell is not None and not self._rung:
+            self._rung = True
+            with contextlib.suppress(OSError):  # full: it is awake; closed: it ended
+                self._bell.send(b"\0")
+
+    def prepare(self) -> None:
+        """Make ready for ``run``, which is about to begin."""
+        self._ear, self._bell = socket.socketpair()
+        self._ear.setblocking(False)
+        self._bell.setblocking(False)
+
+    def stop(self) -> None:
+        """End, and wait a second for it."""
+        self._stopped = True
+        self.wake()
+        if self._bell is not None:
+            self._ended.wait(1.0)
+
+    # -- its thread
+
+    def run(self) -> None:
+        """Keep the connection until ``stop``."""
+        attempt = 0
+        while not self._stopped:
+            wire = None
+            try:
+                wire = Wire(self._connect())
+                self._serve(wire)
+            except Exception as error:
+                attempt = 0 if self._up else attempt + 1
+                self._went(error)
+            finally:
+                self._wishes.begin()
+                if wire is not None:
+                    wire.close()
+            longest = min(_RETRY_FIRST * 2 ** min(attempt, 9), _RETRY_MOST)
+            self._rest(longest * _random.uniform(0.5, 1))
+        assert self._bell is not None
+        self._bell.close()
+        self._ear.close()
+        self._ended.set()
+
+    def _rest(self, seconds: float) -> None:
+        poller = _poller(self._ear)
+        until = time.monotonic() + seconds
+        while not self._stopped and (left := until - time.monotonic()) > 0:
+            poller.poll(left * 1000)
+            self._hear_bell()
+
+    def _serve(self, wire: Wire) -> None:
+        """Subscribe to all that is wanted; read until something fails."""
+        self._up = False
+        self._asked = None
+        self._heard = time.monotonic()
+        self._next_probe = float("inf")  # until its channel is confirmed, as the last
+        wire.sock.settimeout(0)
+        self._send_changes(wire)
+        self._send(wire, "SUBSCRIBE", [self._probe])
+        poller = _poller(self._ear, wire.sock)
+        while not self._stopped:
+            now = time.monotonic()
+            if now >= self._next_probe:
+                self._next_probe = now + self.timings.probe
+                self._asked = self._asked or now
+                self._owner.probe(self._probe)
+                now = time.monotonic()
+            wait = min(self._next_probe, self._deaf_at()) - now
+            if poller.poll(max(wait, 0) * 1000):
+                self._hear_bell()
+                self._send_changes(wire)
+                self._read(wire)
+            elif time.monotonic() >= self._deaf_at():
+                raise LinkError("does not deliver", sent=True, silent=True)
+
+    def _deaf_at(self) -> float:
+        """Return when silence is deafness.
+
+        Not before a probe has had some time, as the process may have had none itself.
+        """
+        deaf = self.timings.deaf
+        return max(self._heard + deaf, (self._asked or self._heard) + deaf / 4)
+
+    def _read(self, wire: Wire) -> None:
+        try:
+            replies = wire.receive()
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        lost = []
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise reply
+            kind, channel, payload = reply
+            if kind == b"message" and channel != self._probe:
+                topic = self._wishes.name(channel)
+                if topic is not None:
+                    self._owner.published(topic, payload)
+            elif kind == b"message":
+                self._heard, self._asked = time.monotonic(), None
+                self._came()
+            elif kind == b"subscribe" and channel == self._probe:
+                self._next_probe = time.monotonic()
+            elif kind == b"subscribe":
+                topic = self._wishes.confirm(channel)
+                if topic is not None:
+                    lost.append(topic)
+        if lost:
+            self._owner.lost(lost)
+
+    def _send_changes(self, wire: Wire) -> None:
+        fresh, dropped = self._wishes.changes()
+        self._send(wire, "UNSUBSCRIBE", dropped)
+        self._send(wire, "SUBSCRIBE", fresh)
+
+    def _send(self, wire: Wire, command: str, channels: list[bytes]) -> None:
+        for start in range(0, len(channels), _CHUNK):
+            wire.sock.settimeout(self.timings.answer)
+            wire.sock.sendall(pack(command, *channels[start : start + _CHUNK]))
+            wire.sock.settimeout(0)
+
+    def _hear_bell(self) -> None:
+        if self._rung:
+            with contextlib.suppress(BlockingIOError):
+                self._ear.recv(64)
+            self._rung = False  # before a look at what is wanted, not after
+
+    # -- what is said of it
+
+    def _went(self, error: Exception) -> None:
+        known = isinstance(error, BackendError | LinkError | ReplyError | OSError)
+        if not known:
+            logger.error("error in the connection to Redis", exc_info=error)
+        words = self._owner.words(error)
+        self._owner.reset()
+        if self._gone is None:
+            self._gone = time.monotonic()
+            logger.error("%s; trying again", words)
+        # One that was good and ended may be back at once; anything else is a fault.
+        cause = error.__cause__ if isinstance(error, BackendError) else error
+        refusal = as_refusal(cause or error, sent=True)
+        if not self._up or not isinstance(refusal, LinkError) or refusal.silent:
+            self.fault = words
+        self._up = False
+
+    def _came(self) -> None:
+        if self._up:
+            return
+        self._up = True
+        self.fault = None
+        if self._gone is not None:
+            seconds = time.monotonic() - self._gone
+            logger.warning("Redis at %s is back after %.1f s", self._where, seconds)
+            self._gone = None
+
+
+def _poller(*sockets: socket.socket) -> Any:
+    poller = select.poll()
+    for each in sockets:
+        poller.register(each, select.POLLIN)
+    return poller

@@ -1,0 +1,201 @@
+"""A file that the processes of one host share: durable, with nothing to install."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote
+
+from ...errors import BackendError, ConfigError
+from ...logs import redacted
+from ...messages import Message, Page, Receipt, Tally
+from ..contract import Host
+from .people import People, Polls
+from .tables import Messages
+from .writer import Writer
+
+T = TypeVar("T")
+
+# What a fork left behind. Closed or collected in the child, a connection could take the
+# file's locks and its log from the parent.
+_inherited: list[object] = []
+
+
+class SQLiteBackend:
+    """Topics, presence and polls in ``path``; several processes may share it.
+
+    **What survives.** A call returns when its transaction is synced to the disk, so
+    what was acknowledged survives a kill -9 and a loss of power (as far as the disk is
+    honest about its own cache). What was not may or may not be there: a message tried
+    again with its ``mid`` is stored once.
+
+    **Latency.** A process sees its own publications when their transaction is over,
+    those of others within 10 ms more.
+
+    **Fork.** A process opens the file at its first call; one forked off opens its own.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        size: int = 256,
+        ttl: float = 86400.0,
+        presence_ttl: float = 45.0,
+        linger: float = 10.0,
+        pragmas: Sequence[str] = (),
+    ) -> None:
+        """
+        ``linger``: seconds for which everything published stays readable for processes
+        that lag; those that lag more are told what they lost. ``pragmas`` are further
+        settings of the connection, such as ``"mmap_size = 268435456"``.
+        """
+        self._path = Path(path).absolute()  # a server may change its directory
+        self._size = size
+        self._ttl = ttl
+        self._presence_ttl = presence_ttl
+        self._linger = linger
+        self._pragmas = tuple(pragmas)
+        self._host: Host | None = None
+        self._processes: dict[int, _Process] = {}
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        size: int = 256,
+        ttl: float = 86400.0,
+        presence_ttl: float = 45.0,
+    ) -> SQLiteBackend:
+        """Return a backend for ``sqlite:///file.db``, or ``sqlite:////absolute.db``.
+
+        :raises ConfigError: it names no file.
+        """
+        scheme, _, path = url.partition(":///")
+        if scheme != "sqlite" or not path or path == ":memory:":
+            raise ConfigError(
+                "WSCHAT_URL must name a file, as sqlite:///file.db (in the working"
+                " directory) or sqlite:////var/lib/file.db do, not"
+                f" {redacted(url)!r}"
+            )
+        return cls(unquote(path), size=size, ttl=ttl, presence_ttl=presence_ttl)
+
+    def start(self, host: Host) -> None:
+        self._host = host
+
+    def stop(self) -> None:
+        process = self._processes.pop(os.getpid(), None)
+        self._host = None
+        if process is not None:
+            process.writer.stop(process.people.leave)
+
+    def fault(self) -> str | None:
+        if self._host is None:
+            return "the backend is not started, or stopped"
+        writer = self._process().writer
+        writer.start()  # it opens the file, so that the next one who asks knows
+        return writer.fault
+
+    # -- messages
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        self._process().writer.subscribe(topics)
+
+    def unsubscribe(self, topics: Sequence[str]) -> None:
+        self._process().writer.unsubscribe(topics)
+
+    def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
+        messages = self._process().messages
+        return self._call(lambda db: messages.publish(db, topic, message, keep))
+
+    def history(
+        self,
+        topic: str,
+        *,
+        after: int | None = None,
+        epoch: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page:
+        process = self._process()
+        page = process.writer.call(
+            lambda db: process.messages.history(db, topic, after, epoch, before, limit),
+            writes=False,
+        )
+        process.writer.note(topic, page.epoch, page.seq)
+        return page
+
+    def claim(self, topics: Sequence[str], message: Message) -> None:
+        messages = self._process().messages
+
+        def step(db: sqlite3.Connection) -> None:
+            for topic in topics:
+                messages.claim(db, topic, message)
+
+        self._call(step, writes=False)
+
+    # -- people
+
+    def attend(
+        self, changes: Sequence[tuple[str, str, int]]
+    ) -> list[tuple[str, str, bool]]:
+        people = self._process().people
+        return self._call(lambda db: people.attend(db, changes))
+
+    def present(self, topic: str) -> dict[str, int]:
+        people = self._process().people
+        return self._call(lambda db: people.present(db, topic), writes=False)
+
+    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
+        people = self._process().people
+        gone = self._call(people.refresh)
+        dead, people.dead = people.dead, False
+        return gone, dead
+
+    # -- polls
+
+    def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
+        polls = self._process().polls
+        return self._call(lambda db: polls.vote(db, poll, voter, choice))
+
+    def tally(self, poll: str, voter: str | None = None) -> Tally:
+        polls = self._process().polls
+        return self._call(lambda db: polls.tally(db, poll, voter), writes=False)
+
+    def close_poll(self, poll: str, closed: bool = True) -> Tally:
+        polls = self._process().polls
+        return self._call(lambda db: polls.close(db, poll, closed))
+
+    # -- within
+
+    def _call(self, step: Callable[[sqlite3.Connection], T], writes: bool = True) -> T:
+        return self._process().writer.call(step, writes)
+
+    def _process(self) -> _Process:
+        pid = os.getpid()
+        process = self._processes.get(pid)
+        if process is None:
+            if self._host is None:
+                raise BackendError("the backend is not started, or stopped")
+            _inherited.extend(self._processes.values())
+            # Two threads may come here at once: one of theirs is used, the other
+            # never starts.
+            process = self._processes.setdefault(pid, _Process(self, self._host))
+        return process
+
+
+class _Process:
+    """What one process has of a backend; another one, forked off, makes its own."""
+
+    def __init__(self, backend: SQLiteBackend, host: Host) -> None:
+        self.messages = Messages(backend._size, backend._ttl, backend._linger)
+        self.people = People(backend._presence_ttl)
+        self.polls = Polls()
+        messages = self.messages
+        self.writer = Writer(
+            backend._path, host, messages.tidy, messages.seen, backend._pragmas
+        )

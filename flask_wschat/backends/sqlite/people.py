@@ -1,0 +1,152 @@
+"""Who is where, and what they voted, in SQLite: steps as in ``sqlite_tables``."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Sequence
+
+from ...messages import Tally
+
+
+class People:
+    """Who is where, as this process and the others say."""
+
+    def __init__(self, ttl: float) -> None:
+        self._ttl = ttl
+        self._holder = secrets.token_hex(8)
+        self._held = False  # this process has been in the table
+        self.dead = False
+        """It was taken out since; whoever tells the process resets this."""
+
+    def attend(
+        self, db: sqlite3.Connection, changes: Sequence[tuple[str, str, int]]
+    ) -> list[tuple[str, str, bool]]:
+        self._live(db)
+        returned = []
+        for topic, user, count in changes:
+            key = (topic, user, self._holder)
+            before = self._holders(db, topic, user)
+            if count > 0:
+                db.execute(
+                    "INSERT OR REPLACE INTO presence VALUES (?, ?, ?, ?)", (*key, count)
+                )
+                if not before:
+                    returned.append((topic, user, True))
+            else:
+                db.execute(
+                    "DELETE FROM presence WHERE topic = ? AND user = ? AND holder = ?",
+                    key,
+                )
+                if before == {self._holder}:
+                    returned.append((topic, user, False))
+        return returned
+
+    def present(self, db: sqlite3.Connection, topic: str) -> dict[str, int]:
+        return dict(
+            db.execute(
+                "SELECT user, sum(connections) FROM presence JOIN holders"
+                " USING (holder) WHERE topic = ? AND holder <> ? AND expires > ?"
+                " GROUP BY user",
+                (topic, self._holder, time.time()),
+            )
+        )
+
+    def refresh(self, db: sqlite3.Connection) -> list[tuple[str, str]]:
+        self._live(db)
+        gone = []
+        dead = db.execute(
+            "SELECT holder FROM holders WHERE expires < ?", (time.time(),)
+        )
+        for (holder,) in dead.fetchall():
+            left = db.execute(
+                "SELECT topic, user FROM presence WHERE holder = ?", (holder,)
+            ).fetchall()
+            self._remove(db, holder)
+            gone += [pair for pair in left if not self._holders(db, *pair)]
+        return gone
+
+    def leave(self, db: sqlite3.Connection) -> None:
+        self._remove(db, self._holder)
+
+    def _live(self, db: sqlite3.Connection) -> None:
+        expires = time.time() + self._ttl
+        known = db.execute(
+            "UPDATE holders SET expires = ? WHERE holder = ?", (expires, self._holder)
+        ).rowcount
+        if not known:
+            db.execute("INSERT INTO holders VALUES (?, ?)", (self._holder, expires))
+            self.dead = self.dead or self._held
+            self._held = True
+
+    def _holders(self, db: sqlite3.Connection, topic: str, user: str) -> set[str]:
+        rows = db.execute(
+            "SELECT holder FROM presence WHERE topic = ? AND user = ?", (topic, user)
+        )
+        return {holder for (holder,) in rows}
+
+    def _remove(self, db: sqlite3.Connection, holder: str) -> None:
+        db.execute("DELETE FROM presence WHERE holder = ?", (holder,))
+        db.execute("DELETE FROM holders WHERE holder = ?", (holder,))
+
+
+class Polls:
+    """One row for each voter, and the counts beside them, as a poll may be large."""
+
+    def vote(
+        self, db: sqlite3.Connection, poll: str, voter: str, choice: str
+    ) -> Tally | None:
+        version, closed = self._state(db, poll)
+        if closed:
+            return None
+        earlier = self._choice(db, poll, voter)
+        if earlier != choice:
+            db.execute(
+                "INSERT OR REPLACE INTO votes VALUES (?, ?, ?)", (poll, voter, choice)
+            )
+            self._count(db, poll, choice, 1)
+            if earlier is not None:
+                self._count(db, poll, earlier, -1)
+            self._change(db, poll, version + 1, closed)
+        return self.tally(db, poll, voter)
+
+    def tally(self, db: sqlite3.Connection, poll: str, voter: str | None) -> Tally:
+        version, closed = self._state(db, poll)
+        counts = db.execute(
+            "SELECT choice, votes FROM counts WHERE poll = ? AND votes > 0", (poll,)
+        )
+        mine = None if voter is None else self._choice(db, poll, voter)
+        return Tally(dict(counts), version, closed, mine)
+
+    def close(self, db: sqlite3.Connection, poll: str, closed: bool) -> Tally:
+        version, before = self._state(db, poll)
+        if before != closed:
+            self._change(db, poll, version + 1, closed)
+        return self.tally(db, poll, None)
+
+    def _state(self, db: sqlite3.Connection, poll: str) -> tuple[int, bool]:
+        row = db.execute(
+            "SELECT version, closed FROM polls WHERE name = ?", (poll,)
+        ).fetchone()
+        return (row[0], bool(row[1])) if row else (0, False)
+
+    def _change(
+        self, db: sqlite3.Connection, poll: str, version: int, closed: bool
+    ) -> None:
+        db.execute(
+            "INSERT OR REPLACE INTO polls VALUES (?, ?, ?)", (poll, version, closed)
+        )
+
+    def _choice(self, db: sqlite3.Connection, poll: str, voter: str) -> str | None:
+        row: tuple[str] | None = db.execute(
+            "SELECT choice FROM votes WHERE poll = ? AND voter = ?", (poll, voter)
+        ).fetchone()
+        return row[0] if row else None
+
+    def _count(self, db: sqlite3.Connection, poll: str, choice: str, by: int) -> None:
+        db.execute("INSERT OR IGNORE INTO counts VALUES (?, ?, 0)", (poll, choice))
+        db.execute(
+            "UPDATE counts SET votes = votes + ? WHERE poll = ? AND choice = ?",
+            (by, poll, choice),
+        )

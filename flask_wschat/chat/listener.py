@@ -1,0 +1,481 @@
+"""``ChatListener``: the ready-made chat, as ``docs/protocol.md`` tells.
+
+It reads requests and answers each once; what it sends unasked goes through ``feeds``.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
+
+from ..errors import (
+    BackendError,
+    ConnectionClosed,
+    PollClosed,
+    UnknownChoice,
+    check_ran,
+)
+from ..hub.feeds import ANONYMOUS, dress, encode, room_of, room_topic, user_topic
+from ..hub.hub import Hub
+from ..messages import Message, Page, Receipt, is_printable
+from ..rate import Bucket
+from ..websocket import Listener, WebSocket
+
+PROTOCOL = "wschat.v1.json"
+"""The WebSocket subprotocol."""
+
+PATIENCE = 20
+"""Messages over the limit, or that are no requests, more than requests within it, that
+a connection survives."""
+
+_MOST_REF = (1 << 53) - 1  # a number that JavaScript can tell from the next
+
+
+class Refused(Exception):
+    """A request that is answered with an error; ``code`` as the protocol has it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ChatListener(Listener):
+    """Rooms with history, direct messages, presence and votes, for any client.
+
+    ``chat.listener("/chat")(ChatListener)``, or a subclass that says who may do what.
+    The ``can_`` methods run in an app context; False, ``PermissionError`` or an
+    ``abort(403, "why")`` refuses. A user without an id may join and say, but not tell
+    or vote, and has no inbox.
+    """
+
+    awaits_room = True
+    plain_rooms = False
+    """Whether its rooms are also those of the application's own routes.
+
+    If not, a room that a plain connection has joined is closed to this chat, for as
+    long as anything said there is kept; and what is said here reaches no plain
+    connection. If so, plain connections get it as it is, and any client that may join
+    the room here reads what is said there: let ``can_join`` decide as the routes do.
+    """
+    max_data = 64 * 1024
+    """Bytes of one message's data as JSON; ``WSCHAT_MAX_MESSAGE`` if that is less."""
+    max_rooms = 100
+    """Rooms that one connection may be in."""
+    max_page = 100
+    """Messages in one reply."""
+    max_name = 100
+    """Characters of a room's name, or a user's who is told something."""
+    max_mid = 64
+    """Characters of a message's id."""
+
+    # Of a connection that never got so far as `on_open`.
+    _bucket: Bucket | None = None
+    _refused = 0  # messages over the limit or no requests, less requests since
+
+    def can_join(self, user: str | None, room: str) -> Any:
+        """Say whether ``user`` may be in ``room``; asked at each join."""
+        return True
+
+    def can_say(self, user: str | None, room: str, data: Any) -> Any:
+        """Say whether ``user``, who is in ``room``, may say ``data`` there."""
+        return True
+
+    def can_tell(self, user: str, to: str) -> Any:
+        """Say whether ``user`` may write to the user ``to``."""
+        return True
+
+    def can_vote(self, user: str, poll: str, choice: str) -> Any:
+        """Say whether ``user`` may make ``choice`` in ``poll``."""
+        return True
+
+    # -- what a listener has
+
+    def on_open(self, ws: WebSocket, *args: Any, **url_args: Any) -> None:
+        self._hub = hub = cast(Hub, ws._hub)
+        settings = hub.settings
+        self._max_data = min(self.max_data, settings.MAX_MESSAGE)
+        rate = settings.RATE_LIMIT
+        if rate is not None:
+            self._bucket = hub.buckets.of(ws.user, rate)
+        limits = {
+            "message": settings.MAX_MESSAGE,
+            "data": self._max_data,
+            "name": self.max_name,
+            "mid": self.max_mid,
+            "page": self.max_page,
+            "rooms": self.max_rooms,
+            "rate": rate and {"per_second": rate[0], "burst": rate[1]},
+        }
+        hello = {"type": "hello", "protocol": 1, "id": ws.id, "user": ws.user}
+        ws.send(encode({**hello, "ping": settings.PING_INTERVAL, "limits": limits}))
+        ws._transport.loop.call(self._attach, ws)
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        if ws.closed:
+            return  # what it asked before costs us, and nobody hears the answer
+        ref: int | None = None
+        # Whatever it is: what cannot be read has been sent, received and answered, too.
+        wait = 0.0 if self._bucket is None else self._bucket.take()
+        try:
+            request = _parsed(message)
+            ref = _ref(request)
+            if wait:
+                raise Refused("rate_limited", "too many requests")
+            if ref is None:
+                raise Refused(
+                    "bad_request", f"ref must be an integer from 0 to {_MOST_REF}"
+                )
+            self._refused = max(self._refused - 1, 0)
+            result = _handler(request)(self, ws, ref, request)
+        except Refused as refused:
+            if wait or ref is None:
+                self._refuse(ws, ref, refused, wait)
+            else:
+                _fail(ws, ref, refused.code, str(refused))
+        except BackendError:
+            _fail(ws, ref, "unavailable", "the storage cannot be reached now")
+        except ConnectionClosed:
+            raise
+        except Exception as error:
+            self._hub.report(error, ws)
+            _fail(ws, ref, "internal", "an error in the server")
+        else:
+            if result is not None:
+                ws.send(encode({"type": "reply", "ref": ref, "ok": True, **result}))
+
+    # -- requests: each returns the fields of its reply, or None if that is sent
+
+    def _join(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+        room = self._room(request)
+        after, epoch = _position(request)
+        fresh = room not in (ws._rooms or ())
+        if fresh and len(ws._rooms or ()) >= self.max_rooms:
+            raise Refused("too_many", f"over {self.max_rooms} rooms: leave one")
+        try:
+            self._ask(self.can_join, ws.user, room)
+        except BaseException:
+            ws.leave(room)
+            raise
+        topic = room_topic(room)
+        if fresh:
+            self._hub.enter(ws, room)
+        try:
+            self._read(ws, ref, topic, after, epoch)
+        except Refused:
+            ws.leave(room)
+            raise
+        except BackendError:
+            if fresh:
+                ws.leave(room)
+            raise
+
+    def _inbox(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+        after, epoch = _position(request)
+        self._read(ws, ref, user_topic(_user(ws)), after, epoch)
+
+    def _leave(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
+        ws.leave(self._room(request))
+        return {}
+
+    def _say(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+        data, text, mid = self._message(request)
+        room = self._joined(ws, request)
+        self._ask(self.can_say, ws.user, room, data)
+        sender = ANONYMOUS + ws.id if ws.user is None else ws.user
+        message = Message(
+            text, json=True, sender=sender, mid=mid, plain=self.plain_rooms
+        )
+        _stored(ws, ref, self._hub.publish(room_topic(room), message, keep=True))
+
+    def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+        to, (_, text, mid) = self._name(request, "to"), self._message(request)
+        user = _user(ws)
+        self._ask(self.can_tell, user, to)
+        message = Message(text, json=True, sender=user, mid=mid, plain=self.plain_rooms)
+        receipt = self._hub.publish(user_topic(to), message, keep=True)
+        if to != user:
+            # The sender's other tabs show it, too. Where only this fails, the error
+            # makes the client repeat it, and the first one is not stored again.
+            copy = message._replace(to=to)
+            receipt = self._hub.publish(user_topic(user), copy, keep=True)
+        _stored(ws, ref, receipt)
+
+    def _history(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+        before = _integer(request, "before", 1)
+        limit = _integer(request, "limit", 1)
+        room = self._joined(ws, request)
+        topic = room_topic(room)
+        page = self._hub.backend.history(
+            topic, before=before, limit=min(limit or self.max_page, self.max_page)
+        )
+        self._check_plain(topic, page)
+        texts = self._fitting(topic, page)
+        head = {"epoch": page.epoch, "seq": page.seq}
+        ws.send(_page(ref, head, texts))
+
+    def _who(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
+        topic = room_topic(self._joined(ws, request))
+        present = self._hub.presence.online(topic)
+        if not self.plain_rooms:
+            # We may be put out of it just now.
+            self._check_plain(topic, self._hub.backend.history(topic, limit=1))
+        return {"present": present}
+
+    def _vote(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
+        name, choice = self._name(request, "poll"), self._name(request, "choice")
+        user, poll = _user(ws), self._poll_of(ws, name)
+        self._ask(self.can_vote, user, name, choice)
+        try:
+            return poll.vote(user, choice).as_fields()
+        except UnknownChoice as error:
+            raise Refused("unknown_choice", str(error)) from None
+        except PollClosed as error:
+            raise Refused("poll_closed", str(error)) from None
+
+    def _poll(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
+        standing = self._poll_of(ws, self._name(request, "poll")).tally(ws.user)
+        return {**standing.as_fields(), "mine": standing.mine}
+
+    def _ping(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
+        return {}
+
+    # -- within
+
+    def _read(
+        self,
+        ws: WebSocket,
+        ref: int,
+        topic: str,
+        after: int | None,
+        epoch: str | None,
+    ) -> None:
+        """Reply with a page of ``topic``, and go on from there."""
+        hub = self._hub
+        present: list[str] | None = None
+
+        def ask() -> Page:
+            nonlocal present
+            if room_of(topic) is not None:
+                # First: where it names plain connections, the page is theirs.
+                present = hub.presence.online(topic)
+            known, start = epoch, after
+            if after is not None and epoch is None:
+                # Who does not say whose numbers it has is believed to have today's.
+                now = hub.backend.history(topic, limit=1)
+                known, start = now.epoch, after if after <= now.seq else None
+            page = hub.backend.history(
+                topic, after=start, epoch=known, limit=self.max_page
+            )
+            self._check_plain(topic, page)
+            return page
+
+        def send(page: Page) -> bool:
+            texts = self._fitting(topic, page)
+            read = page.entries[len(texts) - 1].seq if texts else after
+            more = page.recovered and read != page.seq
+            head = {
+                "epoch": page.epoch,
+                "seq": page.seq,
+                "recovered": page.recovered,
+                "more": more,
+            }
+            if present is not None:
+                head["present"] = present
+            ws.send(_page(ref, head, texts))
+            return not more
+
+        hub.read(ws, topic, ask, send)
+
+    def _attach(self, ws: WebSocket) -> None:
+        self._hub.attach(ws, sharing=self.plain_rooms)
+
+    def _check_plain(self, topic: str, page: Page) -> None:
+        """Raise ``Refused`` where this chat and plain connections would meet."""
+        claimed = page.plain or self._hub.has_plain(topic)
+        if claimed and not self.plain_rooms:
+            raise Refused("forbidden", "the room is kept for other connections")
+
+    def _fitting(self, topic: str, page: Page) -> list[str]:
+        """Return the texts of those messages of ``page`` that one reply may hold."""
+        # It comes on top of what waits, up to a half; the last quarter is for what
+        # others say meanwhile.
+        budget = self._hub.settings.MAX_QUEUE // 4
+        texts: list[str] = []
+        # Cut off is the end where the rest is asked for next, else what is oldest.
+        entries = page.entries if page.recovered else page.entries[::-1]
+        for entry in entries:
+            text = dress(topic, entry, entry.seq, entry.at)
+            budget -= 4 * len(text) if not text.isascii() else len(text)
+            if texts and budget < 0:
+                break
+            texts.append(text)
+        return texts if page.recovered else texts[::-1]
+
+    def _ask(self, hook: Callable[..., Any], *args: Any) -> None:
+        """Raise ``Refused`` unless ``hook`` allows it."""
+        try:
+            allowed = hook(*args)
+            if allowed is not True:
+                check_ran(allowed, hook)  # what did not run would allow everything
+        except PermissionError as error:
+            raise Refused("forbidden", str(error) or _FORBIDDEN) from None
+        except Exception as error:
+            # Flask's abort(): its exceptions have an HTTP status.
+            status = getattr(error, "code", None)
+            if not isinstance(status, int) or not 400 <= status < 500:
+                raise
+            why = getattr(error, "description", None) or _FORBIDDEN
+            raise Refused("forbidden", str(why)) from None
+        if not allowed:
+            raise Refused("forbidden", _FORBIDDEN)
+
+    def _refuse(
+        self, ws: WebSocket, ref: int | None, refused: Refused, wait: float
+    ) -> None:
+        """Answer what is no request, or over the limit; but not for ever."""
+        self._refused += 1
+        if self._refused > PATIENCE:
+            ws.close(1008, "rate limit" if wait else "these are no requests")
+        elif wait:
+            wait = round(wait + 0.0005, 3)
+            message = f"too many requests: wait {wait} s"
+            _fail(ws, ref, "rate_limited", message, retry_after=wait)
+        else:
+            _fail(ws, ref, refused.code, str(refused))
+
+    def _room(self, request: dict[str, Any]) -> str:
+        room = self._name(request, "room")
+        if not unicodedata.is_normalized("NFC", room):
+            raise Refused("bad_request", "room must be in Unicode's normal form NFC")
+        return room
+
+    def _joined(self, ws: WebSocket, request: dict[str, Any]) -> str:
+        room = self._name(request, "room")
+        if room not in (ws._rooms or ()):
+            raise Refused("not_joined", "you are not in this room: join it first")
+        return room
+
+    def _name(self, request: dict[str, Any], field: str, most: int = 0) -> str:
+        name, most = request.get(field), most or self.max_name
+        if not isinstance(name, str) or not 1 <= len(name) <= most:
+            what = f"{field} must be a text of 1 to {most} characters"
+            raise Refused("bad_request", what)
+        if not is_printable(name) or name != name.strip():
+            what = f"{field} must be printable, without space around it"
+            raise Refused("bad_request", what)
+        return name
+
+    def _message(self, request: dict[str, Any]) -> tuple[Any, str, str]:
+        """Return a message's data, the same as JSON, and its id."""
+        if "data" not in request:
+            raise Refused("bad_request", "data is missing")
+        mid = self._name(request, "mid", self.max_mid)
+        data = request["data"]
+        try:
+            text = encode(data)
+            size = len(text.encode())
+        except (ValueError, RecursionError):
+            # A number over what a float holds, half a surrogate pair, depth.
+            raise Refused("bad_request", "data cannot be said in JSON again") from None
+        if size > self._max_data:
+            raise Refused("too_big", f"data has {size} bytes, over {self._max_data}")
+        return data, text, mid
+
+    def _poll_of(self, ws: WebSocket, name: str) -> Any:
+        poll = self._hub.polls.get(name)
+        if poll is None:
+            raise Refused("unknown_poll", "no such poll")
+        if poll.room is not None and poll.room not in (ws._rooms or ()):
+            raise Refused("not_joined", "it is the poll of a room: join that first")
+        return poll
+
+
+_FORBIDDEN = "the application does not allow it"
+
+_HANDLERS: dict[str, Callable[..., dict[str, Any] | None]] = {
+    "join": ChatListener._join,
+    "inbox": ChatListener._inbox,
+    "leave": ChatListener._leave,
+    "say": ChatListener._say,
+    "tell": ChatListener._tell,
+    "history": ChatListener._history,
+    "who": ChatListener._who,
+    "vote": ChatListener._vote,
+    "poll": ChatListener._poll,
+    "ping": ChatListener._ping,
+}
+
+
+def _parsed(message: str | bytes) -> dict[str, Any]:
+    if isinstance(message, bytes):
+        raise Refused("bad_json", "binary messages are not understood")
+    try:
+        request = _decode(message)
+    except (ValueError, RecursionError):
+        raise Refused("bad_json", "this is not JSON") from None
+    if not isinstance(request, dict):
+        raise Refused("bad_json", "this is not a JSON object")
+    return request
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode
+
+
+def _ref(request: dict[str, Any]) -> int | None:
+    ref = request.get("ref")
+    return ref if type(ref) is int and 0 <= ref <= _MOST_REF else None
+
+
+def _handler(request: dict[str, Any]) -> Callable[..., dict[str, Any] | None]:
+    kind = request.get("type")
+    if not isinstance(kind, str):
+        raise Refused("bad_request", "type must be a text")
+    if kind not in _HANDLERS:
+        raise Refused("unknown_type", f"no such type of request: {kind[:50]!r}")
+    return _HANDLERS[kind]
+
+
+def _integer(request: dict[str, Any], field: str, least: int) -> int | None:
+    if field not in request:
+        return None
+    value = request[field]
+    if type(value) is not int or not least <= value <= _MOST_REF:
+        raise Refused("bad_request", f"{field} must be an integer from {least}")
+    return value
+
+
+def _position(request: dict[str, Any]) -> tuple[int | None, str | None]:
+    after, epoch = _integer(request, "after", 0), request.get("epoch")
+    if "epoch" in request and not (
+        isinstance(epoch, str) and 0 < len(epoch) <= 100 and epoch.isprintable()
+    ):
+        raise Refused("bad_request", "epoch must be a text, as it was given")
+    return after, epoch
+
+
+def _user(ws: WebSocket) -> str:
+    if ws.user is None:
+        raise Refused("unauthorized", "this needs a user id, and you have none")
+    return ws.user
+
+
+def _stored(ws: WebSocket, ref: int, receipt: Receipt) -> None:
+    """Reply; the most frequent one, and by the encoder it would cost three times it."""
+    seq, at = receipt.seq, receipt.at
+    ws.send(f'{{"type":"reply","ref":{ref},"ok":true,"seq":{seq},"at":{at}}}')
+
+
+def _page(ref: int, head: dict[str, Any], texts: list[str]) -> str:
+    start = encode({"type": "reply", "ref": ref, "ok": True, **head})
+    return f'{start[:-1]},"messages":[{",".join(texts)}]}}'
+
+
+def _fail(ws: WebSocket, ref: int | None, code: str, message: str, **more: Any) -> None:
+    error = {"code": code, "message": message, **more}
+    ws.send(encode({"type": "reply", "ref": ref, "ok": False, "error": error}))

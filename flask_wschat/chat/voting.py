@@ -1,0 +1,229 @@
+"""``Poll``: one vote for each voter, counted where all processes see it.
+
+The backend knows votes and counts; what can be voted for is known here, in each
+process, which therefore makes its polls where it makes its routes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+from ..backends import Backend
+from ..errors import BackendError, PollClosed, UnknownChoice
+from ..hub.hub import EVERYONE, room_topic
+from ..messages import Message, Tally, as_name, as_user, is_printable
+
+logger = logging.getLogger("flask_wschat")
+
+INTERVAL = 0.1
+"""Seconds between two tallies that a process publishes."""
+MOST_OPTIONS = 100
+LONGEST_NAME = 100
+"""Characters of a poll's name and of an option."""
+
+_RETRY = 1.0  # seconds until a tally that could not be published is tried again
+_RETRIES = 10
+
+
+class Home(Protocol):
+    """What a poll asks of the hub."""
+
+    backend: Backend
+
+    def dumps(self, data: Any) -> str: ...
+    def publish(self, topic: str, message: Message) -> Any: ...
+
+
+class Standing(NamedTuple):
+    """How a poll stands."""
+
+    counts: dict[str, int]
+    """Of every option, in their order."""
+    total: int
+    closed: bool
+    version: int
+    """Grows with each change: the higher of two is the newer."""
+    mine: str | None = None
+    """The choice of the voter who was asked about."""
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return what everybody may know, as the fields of a message."""
+        fields = self._asdict()
+        del fields["mine"]
+        return fields
+
+
+class Poll:
+    """A question with fixed ``options``, from 2 to 100, each of 1 to 100 characters.
+
+    Each change is published to the ready-made chat's connections, those in ``room`` or
+    all: at most ten times a second from one process, the last one always.
+
+    :raises ValueError: the name or the options cannot be used.
+    """
+
+    def __init__(
+        self, hub: Home, name: str, options: Iterable[str], *, room: str | None = None
+    ) -> None:
+        self.name = _checked("the poll's name", name)
+        if isinstance(options, str):
+            raise TypeError(f"options are a list of texts, unlike {options!r:.50}")
+        self.options = tuple(_checked("an option", option) for option in options)
+        self.room = None if room is None else as_name(room, "a room")
+        if not 2 <= len(self.options) <= MOST_OPTIONS:
+            raise ValueError(f"a poll has 2 to {MOST_OPTIONS} options")
+        if len(set(self.options)) < len(self.options):
+            raise ValueError(f"the poll {name!r} has an option twice")
+        self._hub = hub
+        self._conflated = Conflated(lambda: self._publish(self.tally()), name)
+
+    def vote(self, voter: Any, choice: str) -> Standing:
+        """Make ``choice`` the only one of ``voter``, whatever it was before.
+
+        ``voter``: usually the user id, and as that. Return how the poll stands right
+        after it.
+
+        :raises UnknownChoice: it is none of the options; nothing has changed.
+        :raises PollClosed: nothing has changed.
+        :raises BackendError: it may count or not; voting again counts once.
+        """
+        name = as_user(voter, "a voter")
+        if not isinstance(choice, str):
+            raise TypeError(f"a choice is a text, unlike {choice!r:.50}")
+        if choice not in self.options:
+            raise UnknownChoice(self.name, choice, self.options)
+        tally = self._hub.backend.vote(self.name, name, choice)
+        if tally is None:
+            raise PollClosed(self.name)
+        return self._changed(tally)
+
+    def tally(self, voter: Any = None) -> Standing:
+        """Return how the poll stands, and what ``voter`` chose.
+
+        :raises BackendError: it cannot be known now.
+        """
+        asked = None if voter is None else as_user(voter, "a voter")
+        return self._standing(self._hub.backend.tally(self.name, asked))
+
+    def close(self) -> Standing:
+        """End the poll: from now on votes are refused. Return the result.
+
+        :raises BackendError: it may be closed or not.
+        """
+        return self._changed(self._hub.backend.close_poll(self.name))
+
+    def reopen(self) -> Standing:
+        """Go on with the votes there are.
+
+        :raises BackendError: it may be open or not.
+        """
+        return self._changed(self._hub.backend.close_poll(self.name, False))
+
+    def _changed(self, tally: Tally) -> Standing:
+        standing = self._standing(tally)
+        self._conflated.call(lambda: self._publish(standing))
+        return standing
+
+    def _standing(self, tally: Tally) -> Standing:
+        # Votes for what was an option before a new release are left where they are.
+        counts = {option: tally.counts.get(option, 0) for option in self.options}
+        total = sum(counts.values())
+        mine = tally.mine if tally.mine in counts else None
+        return Standing(counts, total, tally.closed, tally.version, mine)
+
+    @property
+    def topic(self) -> str:
+        """Whose members are told how it stands."""
+        return EVERYONE if self.room is None else room_topic(self.room)
+
+    def news(self) -> Message:
+        """Return how it stands now, as they are told.
+
+        :raises BackendError: it cannot be known now.
+        """
+        return self._news(self.tally())
+
+    def _news(self, standing: Standing) -> Message:
+        news = {"type": "tally", "poll": self.name, **standing.as_fields()}
+        return Message(
+            self._hub.dumps(news), "tally " + self.name, json=True, event="tally"
+        )
+
+    def _publish(self, standing: Standing) -> None:
+        self._hub.publish(self.topic, self._news(standing))
+
+
+class Conflated:
+    """Calls at most every ``INTERVAL``, and once after the last request in any case.
+
+    A request that comes too early is left to a thread, so that it works without a loop
+    as well. The interpreter waits for that thread when it ends: a task that votes and
+    exits is heard of.
+    """
+
+    def __init__(self, latest: Callable[[], None], name: str) -> None:
+        self._latest = latest
+        self._name = name
+        self._lock = threading.Lock()
+        self._next = 0.0  # when it may be called again
+        self._waiting = False  # a thread will call, with what is the latest then
+        self._failures = 0
+
+    def call(self, now: Callable[[], None]) -> None:
+        """Call ``now``, or soon what does the same with the latest news."""
+        with self._lock:
+            if self._waiting:
+                return
+            wait = self._next - time.monotonic()
+            if wait > 0:
+                self._waiting = True
+            else:
+                self._next = time.monotonic() + INTERVAL
+        if wait > 0:
+            self._start(wait)
+        else:
+            self._try(now)
+
+    def _start(self, wait: float) -> None:
+        timer = threading.Timer(wait, self._run)
+        timer.daemon = False  # whatever the thread is that voted
+        try:
+            timer.start()
+        except RuntimeError:  # too late for threads: the interpreter ends
+            self._run()
+
+    def _run(self) -> None:
+        with self._lock:
+            # First of all: a change after this line asks for a call of its own.
+            self._waiting = False
+            self._next = time.monotonic() + INTERVAL
+        self._try(self._latest)
+
+    def _try(self, call: Callable[[], None]) -> None:
+        # A vote that is stored counts, also where nobody can be told just now.
+        try:
+            call()
+            self._failures = 0
+        except BackendError as error:
+            self._failures += 1
+            if self._failures == 1:
+                logger.warning("poll %r: no tally can be sent: %s", self._name, error)
+            if self._failures > _RETRIES:
+                self._failures = 0
+                return  # the next change tries again
+            with self._lock:
+                again, self._waiting = not self._waiting, True
+            if again:
+                self._start(_RETRY)
+
+
+def _checked(what: str, name: str) -> str:
+    if not isinstance(name, str) or not 1 <= len(name) <= LONGEST_NAME:
+        raise ValueError(f"{what} must have 1 to {LONGEST_NAME} characters: {name!r}")
+    if not is_printable(name) or name != name.strip():
+        raise ValueError(f"{what} must be one line without space around it: {name!r}")
+    return name

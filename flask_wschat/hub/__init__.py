@@ -1,0 +1,1 @@
+"""The connections of this process, and who is where."""

@@ -1,0 +1,194 @@
+"""``Presence``: who is in which room, over all processes; users, not sockets."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from ..backends import Backend
+from ..errors import BackendError
+from ..messages import Message
+from ..transports import Loop
+from .feeds import encode, room_of, user_topic
+
+logger = logging.getLogger("flask_wschat")
+
+_BATCH = 500
+"""Changes told to the backend in one call."""
+
+
+class Home(Protocol):
+    """What presence asks of the hub."""
+
+    backend: Backend
+
+    def here(self, topic: str, user: str) -> int: ...
+    def attending(self) -> Iterable[tuple[str, str]]: ...
+    def users(self, topic: str) -> list[str]: ...
+    def publish(self, topic: str, message: Message) -> Any: ...
+
+
+class Presence:
+    """Tells the backend, and the rooms, of users who come and go.
+
+    ``changed`` and ``tick`` are called in the loop and only note what a worker does
+    then; the other methods anywhere. ``ttl``: seconds until the people of a
+    dead process are gone; for the backend it is dead after ``SILENCE`` of that.
+    """
+
+    def __init__(self, home: Home, ttl: float) -> None:
+        self._home = home
+        self._every = ttl / 4
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: this is another process now."""
+        self._changes: dict[tuple[str, str], None] = {}
+        self._taken: dict[tuple[str, str], None] = {}  # those being told
+        self._telling = False
+        self._told = False  # the backend knows of anybody here
+        self._due = time.monotonic() + self._every
+        self._faulty = False
+
+    def changed(self, loop: Loop, topic: str, user: str) -> None:
+        """Note that ``user`` has more or fewer connections in ``topic``."""
+        self._changes[topic, user] = None
+        if not self._telling and not self._faulty:
+            self._tell_soon(loop)
+
+    def tick(self, loop: Loop, now: float, watched: bool = False) -> bool:
+        """Do what is due; True: there is more to tell.
+
+        ``watched``: somebody is here, with a user id or not, to hear who is gone.
+        """
+        if self._changes and not self._telling:
+            self._tell_soon(loop)
+        if (self._told or watched) and now >= self._due:
+            self._due = now + self._every
+            loop.run(lambda: self._refresh(loop))
+        return self.busy
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody's change is not told yet."""
+        return bool(self._changes) or self._telling
+
+    def online(self, topic: str) -> list[str]:
+        """Return the users in ``topic``, in all processes: sorted, each once.
+
+        :raises BackendError: those of other processes cannot be known.
+        """
+        others = self._home.backend.present(topic)
+        return sorted(others.keys() | set(self._home.users(topic)))
+
+    def connections(self, user: str) -> int:
+        """Return how many connections ``user`` has, in all processes.
+
+        :raises BackendError: those of other processes cannot be known.
+        """
+        topic = user_topic(user)
+        others = self._home.backend.present(topic)
+        return self._home.here(topic, user) + sum(others.values())
+
+    def has(self, user: str) -> bool:
+        """Return whether ``user`` has a connection, in any process.
+
+        Asked of nobody where it is here, and else of one user, however many there are.
+
+        :raises BackendError: those of other processes cannot be known.
+        """
+        return self._home.here(user_topic(user), user) > 0 or self.connections(user) > 0
+
+    # -- in a worker
+
+    def _tell_soon(self, loop: Loop) -> None:
+        self._telling = True
+        loop.run(lambda: self._tell(loop))
+
+    def _tell(self, loop: Loop) -> None:
+        try:
+            while changes := loop.call(self._take):
+                returned = self._attend(changes)
+                self._faulty = False
+                self._announce(returned)
+        except Exception as error:
+            loop.call_threadsafe(self._put_back, error)
+
+    def _take(self) -> list[tuple[str, str, int]]:
+        if len(self._changes) <= _BATCH:
+            changes, self._changes = self._changes, {}
+        else:
+            changes = dict.fromkeys(list(self._changes)[:_BATCH])
+            for change in changes:
+                del self._changes[change]
+        self._taken = changes
+        self._telling = bool(changes)
+        self._told = self._told or self._telling
+        return [(topic, user, self._home.here(topic, user)) for topic, user in changes]
+
+    def _attend(
+        self, changes: list[tuple[str, str, int]]
+    ) -> list[tuple[str, str, bool]]:
+        """Tell the backend; one of ``changes`` that it cannot take is left out.
+
+        :raises BackendError: it can take none now.
+        """
+        try:
+            return self._home.backend.attend(changes)
+        except Exception as error:
+            if not _is_of_a_value(error):
+                raise
+            if len(changes) == 1:
+                logger.error("presence of %r in %r: %s", *changes[0][1::-1], error)
+                return []
+        return [done for change in changes for done in self._attend([change])]
+
+    def _put_back(self, error: Exception) -> None:
+        """Leave it to the next tick."""
+        for change in self._taken:
+            self._changes.setdefault(change)
+        self._telling = False
+        if not self._faulty:
+            self._faulty = True
+            trace = None if isinstance(error, BackendError) else error
+            logger.warning("presence cannot be told now: %s", error, exc_info=trace)
+
+    def _refresh(self, loop: Loop) -> None:
+        try:
+            gone, taken_for_dead = self._home.backend.refresh()
+        except BackendError:
+            return  # the backend logs it, and is asked again
+        self._announce([(topic, user, False) for topic, user in gone])
+        if taken_for_dead:
+            loop.call(self._tell_all, loop)
+
+    def _tell_all(self, loop: Loop) -> None:
+        for topic, user in self._home.attending():
+            self.changed(loop, topic, user)
+
+    def _announce(self, changes: Iterable[tuple[str, str, bool]]) -> None:
+        rooms: dict[str, tuple[list[str], list[str]]] = {}
+        for topic, user, came in changes:
+            if room_of(topic) is not None:
+                rooms.setdefault(topic, ([], []))[0 if came else 1].append(user)
+        for topic, (joined, left) in rooms.items():
+            room = room_of(topic)
+            news = {"type": "presence", "room": room, "joined": joined, "left": left}
+            try:
+                self._home.publish(topic, Message(encode(news), event="presence"))
+            except Exception as error:
+                trace = None if isinstance(error, BackendError) else error
+                logger.warning(
+                    "presence in %r cannot be announced: %s",
+                    room,
+                    error,
+                    exc_info=trace,
+                )
+
+
+def _is_of_a_value(error: Exception) -> bool:
+    """Whether it is a name that the backend cannot take, and not the backend."""
+    cause = error.__cause__ if isinstance(error, BackendError) else error
+    return isinstance(cause, ValueError | TypeError)

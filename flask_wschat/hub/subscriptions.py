@@ -1,0 +1,185 @@
+"""Which topics the backend delivers to this process: those that somebody here wants.
+
+The backend is called by one worker at a time, never in the loop, so its calls keep the
+order in which topics were wanted and given up; whatever gathers meanwhile goes in one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from ..backends import Backend
+from ..errors import BackendError
+from ..transports import Event, Loop
+
+logger = logging.getLogger("flask_wschat")
+
+LINGER = 5.0
+"""Seconds a topic stays subscribed after its last member: people reload pages."""
+
+
+class _Waiter:
+    __slots__ = ("error", "event", "topics")
+
+    def __init__(self, topics: set[str], event: Event) -> None:
+        self.topics = topics
+        self.event = event
+        self.error: BackendError | None = None
+
+
+class Subscriptions:
+    """Topics on their way in and out. Changes in the loop only, but for ``wait``.
+
+    ``wanted`` says whether anyone here is in a topic; ``new_event`` as in ``Host``.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        wanted: Callable[[str], bool],
+        new_event: Callable[[], Event],
+    ) -> None:
+        self._backend = backend
+        self._wanted = wanted
+        self._new_event = new_event
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: this is another process now."""
+        self._here: set[str] = set()
+        self._told: set[str] = set()  # the backend may deliver them, even if it failed
+        self._asked: dict[str, None] = {}
+        self._taken: list[str] = []  # those being asked for
+        self._failed: set[str] = set()
+        self._idle: dict[str, float] = {}
+        self._waiters: list[_Waiter] = []
+        self._working = False
+
+    def want(self, loop: Loop, topics: Iterable[str]) -> None:
+        """See that ``topics`` are delivered, soon."""
+        for topic in topics:
+            self._idle.pop(topic, None)
+            if topic not in self._here:
+                self._asked[topic] = None
+        if self._asked:
+            self._work_soon(loop)
+
+    def wait(self, loop: Loop, topics: Iterable[str]) -> None:
+        """Return when ``topics`` are delivered; at once for a caller who may not wait.
+
+        :raises BackendError: they are not; it is tried again later.
+        """
+        missing = {topic for topic in topics if topic not in self._here}
+        if not missing:
+            return
+        if not loop.may_wait():
+            self.want(loop, missing)
+            return
+        waiter = _Waiter(missing, self._new_event())
+        loop.call(self._enlist, loop, waiter)
+        waiter.event.wait()
+        if waiter.error is not None:
+            raise waiter.error
+
+    def release(self, topic: str) -> None:
+        """Note that nobody is in ``topic`` any more."""
+        self._idle[topic] = time.monotonic() + LINGER
+
+    def tick(self, loop: Loop, now: float) -> bool:
+        """Let go of what nobody wants; True: there is more to come."""
+        if self._failed:
+            again = [topic for topic in self._failed if self._wanted(topic)]
+            self._failed.clear()
+            self.want(loop, again)
+        if any(until <= now for until in self._idle.values()):
+            self._work_soon(loop)
+        return bool(self._idle or self._failed or self._working)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the backend is being told of some."""
+        return self._working
+
+    # -- within
+
+    def _enlist(self, loop: Loop, waiter: _Waiter) -> None:
+        waiter.topics -= self._here
+        if not waiter.topics:
+            waiter.event.set()
+            return
+        self._waiters.append(waiter)
+        self.want(loop, waiter.topics)
+
+    def _work_soon(self, loop: Loop) -> None:
+        if not self._working:
+            self._working = True
+            loop.run(lambda: self._work(loop))
+
+    def _work(self, loop: Loop) -> None:
+        try:
+            while True:
+                asked, dropped = loop.call(self._take)
+                if not asked and not dropped:
+                    return
+                if dropped:
+                    self._unsubscribe(dropped)
+                if asked:
+                    self._backend.subscribe(asked)
+                loop.call(self._done, None)
+        except Exception as fault:
+            error = fault if isinstance(fault, BackendError) else None
+            if error is None:
+                logger.exception("error in subscribing")
+                error = BackendError(str(fault))
+            loop.call_threadsafe(self._done, error)
+            loop.call_threadsafe(self._rest, loop)
+
+    def _unsubscribe(self, topics: list[str]) -> None:
+        try:
+            self._backend.unsubscribe(topics)
+        except BackendError:
+            pass  # it was stopped: nothing comes any more
+        except Exception:
+            logger.exception("error in unsubscribing")
+
+    def _take(self) -> tuple[list[str], list[str]]:
+        now = time.monotonic()
+        dropped = []
+        for topic in [topic for topic, until in self._idle.items() if until <= now]:
+            del self._idle[topic]
+            if not self._wanted(topic) and topic in self._told:
+                self._told.discard(topic)
+                self._here.discard(topic)
+                dropped.append(topic)
+        self._taken = asked = list(self._asked)
+        self._told.update(asked)
+        self._asked.clear()
+        self._working = bool(asked or dropped)
+        return asked, dropped
+
+    def _rest(self, loop: Loop) -> None:
+        """A worker ended early: what was asked for since wants another."""
+        self._working = False
+        if self._asked:
+            self._work_soon(loop)
+
+    def _done(self, error: BackendError | None) -> None:
+        asked, self._taken = self._taken, []
+        (self._here if error is None else self._failed).update(asked)
+        for topic in asked:
+            if not self._wanted(topic):
+                self._idle.setdefault(topic, time.monotonic() + LINGER)
+        waiting = []
+        for waiter in self._waiters:
+            if error is not None and not waiter.topics.isdisjoint(asked):
+                waiter.error = error
+                waiter.event.set()
+                continue
+            waiter.topics.difference_update(asked)
+            if waiter.topics:
+                waiting.append(waiter)
+            else:
+                waiter.event.set()
+        self._waiters = waiting

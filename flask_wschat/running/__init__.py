@@ -1,0 +1,1 @@
+"""What ``chat.run`` adds to a server: patching, reloading, lines of its requests."""

@@ -1,0 +1,1 @@
+"""What may be deleted: the same answers, for less work."""
