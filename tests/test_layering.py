@@ -13,112 +13,145 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "flask_wschat"
 
+Tree = dict[str, "str | tuple[str, ...] | Tree"]
+
 # Who may import whom, from the ground up: a name stands only on what is above it here.
-# A folder's own name is its __init__, the part of it that is meant for others.
-ARROWS = {
+# With a dot before it, it is one beside it in the folder, else the way to it from the
+# top. A folder's name is its __init__, the part of it that is meant for others; one
+# that imports nothing is left out.
+ARROWS: Tree = {
     "errors": "",
     "logs": "",
     "messages": "",
     "rate": "",
     "settings": "errors",
     # RFC 6455 and 7692, without I/O
-    "codec.frames": "errors",
-    "codec.accelerated": "codec.frames",
-    "codec.anatomy": "codec.accelerated codec.frames",
-    "codec.deflate": "errors",
-    "codec.handshake": "errors codec.deflate",
-    "codec.connection": "errors codec.frames codec.accelerated codec.deflate",
-    "codec": "codec.frames codec.accelerated codec.anatomy codec.deflate"
-    " codec.handshake codec.connection",
+    "codec": {
+        "frames": "errors",
+        "accelerated": ".frames",
+        "anatomy": ".accelerated .frames",
+        "deflate": "errors",
+        "handshake": ".deflate errors",
+        "connection": ".frames .accelerated .deflate errors",
+        "__init__": ".frames .accelerated .anatomy .deflate .handshake .connection",
+    },
     # Moving bytes
-    "transports": "",
-    "transports.ending": "",
-    "transports.tls": "",
-    "transports.queue": "",
-    "transports.outbox": "transports.queue",
-    "transports.memory": "transports transports.outbox",
-    "transports.evented": "transports transports.outbox transports.queue"
-    " transports.tls",
-    "transports.threaded": "transports.evented",
+    "transports": {
+        "ending": "",
+        "tls": "",
+        "queue": "",
+        "outbox": ".queue",
+        "memory": ". .outbox",
+        "evented": ". .outbox .queue .tls",
+        "threaded": ".evented",
+    },
     # What the user holds
-    "websocket": "errors logs settings codec codec.accelerated transports"
-    " transports.ending",
+    "websocket": (
+        "errors logs settings",
+        "codec codec.accelerated transports transports.ending",
+    ),
     # What processes share
-    "backends.contract": "messages transports",
-    "backends.pages": "",
-    "backends.memory": "errors messages backends.contract backends.pages",
-    "backends.sqlite.people": "messages",
-    "backends.sqlite.tables": "messages backends.pages",
-    "backends.sqlite.writer": "errors transports backends.contract backends.pages"
-    " backends.sqlite.tables",
-    "backends.sqlite.backend": "errors logs messages backends.contract"
-    " backends.sqlite.people backends.sqlite.tables backends.sqlite.writer",
-    "backends.sqlite": "backends.sqlite.backend",
-    "backends.redis.wire": "",
-    "backends.redis.packing": "messages backends.redis.wire",
-    "backends.redis.presence": "errors backends.redis.wire",
-    "backends.redis.subscriber": "errors backends.redis.wire",
-    "backends.redis.process": "errors logs backends.contract backends.pages"
-    " backends.redis.wire backends.redis.packing backends.redis.presence"
-    " backends.redis.subscriber",
-    "backends.redis.backend": "errors logs messages backends.contract"
-    " backends.redis.wire backends.redis.packing backends.redis.process"
-    " backends.redis.subscriber",
-    "backends.redis": "backends.redis.backend",
-    "backends": "errors logs backends.contract backends.memory backends.sqlite"
-    " backends.redis",
+    "backends": {
+        "contract": "messages transports",
+        "pages": "",
+        "memory": ".contract .pages errors messages",
+        "sqlite": {
+            "people": "messages",
+            "tables": "messages backends.pages",
+            "writer": ".tables errors transports backends.contract backends.pages",
+            "backend": ".people .tables .writer errors logs messages backends.contract",
+            "__init__": ".backend",
+        },
+        "redis": {
+            "wire": "",
+            "packing": ".wire messages",
+            "presence": ".wire errors",
+            "subscriber": ".wire errors",
+            "process": (
+                ".wire .packing .presence .subscriber",
+                "errors logs backends.contract backends.pages",
+            ),
+            "backend": (
+                ".wire .packing .process .subscriber",
+                "errors logs messages backends.contract",
+            ),
+            "__init__": ".backend",
+        },
+        "__init__": ".contract .memory .sqlite .redis errors logs",
+    },
     # The connections of this process, and who is where
-    "hub": "",
-    "hub.feeds": "messages codec websocket",
-    "hub.subscriptions": "errors transports backends",
-    "hub.presence": "errors messages transports backends hub.feeds",
-    "hub.hub": "errors logs messages rate settings codec transports transports.ending"
-    " transports.evented websocket backends hub.feeds hub.subscriptions hub.presence",
+    "hub": {
+        "feeds": "messages codec websocket",
+        "subscriptions": "errors transports backends",
+        "presence": ".feeds errors messages transports backends",
+        "hub": (
+            ".feeds .subscriptions .presence",
+            "errors logs messages rate settings codec websocket backends",
+            "transports transports.ending transports.evented",
+        ),
+    },
     # The ready-made chat
-    "chat": "",
-    "chat.listener": "errors messages rate websocket hub.feeds hub.hub",
-    "chat.voting": "errors messages backends hub.hub",
+    "chat": {
+        "listener": "errors messages rate websocket hub.feeds hub.hub",
+        "voting": "errors messages backends hub.hub",
+    },
     # Who hands over a socket
-    "servers": "",
-    "servers.offers": "transports.tls",
-    "servers.heads": "errors codec codec.handshake",
-    "servers.bodies": "errors codec.handshake transports.evented",
-    "servers.handler": "errors settings codec codec.handshake transports.ending"
-    " transports.evented hub.hub servers.offers servers.heads servers.bodies",
+    "servers": {
+        "offers": "transports.tls",
+        "heads": "errors codec codec.handshake",
+        "bodies": "errors codec.handshake transports.evented",
+        "handler": (
+            ".offers .heads .bodies",
+            "errors settings codec codec.handshake",
+            "transports.ending transports.evented hub.hub",
+        ),
+    },
     # May be deleted: slower, same answers
-    "shortcuts": "",
-    "shortcuts.contexts": "",
-    "shortcuts.routing": "",
-    "shortcuts.sessions": "servers.offers",
+    "shortcuts": {
+        "contexts": "",
+        "routing": "",
+        "sessions": "servers.offers",
+    },
     # From a request to an open WebSocket
-    "opening": "",
-    "opening.origins": "",
-    "opening.mistakes": "settings websocket",
-    "opening.legacy": "errors codec transports websocket servers.offers",
-    "opening.upgrade": "errors logs messages codec transports transports.ending"
-    " transports.evented transports.threaded transports.tls websocket hub.hub"
-    " servers.offers shortcuts.routing shortcuts.sessions opening.legacy"
-    " opening.origins",
+    "opening": {
+        "origins": "",
+        "mistakes": "settings websocket",
+        "legacy": "errors codec transports websocket servers.offers",
+        "upgrade": (
+            ".legacy .origins",
+            "errors logs messages codec websocket",
+            "transports transports.ending transports.evented",
+            "transports.threaded transports.tls",
+            "hub.hub servers.offers shortcuts.routing shortcuts.sessions",
+        ),
+    },
     # WSChat
-    "extension": "errors logs messages settings transports.ending transports.evented"
-    " websocket backends hub.feeds"
-    " hub.hub chat.listener chat.voting servers.offers shortcuts.contexts"
-    " shortcuts.sessions opening.mistakes opening.upgrade",
+    "extension": (
+        "errors logs messages settings websocket backends",
+        "transports.ending transports.evented hub.feeds hub.hub",
+        "chat.listener chat.voting servers.offers",
+        "shortcuts.contexts shortcuts.sessions opening.mistakes opening.upgrade",
+    ),
     # What chat.run adds to a server
-    "running": "",
-    "running.boot": "",
-    "running.debugging": "",
-    "running.watchdog": "transports.evented",
-    "running.access": "logs websocket servers.handler opening.upgrade",
-    "running.patching": "transports.evented extension",
-    "server": "transports.evented hub.hub servers.handler running.access"
-    " running.debugging running.patching running.watchdog",
+    "running": {
+        "boot": "",
+        "debugging": "",
+        "watchdog": "transports.evented",
+        "access": "logs websocket servers.handler opening.upgrade",
+        "patching": "transports.evented extension",
+    },
+    "server": (
+        "transports.evented hub.hub servers.handler",
+        "running.access running.debugging running.patching running.watchdog",
+    ),
     "gunicorn": "codec servers.handler servers.heads server",
     # Clients: on the codec alone, but for the one that tests an app
     "client": "errors codec",
     "terminal": "errors codec client",
-    "testing.client": "errors codec websocket servers.offers opening.upgrade client",
-    "testing": "server testing.client",
+    "testing": {
+        "client": "errors codec websocket servers.offers opening.upgrade client",
+        "__init__": ".client server",
+    },
     "__main__": "terminal",
     "__init__": "errors websocket chat.listener chat.voting extension",
 }
@@ -135,6 +168,25 @@ ONLY_IN = {
     " opening.upgrade extension running.debugging server testing.client",
 }
 
+
+def flat(tree: Tree, folder: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield each module of ``tree``, and what it may import, by their full names."""
+    for name, value in tree.items():
+        full = f"{folder}.{name}".removeprefix(".")
+        if isinstance(value, dict):
+            if "__init__" not in value:
+                yield full, []
+            yield from flat(value, full)
+        else:
+            words = " ".join([value] if isinstance(value, str) else value).split()
+            yield full.removesuffix(".__init__"), [_full(w, folder) for w in words]
+
+
+def _full(word: str, folder: str) -> str:
+    return f"{folder}{word}".removesuffix(".") if word.startswith(".") else word
+
+
+ALLOWED = dict(flat(ARROWS))
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(
         ".__init__"
@@ -163,7 +215,7 @@ def arrows(module: str, text: str) -> Iterator[tuple[str, bool]]:
 
 
 def faults(module: str, text: str) -> list[str]:
-    allowed = ARROWS[module].split()
+    allowed = ALLOWED[module]
     found = []
     for name, ours in arrows(module, text):
         if ours and name not in allowed and (module, name) not in UPWARDS:
@@ -185,16 +237,16 @@ def test_imports_follow_the_arrows() -> None:
 
 def test_arrows_point_one_way() -> None:
     below: set[str] = set()
-    for name, allowed in ARROWS.items():
-        assert set(allowed.split()) <= below, f"{name} stands on what comes after it"
+    for name, allowed in ALLOWED.items():
+        assert set(allowed) <= below, f"{name} stands on what comes after it"
         below.add(name)
 
 
 def test_every_arrow_is_used_and_every_module_has_its_own() -> None:
-    assert ARROWS.keys() == MODULES.keys()
-    for name, allowed in ARROWS.items():
+    assert ALLOWED.keys() == MODULES.keys()
+    for name, allowed in ALLOWED.items():
         used = {target for target, _ in arrows(name, MODULES[name].read_text())}
-        assert set(allowed.split()) <= used, f"{name} does not import all of: {allowed}"
+        assert set(allowed) <= used, f"{name} does not import all of: {allowed}"
     for foreign, places in ONLY_IN.items():
         for name in places.split():
             used = {target for target, _ in arrows(name, MODULES[name].read_text())}
@@ -230,6 +282,10 @@ def test_the_codec_and_the_client_need_neither_flask_nor_gevent() -> None:
     assert answer.stdout == "[]\n"
 
 
+def test_the_top_of_the_package_can_be_seen_at_once() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 16
+
+
 def test_contributing_has_the_same_floors() -> None:
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
     rows = re.findall(r"^\| (`[^|]+`) \|", text.partition("allowed, between")[2], re.M)
@@ -238,7 +294,4 @@ def test_contributing_has_the_same_floors() -> None:
         for row in reversed(rows)
         for name in reversed(re.findall(r"`(\w+)/?`", row))
     ]
-    order = list(
-        dict.fromkeys(name.split(".")[0] for name in ARROWS if "__" not in name)
-    )
-    assert told == order
+    assert told == [name for name in ARROWS if "__" not in name]
