@@ -12,10 +12,10 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, Protocol
 
-from .codec import CloseCode, Closed, Connection, EncodedMessage, is_sendable
+from .codec import CloseCode, Closed, Connection, is_sendable
 from .codec import Event as Arrival
 from .codec.accelerated import encode_message
 from .errors import ConnectionClosed
@@ -302,34 +302,6 @@ class WebSocket:
         """Return what the log needs to know of this connection, on one line."""
         route = self.route or "a WebSocket"
         return f"{route} (user {printable(self.user)}, connection {self.id})"
-
-    @staticmethod
-    def deliver(
-        sockets: Collection[WebSocket],
-        message: EncodedMessage,
-        key: str | None = None,
-    ) -> None:
-        """Queue ``message`` for each of ``sockets``, all open, without waiting for any.
-
-        A peer whose queue is full is ended.
-        """
-        if key is not None:
-            others = list(sockets)
-        else:
-            # Those without compression, most often all, by one call.
-            audience = sockets if isinstance(sockets, Audience) else Audience(sockets)
-            plain = audience.plain()
-            refused = set(plain[0].write_all(plain, message.plain)) if plain else set()
-            if not refused and len(plain) == len(sockets):
-                return
-            others = [
-                ws
-                for ws in sockets
-                if ws._window_bits is not None or ws._transport in refused
-            ]
-        for ws in others:
-            if not ws._transport.write(message.frame(ws._window_bits), key):
-                ws._overflow()
 
     def send_within(self, data: Any, patience: float) -> None:
         """``send``, giving a peer ``patience`` seconds to take anything at all."""
@@ -695,37 +667,6 @@ class _Sender:
     def __init__(self, event: Event) -> None:
         self.event = event
         self.standing: tuple[int, int] | None = None
-
-
-class Audience(set[WebSocket]):
-    """Connections that are sent the same, all open.
-
-    It remembers what a broadcast needs of them, until one comes or goes: to put that
-    together for each would be a thirtieth of the broadcast.
-    """
-
-    _plain: list[Transport] | None = None
-
-    def add(self, element: WebSocket) -> None:
-        super().add(element)
-        self._plain = None
-
-    def discard(self, element: object) -> None:
-        super().discard(element)
-        self._plain = None
-
-    def plain(self) -> list[Transport]:
-        """Return the transports of those without compression: not to be changed."""
-        if self._plain is None:
-            plain = [ws._transport for ws in self if ws._window_bits is None]
-            # In the order in which their memory lies, ours and the kernel's: it makes a
-            # broadcast to 1000 cheaper by a thirteenth.
-            self._plain = sorted(plain, key=_descriptor)
-        return self._plain
-
-
-def _descriptor(transport: Transport) -> int:
-    return transport.fd
 
 
 def call_each(

@@ -81,11 +81,12 @@ ARROWS: Tree = {
     },
     # The connections of this process, and who is where
     "hub": {
-        "feeds": "messages codec websocket",
+        "audience": "codec transports websocket",
+        "feeds": ".audience messages codec websocket",
         "subscriptions": "errors transports backends",
         "presence": ".feeds errors messages transports backends",
         "hub": (
-            ".feeds .subscriptions .presence",
+            ".audience .feeds .subscriptions .presence",
             "errors logs messages rate settings codec websocket backends",
             "transports transports.ending transports.evented",
         ),

@@ -21,6 +21,7 @@ from flask_wschat.codec import (
     Pong,
 )
 from flask_wschat.errors import ConnectionClosed
+from flask_wschat.hub.audience import deliver
 from flask_wschat.hub.hub import Hub
 from flask_wschat.settings import Settings
 from flask_wschat.transports.memory import MemoryTransport, pair
@@ -290,7 +291,7 @@ def test_a_slow_peer_is_closed_with_1013(
     peer.transport.pause()
     message = EncodedMessage("x" * 60)
     for _ in range(5):
-        WebSocket.deliver([ws], message)
+        deliver([ws], message)
     assert ws.closed and ws.close_code == 1013
     assert "WSCHAT_MAX_QUEUE" in caplog.text
     peer.transport.resume()
@@ -301,7 +302,7 @@ def test_a_slow_peer_loses_the_oldest_if_so_chosen(opened: Open) -> None:
     ws, peer, _ = opened(MAX_QUEUE=100, SLOW_POLICY="drop_oldest")
     peer.transport.pause()
     for number in range(50):
-        WebSocket.deliver([ws], EncodedMessage(f"{number:020}"))
+        deliver([ws], EncodedMessage(f"{number:020}"))
     assert not ws.closed
     peer.transport.resume()
     assert peer.events[-1] == f"{49:020}"

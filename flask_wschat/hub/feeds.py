@@ -15,7 +15,8 @@ from typing import Any
 
 from ..codec import EncodedMessage
 from ..messages import Delivery, Entry, Message
-from ..websocket import Audience, WebSocket
+from ..websocket import WebSocket
+from .audience import Audience, deliver
 
 EVERYONE = "all"
 _ROOM, _USER = "room:", "user:"
@@ -80,9 +81,7 @@ def framed(text: str | bytes) -> EncodedMessage:
 
 def tell_gap(receivers: Collection[WebSocket], topic: str) -> None:
     """Tell ``receivers`` to read ``topic`` again."""
-    WebSocket.deliver(
-        receivers, framed(encode({"type": "gap", "room": room_of(topic)}))
-    )
+    deliver(receivers, framed(encode({"type": "gap", "room": room_of(topic)})))
 
 
 class _Parcel:
@@ -102,7 +101,7 @@ class _Parcel:
             news = message.event is not None
             text = message.data if news else dress(topic, message, seq, at)
             self._frame = framed(text)
-        WebSocket.deliver(receivers, self._frame, message.key)
+        deliver(receivers, self._frame, message.key)
 
 
 class _Reading:

@@ -24,7 +24,8 @@ from ..rate import Buckets
 from ..settings import Settings
 from ..transports import Event, Loop, ending
 from ..transports.evented import new_event, run_blocking, start_thread
-from ..websocket import Audience, CallEach, WebSocket, call_each
+from ..websocket import CallEach, WebSocket, call_each
+from .audience import Audience, deliver
 from .feeds import EVERYONE, Feeds, framed, room_of, room_topic, tell_gap, user_topic
 from .presence import Presence
 from .subscriptions import Subscriptions
@@ -665,7 +666,7 @@ class Hub:
                 for ws in list(receivers):
                     self._finish(ws.close, message.close_code, str(message.data))
             else:
-                WebSocket.deliver(receivers, framed(message.data), message.key)
+                deliver(receivers, framed(message.data), message.key)
 
     def _lose(self, topics: list[str] | None) -> None:
         self.feeds.void_tallies()
