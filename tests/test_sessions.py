@@ -188,7 +188,7 @@ def test_plain_pages_are_none_of_its_business(
     def fail(*args: Any, **options: Any) -> Any:
         raise AssertionError("this request did not ask to upgrade")
 
-    for name in ("parse_cookie", "_Reader", "_Signer"):
+    for name in ("parse_cookie", "_Reader"):
         monkeypatch.setattr(sessions, name, fail)
 
     @app.get("/")

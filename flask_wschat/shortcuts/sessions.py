@@ -6,7 +6,10 @@ known to be, their own way is taken: nothing here may fail where they would not.
 
 from __future__ import annotations
 
+import binascii
 import hashlib
+import hmac
+import time
 from typing import Any
 
 from flask import Flask, Request, Response
@@ -17,7 +20,7 @@ from werkzeug.datastructures import Headers
 from ..servers.offers import UPGRADE
 
 try:
-    from itsdangerous.encoding import base64_decode, bytes_to_int, want_bytes
+    from itsdangerous.signer import HMACAlgorithm
     from werkzeug.sansio.http import parse_cookie
 except ImportError:  # they are elsewhere: what calls one raises, so it declines
     parse_cookie = None  # type: ignore[assignment]
@@ -106,6 +109,7 @@ class CookieSessions(SecureCookieSessionInterface):
             fits = (
                 type(serializer) is URLSafeTimedSerializer
                 and serializer.signer is TimestampSigner
+                and type(serializer.make_signer("").algorithm) is HMACAlgorithm
             )
             made = self._made = basis, _Reader(serializer) if fits else None
         if made[1] is None:
@@ -114,41 +118,50 @@ class CookieSessions(SecureCookieSessionInterface):
 
 
 class _Reader:
-    """Reads what a serializer has signed; made once, so are the keys derived."""
+    """Reads what a serializer has signed; made once, so are the keys derived.
+
+    Itself, as the ways through itsdangerous and base64 take longer than what they lead
+    to: the signature by OpenSSL's one call for it, what is in base64 by `binascii`.
+    """
 
     def __init__(self, serializer: Any) -> None:
-        options = dict(serializer.signer_kwargs)
-        if options.get("digest_method") is SecureCookieSessionInterface.digest_method:
-            # What it calls. OpenSSL makes a signature in one go if it sees its own.
-            options["digest_method"] = hashlib.sha1
+        signer = serializer.make_signer(serializer.salt)
+        digest = signer.algorithm.digest_method
+        if digest is SecureCookieSessionInterface.digest_method:
+            digest = hashlib.sha1  # what it calls, by which `hmac` knows OpenSSL's own
+        self._digest = digest
+        self._sep: bytes = signer.sep
+        self._keys = [signer.derive_key(key) for key in reversed(signer.secret_keys)]
         self._load = serializer.load_payload
-        self._signer = _Signer(serializer.secret_keys, salt=serializer.salt, **options)
+        self._loads = serializer.serializer.loads
+        self._is_text = serializer.is_text_serializer is True
 
     def read(self, text: str, max_age: int) -> Any:
         """Return what is in ``text``, signed at most ``max_age`` seconds ago.
 
         :raises Exception: it may be anything else.
         """
-        signer = self._signer
-        value, _, signature = want_bytes(text).rpartition(signer.sep)
-        payload, sep, stamp = value.rpartition(signer.sep)
-        if not sep or not signer.verify_signature(value, signature):
+        value, _, signature = text.encode().rpartition(self._sep)
+        payload, sep, stamp = value.rpartition(self._sep)
+        if not sep or not self._has_signed(value, _decoded(signature)):
             raise ValueError("the signature is missing or wrong")
-        age = int(signer.get_timestamp()) - bytes_to_int(base64_decode(stamp))
+        age = int(time.time()) - int.from_bytes(_decoded(stamp), "big")
         if not 0 <= age <= max_age:
             raise ValueError("it is too old, or of the future")
+        if self._is_text and not payload.startswith(b"."):  # else it is compressed
+            return self._loads(_decoded(payload).decode())
         return self._load(payload)
 
+    def _has_signed(self, value: bytes, signature: bytes) -> bool:
+        for key in self._keys:
+            if hmac.compare_digest(signature, hmac.digest(key, value, self._digest)):
+                return True
+        return False
 
-class _Signer(TimestampSigner):
-    """One that derives each key once."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._derived: dict[str | bytes | None, bytes] = {}
+def _decoded(data: bytes) -> bytes:
+    """Return what ``data`` is in base64 as URLs have it, without its padding."""
+    return binascii.a2b_base64(data.translate(_OF_URLS) + b"=" * (-len(data) % 4))
 
-    def derive_key(self, secret_key: str | bytes | None = None) -> bytes:
-        key = self._derived.get(secret_key)
-        if key is None:
-            key = self._derived[secret_key] = super().derive_key(secret_key)
-        return key
+
+_OF_URLS = bytes.maketrans(b"-_", b"+/")
