@@ -24,8 +24,8 @@ from .hub.hub import Hub
 from .running.access import AccessLog, LoggedHandler
 from .running.patching import ensure_patched
 from .running.watchdog import Watchdog
-from .servers.handler import RawSocket, WebSocketHandler, opening_seconds, time_limit
-from .transports.evented import EventedLoop
+from .servers.handler import WebSocketHandler, opening_seconds, time_limit
+from .transports.evented import EventedLoop, RawSocket, limit_unsent
 
 __all__ = ["LiveServer", "Server", "WebSocketHandler", "run"]
 
@@ -39,8 +39,8 @@ class Server(WSGIServer):
     does on servers with a pool of threads.
     """
 
-    no_delay = sys.platform == "linux"
-    """Accepted sockets do without Nagle's algorithm, as the listening one does."""
+    tuned = sys.platform == "linux"
+    """Accepted sockets have the listening one's options: all that ours need."""
 
     def __init__(self, listener: Any, application: Any, **options: Any) -> None:
         options.setdefault("handler_class", WebSocketHandler)
@@ -96,6 +96,7 @@ class Server(WSGIServer):
         super().init_socket()
         with contextlib.suppress(OSError):  # a Unix socket does not know it
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        limit_unsent(self.socket)
 
 
 def _serve_soon(function: Callable[..., Any], *args: Any) -> None:

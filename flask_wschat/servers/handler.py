@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import gevent
-import gevent.monkey
 import gevent.pywsgi
 import gevent.socket
 import geventwebsocket.handler
@@ -27,7 +26,7 @@ from ..errors import HandshakeError
 from ..hub.hub import Hub
 from ..settings import Settings
 from ..transports.ending import is_order
-from ..transports.evented import EventedLoop
+from ..transports.evented import EventedLoop, RawSocket
 from .bodies import Body, Stream
 from .heads import Fields, Gathering, Opening, read_usual, reader
 from .offers import (
@@ -39,7 +38,6 @@ from .offers import (
     take_unread,
 )
 
-RawSocket: Any = gevent.monkey.get_original("_socket", "socket")
 _NO_LOG = getattr(gevent.pywsgi, "_NoopLog", ())  # for ``log=None``
 MAX_OPENING = 16 * 1024
 """Bytes asked for at once of a handshake."""
@@ -354,9 +352,11 @@ class HandlerOffer:
         if "rfile" in handler.__dict__:
             taken = take_over(handler.socket, handler.rfile, response, closed)
         else:
-            no_delay = getattr(handler.server, "no_delay", False)
-            sock = handler.socket if no_delay else handler._waiting_socket()
-            taken = take_unread(sock, handler._ahead, response, no_delay)
+            tuned = type(handler.socket) is RawSocket and getattr(
+                handler.server, "tuned", False
+            )
+            sock = handler.socket if tuned else handler._waiting_socket()
+            taken = take_unread(sock, handler._ahead, response, tuned)
         end_request(handler)
         return taken
 

@@ -39,11 +39,11 @@ class NoDescriptors(Exception):
 class Taken(NamedTuple):
     """A socket taken from its server, and what the client sent behind its request.
 
-    ``sock`` is a non-blocking descriptor, or a TLS socket that its server must not be
-    done with before it is closed.
+    ``sock`` is what an ``EventedTransport`` takes. A server must not be done with a TLS
+    socket before it is closed.
     """
 
-    sock: int | TLSSocket
+    sock: int | Any | TLSSocket
     received: bytes
 
     def close(self) -> None:
@@ -103,13 +103,13 @@ def _is_gevent(sock: object) -> bool:
     return type(sock).__module__.startswith("gevent.")
 
 
-def _send(sock: Any, response: bytes, no_delay: bool = False) -> None:
+def _send(sock: Any, response: bytes, tuned: bool = False) -> None:
     """Send the 101, and from here on each message at once.
 
     With Nagle's algorithm, which most servers leave on, the second of two messages in
     a row waits up to 40 ms for the first one's acknowledgement; we gather by ourselves.
     """
-    if not no_delay:
+    if not tuned:
         with contextlib.suppress(OSError):  # a Unix socket does not know it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if response:
@@ -142,15 +142,19 @@ def take_over(
 
 
 def take_unread(
-    sock: Any, received: bytes, response: bytes, no_delay: bool = False
+    sock: Any, received: bytes, response: bytes, tuned: bool = False
 ) -> Taken:
     """As ``take_over``, on a socket without a reader or TLS.
 
-    ``received`` is all that was read from it, behind the request. ``no_delay``: it does
-    without Nagle's algorithm already.
+    ``received`` is all that was read from it, behind the request. ``tuned``: it is a
+    non-blocking ``RawSocket`` with all options.
     """
-    _send(sock, response, no_delay)
-    return Taken(sock.detach(), received)
+    _send(sock, response, tuned)
+    if not tuned:
+        return Taken(sock.detach(), received)
+    # Its server closes the object. To a new one, the system need not say what it is.
+    kind = sock.family, sock.type, sock.proto
+    return Taken(type(sock)(*kind, sock.detach()), received)
 
 
 def _taken_tls(sock: Any, closed: Callable[[], Any], received: bytes) -> Taken:

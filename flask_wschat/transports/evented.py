@@ -33,7 +33,7 @@ from .queue import READ_SIZE, add_to_all, flush_ready, receive
 from .tls import TLSSocket
 
 _get_ident: Callable[[], int] = gevent.monkey.get_original("_thread", "get_ident")
-_RawSocket: Any = gevent.monkey.get_original("_socket", "socket")
+RawSocket: Any = gevent.monkey.get_original("_socket", "socket")
 _start_thread: Any = gevent.monkey.get_original("_thread", "start_new_thread")
 _RLock: Any = gevent.monkey.get_original("_thread", "RLock")
 _allocate_lock: Any = gevent.monkey.get_original("_thread", "allocate_lock")
@@ -59,6 +59,13 @@ queue (Linux 6, loopback), with it 0.7 MB. What is under way has no other limit 
 peer's, so that a gigabyte to one that reads takes as long as before.
 """
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux's; Python 3.12 has it
+
+
+def limit_unsent(sock: Any) -> None:
+    """Have the kernel keep to ``UNSENT_LIMIT`` for a socket, or all it will accept."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a Unix socket does not know it
+            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_LIMIT)
 
 
 _PATCHED = ("socket", "ssl", "threading", "time", "select")
@@ -396,7 +403,8 @@ def run_blocking(function: Callable[[], T]) -> T:
 class EventedTransport(Outbox):
     """A connected socket on the loop, and what waits for it; its owner from here on.
 
-    ``sock`` is a non-blocking descriptor, or a ``TLSSocket``. Made in the loop.
+    ``sock`` is a non-blocking descriptor, a ``RawSocket`` that has its options from a
+    listening one, or a ``TLSSocket``. Made in the loop.
     """
 
     __slots__ = (
@@ -415,7 +423,7 @@ class EventedTransport(Outbox):
 
     def __init__(
         self,
-        sock: int | TLSSocket,
+        sock: int | Any | TLSSocket,
         loop: EventedLoop | None = None,
         *,
         max_queue: int,
@@ -425,17 +433,15 @@ class EventedTransport(Outbox):
         super().__init__(max_queue, policy)
         # The C type itself: its methods are found at once, unlike gevent's or
         # socket.socket's, which put a Python object and checks before them.
-        self._socket: Any = _RawSocket(fileno=sock) if isinstance(sock, int) else sock
-        self.fd = sock if isinstance(sock, int) else -1
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):  # a Unix socket does not know it
-                self._socket.setsockopt(
-                    socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_LIMIT
-                )
+        self._socket: Any = RawSocket(fileno=sock) if isinstance(sock, int) else sock
+        if type(sock) is not RawSocket:
+            limit_unsent(self._socket)
+        number = self._socket.fileno()
+        self.fd = -1 if isinstance(sock, TLSSocket) else number
         self._emptied = 0  # times that a full socket had room again
         self._place: memoryview | None = None
         self._read_size = READ_SIZE
-        self._reader: Any = self.loop.io(self._socket.fileno(), _READ)
+        self._reader: Any = self.loop.io(number, _READ)
         self._writer: Any = None
         self._receiver: Receiver | None = None
         self._cancel: Callable[[], Any] | None = None

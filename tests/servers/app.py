@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import socket
+import sys
 
 from flask import Flask, abort, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -83,14 +84,28 @@ class Address(Listener):
                 "url": request.url,
                 "pid": os.getpid(),
                 "no_delay": sends_at_once(ws),
+                "unsent": unsent_limit(ws),
             }
         )
 
 
+def twin_of(ws: WebSocket) -> socket.socket:
+    """Return another object for the socket of ``ws``."""
+    descriptor = ws._transport._socket.fileno()  # type: ignore[attr-defined]
+    return socket.socket(fileno=os.dup(descriptor))
+
+
+def unsent_limit(ws: WebSocket) -> int | None:
+    """Return what the kernel takes beyond what is on its way; None: any number."""
+    with twin_of(ws) as twin:
+        if sys.platform != "linux" or twin.family == socket.AF_UNIX:
+            return None
+        return twin.getsockopt(socket.IPPROTO_TCP, 25)  # TCP_NOTSENT_LOWAT
+
+
 def sends_at_once(ws: WebSocket) -> bool:
     """Whether Nagle's algorithm is off: the second message in a row won't wait."""
-    descriptor = ws._transport._socket.fileno()  # type: ignore[attr-defined]
-    with socket.socket(fileno=os.dup(descriptor)) as twin:
+    with twin_of(ws) as twin:
         return twin.family == socket.AF_UNIX or bool(
             twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         )

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from flask_wschat.codec import ClientHandshake
+from flask_wschat.transports.evented import UNSENT_LIMIT
 
 from .serving import (
     DEADLINE,
@@ -185,6 +187,13 @@ def test_the_answer_is_exact(server: Server) -> None:
     assert headers["sec-websocket-accept"] == "s3pplmbitxaq9kygzzhzrbk+xoo="
     assert len(headers) == len(pairs)
     assert not {"content-length", "transfer-encoding"} & set(headers)
+
+
+@pytest.mark.kinds.with_args(is_tcp)
+@pytest.mark.skipif(sys.platform != "linux", reason="the option is Linux's")
+def test_the_kernel_takes_half_a_megabyte_of_what_is_not_sent(server: Server) -> None:
+    with server.connect("/who") as client:
+        assert json.loads(receive(client))["unsent"] == UNSENT_LIMIT
 
 
 @pytest.mark.kinds.with_args(is_tcp)
