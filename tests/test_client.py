@@ -22,7 +22,7 @@ from flask import Flask, Response, abort, redirect, request
 from websockets.exceptions import ConnectionClosed as ForeignClosed
 from websockets.sync.server import ServerConnection
 
-import flask_wschat.client
+import flask_wschat.client.client
 from flask_wschat import ConnectionClosed, HandshakeError, WebSocket, WSChat
 from flask_wschat.client import Client, connect
 from flask_wschat.codec import (
@@ -355,7 +355,7 @@ class TestWaiting:
     def test_unread_messages_are_bounded(
         self, peer: Peer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(flask_wschat.client, "READ_AHEAD", MEGABYTE)
+        monkeypatch.setattr(flask_wschat.client.client, "READ_AHEAD", MEGABYTE)
         sent = 0
 
         def script(sock: socket.socket) -> None:
