@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from flask_wschat.client import Client, connect
 from flask_wschat.codec import (
     Closed,
     Connection,
+    Deflate,
     accept_headers,
     check_request,
     encode_frame,
@@ -159,6 +162,14 @@ def read_end(sock: socket.socket, connection: Connection | None = None) -> Close
     closed = (events + connection.receive_eof())[-1]
     assert isinstance(closed, Closed)
     return closed
+
+
+def peeked(sock: socket.socket) -> bytes:
+    """Return what can be read, and leave it there."""
+    try:
+        return sock.recv(1 << 16, socket.MSG_PEEK)
+    except BlockingIOError:
+        return b""
 
 
 def reset(sock: socket.socket) -> None:
@@ -372,6 +383,33 @@ class TestWaiting:
             ws.ping(timeout=1)
         assert 0 < sum(1 for _ in ws._messages) * 1014 < 2 * MEGABYTE
         ws.close(timeout=0)
+
+    def test_what_was_read_inflates_as_it_is_received(self, peer: Peer) -> None:
+        zeros, count = bytes(MEGABYTE), 50
+        small = Connection(deflate=Deflate(15, 15)).send(zeros)
+        sent = small * count + encode_frame(1, b"last")
+        agreed = "permessage-deflate; server_no_context_takeover"
+
+        def script(sock: socket.socket) -> None:
+            key = read_request(sock)
+            sock.sendall(response(101, accept_headers(key, extension=agreed)))
+            assert sock.recv(1 << 16)  # "go"
+            sock.sendall(sent)
+            read_end(sock)
+
+        with connect(peer(script)) as ws:
+            ws.send("go")
+            with socket.socket(fileno=os.dup(ws.fileno())) as here:
+                eventually(lambda: len(peeked(here)) == len(sent))
+            tracemalloc.start()
+            assert ws.receive() == zeros
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 8 * MEGABYTE
+            # Of the others `fileno` tells nothing, so they come without waiting.
+            assert all(ws.receive(timeout=0) == zeros for _ in range(count - 1))
+            assert ws.receive(timeout=0) == "last"
+            ws.close(timeout=0)
 
 
 class TestPings:

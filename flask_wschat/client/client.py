@@ -8,12 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from ..codec import CloseCode, Closed, Connection, Pong, State
+from ..codec import CloseCode, Closed, Connection, Event, Pong, State
 from ..errors import ConnectionClosed
 from .link import Link
 
 READ_AHEAD = 1 << 26
 """Bytes of unread messages, and of unsent answers, at which no more is read."""
+INFLATE = 1 << 20
+"""Bytes that are inflated at a time, as many as make one message at least."""
 _MESSAGE_COST = 64  # counted for each message besides its bytes, so that empty ones end
 
 _FAULTS = (1002, 1006, 1007, 1009)  # what the codec ends a connection with
@@ -193,15 +195,23 @@ class Client:
             moved = self._move()
             if done():
                 return True
+            has_room = self._has_room()
+            if has_room and self._connection.has_more:
+                continue  # of what was read, `fileno` tells nobody
             left = until - time.monotonic()
             if left <= 0:
                 return False
             if not moved:
-                self._link.wait(left, reading=self._has_room())
+                self._link.wait(left, reading=has_room)
 
     def _move(self) -> bool:
         """Read and write once what is possible now; False: nothing is."""
-        data = self._link.read() if self._has_room() else None
+        if not self._has_room():
+            return self._link.write()
+        if self._connection.has_more:
+            self._take(self._connection.more(INFLATE))
+            return self._link.write() or True
+        data = self._link.read()
         if data is not None:
             self._received(data)
         return self._link.write() or data is not None
@@ -214,11 +224,17 @@ class Client:
     def _received(self, data: bytes) -> None:
         """Take in what came; b"" is the end of TCP."""
         connection = self._connection
-        events = connection.receive_data(data) if data else connection.receive_eof()
-        replies = connection.data_to_send()
+        self._note("received", data)
+        if data:
+            self._take(connection.receive_data(data, INFLATE))
+        else:
+            self._take(connection.receive_eof())
+
+    def _take(self, events: list[Event]) -> None:
+        """Keep the messages, send the answers and note the end."""
+        replies = self._connection.data_to_send()
         self._link.outgoing += replies
         self._replied += len(replies)
-        self._note("received", data)
         self._note("sent", replies)
         for event in events:
             if isinstance(event, (str, bytes)):
