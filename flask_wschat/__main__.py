@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import terminal
+from .terminal import command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m flask_wschat", description="Tools for WebSockets."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    terminal.add_parser(commands)
+    command.add_parser(commands)
     options = parser.parse_args(arguments)
     return int(options.run(options))
 

@@ -154,12 +154,17 @@ ARROWS: Tree = {
         "dial": ".address .link .client errors codec",
         "__init__": ".client .dial",
     },
-    "terminal": "errors codec client",
+    "terminal": {
+        "lines": "",
+        "screen": "",
+        "frames": "codec",
+        "command": ".lines .screen .frames errors codec client",
+    },
     "testing": {
         "client": "errors codec websocket servers.offers opening.upgrade client",
         "__init__": ".client server",
     },
-    "__main__": "terminal",
+    "__main__": "terminal.command",
     "__init__": "errors websocket chat.listener chat.voting extension",
 }
 # For the user's convenience `chat.run()` reaches up, when called and not before.

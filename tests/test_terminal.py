@@ -27,7 +27,7 @@ from websockets.typing import Subprotocol
 
 from flask_wschat.__main__ import main
 from flask_wschat.codec import encode_frame
-from flask_wschat.terminal import Frames
+from flask_wschat.terminal.frames import Frames
 
 from .conftest import DEADLINE, eventually
 

@@ -11,23 +11,20 @@ import contextlib
 import io
 import math
 import os
-import queue
 import re
 import select
-import shutil
 import socket
 import ssl
 import sys
-import termios
-import threading
 import time
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO
+from typing import Any
 
-from .client import Client, connect
-from .codec import Anatomy, CloseCode, Opcode, explain
-from .errors import ConnectionClosed, HandshakeError
+from ..client import Client, connect
+from ..codec import CloseCode
+from ..errors import ConnectionClosed, HandshakeError
+from .frames import SHOWN, Frames
+from .lines import Lines
+from .screen import Screen
 
 OK, REFUSED, USAGE, CLOSED, TIMED_OUT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -53,11 +50,6 @@ examples:
 
 MAX_MESSAGE = 1 << 26
 """Bytes that an incoming message may have: people look at strange servers."""
-LINES_AHEAD = 100
-"""Lines of input that are read before they can be sent."""
-SHOWN = 24
-"""Bytes of a frame that ``--frames`` shows."""
-
 NORMAL = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 
 HINTS = {
@@ -255,172 +247,6 @@ def _print_messages(client: Client, screen: Screen) -> bool:
             return True
         screen.message(message)
     return False
-
-
-class Lines:
-    """What is typed or piped in, line by line, in bytes; ``select`` tells of each."""
-
-    def __init__(self, typing: bool) -> None:
-        self._queue: queue.Queue[bytes | None] = queue.Queue(LINES_AHEAD)
-        self._ready, self._signal = os.pipe()
-        source = _typed() if typing else _piped()
-        threading.Thread(target=self._read, args=(source,), daemon=True).start()
-
-    def fileno(self) -> int:
-        return self._ready
-
-    @property
-    def pending(self) -> bool:
-        """Whether lines were read that nobody took."""
-        return not self._queue.empty() and self._queue.queue[0] is not None
-
-    def take(self) -> bytes | None:
-        """Return the next line, once ``select`` told of it; None: that was all."""
-        os.read(self._ready, 1)
-        return self._queue.get()
-
-    def _read(self, source: Iterable[bytes]) -> None:
-        for line in source:
-            self._put(line)
-        self._put(None)
-
-    def _put(self, line: bytes | None) -> None:
-        self._queue.put(line)
-        os.write(self._signal, b".")
-
-
-def _typed() -> Iterator[bytes]:
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  # gives input() its editing and history
-    while True:
-        try:
-            line = input("> ")
-        except (EOFError, OSError):
-            return
-        if line:
-            yield line.encode("utf-8", "surrogateescape")
-
-
-def _piped() -> Iterator[bytes]:
-    # Not sys.stdin: Python would wait at exit for the lock that its reader holds.
-    with contextlib.suppress(OSError), open(0, "rb", closefd=False) as file:
-        for line in file:
-            yield line.removesuffix(b"\n").removesuffix(b"\r")
-
-
-class Screen:
-    """Where messages, notes and errors are shown, above the prompt if there is one."""
-
-    def __init__(self, *, prompt: bool) -> None:
-        self._prompt = prompt
-        self._smart = os.environ.get("TERM", "dumb") != "dumb"
-        self._coloured = self._smart and not os.environ.get("NO_COLOR")
-        self._saved: list[Any] | None = None
-
-    def __enter__(self) -> Screen:
-        if self._prompt:
-            self._saved = termios.tcgetattr(0)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._saved is not None:
-            # The thread at the prompt is left there, with what it set on the terminal.
-            paste_off = "\x1b[?2004l" if self._smart else ""
-            sys.stdout.write(f"{paste_off}\n")
-            sys.stdout.flush()
-            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
-
-    def message(self, message: str | bytes) -> None:
-        if isinstance(message, bytes):
-            shown = message[:64] if self._prompt else message
-            cut = " …" if len(shown) < len(message) else ""
-            message = f"binary, {len(message)} bytes: {shown.hex(' ')}{cut}"
-        self._show(sys.stdout, ("< " if self._prompt else "") + message, "36")
-
-    def note(self, text: str) -> None:
-        self._show(sys.stderr, text, "2")
-
-    def error(self, text: str) -> None:
-        self._show(sys.stderr, text, "31")
-
-    def _show(self, stream: TextIO, text: str, colour: str) -> None:
-        if not stream.isatty():
-            rows = [text]
-        else:
-            # A server must not command the terminal.
-            text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", _escaped, text)
-            rows = text.split("\n")
-            if self._prompt and self._smart:
-                rows = [part for row in rows for part in _cut(row)]
-            if self._coloured:
-                rows = [f"\x1b[{colour}m{row}\x1b[0m" for row in rows]
-            if self._prompt and self._smart:
-                # Save the cursor, make sure there is a line below, insert one above
-                # for the row, and go back to where readline thinks that we are.
-                stream.write(
-                    "".join(
-                        f"\x1b7\n\x1b[A\x1b[L\r{row}\r\n\x1b8\x1b[B" for row in rows
-                    )
-                )
-                stream.flush()
-                return
-        print(*rows, sep="\n", file=stream, flush=True)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return f"\\x{ord(match[0]):02x}"
-
-
-def _cut(row: str) -> Iterator[str]:
-    """Yield parts of ``row`` that fit into a line of the terminal."""
-    columns = shutil.get_terminal_size().columns - 1
-    row = row.expandtabs()
-    start = width = 0
-    for place, character in enumerate(row):
-        wide = 1 + (unicodedata.east_asian_width(character) in "WF")
-        if width + wide > columns:
-            yield row[start:place]
-            start, width = place, 0
-        width += wide
-    yield row[start:]
-
-
-class Frames:
-    """Cuts what goes over the wire into frames and shows a line for each."""
-
-    def __init__(self, show: Callable[[str], object]) -> None:
-        self._show = show
-        self._rest = {"sent": b"", "received": b""}
-        self._skip = {"sent": 0, "received": 0}  # payload bytes that are not shown
-
-    def __call__(self, direction: str, data: bytes) -> None:
-        arrow = ">" if direction == "sent" else "<"
-        data = self._rest[direction] + data
-        at = self._skip[direction]
-        while at < len(data):
-            window = data[at : at + SHOWN]
-            try:
-                frame = explain(window)
-            except ValueError:
-                break
-            size = frame.size + frame.missing
-            if len(window) < min(size, SHOWN):
-                break
-            more = " …" if size > SHOWN else ""
-            self._show(f"{arrow} {_header_bits(frame)}  {frame.wire.hex(' ')}{more}")
-            at += size
-        self._skip[direction] = max(at - len(data), 0)
-        self._rest[direction] = data[at:]
-
-
-def _header_bits(frame: Anatomy) -> str:
-    names = {int(opcode): opcode.name.lower() for opcode in Opcode}
-    rsv = "".join(f"{bit:d}" for bit in frame.rsv)
-    opcode = names.get(frame.opcode, f"{frame.opcode:#x}")
-    return (
-        f"fin={frame.fin:d} rsv={rsv} opcode={opcode} mask={frame.masked:d}"
-        f" length={frame.length}"
-    )
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -1,0 +1,1 @@
+"""``python -m flask_wschat connect``: the client on a terminal."""
