@@ -25,13 +25,22 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
 from . import backends
-from .chat.listener import PROTOCOL, ChatListener
+from .chat.listener import ChatListener
 from .chat.voting import Poll
+from .envelope import PROTOCOL
 from .errors import ConnectionClosed, check_ran
-from .hub.feeds import ANONYMOUS
-from .hub.hub import EVERYONE, Hub, room_topic, user_topic
+from .hub.hub import Hub
 from .logs import SparingLog
-from .messages import Entry, Message, as_name, as_user
+from .messages import (
+    ANONYMOUS,
+    EVERYONE,
+    Entry,
+    Message,
+    as_name,
+    as_user,
+    room_topic,
+    user_topic,
+)
 from .opening import mistakes
 from .opening.upgrade import Gate, Upgrade, not_a_websocket, refusal
 from .servers.offers import UPGRADE, ClientLeft

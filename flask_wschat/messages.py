@@ -6,11 +6,39 @@ import re
 import unicodedata
 from typing import Any, NamedTuple
 
+EVERYONE = "all"
+"""The topic of every connection."""
+_ROOM, _USER = "room:", "user:"  # begin the topics of rooms and users
+
+ANONYMOUS = "\0"
+"""Begins the ``sender`` of those without a user id: a connection's, as the scope of its
+``mid`` alone."""
+
 LONGEST_NAME = 255
 """Characters of the name of a room, a user or a key."""
 
 _JOINER = re.compile("(?<=[^\\s\u200c\u200d])[\u200c\u200d](?=[^\\s\u200c\u200d])")
 _UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, half a pair, ends of lines
+
+
+def room_topic(room: str) -> str:
+    """Return the topic of a room."""
+    return _ROOM + room
+
+
+def user_topic(user: str) -> str:
+    """Return the topic of a user: of all their connections, and of their inbox."""
+    return _USER + user
+
+
+def room_of(topic: str) -> str | None:
+    """Return the room that ``topic`` is of; None: it is none's."""
+    return topic[len(_ROOM) :] if topic.startswith(_ROOM) else None
+
+
+def user_of(topic: str) -> str | None:
+    """Return the user whom ``topic`` is of; None: it is nobody's."""
+    return topic[len(_USER) :] if topic.startswith(_USER) else None
 
 
 def as_name(value: Any, what: str) -> str:

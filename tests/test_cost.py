@@ -33,8 +33,8 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.client import Client, connect
 from flask_wschat.codec import Connection, Opcode, encode_frame
 from flask_wschat.codec.accelerated import ACCELERATED
-from flask_wschat.hub.hub import EVERYONE, Hub
-from flask_wschat.messages import Message
+from flask_wschat.hub.hub import Hub
+from flask_wschat.messages import EVERYONE, Message
 from flask_wschat.settings import Settings
 from flask_wschat.transports import evented
 from flask_wschat.transports.queue import READ_SIZE

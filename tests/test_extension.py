@@ -30,8 +30,7 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
-from flask_wschat.hub.hub import room_topic
-from flask_wschat.messages import Message
+from flask_wschat.messages import Message, room_topic
 
 from .conftest import DEADLINE, LiveServer, Serve, eventually
 

@@ -7,13 +7,22 @@ from typing import Any
 
 import pytest
 
+from flask_wschat import envelope
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.chat.voting import Poll
 from flask_wschat.codec import Connection
 from flask_wschat.errors import BackendError
-from flask_wschat.hub.feeds import TALLY_INTERVAL, dress
-from flask_wschat.hub.hub import EVERYONE, Hub, room_topic, user_topic
-from flask_wschat.messages import Delivery, Entry, Message, Page
+from flask_wschat.hub.feeds import TALLY_INTERVAL
+from flask_wschat.hub.hub import Hub
+from flask_wschat.messages import (
+    EVERYONE,
+    Delivery,
+    Entry,
+    Message,
+    Page,
+    room_topic,
+    user_topic,
+)
 from flask_wschat.settings import Settings
 from flask_wschat.transports.memory import pair
 from flask_wschat.websocket import WebSocket
@@ -402,5 +411,5 @@ def test_one_that_cannot_be_read_does_not_stop_the_others(
     ],
 )
 def test_the_envelope(topic: str, entry: Entry, expected: dict[str, Any]) -> None:
-    got = json.loads(dress(topic, entry, entry.seq, entry.at))
+    got = json.loads(envelope.message(topic, entry, entry.seq, entry.at))
     assert expected.items() <= got.items()

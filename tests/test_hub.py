@@ -15,9 +15,16 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Connection
 from flask_wschat.errors import BackendError
 from flask_wschat.errors import ConnectionClosed as Closed
-from flask_wschat.hub.hub import DUE_MOST, EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.hub.hub import DUE_MOST, Hub
 from flask_wschat.hub.subscriptions import LINGER
-from flask_wschat.messages import Delivery, Message, Page
+from flask_wschat.messages import (
+    EVERYONE,
+    Delivery,
+    Message,
+    Page,
+    room_topic,
+    user_topic,
+)
 from flask_wschat.testing import Refused, WSChatClient
 from flask_wschat.transports.memory import pair
 from flask_wschat.websocket import Listener, WebSocket

@@ -23,6 +23,7 @@ ARROWS: Tree = {
     "errors": "",
     "logs": "",
     "messages": "",
+    "envelope": "messages",
     "rate": "",
     "settings": "errors",
     # RFC 6455 and 7692, without I/O
@@ -82,9 +83,9 @@ ARROWS: Tree = {
     # The connections of this process, and who is where
     "hub": {
         "audience": "codec transports websocket",
-        "feeds": ".audience messages codec websocket",
+        "feeds": ".audience envelope messages codec websocket",
         "subscriptions": "errors transports backends",
-        "presence": ".feeds errors messages transports backends",
+        "presence": "envelope errors messages transports backends",
         "hub": (
             ".audience .feeds .subscriptions .presence",
             "errors logs messages rate settings codec websocket backends",
@@ -93,8 +94,8 @@ ARROWS: Tree = {
     },
     # The ready-made chat
     "chat": {
-        "listener": "errors messages rate websocket hub.feeds hub.hub",
-        "voting": "errors messages backends hub.hub",
+        "listener": "envelope errors messages rate websocket hub.hub",
+        "voting": "envelope errors messages backends",
     },
     # Who hands over a socket
     "servers": {
@@ -128,8 +129,8 @@ ARROWS: Tree = {
     },
     # WSChat
     "extension": (
-        "errors logs messages settings websocket backends",
-        "transports.ending transports.evented hub.feeds hub.hub",
+        "envelope errors logs messages settings websocket backends",
+        "transports.ending transports.evented hub.hub",
         "chat.listener chat.voting servers.offers",
         "shortcuts.contexts shortcuts.sessions opening.mistakes opening.upgrade",
     ),

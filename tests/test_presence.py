@@ -14,9 +14,9 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError
-from flask_wschat.hub.hub import EVERYONE, Hub, room_topic, user_topic
+from flask_wschat.hub.hub import Hub
 from flask_wschat.hub.presence import Presence
-from flask_wschat.messages import Message, Receipt
+from flask_wschat.messages import EVERYONE, Message, Receipt, room_topic, user_topic
 from flask_wschat.settings import Settings
 
 from .backends.redis_server import RedisServer

@@ -285,7 +285,7 @@ def test_people_come_and_go_all_at_once(chat: WSChat, server: LiveServer) -> Non
             present = (present | set(event["joined"])) - set(event["left"])
     assert present == {"watcher"}
     assert set(hub._members) == {"all"}
-    assert set(hub.feeds) == {"all", "room:Lobby", "user:watcher"}
+    assert set(hub.feeds.topics) == {"all", "room:Lobby", "user:watcher"}
 
 
 def _memory() -> int:

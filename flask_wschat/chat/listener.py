@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
+from .. import envelope
+from ..envelope import ErrorCode
 from ..errors import (
     BackendError,
     ConnectionClosed,
@@ -17,14 +19,18 @@ from ..errors import (
     UnknownChoice,
     check_ran,
 )
-from ..hub.feeds import ANONYMOUS, dress, encode, room_of, room_topic, user_topic
 from ..hub.hub import Hub
-from ..messages import Message, Page, Receipt, is_printable
+from ..messages import (
+    ANONYMOUS,
+    Message,
+    Page,
+    is_printable,
+    room_of,
+    room_topic,
+    user_topic,
+)
 from ..rate import Bucket
 from ..websocket import Listener, WebSocket
-
-PROTOCOL = "wschat.v1.json"
-"""The WebSocket subprotocol."""
 
 PATIENCE = 20
 """Messages over the limit, or that are no requests, more than requests within it, that
@@ -36,7 +42,7 @@ _MOST_REF = (1 << 53) - 1  # a number that JavaScript can tell from the next
 class Refused(Exception):
     """A request that is answered with an error; ``code`` as the protocol has it."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
 
@@ -108,8 +114,8 @@ class ChatListener(Listener):
             "rooms": self.max_rooms,
             "rate": rate and {"per_second": rate[0], "burst": rate[1]},
         }
-        hello = {"type": "hello", "protocol": 1, "id": ws.id, "user": ws.user}
-        ws.send(encode({**hello, "ping": settings.PING_INTERVAL, "limits": limits}))
+        ping = settings.PING_INTERVAL
+        ws.send(envelope.hello(ws.id, ws.user, ping=ping, limits=limits))
         ws._transport.loop.call(self._attach, ws)
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
@@ -133,17 +139,17 @@ class ChatListener(Listener):
             if wait or ref is None:
                 self._refuse(ws, ref, refused, wait)
             else:
-                _fail(ws, ref, refused.code, str(refused))
+                ws.send(envelope.refusal(ref, refused.code, str(refused)))
         except BackendError:
-            _fail(ws, ref, "unavailable", "the storage cannot be reached now")
+            ws.send(envelope.refusal(ref, "unavailable", _UNAVAILABLE))
         except ConnectionClosed:
             raise
         except Exception as error:
             self._hub.report(error, ws)
-            _fail(ws, ref, "internal", "an error in the server")
+            ws.send(envelope.refusal(ref, "internal", "an error in the server"))
         else:
             if result is not None:
-                ws.send(encode({"type": "reply", "ref": ref, "ok": True, **result}))
+                ws.send(envelope.reply(ref, result))
 
     # -- requests: each returns the fields of its reply, or None if that is sent
 
@@ -187,7 +193,8 @@ class ChatListener(Listener):
         message = Message(
             text, json=True, sender=sender, mid=mid, plain=self.plain_rooms
         )
-        _stored(ws, ref, self._hub.publish(room_topic(room), message, keep=True))
+        receipt = self._hub.publish(room_topic(room), message, keep=True)
+        ws.send(envelope.stored(ref, receipt.seq, receipt.at))
 
     def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
         to, (_, text, mid) = self._name(request, "to"), self._message(request)
@@ -200,7 +207,7 @@ class ChatListener(Listener):
             # makes the client repeat it, and the first one is not stored again.
             copy = message._replace(to=to)
             receipt = self._hub.publish(user_topic(user), copy, keep=True)
-        _stored(ws, ref, receipt)
+        ws.send(envelope.stored(ref, receipt.seq, receipt.at))
 
     def _history(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
         before = _integer(request, "before", 1)
@@ -213,7 +220,7 @@ class ChatListener(Listener):
         self._check_plain(topic, page)
         texts = self._fitting(topic, page)
         head = {"epoch": page.epoch, "seq": page.seq}
-        ws.send(_page(ref, head, texts))
+        ws.send(envelope.page(ref, head, texts))
 
     def _who(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
         topic = room_topic(self._joined(ws, request))
@@ -283,7 +290,7 @@ class ChatListener(Listener):
             }
             if present is not None:
                 head["present"] = present
-            ws.send(_page(ref, head, texts))
+            ws.send(envelope.page(ref, head, texts))
             return not more
 
         hub.read(ws, topic, ask, send)
@@ -306,7 +313,7 @@ class ChatListener(Listener):
         # Cut off is the end where the rest is asked for next, else what is oldest.
         entries = page.entries if page.recovered else page.entries[::-1]
         for entry in entries:
-            text = dress(topic, entry, entry.seq, entry.at)
+            text = envelope.message(topic, entry, entry.seq, entry.at)
             budget -= 4 * len(text) if not text.isascii() else len(text)
             if texts and budget < 0:
                 break
@@ -341,9 +348,9 @@ class ChatListener(Listener):
         elif wait:
             wait = round(wait + 0.0005, 3)
             message = f"too many requests: wait {wait} s"
-            _fail(ws, ref, "rate_limited", message, retry_after=wait)
+            ws.send(envelope.refusal(ref, "rate_limited", message, retry_after=wait))
         else:
-            _fail(ws, ref, refused.code, str(refused))
+            ws.send(envelope.refusal(ref, refused.code, str(refused)))
 
     def _room(self, request: dict[str, Any]) -> str:
         room = self._name(request, "room")
@@ -374,7 +381,7 @@ class ChatListener(Listener):
         mid = self._name(request, "mid", self.max_mid)
         data = request["data"]
         try:
-            text = encode(data)
+            text = envelope.encode(data)
             size = len(text.encode())
         except (ValueError, RecursionError):
             # A number over what a float holds, half a surrogate pair, depth.
@@ -392,6 +399,7 @@ class ChatListener(Listener):
         return poll
 
 
+_UNAVAILABLE = "the storage cannot be reached now"
 _FORBIDDEN = "the application does not allow it"
 
 _HANDLERS: dict[str, Callable[..., dict[str, Any] | None]] = {
@@ -463,19 +471,3 @@ def _user(ws: WebSocket) -> str:
     if ws.user is None:
         raise Refused("unauthorized", "this needs a user id, and you have none")
     return ws.user
-
-
-def _stored(ws: WebSocket, ref: int, receipt: Receipt) -> None:
-    """Reply; the most frequent one, and by the encoder it would cost three times it."""
-    seq, at = receipt.seq, receipt.at
-    ws.send(f'{{"type":"reply","ref":{ref},"ok":true,"seq":{seq},"at":{at}}}')
-
-
-def _page(ref: int, head: dict[str, Any], texts: list[str]) -> str:
-    start = encode({"type": "reply", "ref": ref, "ok": True, **head})
-    return f'{start[:-1]},"messages":[{",".join(texts)}]}}'
-
-
-def _fail(ws: WebSocket, ref: int | None, code: str, message: str, **more: Any) -> None:
-    error = {"code": code, "message": message, **more}
-    ws.send(encode({"type": "reply", "ref": ref, "ok": False, "error": error}))

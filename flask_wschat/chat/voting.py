@@ -12,10 +12,18 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
+from .. import envelope
 from ..backends import Backend
 from ..errors import BackendError, PollClosed, UnknownChoice
-from ..hub.hub import EVERYONE, room_topic
-from ..messages import Message, Tally, as_name, as_user, is_printable
+from ..messages import (
+    EVERYONE,
+    Message,
+    Tally,
+    as_name,
+    as_user,
+    is_printable,
+    room_topic,
+)
 
 logger = logging.getLogger("flask_wschat")
 
@@ -34,7 +42,6 @@ class Home(Protocol):
 
     backend: Backend
 
-    def dumps(self, data: Any) -> str: ...
     def publish(self, topic: str, message: Message) -> Any: ...
 
 
@@ -148,10 +155,8 @@ class Poll:
         return self._news(self.tally())
 
     def _news(self, standing: Standing) -> Message:
-        news = {"type": "tally", "poll": self.name, **standing.as_fields()}
-        return Message(
-            self._hub.dumps(news), "tally " + self.name, json=True, event="tally"
-        )
+        news = envelope.tally(self.name, standing.as_fields())
+        return Message(news, "tally " + self.name, json=True, event="tally")
 
     def _publish(self, standing: Standing) -> None:
         self._hub.publish(self.topic, self._news(standing))

@@ -7,23 +7,15 @@ history; what is delivered meanwhile waits, and follows where the page ends.
 
 from __future__ import annotations
 
-import base64
-import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+from .. import envelope
 from ..codec import EncodedMessage
-from ..messages import Delivery, Entry, Message
+from ..messages import EVERYONE, Delivery
 from ..websocket import WebSocket
 from .audience import Audience, deliver
-
-EVERYONE = "all"
-_ROOM, _USER = "room:", "user:"
-
-ANONYMOUS = "\0"
-"""Begins the ``sender`` of those without a user id: a connection's, as the scope of its
-``mid`` alone."""
 
 _COST = 256  # bytes that a delivery counts for besides its data
 TALLY_INTERVAL = 0.1
@@ -31,43 +23,6 @@ TALLY_INTERVAL = 0.1
 _TALLY_AGE = 5.0  # seconds after which an older tally must be news: of a new count
 
 Later = Callable[[float, Callable[[], Any]], Any]
-
-encode: Callable[[Any], str] = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
-).encode
-
-
-def room_topic(room: str) -> str:
-    """Return the backend's topic of a room."""
-    return _ROOM + room
-
-
-def user_topic(user: str) -> str:
-    """Return the backend's topic of a user."""
-    return _USER + user
-
-
-def room_of(topic: str) -> str | None:
-    """Return the room that ``topic`` is of; None: it is none's."""
-    return topic[len(_ROOM) :] if topic.startswith(_ROOM) else None
-
-
-def dress(topic: str, message: Entry | Message, seq: int, at: float) -> str:
-    """Return the JSON text of a message or direct message, as the protocol has it."""
-    data, sender = message.data, message.sender
-    if isinstance(data, bytes):
-        body = encode(base64.b64encode(data).decode()) + ',"binary":true'
-    else:
-        body = data if message.json else encode(data)
-    if sender is not None and sender.startswith(ANONYMOUS):
-        sender = None
-    if topic.startswith(_USER):
-        to = topic[len(_USER) :] if message.to is None else message.to
-        head = f'{{"type":"direct","from":{encode(sender)},"to":{encode(to)}'
-    else:
-        head = f'{{"type":"message","room":{encode(room_of(topic))}'
-        head += f',"from":{encode(sender)}'
-    return f'{head},"seq":{seq},"data":{body},"at":{at},"mid":{encode(message.mid)}}}'
 
 
 def framed(text: str | bytes) -> EncodedMessage:
@@ -81,7 +36,7 @@ def framed(text: str | bytes) -> EncodedMessage:
 
 def tell_gap(receivers: Collection[WebSocket], topic: str) -> None:
     """Tell ``receivers`` to read ``topic`` again."""
-    deliver(receivers, framed(encode({"type": "gap", "room": room_of(topic)})))
+    deliver(receivers, framed(envelope.gap(topic)))
 
 
 class _Parcel:
@@ -99,7 +54,7 @@ class _Parcel:
         topic, message, seq, at, _ = self.delivery
         if self._frame is None:
             news = message.event is not None
-            text = message.data if news else dress(topic, message, seq, at)
+            text = message.data if news else envelope.message(topic, message, seq, at)
             self._frame = framed(text)
         deliver(receivers, self._frame, message.key)
 
@@ -296,8 +251,10 @@ class Feeds:
     def __contains__(self, topic: object) -> bool:
         return topic in self._feeds
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._feeds)
+    @property
+    def topics(self) -> Collection[str]:
+        """Those that somebody reads."""
+        return self._feeds.keys()
 
     def members(self, topic: str) -> Collection[WebSocket]:
         feed = self._feeds.get(topic)
@@ -364,7 +321,7 @@ class Feeds:
     def _conflate(self, delivery: Delivery) -> None:
         """Pass a poll's newest tally on, at once or when the last one is old enough."""
         message, now = delivery.message, time.monotonic()
-        version: int = json.loads(message.data)["version"]
+        version = envelope.tally_version(message.data)
         tally = self._tallies.get(message.key or "")
         if tally is None:
             tally = self._tallies[message.key or ""] = _Tally()

@@ -19,18 +19,26 @@ from ..backends import Backend
 from ..codec import CloseCode
 from ..errors import BackendError, ConnectionClosed, HandshakeError
 from ..logs import SparingLog
-from ..messages import Delivery, Message, Page, Receipt, as_name
+from ..messages import (
+    EVERYONE,
+    Delivery,
+    Message,
+    Page,
+    Receipt,
+    as_name,
+    room_of,
+    room_topic,
+    user_topic,
+)
 from ..rate import Buckets
 from ..settings import Settings
 from ..transports import Event, Loop, ending
 from ..transports.evented import new_event, run_blocking, start_thread
 from ..websocket import CallEach, WebSocket, call_each
 from .audience import Audience, deliver
-from .feeds import EVERYONE, Feeds, framed, room_of, room_topic, tell_gap, user_topic
+from .feeds import Feeds, framed, tell_gap
 from .presence import Presence
 from .subscriptions import Subscriptions
-
-__all__ = ["EVERYONE", "Hub", "room_topic", "user_topic"]
 
 logger = logging.getLogger("flask_wschat")
 
@@ -438,9 +446,9 @@ class Hub:
 
     def here(self, topic: str, user: str) -> int:
         """Return how many connections of ``user`` are in ``topic`` here."""
-        if not topic.startswith("room:"):
-            return self.count(user_topic(user))
-        room, own = topic[len("room:") :], user_topic(user)
+        room, own = room_of(topic), user_topic(user)
+        if room is None:
+            return self.count(own)
         members = [*tuple(self._members.get(own, ())), *self._chatting(own)]
         return sum(1 for ws in members if room in (ws._rooms or ()))
 
@@ -670,7 +678,9 @@ class Hub:
 
     def _lose(self, topics: list[str] | None) -> None:
         self.feeds.void_tallies()
-        self._lost.update(dict.fromkeys(self.feeds if topics is None else topics))
+        self._lost.update(
+            dict.fromkeys(self.feeds.topics if topics is None else topics)
+        )
         if self._renew_at and self._loop is not None:
             # Where messages were lost, claims may be: now, and with the next sweep.
             self._renew_at = 0.0

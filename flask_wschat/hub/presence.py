@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from .. import envelope
 from ..backends import Backend
 from ..errors import BackendError
-from ..messages import Message
+from ..messages import Message, room_of, room_topic, user_topic
 from ..transports import Loop
-from .feeds import encode, room_of, user_topic
 
 logger = logging.getLogger("flask_wschat")
 
@@ -171,13 +171,13 @@ class Presence:
     def _announce(self, changes: Iterable[tuple[str, str, bool]]) -> None:
         rooms: dict[str, tuple[list[str], list[str]]] = {}
         for topic, user, came in changes:
-            if room_of(topic) is not None:
-                rooms.setdefault(topic, ([], []))[0 if came else 1].append(user)
-        for topic, (joined, left) in rooms.items():
             room = room_of(topic)
-            news = {"type": "presence", "room": room, "joined": joined, "left": left}
+            if room is not None:
+                rooms.setdefault(room, ([], []))[0 if came else 1].append(user)
+        for room, (joined, left) in rooms.items():
+            news = Message(envelope.presence(room, joined, left), event="presence")
             try:
-                self._home.publish(topic, Message(encode(news), event="presence"))
+                self._home.publish(room_topic(room), news)
             except Exception as error:
                 trace = None if isinstance(error, BackendError) else error
                 logger.warning(

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from flask_wschat import ChatListener, WebSocket, WSChat
-from flask_wschat.hub.hub import room_topic
+from flask_wschat.messages import room_topic
 from tests.conftest import DEADLINE, LiveServer, Serve, eventually
 from tests.following import Quick, in_threads, make_chat, url
 

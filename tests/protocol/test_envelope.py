@@ -1,0 +1,103 @@
+"""What the package builds is what the schema says, and is built in one file."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+import flask_wschat
+from flask_wschat import envelope
+from flask_wschat.messages import ANONYMOUS, EVERYONE, Entry, Message
+
+from .peers import DEFS, EVENTS, REQUESTS, check
+
+PACKAGE = Path(flask_wschat.__file__).parent
+LIMITS = {
+    "message": 1,
+    "data": 1,
+    "name": 1,
+    "mid": 1,
+    "page": 1,
+    "rooms": 1,
+    "rate": None,
+}
+STANDING = {"counts": {"tea": 2, "Grüner Tee": 0}, "total": 2, "version": 3}
+HERE = {"epoch": "e", "seq": 7}
+READ = {**HERE, "recovered": True, "more": False}
+SAID = Message("Tea?", sender="ann", mid="a-1")
+A_MESSAGE = envelope.message("room:Lobby", SAID, 7, 1.5)
+A_DIRECT = envelope.message("user:ben", SAID, 7, 1.5)
+
+
+def entry(data: Any, **fields: Any) -> Entry:
+    return Entry(7, data, 1.5, **fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hello", envelope.hello("9f86", "ann", ping=25.0, limits=LIMITS)),
+        ("hello", envelope.hello("9f86", None, ping=25.0, limits=LIMITS)),
+        ("join.reply", envelope.page(1, {**READ, "present": ["ann"]}, [A_MESSAGE] * 2)),
+        ("inbox.reply", envelope.page(1, READ, [A_DIRECT])),
+        ("history.reply", envelope.page(1, HERE, [])),
+        ("leave.reply", envelope.reply(1, {})),
+        ("say.reply", envelope.stored(1, 7, 1.5)),
+        ("tell.reply", envelope.stored(1, 7, 1.5)),
+        ("who.reply", envelope.reply(1, {"present": ["ann"]})),
+        ("vote.reply", envelope.reply(1, {**STANDING, "closed": False})),
+        ("poll.reply", envelope.reply(1, {**STANDING, "closed": True, "mine": None})),
+        ("ping.reply", envelope.reply(1, {})),
+        *(
+            ("error.reply", envelope.refusal(1, code, "why"))
+            for code in get_args(envelope.ErrorCode)
+        ),
+        ("error.reply", envelope.refusal(None, "bad_json", "this is not JSON")),
+        ("error.reply", envelope.refusal(1, "rate_limited", "why", retry_after=0.5)),
+        ("message", A_MESSAGE),
+        ("message", envelope.message(EVERYONE, Message("to all"), 0, 1.5)),
+        ("message", envelope.message("room:ü", entry('{"a":"ü"}', json=True), 7, 1.5)),
+        ("message", envelope.message("room:a", entry(b"\xff"), 7, 1.5)),
+        ("message", envelope.message("room:a", entry("", sender=ANONYMOUS), 7, 1.5)),
+        ("direct", A_DIRECT),
+        ("direct", envelope.message("user:ben", entry("", to="cy"), 7, 1.5)),
+        ("presence", envelope.presence("Lobby", ["ann"], [])),
+        ("tally", envelope.tally("Drinks", {**STANDING, "closed": False})),
+        ("gap", envelope.gap("room:Lobby")),
+        ("gap", envelope.gap("user:ann")),
+    ],
+)
+def test_each_message_is_what_the_schema_says(name: str, text: str) -> None:
+    check(name, json.loads(text))
+
+
+def test_no_message_is_forgotten_here() -> None:
+    (mark,) = test_each_message_is_what_the_schema_says.pytestmark  # type: ignore[attr-defined]
+    names = {name for name, _ in mark.args[1]}
+    assert names == {*EVENTS, *(f"{name}.reply" for name in REQUESTS), "error.reply"}
+
+
+def test_the_error_codes_are_those_of_the_schema() -> None:
+    codes = DEFS["error"]["properties"]["code"]["enum"]
+    assert list(get_args(envelope.ErrorCode)) == codes
+
+
+def test_they_stand_in_the_order_of_the_page() -> None:
+    built = re.findall(r'"type":\s?"(\w+)', inspect.getsource(envelope))
+    order = list(dict.fromkeys(built))
+    assert order == ["hello", "reply", "message", "direct", "presence", "tally", "gap"]
+
+
+def test_no_other_file_spells_a_message() -> None:
+    clients = {"client.py", "terminal.py"}  # they read what others wrote
+    spelled = {
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r'"type":', path.read_text()) and path.name not in clients
+    }
+    assert spelled == {"envelope.py"}
