@@ -36,6 +36,7 @@ from .messages import (
     EVERYONE,
     Entry,
     Message,
+    as_message,
     as_name,
     as_user,
     room_topic,
@@ -49,7 +50,7 @@ from .shortcuts.contexts import AppContexts
 from .shortcuts.sessions import NoAnswer
 from .transports import ending
 from .transports.evented import patching_fault
-from .websocket import Listener, WebSocket, as_close, as_message
+from .websocket import Listener, WebSocket, as_close
 
 logger = logging.getLogger("flask_wschat")
 
@@ -234,7 +235,7 @@ class WSChat:
                         listener.on_open(ws, **url_args)
                     finally:
                         # Also after an error: whoever was opened is closed.
-                        ws.listen(listener)
+                        ws._listen(listener)
                 except BaseException as error:
                     _end(ws, error)
 
@@ -522,7 +523,7 @@ class _Reporter:
         self._log = SparingLog(app.logger)
 
     def __call__(self, error: BaseException, ws: WebSocket | None = None) -> None:
-        where = "a WebSocket handler" if ws is None else ws.described()
+        where = "a WebSocket handler" if ws is None else ws._described()
         self._log.error(error, "Exception in %s", where)
         got_request_exception.send(self._app, exception=error)
 
@@ -532,7 +533,7 @@ def _end(ws: WebSocket, error: BaseException) -> None:
     if isinstance(error, HTTPException):
         ws.close(1008, f"{error.code} {error.name}: {error.description}")
     elif not isinstance(error, ConnectionClosed):
-        ws.fail(error)
+        ws._fail(error)
 
 
 def _place(room: Any) -> str:

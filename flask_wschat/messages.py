@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
 
 EVERYONE = "all"
 """The topic of every connection."""
@@ -197,3 +199,35 @@ class Tally(NamedTuple):
     closed: bool
     mine: str | None = None
     """The choice of the voter who was asked about."""
+
+
+def as_message(data: Any, dumps: Callable[[Any], str]) -> str | bytes:
+    """Return what goes over the wire for ``data``: JSON unless it is text or bytes.
+
+    :raises TypeError: JSON has no such thing.
+    :raises ValueError: nor a number, a depth or a circle like that.
+    """
+    if isinstance(data, str):
+        return data if type(data) is str else "".join(data)
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    return as_json(data, dumps)
+
+
+def as_json(data: Any, dumps: Callable[[Any], str]) -> str:
+    """Return ``data`` as JSON, as ``as_message`` does.
+
+    A number that JSON has not would make the whole message unreadable; and kept in a
+    room it would be a part of every page.
+    """
+    try:
+        text = dumps(data)
+        if "NaN" in text or "Infinity" in text:  # as a number, or within a text
+            json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("this is nested too deeply for JSON") from None
+    return text
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON (RFC 8259 §6), and browsers cannot read it")

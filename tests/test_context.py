@@ -11,7 +11,7 @@ from flask import Flask, appcontext_pushed, current_app, g, has_app_context
 from flask.ctx import _AppCtxGlobals
 from flask.globals import app_ctx
 
-from flask_wschat import websocket
+from flask_wschat import incoming
 from flask_wschat.shortcuts import contexts as context
 from flask_wschat.shortcuts.contexts import AppContexts
 
@@ -63,7 +63,7 @@ def test_each_call_has_context_variables_of_its_own(app: Flask) -> None:
         seen.append(WHO.get())
         WHO.set(name)
 
-    for call_each in (AppContexts(app).call_each, websocket.call_each):
+    for call_each in (AppContexts(app).call_each, incoming.call_each):
         for _ in range(2):
             call_each(note, "x", ["ann", "bob"])
     assert seen == ["nobody"] * 8

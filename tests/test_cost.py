@@ -362,13 +362,13 @@ def test_a_large_fan_out_gives_others_a_turn(monkeypatch: pytest.MonkeyPatch) ->
         stack.callback(transport.abort)
         ws = WebSocket(transport, hub, Connection())
         hub.register(ws, transport.loop)
-        ws.start()
+        ws._start()
         return peer, ws
 
     with contextlib.ExitStack() as stack:
         peers = [open_socket()[0] for _ in range(40)]
         other, ws = open_socket()
-        ws.listen(Other())
+        ws._listen(Other())
         # What is published comes here, from when this is done.
         gevent.spawn(hub.require_backend, ws._transport.loop).get(timeout=DEADLINE)
         other.sendall(encode_frame(Opcode.TEXT, b"me too", mask=b"mask"))

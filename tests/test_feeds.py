@@ -42,7 +42,7 @@ class Reader:
         self.hub = hub
         self.ws = WebSocket(ours, hub, Connection(), user=user)
         hub.register(self.ws, ours.loop, plain=False)
-        self.ws.start()
+        self.ws._start()
         hub.attach(self.ws, sharing=True)
         hub.join(self.ws, "a")
 

@@ -45,7 +45,7 @@ def another(
     theirs.start(peer)
     ws = WebSocket(ours, hub, Connection(), user=user)
     hub.register(ws, ours.loop, plain=plain)
-    ws.start()
+    ws._start()
     return ws, peer
 
 
@@ -155,7 +155,7 @@ def test_what_a_delivery_causes_comes_after_it(opened: Open) -> None:
 
     _, peer, hub = opened(MAX_QUEUE=10)
     slow, slow_peer = another(hub)
-    slow.listen(Leaver())
+    slow._listen(Leaver())
     slow_peer.transport.pause()
     for number in range(3):
         hub.publish(EVERYONE, Message(f"message {number}"))
@@ -169,9 +169,9 @@ def test_the_sweep_stops_when_nobody_is_left(opened: Open) -> None:
     [(seconds, sweep)] = timers
     assert seconds == 1
     timers.clear()
-    ws.due = 0
+    ws._sweep_at = 0
     sweep()
-    assert ws.pinged and len(timers) == 1
+    assert ws._pinged and len(timers) == 1
     peer.transport.abort()
     timers.pop()[1]()
     assert timers == [] and not hub._sweeping
@@ -185,14 +185,14 @@ def test_a_connection_that_cannot_be_swept_costs_no_other_its_sweep(
     theirs.start(Peer(theirs))
     other = WebSocket(ours, hub, Connection())
     hub.register(other, ours.loop)
-    other.start()
+    other._start()
     for one in (ws, other):
-        one.due = 0.0
+        one._sweep_at = 0.0
     ws._transport.standing = None  # type: ignore[method-assign, assignment]
     hub._sweep()
     assert "TypeError" in caplog.text
-    assert ws.gone and not other.closed
-    assert other.pinged and ours.loop.timers
+    assert ws._gone and not other.closed
+    assert other._pinged and ours.loop.timers
     other.close()
 
 

@@ -47,10 +47,9 @@ ARROWS: Tree = {
         "threaded": ".evented",
     },
     # What the user holds
-    "websocket": (
-        "errors logs settings",
-        "codec codec.accelerated transports transports.ending",
-    ),
+    "incoming": "errors logs settings codec transports transports.ending",
+    "peer": "logs messages codec incoming",
+    "websocket": "errors messages codec codec.accelerated peer",
     # What processes share
     "backends": {
         "contract": "messages transports",
@@ -88,7 +87,7 @@ ARROWS: Tree = {
         "presence": "envelope errors messages transports backends",
         "hub": (
             ".audience .feeds .subscriptions .presence",
-            "errors logs messages rate settings codec websocket backends",
+            "errors logs messages rate settings codec incoming websocket backends",
             "transports transports.ending transports.evented",
         ),
     },

@@ -23,9 +23,10 @@ from flask_wschat.codec import (
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.hub.audience import deliver
 from flask_wschat.hub.hub import Hub
+from flask_wschat.incoming import INBOX_LIMIT
 from flask_wschat.settings import Settings
 from flask_wschat.transports.memory import MemoryTransport, pair
-from flask_wschat.websocket import INBOX_LIMIT, Listener, WebSocket
+from flask_wschat.websocket import Listener, WebSocket
 from tests.conftest import DEADLINE, Serve
 
 
@@ -38,18 +39,18 @@ class Peer:
         self.events: list[Event] = []
         self.lost = False
 
-    def data_received(self, data: bytes) -> None:
+    def _data_received(self, data: bytes) -> None:
         self.events += self.connection.receive_data(data)
         if answer := self.connection.data_to_send():
             self.transport.write(answer)
 
-    def placed(self, size: int) -> None:
+    def _placed(self, size: int) -> None:
         raise AssertionError("nobody gave a place")
 
-    def connection_lost(self) -> None:
+    def _connection_lost(self) -> None:
         self.lost = True
 
-    def drained(self) -> None:
+    def _drained(self) -> None:
         pass
 
     def send(self, *messages: str | bytes) -> None:
@@ -75,7 +76,7 @@ def opened() -> Open:
         theirs.start(peer)
         ws = WebSocket(ours, hub, Connection(max_message=settings.MAX_MESSAGE))
         hub.register(ws, ours.loop)
-        ws.start()
+        ws._start()
         return ws, peer, hub
 
     return open_pair
@@ -218,7 +219,7 @@ def test_a_listener_gets_everything_in_order_and_one_close(opened: Open) -> None
     ws, peer, _ = opened()
     peer.send("early")
     listener = Recorder()
-    ws.listen(listener)
+    ws._listen(listener)
     peer.send("one", b"two")
     peer.close(4000, "done")
     peer.transport.abort()
@@ -235,7 +236,7 @@ def test_a_listener_that_closes_hears_no_more(opened: Open) -> None:
 
     ws, peer, _ = opened()
     listener = Once()
-    ws.listen(listener)
+    ws._listen(listener)
     peer.send("one", "two", "three")
     assert listener.messages == ["one"]
     assert listener.closes == [(4100, "enough")]
@@ -250,7 +251,7 @@ def test_an_error_in_a_listener_is_logged_and_ends_its_connection(
 
     ws, peer, _ = opened()
     listener = Broken()
-    ws.listen(listener)
+    ws._listen(listener)
     with caplog.at_level(logging.ERROR):
         peer.send("x")
     assert "ZeroDivisionError: oops" in caplog.text
@@ -311,14 +312,14 @@ def test_a_slow_peer_loses_the_oldest_if_so_chosen(opened: Open) -> None:
 
 def test_the_sweep_pings_and_ends_who_does_not_answer(opened: Open) -> None:
     ws, peer, hub = opened(PING_INTERVAL=10, PING_TIMEOUT=4)
-    ws.sweep(100, 10, 4)
+    ws._sweep(100, 10, 4)
     assert peer.events == [Ping(b"")]  # and its codec has answered
-    ws.sweep(104, 10, 4)
-    assert not ws.closed and ws.due == 110
+    ws._sweep(104, 10, 4)
+    assert not ws.closed and ws._sweep_at == 110
     peer.transport.pause()
-    ws.sweep(110, 10, 4)
-    assert ws.due == 114
-    ws.sweep(114, 10, 4)
+    ws._sweep(110, 10, 4)
+    assert ws._sweep_at == 114
+    ws._sweep(114, 10, 4)
     assert ws.closed and (ws.close_code, ws.close_reason) == (1006, "ping timeout")
     assert hub.count() == 0
 
@@ -327,3 +328,17 @@ def test_ids_are_unique_and_stay(opened: Open) -> None:
     one, _, _ = opened()
     other, _, _ = opened()
     assert one.id == one.id != other.id
+
+
+def test_completion_shows_what_users_call_and_nothing_else(opened: Open) -> None:
+    ws, _, _ = opened()
+    shown = {name for name in dir(ws) if not name.startswith("_")}
+    assert shown == {
+        *("id", "user", "route", "subprotocol", "rooms"),
+        *("join", "leave"),
+        *("send", "send_json", "receive", "receive_json", "close"),
+        *("closed", "close_code", "close_reason"),
+    }
+    attributes = shown - vars(WebSocket).keys()
+    assert attributes == WebSocket.__annotations__.keys()
+    assert not hasattr(ws, "__dict__")

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from ..backends import Backend
 from ..codec import CloseCode
 from ..errors import BackendError, ConnectionClosed, HandshakeError
+from ..incoming import CallEach, call_each
 from ..logs import SparingLog
 from ..messages import (
     EVERYONE,
@@ -34,7 +35,7 @@ from ..rate import Buckets
 from ..settings import Settings
 from ..transports import Event, Loop, ending
 from ..transports.evented import new_event, run_blocking, start_thread
-from ..websocket import CallEach, WebSocket, call_each
+from ..websocket import WebSocket
 from .audience import Audience, deliver
 from .feeds import Feeds, framed, tell_gap
 from .presence import Presence
@@ -142,7 +143,7 @@ class Hub:
         except HandshakeError:
             ws._transport.abort()  # another loop was faster by less than a handshake
             raise
-        ws.due = time.monotonic() + self.settings.PING_INTERVAL
+        ws._sweep_at = time.monotonic() + self.settings.PING_INTERVAL
         (self._members[EVERYONE] if plain else self._opening).add(ws)
         topics = [EVERYONE]
         if ws.user is not None:
@@ -260,7 +261,7 @@ class Hub:
         It is out of all of it, also where one step fails.
         """
         rooms, ws._rooms = ws._rooms, None
-        if not ws.gone:
+        if not ws._gone:
             self._leaving.add(ws)
         self._opening.discard(ws)
         self._sharing.discard(ws)
@@ -735,9 +736,9 @@ class Hub:
                 ws.close(CloseCode.SERVICE_RESTART, "service restart")
         interval, timeout = self.settings.PING_INTERVAL, self.settings.PING_TIMEOUT
         for ws in connections:
-            if ws.due <= now:
+            if ws._sweep_at <= now:
                 try:
-                    ws.sweep(now, interval, timeout)
+                    ws._sweep(now, interval, timeout)
                 except ConnectionClosed:
                     pass  # another thread may just have begun to close it
                 except Exception as error:
@@ -759,5 +760,5 @@ class Hub:
 
 
 def _log_error(error: BaseException, ws: WebSocket | None = None) -> None:
-    where = "the hub" if ws is None else ws.described()
+    where = "the hub" if ws is None else ws._described()
     logger.error("error in %s", where, exc_info=error)

@@ -100,7 +100,7 @@ class LegacyWebSocket:
             binary = not isinstance(message, str)
         data: str | bytes = bytes(message) if binary else _as_text(message)
         try:
-            self._socket().send_within(data, PATIENCE)
+            self._socket()._send_within(data, PATIENCE)
         except ConnectionClosed:
             raise WebSocketError(MSG_SOCKET_DEAD) from None
 

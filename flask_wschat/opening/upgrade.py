@@ -129,7 +129,7 @@ class Gate:
                 raise
             # It goes no further: a SystemExit would end the whole server, and for a
             # GreenletExit pywsgi would answer, on a socket that it has no more.
-            upgrade.accepted.fail(error)
+            upgrade.accepted._fail(error)
         finally:
             if upgrade.has_place:
                 upgrade.give_place_back()
@@ -369,7 +369,7 @@ class Upgrade:
             if self.has_place:
                 self.give_place_back()
             self.accepted = ws
-            ws.start(taken.received)
+            ws._start(taken.received)
         except BaseException:
             transport.abort()
             hub.forget(ws)

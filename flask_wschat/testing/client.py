@@ -236,7 +236,7 @@ class _Request:
         until = time.monotonic() + timeout
         pause = threading.Event()
         while time.monotonic() < until and self._thread.is_alive():
-            if self._socket is not None and self._socket.awaited:
+            if self._socket is not None and self._socket._awaited:
                 return
             pause.wait(0.001)
 

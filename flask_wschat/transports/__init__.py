@@ -80,16 +80,16 @@ class Loop(Protocol):
 class Receiver(Protocol):
     """Who is told what happens to a transport; called in its loop, must not wait."""
 
-    def data_received(self, data: bytes) -> None:
+    def _data_received(self, data: bytes) -> None:
         """These bytes came, at least one."""
 
-    def placed(self, size: int) -> None:
+    def _placed(self, size: int) -> None:
         """So many bytes came, and are in the place that ``expect`` was given."""
 
-    def connection_lost(self) -> None:
+    def _connection_lost(self) -> None:
         """No more will come: end of file, a reset, an abort. At most once."""
 
-    def drained(self) -> None:
+    def _drained(self) -> None:
         """The queue, which ``notify_drained`` asked about, is empty enough."""
 
 
@@ -133,9 +133,9 @@ class Transport(Protocol):
         """
 
     def expect(self, place: memoryview) -> None:
-        """Put the next bytes there, if that spares a copy, and tell by ``placed``.
+        """Put the next bytes there, if that spares a copy, and tell by ``_placed``.
 
-        Once; it is void as soon as ``data_received`` was told of other bytes.
+        Once; it is void as soon as ``_data_received`` was told of other bytes.
         """
 
     def standing(self) -> tuple[int, int] | None:
@@ -146,7 +146,7 @@ class Transport(Protocol):
         """
 
     def notify_drained(self) -> None:
-        """Ask for one ``drained`` once the queue is half its limit or less."""
+        """Ask for one ``_drained`` once the queue is half its limit or less."""
 
     def discard(self) -> None:
         """Forget what is queued, except a frame that is partly sent."""

@@ -456,7 +456,7 @@ class EventedTransport(Outbox):
         self._receiver = receiver
         self._reader.start(self._readable)
         if received:
-            receiver.data_received(received)
+            receiver._data_received(received)
 
     def offer(self, frame: bytes) -> bool:
         added = self.add(frame, self.loop.unflushed)
@@ -555,7 +555,7 @@ class EventedTransport(Outbox):
             self._notify = False
             self.watched = self._finishing
             if self._receiver is not None:
-                self.loop.guard(self._receiver.drained)
+                self.loop.guard(self._receiver._drained)
         if self._finishing and not self.size:
             self._half_close()
 
@@ -600,7 +600,7 @@ class EventedTransport(Outbox):
         self._socket = self._cancel = self._reader = self._writer = self._place = None
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            self.loop.guard(receiver.connection_lost)
+            self.loop.guard(receiver._connection_lost)
 
     def expect(self, place: memoryview) -> None:
         if self.fd >= 0:  # TLS has to decrypt somewhere first
@@ -626,7 +626,7 @@ class EventedTransport(Outbox):
             self.abort()
         elif not self._finishing and self._receiver is not None:
             try:
-                self._receiver.data_received(data)
+                self._receiver._data_received(data)
             except BaseException:
                 self._fail()
                 return
@@ -654,7 +654,7 @@ class EventedTransport(Outbox):
             # be read before its place is known.
             self._read_size = SMALL_READ
             try:
-                self._receiver.placed(size)
+                self._receiver._placed(size)
             except BaseException:
                 self._fail()
 

@@ -175,7 +175,7 @@ class MemoryTransport:
             self._ended = True
             self.loop.run(self.peer._pump)
         if receiver is not None:
-            receiver.connection_lost()
+            receiver._connection_lost()
 
     def _flush(self) -> None:
         """Hand over the queue, as far as the peer reads: pausing is its full buffer."""
@@ -189,7 +189,7 @@ class MemoryTransport:
         if self._notify and self._outbox.size <= self._outbox.limit // 2:
             self._notify = False
             if self._receiver is not None:
-                self._receiver.drained()
+                self._receiver._drained()
         if self._finishing and not self._outbox.size and not self._ended:
             self._ended = True
             self.loop.run(peer._pump)
@@ -206,7 +206,7 @@ class MemoryTransport:
             data = bytes(self._inbound)
             self._inbound.clear()
             if not self._finishing and self._receiver is not None:
-                self._receiver.data_received(data)
+                self._receiver._data_received(data)
         if peer._ended and not peer._outbox.size and not self._inbound:
             self.abort()
         elif peer._outbox.size:

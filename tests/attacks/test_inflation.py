@@ -32,10 +32,10 @@ from flask_wschat.codec import (
     encode_frame,
 )
 from flask_wschat.hub.hub import Hub
+from flask_wschat.incoming import INBOX_LIMIT
 from flask_wschat.settings import Settings
 from flask_wschat.transports.evented import EventedTransport
 from flask_wschat.transports.tls import TLSSocket
-from flask_wschat.websocket import INBOX_LIMIT
 from tests.codec.conftest import TWINS
 from tests.conftest import DEADLINE
 from tests.servers.certificate import make_pair
@@ -137,7 +137,7 @@ def open_socket(
             stack.callback(transport.abort)
             ws = WebSocket(transport, hub, Connection(deflate=Deflate(15, 15)))
             hub.register(ws, transport.loop)
-            ws.start()
+            ws._start()
             return peer, ws
 
         yield open_one
@@ -160,7 +160,7 @@ def test_others_are_served_before_a_flood_is(open_socket: Open, kind: str) -> No
     clients = []
     for name in ("flood", "flood", "other", "flood"):
         client, ws = open_socket()
-        ws.listen(Noting(name, notes))
+        ws._listen(Noting(name, notes))
         client.sendall(FLOODS[kind] + END if name == "flood" else END)
         clients.append(client)
     eventually(lambda: notes)
@@ -203,7 +203,7 @@ def test_the_end_comes_after_the_rest(open_socket: Open) -> None:
     client.close()
     assert [len(message) for message in ws] == [SIZE] * 5 + [3]
     assert ws.close_code == 1006
-    eventually(lambda: ws.gone)
+    eventually(lambda: ws._gone)
 
 
 def test_our_close_finds_the_answer_behind_the_rest(open_socket: Open) -> None:
@@ -224,7 +224,7 @@ def test_a_peer_may_vanish_amid_the_rest(open_socket: Open) -> None:
     assert not ws._connection.has_more
     assert [len(message) for message in ws] == [SIZE]
     notes: list[str] = []
-    ws.listen(Noting("flood", notes))
+    ws._listen(Noting("flood", notes))
     eventually(lambda: notes == ["flood 1006"])
 
 

@@ -15,10 +15,11 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Closed, Connection, Event
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.hub.hub import Hub
+from flask_wschat.incoming import INBOX_LIMIT
 from flask_wschat.settings import Settings
 from flask_wschat.transports.evented import EventedTransport
 from flask_wschat.transports.threaded import ThreadedLoop
-from flask_wschat.websocket import INBOX_LIMIT, Listener, WebSocket
+from flask_wschat.websocket import Listener, WebSocket
 from tests.conftest import DEADLINE, eventually
 
 ROUNDS = 60
@@ -51,7 +52,7 @@ class Pair:
         )
         ws = WebSocket(transport, self.hub, Connection())
         self.hub.register(ws, self.loop)
-        ws.start()
+        ws._start()
         return ws
 
     def say(self, *messages: str | bytes) -> None:
@@ -68,7 +69,7 @@ class Pair:
 
     def __exit__(self, *error: object) -> None:
         self.peer.close()
-        eventually(lambda: self.ws.gone)
+        eventually(lambda: self.ws._gone)
 
 
 def together(*tasks: Any) -> None:
@@ -124,7 +125,7 @@ def test_a_listener_that_begins_while_messages_come_hears_all_in_order() -> None
                 for message in expected:
                     pair.say(message)
 
-            together(talk, lambda: pair.ws.listen(listener))  # noqa: B023
+            together(talk, lambda: pair.ws._listen(listener))  # noqa: B023
             eventually(lambda: len(listener.messages) >= 40)  # noqa: B023
             pair.peer.sendall(pair.codec.close(4001, "bye"))
             eventually(lambda: listener.closes)  # noqa: B023
@@ -188,7 +189,7 @@ def test_a_listener_that_closes_hears_no_more() -> None:
     for _ in range(ROUNDS):
         with Pair() as pair:
             listener = Once()
-            pair.ws.listen(listener)
+            pair.ws._listen(listener)
             pair.say(*map(str, range(50)))
             events = list(pair.hear())
             eventually(lambda: listener.closes)  # noqa: B023

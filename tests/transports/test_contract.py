@@ -43,18 +43,18 @@ class Recorder:
         self.lost = 0
         self.times_drained = 0
 
-    def data_received(self, data: bytes) -> None:
+    def _data_received(self, data: bytes) -> None:
         assert data
         assert not self.lost
         self.data += data
 
-    def placed(self, size: int) -> None:
+    def _placed(self, size: int) -> None:
         raise AssertionError("nobody gave a place")
 
-    def connection_lost(self) -> None:
+    def _connection_lost(self) -> None:
         self.lost += 1
 
-    def drained(self) -> None:
+    def _drained(self) -> None:
         assert not self.lost
         self.times_drained += 1
 
@@ -229,8 +229,8 @@ def test_what_came_with_the_handshake_is_told_first(link: Link) -> None:
 
 def test_a_receiver_may_answer_at_once(link: Link) -> None:
     class Echo(Recorder):
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
+        def _data_received(self, data: bytes) -> None:
+            super()._data_received(data)
             link.theirs.write(data)
 
     link.them = Echo()
@@ -408,8 +408,8 @@ def test_abort_forgets_the_queue(link: Link) -> None:
 
 def test_a_receiver_may_abort(link: Link) -> None:
     class Quitter(Recorder):
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
+        def _data_received(self, data: bytes) -> None:
+            super()._data_received(data)
             link.theirs.abort()
 
     link.them = Quitter()
@@ -422,8 +422,8 @@ def test_a_receiver_may_abort(link: Link) -> None:
 
 def test_a_receiver_may_write_while_it_is_told(link: Link) -> None:
     class Last(Recorder):
-        def connection_lost(self) -> None:
-            super().connection_lost()
+        def _connection_lost(self) -> None:
+            super()._connection_lost()
             link.ours.write(frame(1))
             link.ours.abort()
 
@@ -438,12 +438,12 @@ def test_an_error_of_one_receiver_costs_no_other_its_turn() -> None:
     """All are sent to by one pass over a list."""
 
     class Faulty(Recorder):
-        def drained(self) -> None:
-            super().drained()
+        def _drained(self) -> None:
+            super()._drained()
             raise ZeroDivisionError
 
-        def connection_lost(self) -> None:
-            super().connection_lost()
+        def _connection_lost(self) -> None:
+            super()._connection_lost()
             raise ZeroDivisionError
 
     links = [SocketLink() for _ in range(4)]
@@ -474,10 +474,10 @@ def test_an_error_about_what_came_ends_that_connection(
     """gevent would not read it any more, and nobody would know."""
 
     class Faulty(Recorder):
-        def data_received(self, data: bytes) -> None:
+        def _data_received(self, data: bytes) -> None:
             raise ZeroDivisionError
 
-        placed = data_received  # type: ignore[assignment]
+        _placed = _data_received  # type: ignore[assignment]
 
     hub: Any = gevent.get_hub()
     stream, hub.exception_stream = hub.exception_stream, io.StringIO()

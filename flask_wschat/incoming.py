@@ -1,0 +1,440 @@
+"""``Incoming``: what a peer says, and whom it is handed to.
+
+Blocking views and listeners share all of it: a message goes into the inbox, and either
+``receive()`` takes it out or a worker hands it to the listener.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextvars
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, Protocol
+
+from .codec import CloseCode, Closed, Connection
+from .codec import Event as Arrival
+from .errors import ConnectionClosed
+from .logs import SparingLog
+from .settings import Settings
+from .transports import Event, Transport
+from .transports.ending import is_order
+
+INBOX_LIMIT = 256 * 1024
+"""Bytes of unread messages at which the peer is not read until there are none."""
+_WORK = 128 * 1024
+"""What of received bytes is worked off at once, then it is others' turn; in bytes that
+inflate, see ``Connection.receive_data``. It takes less than half a millisecond."""
+_MESSAGE_COST = 64  # counted for each message besides its bytes, so that empty ones end
+_TURN = 0.002  # seconds a listener may go on before others have their turn
+
+
+CallEach = Callable[[Callable[[Any, Any], Any], Any, Iterable[Any]], None]
+"""What ``call_each`` is, each call in a fresh context of the application."""
+
+
+class Membership(Protocol):
+    """What a connection asks of the hub that it is in."""
+
+    settings: Settings
+    log: SparingLog  # of what clients can bring about
+
+    def dumps(self, data: Any) -> str: ...
+    def loads(self, text: str | bytes) -> Any: ...
+
+    call_each: CallEach
+
+    def report(self, error: BaseException, ws: Any = None) -> None: ...
+    def join(self, ws: Any, room: Any) -> bool: ...
+    def leave(self, ws: Any, room: Any) -> bool: ...
+    def forget(self, ws: Any) -> None: ...
+    def left(self, ws: Any) -> None: ...
+
+
+class Callbacks(Protocol):
+    """What a connection asks of its listener."""
+
+    awaits_room: bool
+    app_context: bool
+
+    def on_message(self, ws: Any, message: str | bytes) -> None: ...
+    def on_close(self, ws: Any, code: int, reason: str) -> None: ...
+
+
+class Sender:
+    """Somebody who waits for room in the queue to a peer."""
+
+    __slots__ = ("event", "standing")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self.standing: tuple[int, int] | None = None
+
+
+class Incoming:
+    """The receiving half of a connection, and its end; a transport's ``Receiver``."""
+
+    __slots__ = (
+        "__weakref__",
+        "_busy",
+        "_connection",
+        "_gone",
+        "_heard",
+        "_hub",
+        "_id",
+        "_inbox",
+        "_listener",
+        "_paused",
+        "_pinged",
+        "_posted",
+        "_rooms",
+        "_senders",
+        "_standing",
+        "_sweep_at",
+        "_transport",
+        "_waiting",
+        "_window_bits",
+        "_woken",
+        "close_code",
+        "close_reason",
+        "closed",
+        "route",
+        "subprotocol",
+        "user",
+    )
+
+    _no_on_close: ClassVar[Any] = None
+    """A listener's ``on_close`` that does nothing."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        hub: Membership,
+        connection: Connection,
+        *,
+        user: str | None = None,
+        subprotocol: str | None = None,
+    ) -> None:
+        self.user = user
+        self.subprotocol = subprotocol
+        self.closed = False
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self._gone = False  # the transport is, too
+        self._heard = True  # anything came since the sweep last looked
+        self._pinged = False  # the sweep awaits a sign of life
+        self._sweep_at = 0.0  # when the sweep looks again
+        self.route = ""
+        self._id: str | None = None
+        self._rooms: set[str] | None = None
+        self._hub = hub
+        self._connection = connection
+        self._window_bits = connection.window_bits
+        self._transport = transport
+        self._inbox: collections.deque[str | bytes] | None = None
+        self._waiting = 0  # bytes put in since it was last seen empty
+        self._paused = False
+        self._busy = False  # a worker is at the inbox
+        self._woken: Event | None = None
+        self._posted = 0  # bytes of other threads on their way into the loop
+        self._senders: list[Sender] | None = None  # who wait for room in the queue
+        self._standing: tuple[int, int] | None = None  # of the queue at the last ping
+        self._listener: Callbacks | None = None
+
+    def _name(self) -> str:
+        if self._id is None:
+            with self._transport.loop.lock:
+                self._id = self._id or secrets.token_hex(8)
+        return self._id
+
+    # -- what the layers above call, in the loop
+
+    def _start(self, received: bytes = b"") -> None:
+        """Begin to receive; ``received`` came together with the handshake."""
+        self._transport.start(self, received)
+
+    def _listen(self, listener: Callbacks) -> None:
+        """Hand messages, from the first on, to ``listener`` instead of ``receive``."""
+
+        def begin() -> None:
+            self._listener = listener
+            if self._inbox or self.closed:
+                self._wake()
+
+        self._in_loop(begin)
+
+    # -- what the transport calls, in its loop
+
+    def _data_received(self, data: bytes) -> None:
+        self._heard = True
+        messages = self._connection.messages(data)
+        if messages is not None:
+            self._take_in(messages, len(data))
+        else:
+            self._handle(self._connection.receive_data(data, _WORK))
+
+    def _placed(self, size: int) -> None:
+        self._heard = True
+        self._handle(self._connection.placed(size))
+
+    def _connection_lost(self) -> None:
+        self._gone = True
+        for event in self._connection.receive_eof():
+            assert isinstance(event, Closed)
+            self._end(event.code, event.reason)
+        self._hub.left(self)
+
+    def _drained(self) -> None:
+        self._call_senders()
+        self._resume_if_room()
+        if self._inbox:
+            self._wake()
+
+    # -- into the inbox
+
+    def _handle(self, events: list[Arrival]) -> None:
+        transport = self._transport
+        if reply := self._connection.data_to_send():
+            transport.write(reply)
+            if transport.queued >= self._hub.settings.MAX_QUEUE:
+                # It makes us answer and does not read the answers.
+                self._pause()
+                transport.notify_drained()
+        end = events[-1] if events and isinstance(events[-1], Closed) else None
+        messages = [event for event in events if isinstance(event, str | bytes)]
+        if messages:
+            # A text takes up to four times its length.
+            self._take_in(messages, sum(map(sys.getsizeof, messages)), wake=end is None)
+        if end is not None:
+            self._end(end.code, end.reason)
+            transport.finish(self._hub.settings.CLOSE_TIMEOUT)
+        elif self._connection.has_more:
+            # Nothing is read meanwhile: it is kept as bytes, and is that much at most.
+            transport.pause()
+            if not self._paused:
+                transport.loop.call_in_turn(self._go_on)
+        elif (place := self._connection.place()) is not None:
+            transport.expect(place)
+
+    def _go_on(self) -> None:
+        """Work off more of what was received, then read again."""
+        if self._paused:
+            return
+        self._heard = True
+        try:
+            self._handle(self._connection.more(_WORK))
+        except BaseException:
+            self._transport.abort()
+            raise
+        if not (self._connection.has_more or self._paused):
+            self._transport.resume()
+
+    def _read_on(self) -> None:
+        """Take what follows, be it here already or not."""
+        if self._connection.has_more:
+            self._transport.loop.call_in_turn(self._go_on)
+        else:
+            self._transport.resume()
+
+    def _take_in(
+        self, messages: list[str | bytes], size: int, *, wake: bool = True
+    ) -> None:
+        """Put messages of ``size`` bytes into the inbox; see that somebody looks."""
+        if self.closed:
+            return
+        if self._inbox is None:
+            self._inbox = collections.deque(messages)
+        else:
+            self._inbox.extend(messages)
+        self._waiting += size + _MESSAGE_COST * len(messages)
+        if self._waiting >= INBOX_LIMIT:
+            self._pause()
+            self._resume_if_room()  # another thread may just have taken all out
+        if wake:
+            self._wake()
+
+    def _pause(self) -> None:
+        if not self._paused and not self.closed:
+            self._paused = True
+            self._transport.pause()
+
+    def _resume_if_room(self) -> None:
+        if (
+            self._paused
+            and not self._inbox
+            and self._transport.queued < self._hub.settings.MAX_QUEUE
+        ):
+            self._paused = False
+            self._heard = True
+            self._read_on()
+
+    # -- out of it: a view
+
+    def _closed_error(self) -> ConnectionClosed:
+        return ConnectionClosed(
+            self.close_code or CloseCode.ABNORMAL, self.close_reason
+        )
+
+    def _emptied(self) -> None:
+        """All messages were taken out of the inbox."""
+        # Two threads may write this at once: it is too high at most, until next time.
+        self._waiting = 0
+        if self._paused:
+            self._in_loop(self._resume_if_room)
+
+    # -- out of it: a listener
+
+    def _wake(self) -> None:
+        """Someone should look at the inbox: the view that waits, or a worker."""
+        if self._woken is not None:
+            self._woken.set()
+        if self._listener is None or self._busy:
+            return
+        if self._listener.awaits_room and self._is_behind():
+            self._transport.notify_drained()
+            return
+        self._busy = True
+        self._transport.loop.run(self._work)
+
+    def _is_behind(self) -> bool:
+        """Whether the peer has to read more before it is answered again."""
+        waiting = self._posted + self._transport.queued
+        return waiting > self._hub.settings.MAX_QUEUE // 2 and not self.closed
+
+    def _work(self) -> None:
+        """Hand the inbox to the listener, in a worker of the loop."""
+        listener, loop = self._listener, self._transport.loop
+        assert listener is not None
+        waits = listener.awaits_room
+        hand_over = self._hub.call_each if listener.app_context else call_each
+        try:
+            while self._inbox and not (waits and self._is_behind()):
+                try:
+                    hand_over(listener.on_message, self, self._unread(waits))
+                except ConnectionClosed:
+                    pass  # it spoke to somebody who had just left
+                except BaseException as error:
+                    self._fail(error)
+                    break
+                if loop.shares_workers:
+                    break  # `_worked` wants another one, behind all who wait
+            if self.closed and not self._inbox:
+                self._listener = None
+                try:
+                    hand_over(_tell_end, self, [listener])
+                except ConnectionClosed:
+                    pass
+                except BaseException as error:
+                    self._fail(error)
+        finally:
+            if loop.is_current():
+                self._worked()
+            else:
+                loop.call_threadsafe(self._worked)
+
+    def _unread(self, waits: bool) -> Iterator[str | bytes]:
+        """Yield messages until the inbox is empty; give the loop a turn meanwhile."""
+        until = 0.0
+        while (inbox := self._inbox) and not (waits and self._is_behind()):
+            message = inbox.popleft()
+            if not inbox:
+                self._emptied()
+            yield message
+            if inbox:
+                now = time.monotonic()
+                if now > until > 0:
+                    if self._transport.loop.shares_workers:
+                        return
+                    self._transport.loop.give_turn()
+                    until = 0.0
+                until = until or now + _TURN
+
+    def _worked(self) -> None:
+        """A worker is done; what came since it last looked wants another."""
+        self._busy = False
+        if self._inbox or (self.closed and self._listener is not None):
+            self._wake()
+        else:
+            self._inbox = None  # an empty deque has room for 64
+
+    # -- the end
+
+    def _fail(self, error: BaseException) -> None:
+        """End with 1011 what ``error`` came out of, and report it.
+
+        An order to the program to end goes on. One to this greenlet, which is how a
+        server stops what it runs, is obeyed by ending.
+        """
+        ordered = is_order(error)
+        if ordered or self._transport.loop.has_killed(error):
+            self._close(CloseCode.SERVICE_RESTART, "service restart")
+            if ordered:
+                raise error
+            return
+        try:
+            # First, so that a test which sees the close code has the error as well.
+            self._hub.report(error, self)
+        finally:
+            self._close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    def _close(self, code: int, reason: str) -> None:
+        if not (self.closed or self._transport.loop.is_current()):
+            self._inbox = None  # now: a listener that closes hears no more
+        self._in_loop(lambda: self._begin_close(code, reason))
+
+    def _begin_close(self, code: int, reason: str) -> None:
+        frame = self._connection.close(code, reason)
+        if not frame:
+            return
+        self._inbox = None
+        transport = self._transport
+        transport.write(frame)
+        self._end(code, reason)
+        if self._paused:
+            self._paused = False
+            self._read_on()  # to hear the answer
+        transport.loop.call_later(self._hub.settings.CLOSE_TIMEOUT, transport.abort)
+
+    def _end(self, code: int, reason: str) -> None:
+        """Note the end, once, and tell everyone; what is in the inbox stays."""
+        if self.closed:
+            return
+        # In this order: other threads look at the first, and then at the others.
+        self.close_code, self.close_reason = int(code), reason
+        self.closed = True
+        self._hub.forget(self)
+        self._call_senders()
+        if not (self._inbox or self._busy) and (
+            getattr(type(self._listener), "on_close", None) is self._no_on_close
+        ):
+            self._listener = None  # no worker for a method that does nothing
+        self._wake()
+
+    def _call_senders(self) -> None:
+        senders, self._senders = self._senders, None
+        for sender in senders or ():
+            sender.event.set()
+
+    def _in_loop(self, callback: Callable[[], Any]) -> None:
+        loop = self._transport.loop
+        if loop.is_current():
+            callback()
+        else:
+            loop.call_threadsafe(callback)
+
+
+def call_each(
+    function: Callable[[Any, Any], Any], subject: Any, each_of: Iterable[Any]
+) -> None:
+    """Call ``function(subject, each)`` for each; the first error ends that.
+
+    Each in context variables of its own.
+    """
+    for each in each_of:
+        contextvars.Context().run(function, subject, each)
+
+
+def _tell_end(ws: Incoming, listener: Callbacks) -> None:
+    listener.on_close(ws, ws.close_code or CloseCode.ABNORMAL, ws.close_reason)

@@ -1,0 +1,156 @@
+"""``Peer``: what the engine knows of a connection, and its users need not.
+
+Its names begin with an underscore, so that whoever looks at a ``WebSocket``, which is
+one, sees what they may call. It is one object for all that: see docs/decisions/29.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .codec import CloseCode
+from .incoming import Incoming, Sender
+from .logs import printable
+from .messages import as_message
+
+
+class Peer(Incoming):
+    """Where users wait, for a message or for room; and whether a peer is there."""
+
+    __slots__ = ()
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether ``receive`` has ever had to wait, or a listener has the messages."""
+        return self._woken is not None or self._listener is not None
+
+    def _wait_for_message(self, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._woken is None:
+            self._woken = self._transport.loop.event()
+        turns = 1
+        while True:
+            # Cleared before looking: what comes in between sets it again.
+            self._woken.clear()
+            if self._inbox:
+                return
+            if self.closed:
+                raise self._closed_error()
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is None or left > 0:
+                turns = 0
+                self._woken.wait(left)
+            elif turns:
+                turns = 0
+                self._transport.loop.give_turn()
+            else:
+                raise TimeoutError(f"no message within {timeout} s")
+
+    def _send_within(self, data: Any, patience: float) -> None:
+        """``send``, giving a peer ``patience`` seconds to take anything at all."""
+        if type(data) is not str and type(data) is not bytes:
+            data = as_message(data, self._hub.dumps)
+        transport = self._transport
+        if not transport.loop.is_current():
+            self._post(data, patience)
+            return
+        if self._is_full() and transport.loop.may_wait():
+            self._wait_for_room(patience)
+        if self.closed:
+            raise self._closed_error()
+        if not transport.write(self._connection.send(data)):
+            self._overflow()
+            raise self._closed_error()
+
+    def _is_full(self) -> bool:
+        waiting = self._posted + self._transport.queued
+        return waiting >= self._hub.settings.MAX_QUEUE
+
+    def _wait_for_room(self, patience: float) -> None:
+        """Return when there is some, or the connection has ended; from any thread."""
+        sender = Sender(self._transport.loop.event_here())
+        while not self.closed and self._is_full():
+            sender.event.clear()
+            self._in_loop(lambda: self._enlist(sender))
+            if not sender.event.wait(patience):
+                self._in_loop(lambda: self._give_up(sender))
+
+    def _enlist(self, sender: Sender) -> None:
+        if self.closed or not self._is_full():
+            sender.event.set()
+            return
+        sender.standing = self._transport.standing()
+        if self._senders is None:
+            self._senders = []
+        if sender not in self._senders:
+            self._senders.append(sender)
+        self._transport.notify_drained()
+
+    def _give_up(self, sender: Sender) -> None:
+        """End a peer that has taken nothing since ``sender`` began to wait."""
+        standing = self._transport.standing()
+        if self._is_full() and standing is not None and standing == sender.standing:
+            self._overflow()
+
+    def _post(self, data: str | bytes, patience: float) -> None:
+        """Send from a thread that is not the loop's."""
+        loop = self._transport.loop
+        while not self.closed:
+            with loop.lock:
+                if fits := not self._is_full():
+                    frame = self._connection.send(data)
+                    self._posted += len(frame)
+            if fits:
+                loop.call_threadsafe(self._write_posted, frame)
+                return
+            self._wait_for_room(patience)
+        raise self._closed_error()
+
+    def _write_posted(self, frame: bytes) -> None:
+        with self._transport.loop.lock:
+            self._posted -= len(frame)
+        if not self.closed:
+            self._transport.admit(frame)
+
+    def _sweep(self, now: float, interval: float, timeout: float) -> None:
+        """Ping if it is time; end a peer that did not answer the last ping.
+
+        Or that has taken nothing since then of what waits for it, whatever it says: who
+        only talks fills our memory. Silence is excused where it reads on, and where the
+        application has not read what it sent before.
+        """
+        standing, before = self._transport.standing(), self._standing
+        if not self._pinged:
+            self._heard, self._pinged, self._standing = False, True, standing
+            self._sweep_at = now + timeout
+            self._transport.write(self._connection.ping())
+        elif standing is not None and standing == before:
+            self._let_go(f"takes nothing for {timeout:g} s")
+        elif self._heard or before is not None or (self._paused and self._inbox):
+            self._pinged = False
+            self._sweep_at = now + max(interval - timeout, 0)
+        else:
+            self._end(CloseCode.ABNORMAL, "ping timeout")
+            self._transport.abort()
+
+    def _overflow(self) -> None:
+        """Let go of a peer whose queue is full."""
+        self._let_go(f"is too slow: over {self._hub.settings.MAX_QUEUE} bytes wait")
+
+    def _let_go(self, why: str) -> None:
+        """Close with 1013: the peer can come back and catch up."""
+        if not self.closed:
+            self._hub.log.warning(
+                "slow",
+                "%s %s; closed with 1013 (see WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",
+                self._described(),
+                why,
+            )
+            self._transport.discard()
+            self._close(CloseCode.TRY_AGAIN_LATER, "too slow")
+
+    def _described(self) -> str:
+        """Return what the log needs to know of this connection, on one line."""
+        route = self.route or "a WebSocket"
+        return f"{route} (user {printable(self.user)}, connection {self._name()})"
