@@ -109,6 +109,7 @@ def test_what_is_set_later_by_who_kept_a_context_reaches_nobody(app: Flask) -> N
     assert names == [None] * 3
 
 
+@pytest.mark.shortcut
 def test_a_context_left_as_it_was_is_used_again() -> None:
     contexts = AppContexts(Flask("app"))
     seen: list[int] = []

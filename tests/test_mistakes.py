@@ -99,8 +99,9 @@ def test_views_that_can(chat: WSChat) -> None:
     def everything(*args: Any, room: str) -> None: ...
     def positional(ws: WebSocket, /, room: str) -> None: ...
 
-    for view in (decorated(no_socket), Called(), keywords, everything, positional):
-        chat.route("/rooms/<room>")(view)
+    views = (decorated(no_socket), Called(), keywords, everything, positional)
+    for n, view in enumerate(views):
+        chat.route(f"/{n}/<room>")(view)
     blueprint = Blueprint("rooms", __name__, url_prefix="/<house>")
 
     @chat.route("/<room>", blueprint=blueprint)

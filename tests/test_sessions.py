@@ -100,6 +100,7 @@ def test_a_cookie_means_what_it_means_to_flask(
     assert opened(app.session_interface, app, value) == opened(FLASKS, app, value)
 
 
+@pytest.mark.shortcut
 def test_a_handshakes_good_cookie_takes_the_short_way(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
