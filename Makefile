@@ -11,13 +11,15 @@ PY := $(VENV)/bin/python
 PACKAGING := setup.cfg pyproject.toml setup.py $(wildcard flask_wschat/*/*.c)
 LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py setup.py)
 
-.PHONY: help demo test check lint cov bench fuzz asan autobahn clean
+.PHONY: help demo test check check-oldest check-next lint cov bench fuzz asan autobahn clean
 
 help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
 	@echo "               HOST=0.0.0.0: also for phones and others in this network"
 	@echo "               WORKERS=4: by gunicorn; REDIS=1: sharing a redis-server"
 	@echo "make check     format, lint, types and the quick tests"
+	@echo "make check-oldest  tests of what meets Flask, with the oldest versions that we support"
+	@echo "make check-next    the same with the newest, pre-releases too, and simulated next ones"
 	@echo "make test      everything, with Chromium, Redis and nginx"
 	@echo "make cov       tests with branch coverage"
 	@echo "make bench     speed, scale and latency beside eleven others, in a quarter of an hour"
@@ -55,6 +57,26 @@ lint: $(VENV)/.dev
 		{ echo "Run: $(PY) -m ruff format $(LINTED)"; exit 1; }
 	@$(PY) -m ruff check --quiet $(LINTED)
 	@$(PY) -m mypy $(LINTED)
+
+# What meets Flask and its like. Other versions may have no short ways; answers stay.
+TESTS ?= $(wildcard tests/next tests/shortcuts tests/test_shortcuts.py tests/test_context.py \
+	tests/test_adapters.py tests/test_sessions.py tests/test_extension.py \
+	tests/test_websocket.py tests/test_testing.py tests/test_mistakes.py)
+VERSIONED := -m pytest -q -p no:cacheprovider -m "not slow and not browser and not shortcut"
+
+# The oldest have no wheels for new Pythons.
+OLDEST_PYTHON ?= $(shell python3.10 -c "" 2>/dev/null && echo python3.10 || echo $(PYTHON))
+check-oldest: .venv-oldest/.test
+	@echo "==> Tests with the oldest versions"
+	@.venv-oldest/bin/python $(VERSIONED) $(TESTS)
+
+check-next:
+	@sh tools/venv.sh install "$(PYTHON)" .venv-next ".[test]" \
+		--upgrade --upgrade-strategy eager --pre $(NEXT)
+	@echo "==> Tests with the newest versions"
+	@.venv-next/bin/python $(VERSIONED) $(TESTS)
+	@echo "==> Tests with the simulated next Flask and Werkzeug"
+	@.venv-next/bin/python $(VERSIONED) -p tests.next.plugin $(filter-out tests/next,$(TESTS))
 
 cov: $(VENV)/.dev
 	@echo "==> Coverage of the codec by its own tests"
@@ -101,7 +123,7 @@ autobahn: $(VENV)/.dev
 clean:
 	rm -rf build dist htmlcov *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f .coverage .coverage.*
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 # Stamps: newer than the packaging files means that nothing is to be installed.
 $(VENV)/.demo: $(PACKAGING)
@@ -109,8 +131,13 @@ $(VENV)/.demo: $(PACKAGING)
 	@touch $@
 
 $(VENV)/.workers: $(PACKAGING)
-	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[redis]" "gunicorn[gevent]>=26.0"
+	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[redis]" "gunicorn[gevent]>=23.0"
 	@touch $@ $(VENV)/.demo
+
+.venv-oldest/.test: $(PACKAGING) tools/oldest.txt
+	@sh tools/venv.sh install "$(OLDEST_PYTHON)" .venv-oldest ".[test]" \
+		--constraint tools/oldest.txt
+	@touch $@
 
 $(VENV)/.dev: $(PACKAGING)
 	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[dev]"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 from werkzeug.routing import Map, MapAdapter, Rule, WebsocketMismatch
 from werkzeug.test import EnvironBuilder
 
@@ -123,8 +123,12 @@ def test_trusted_hosts_are_minded(app: Flask) -> None:
     adapters.get(asked(app, "/socket/5", base_url="http://evil.example"))
     app.config["TRUSTED_HOSTS"] = ["good.example"]
     late = asked(app, "/socket/5", base_url="http://evil.example")
-    with pytest.raises(HTTPException):
-        adapters.get(late).match() and late.host
+    theirs = asked(app, "/socket/5", base_url="http://evil.example")
+    outcomes = outcome(adapters.get, late), outcome(app.create_url_adapter, theirs)
+    if "TRUSTED_HOSTS" in Flask.default_config:  # as of Flask 3.1
+        assert outcomes[0] == outcomes[1] == (SecurityError, None)
+    else:
+        assert [adapter.match() for adapter in outcomes] == [("socket", {"n": 5})] * 2
 
 
 def test_what_cannot_be_copied_is_made_as_flask_does(

@@ -99,6 +99,7 @@ def test_views_that_can(chat: WSChat) -> None:
     def everything(*args: Any, room: str) -> None: ...
     def positional(ws: WebSocket, /, room: str) -> None: ...
 
+    views: tuple[Callable[..., Any], ...]
     views = (decorated(no_socket), Called(), keywords, everything, positional)
     for n, view in enumerate(views):
         chat.route(f"/{n}/<room>")(view)
