@@ -49,7 +49,7 @@ from .settings import SILENCE, Settings
 from .shortcuts.contexts import AppContexts
 from .shortcuts.sessions import NoAnswer
 from .transports import ending
-from .transports.evented import patching_fault
+from .transports.patched import patching_fault
 from .websocket import Listener, WebSocket, as_close
 
 logger = logging.getLogger("flask_wschat")

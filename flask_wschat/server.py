@@ -25,7 +25,9 @@ from .running.access import AccessLog, LoggedHandler
 from .running.patching import ensure_patched
 from .running.watchdog import Watchdog
 from .servers.handler import WebSocketHandler, opening_seconds, time_limit
-from .transports.evented import EventedLoop, RawSocket, limit_unsent
+from .transports.evented import limit_unsent
+from .transports.loop import EventedLoop
+from .transports.patched import RawSocket
 
 __all__ = ["LiveServer", "Server", "WebSocketHandler", "run"]
 

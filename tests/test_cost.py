@@ -36,7 +36,7 @@ from flask_wschat.codec.accelerated import ACCELERATED
 from flask_wschat.hub.hub import Hub
 from flask_wschat.messages import EVERYONE, Message
 from flask_wschat.settings import Settings
-from flask_wschat.transports import evented
+from flask_wschat.transports import evented, loop
 from flask_wschat.transports.queue import READ_SIZE
 
 from .conftest import Serve
@@ -333,7 +333,7 @@ def test_a_broadcast_is_encoded_and_compressed_once(
 
 def test_a_large_fan_out_gives_others_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that is here when the sending begins is handled before it ends."""
-    monkeypatch.setattr(evented, "FLUSH_LIMIT", 4)
+    monkeypatch.setattr(loop, "FLUSH_LIMIT", 4)
     settings = Settings()
     hub = Hub(settings, MemoryBackend(), dumps=json.dumps, loads=json.loads)
     handled = gevent.event.Event()

@@ -40,11 +40,15 @@ ARROWS: Tree = {
     "transports": {
         "ending": "",
         "tls": "",
+        "patched": "",
+        "waiting": ". .patched",
         "queue": "",
-        "outbox": ".queue",
+        "accelerated": ".queue",
+        "loop": ". .accelerated .patched .waiting",
+        "threaded": ".loop",
+        "outbox": ".accelerated",
         "memory": ". .outbox",
-        "evented": ". .outbox .queue .tls",
-        "threaded": ".evented",
+        "evented": ". .accelerated .loop .outbox .patched .queue .tls",
     },
     # What the user holds
     "incoming": "errors logs settings codec transports transports.ending",
@@ -88,7 +92,7 @@ ARROWS: Tree = {
         "hub": (
             ".audience .feeds .subscriptions .presence",
             "errors logs messages rate settings codec incoming websocket backends",
-            "transports transports.ending transports.evented",
+            "transports transports.ending transports.loop transports.waiting",
         ),
     },
     # The ready-made chat
@@ -100,11 +104,11 @@ ARROWS: Tree = {
     "servers": {
         "offers": "transports.tls",
         "heads": "errors codec codec.handshake",
-        "bodies": "errors codec.handshake transports.evented",
+        "bodies": "errors codec.handshake transports.loop",
         "handler": (
             ".offers .heads .bodies",
             "errors settings codec codec.handshake",
-            "transports.ending transports.evented hub.hub",
+            "transports.ending transports.loop transports.patched hub.hub",
         ),
     },
     # May be deleted: slower, same answers
@@ -121,15 +125,15 @@ ARROWS: Tree = {
         "upgrade": (
             ".legacy .origins",
             "errors logs messages codec websocket",
-            "transports transports.ending transports.evented",
-            "transports.threaded transports.tls",
+            "transports transports.ending transports.evented transports.loop",
+            "transports.threaded transports.tls transports.waiting",
             "hub.hub servers.offers shortcuts.routing shortcuts.sessions",
         ),
     },
     # WSChat
     "extension": (
         "envelope errors logs messages settings websocket backends",
-        "transports.ending transports.evented hub.hub",
+        "transports.ending transports.patched hub.hub",
         "chat.listener chat.voting servers.offers",
         "shortcuts.contexts shortcuts.sessions opening.mistakes opening.upgrade",
     ),
@@ -137,12 +141,13 @@ ARROWS: Tree = {
     "running": {
         "boot": "",
         "debugging": "",
-        "watchdog": "transports.evented",
+        "watchdog": "transports.loop transports.patched transports.waiting",
         "access": "logs websocket servers.handler opening.upgrade",
-        "patching": "transports.evented extension",
+        "patching": "transports.patched transports.waiting extension",
     },
     "server": (
-        "transports.evented hub.hub servers.handler",
+        "transports.evented transports.loop transports.patched",
+        "hub.hub servers.handler",
         "running.access running.debugging running.patching running.watchdog",
     ),
     "gunicorn": "codec servers.handler servers.heads server",
@@ -171,9 +176,9 @@ ARROWS: Tree = {
 UPWARDS = {("extension", "server")}
 
 ONLY_IN = {
-    "gevent": "transports.evented servers.bodies servers.handler running.boot"
-    " running.watchdog server",
-    "greenlet": "transports.evented",
+    "gevent": "transports.loop transports.patched transports.waiting servers.bodies"
+    " servers.handler running.boot server",
+    "greenlet": "transports.loop transports.waiting",
     "geventwebsocket": "servers.offers servers.handler opening.legacy",
     "redis": "backends.redis.backend",
     "flask": "shortcuts.contexts shortcuts.routing shortcuts.sessions opening.mistakes"

@@ -46,7 +46,7 @@ def test_eventlet_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without eventlet itself, which does not install beside today's gevent."""
     import types
 
-    from flask_wschat.transports.evented import patching_fault
+    from flask_wschat.transports.patched import patching_fault
 
     patcher = types.ModuleType("eventlet.patcher")
     patcher.is_monkey_patched = lambda name: True  # type: ignore[attr-defined]

@@ -34,7 +34,8 @@ from ..messages import (
 from ..rate import Buckets
 from ..settings import Settings
 from ..transports import Event, Loop, ending
-from ..transports.evented import new_event, run_blocking, start_thread
+from ..transports.loop import new_event
+from ..transports.waiting import run_blocking, start_thread
 from ..websocket import WebSocket
 from .audience import Audience, deliver
 from .feeds import Feeds, framed, tell_gap

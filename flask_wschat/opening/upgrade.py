@@ -48,9 +48,11 @@ from ..shortcuts.routing import Adapters
 from ..shortcuts.sessions import NoAnswer, speed_up
 from ..transports import Event
 from ..transports.ending import is_order
-from ..transports.evented import EventedLoop, EventedTransport
+from ..transports.evented import EventedTransport
+from ..transports.loop import EventedLoop
 from ..transports.threaded import ThreadedLoop
 from ..transports.tls import TLSSocket
+from ..transports.waiting import runs_here
 from ..websocket import WebSocket
 from .legacy import LegacyWebSocket, WebSocketError
 from .origins import is_one_of, is_rebound
@@ -257,7 +259,7 @@ class Upgrade:
         self._environ = environ
         self._offer = offer
         self._start_response = start_response
-        greenlets = EventedLoop.runs_here()
+        greenlets = runs_here()
         self._loop = EventedLoop.current() if greenlets else ThreadedLoop.shared()
         self._legacy: LegacyWebSocket | None = LegacyWebSocket(
             environ, offer.handler, self.accept, self._loop

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..extension import STARTED_IN, working_directory
-from ..transports.evented import EventedLoop, is_patched
+from ..transports.patched import is_patched
+from ..transports.waiting import runs_here
 
 logger = logging.getLogger("flask_wschat")
 
@@ -126,7 +127,7 @@ def _obstacle(program: Program | None) -> str | None:
         return "this program is no file or module that Python could run again"
     if threads:
         return f"threads run already ({', '.join(threads[:3])})"
-    if EventedLoop.runs_here() or _asyncio_runs():
+    if runs_here() or _asyncio_runs():
         return "an event loop runs already"
     if _has_children():
         return "this program has child processes already"

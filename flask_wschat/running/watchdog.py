@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from types import FrameType
 
-import gevent.monkey
-
-from ..transports.evented import EventedLoop, start_thread
+from ..transports.loop import EventedLoop
+from ..transports.patched import allocate_lock, sleep
+from ..transports.waiting import start_thread
 
 logger = logging.getLogger("flask_wschat")
 
@@ -22,9 +22,6 @@ PERIOD = 0.5
 """Seconds between two questions."""
 AGAIN = 60.0
 """Seconds until the same line is named again."""
-
-_sleep = gevent.monkey.get_original("time", "sleep")
-_allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
 _NOT_THE_APP = (
     str(Path(__file__).parent.parent),
     sysconfig.get_path("stdlib"),
@@ -51,13 +48,13 @@ class Watchdog:
 
     def _run(self) -> None:
         while self._loop.is_alive():
-            answer = _allocate_lock()
+            answer = allocate_lock()
             answer.acquire()
             self._loop.call_threadsafe(answer.release)
             if not answer.acquire(timeout=PATIENCE):
                 self._tell(sys._current_frames().get(self._loop.thread))
                 answer.acquire()
-            _sleep(PERIOD)
+            sleep(PERIOD)
 
     def _tell(self, frame: FrameType | None) -> None:
         frame = to_blame(frame)

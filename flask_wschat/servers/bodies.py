@@ -18,7 +18,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, RequestTimeout
 
 from ..codec.handshake import MAX_LINES, parse_field
 from ..errors import HandshakeError
-from ..transports.evented import EventedLoop
+from ..transports.loop import EventedLoop
 
 PATIENCE = 20.0
 """Seconds that a client may be silent, or behind ``RATE``, in the middle of a body."""

@@ -26,7 +26,8 @@ from ..errors import HandshakeError
 from ..hub.hub import Hub
 from ..settings import Settings
 from ..transports.ending import is_order
-from ..transports.evented import EventedLoop, RawSocket
+from ..transports.loop import EventedLoop
+from ..transports.patched import RawSocket
 from .bodies import Body, Stream
 from .heads import Fields, Gathering, Opening, read_usual, reader
 from .offers import (

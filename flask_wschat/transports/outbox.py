@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from .queue import Queue
+from .accelerated import Queue
 
 _CONTROL = 0x8  # the opcode bit that makes a frame a control frame (RFC 6455 §5.2)
 

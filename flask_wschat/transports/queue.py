@@ -1,14 +1,10 @@
-"""What of a transport has a twin in C: many queues filled or sent at once, and reads.
-
-The C twin is chosen where it is built, unless the environment variable
-``WSCHAT_PUREPYTHON`` is set to anything.
-"""
+"""What of a transport has a twin in C: many queues filled or sent at once; reads."""
 
 from __future__ import annotations
 
 import os
 from threading import get_native_id  # gevent's patches leave it alone
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 READ_SIZE = 64 * 1024
 """Bytes asked for by one read."""
@@ -88,15 +84,3 @@ def receive(fd: int, size: int) -> bytes:
     :raises OSError: as ``socket.recv`` does.
     """
     return os.read(fd, min(size, READ_SIZE))
-
-
-ACCELERATED = False
-"""Whether the C twins serve."""
-
-if not TYPE_CHECKING and not os.environ.get("WSCHAT_PUREPYTHON"):
-    try:
-        from ._speedups import Queue, add_to_all, flush_ready, receive  # noqa: F401
-    except ImportError:
-        pass  # no compiler when this was installed
-    else:
-        ACCELERATED = True

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from .evented import EventedLoop
+from .loop import EventedLoop
 
 _DESCRIPTORS = 16  # more than a loop needs, and what is imported for it
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import importlib.util
 import os
 import socket
 import subprocess
@@ -15,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from flask_wschat.transports import queue as twins
+from flask_wschat.transports import accelerated
+from flask_wschat.transports import queue as in_python
+from flask_wschat.transports.accelerated import flush_ready
 from flask_wschat.transports.outbox import BATCH, Outbox
-from flask_wschat.transports.queue import flush_ready
 
 pytestmark = pytest.mark.skipif(
-    not twins.ACCELERATED and os.environ.get("CI") != "true",
+    not accelerated.ACCELERATED and os.environ.get("CI") != "true",
     reason="the C accelerator is not built: it needs a compiler when installing",
 )
 Pair = tuple[Outbox, socket.socket]
@@ -51,7 +51,7 @@ def closed_in_the_end(pairs: list[Pair]) -> object:
 
 
 def test_it_is_built_where_it_must_be() -> None:
-    assert twins.ACCELERATED
+    assert accelerated.ACCELERATED
     assert Outbox.__mro__[1].__module__ == "flask_wschat.transports._speedups"
 
 
@@ -199,16 +199,7 @@ def test_wrong_types_are_errors() -> None:
 @pytest.fixture(params=["python", "c"])
 def twin(request: pytest.FixtureRequest) -> Any:
     """Both, as they are to do the same."""
-    if request.param == "c":
-        return twins
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WSCHAT_PUREPYTHON", "1")
-        name = "flask_wschat.transports.queue_in_python"
-        spec = importlib.util.spec_from_file_location(name, twins.__file__)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module
+    return accelerated if request.param == "c" else in_python
 
 
 def test_a_broadcast_is_added_to_all_that_have_room(twin: Any) -> None:
@@ -255,7 +246,7 @@ def test_receive_takes_no_negative_size(twin: Any, size: int) -> None:
         theirs.sendall(b"x" * 100_000)
         with pytest.raises(OSError, match="Invalid argument"):
             twin.receive(ours.fileno(), size)
-        assert len(twin.receive(ours.fileno(), 1 << 20)) <= twin.READ_SIZE
+        assert len(twin.receive(ours.fileno(), 1 << 20)) <= in_python.READ_SIZE
 
 
 def test_receive_knows_no_large_descriptor() -> None:
@@ -263,16 +254,16 @@ def test_receive_knows_no_large_descriptor() -> None:
     with ours, theirs:
         theirs.sendall(b"x")
         with pytest.raises(OSError, match="Bad file"):
-            twins.receive(ours.fileno() + (1 << 32), 1)
+            accelerated.receive(ours.fileno() + (1 << 32), 1)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: twins.receive("x", 1),  # type: ignore[arg-type]
-        lambda: twins.Queue(1).add("x", []),  # type: ignore[arg-type]
-        lambda: twins.add_to_all([object()], b"x", []),  # type: ignore[type-var]
-        lambda: twins.add_to_all((), b"x", []),  # type: ignore[arg-type]
+        lambda: accelerated.receive("x", 1),  # type: ignore[arg-type]
+        lambda: accelerated.Queue(1).add("x", []),  # type: ignore[arg-type]
+        lambda: accelerated.add_to_all([object()], b"x", []),  # type: ignore[type-var]
+        lambda: accelerated.add_to_all((), b"x", []),  # type: ignore[arg-type]
     ],
 )
 def test_c_checks_what_it_is_given(call: Any) -> None:

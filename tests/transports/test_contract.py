@@ -17,7 +17,8 @@ import pytest
 
 from flask_wschat.codec import Opcode, encode_frame
 from flask_wschat.transports import Receiver, Transport
-from flask_wschat.transports.evented import EventedLoop, EventedTransport
+from flask_wschat.transports.evented import EventedTransport
+from flask_wschat.transports.loop import EventedLoop
 from flask_wschat.transports.memory import MemoryTransport, pair
 from flask_wschat.transports.tls import TLSSocket
 from tests.servers.certificate import make_pair

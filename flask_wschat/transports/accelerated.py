@@ -1,0 +1,29 @@
+"""Chooses the twin of what is hot in ``queue``: C where it is built, else Python.
+
+The environment variable ``WSCHAT_PUREPYTHON``, set to anything, asks for Python.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .queue import Queue, add_to_all, flush_ready, receive
+
+__all__ = [
+    "ACCELERATED",
+    "Queue",
+    "add_to_all",
+    "flush_ready",
+    "receive",
+]
+
+ACCELERATED = False
+"""Whether the C twin serves."""
+
+if not os.environ.get("WSCHAT_PUREPYTHON"):
+    try:
+        from ._speedups import Queue, add_to_all, flush_ready, receive
+    except ImportError:
+        pass  # no compiler when this was installed, or a Python that has no stable ABI
+    else:
+        ACCELERATED = True
