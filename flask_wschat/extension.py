@@ -280,7 +280,8 @@ class WSChat:
         endpoint = options.pop("endpoint", None) or name
 
         def view(**url_args: Any) -> Response:
-            upgrade: Upgrade | None = request.environ.get(UPGRADE)
+            asked = request._get_current_object()  # type: ignore[attr-defined]
+            upgrade: Upgrade | None = asked.environ.get(UPGRADE)
             if upgrade is None:
                 raise refusal(
                     501,
@@ -291,7 +292,7 @@ class WSChat:
             app = current_app._get_current_object()  # type: ignore[attr-defined]
             if _GIVEN in app.extensions:
                 _warn_of_late_settings(app)
-            upgrade.admit()
+            upgrade.admit(asked)
             try:
                 ws = upgrade.accept(subprotocols, plain=plain)
             except ClientLeft:

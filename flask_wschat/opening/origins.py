@@ -6,6 +6,7 @@ opening request. Who is no browser can send anything: this is not for them.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 import socket
@@ -51,16 +52,28 @@ def is_rebound(host: str, environ: Mapping[str, Any]) -> bool:
     and host agree then, and are both foreign. See docs/decisions/28. A proxy that says
     what it is may well pass on such a name.
     """
-    name = _PORT.sub("", host).lower().rstrip(".")
     return not (
         environ.get("wsgi.url_scheme") != "http"  # then the name has a certificate
         or not _PROXIED.isdisjoint(environ)
-        or name == "localhost"
+        or _is_local(host)
+        or not _is_loopback(environ.get("REMOTE_ADDR", ""))
+        or _name(host) == socket.gethostname().lower()
+    )
+
+
+@functools.lru_cache(64)  # a server has few names, and a field at most 8 KB
+def _is_local(host: str) -> bool:
+    """Whether ``host`` says by itself that it is this machine."""
+    name = _name(host)
+    return (
+        name == "localhost"
         or name.endswith(".localhost")
         or _is_loopback(name.strip("[]"), unspecified=True)
-        or not _is_loopback(environ.get("REMOTE_ADDR", ""))
-        or name == socket.gethostname().lower()
     )
+
+
+def _name(host: str) -> str:
+    return _PORT.sub("", host).lower().rstrip(".")
 
 
 def _is_loopback(text: str, *, unspecified: bool = False) -> bool:

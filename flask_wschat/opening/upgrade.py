@@ -214,7 +214,7 @@ class Gate:
         rule = asked.url_rule
         if upgrade is None or rule is None or rule.websocket:
             return self._dispatch_request(*args)
-        upgrade.admit()
+        upgrade.admit(asked)
         try:
             return self._dispatch_request(*args)
         except WebSocketError:
@@ -266,12 +266,12 @@ class Upgrade:
         )
         environ["wsgi.websocket"] = self._legacy
 
-    def admit(self) -> None:
-        """Raise the HTTP refusal that this request deserves, if any."""
-        self._route = getattr(request.url_rule, "rule", "")
+    def admit(self, asked: Any) -> None:
+        """Raise the HTTP refusal that this request, ``asked``, deserves, if any."""
+        self._route = getattr(asked.url_rule, "rule", "")
         try:
             self._check_head()
-            self._check_origin()
+            self._check_origin(asked)
             self._check_room()
             self._check_backend()
             self._negotiate_compression()
@@ -452,12 +452,11 @@ class Upgrade:
         if "HTTP_HOST" not in environ:
             raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
 
-    def _check_origin(self) -> None:
+    def _check_origin(self, asked: Any) -> None:
         origin = self._environ.get("HTTP_ORIGIN")
         if origin is None:
             return  # not a browser
         allowed = self._gate.hub.settings.ORIGINS
-        asked = request._get_current_object()  # type: ignore[attr-defined]
         host = asked.host
         own = f"{asked.scheme}://{host}"
         if allowed is None:

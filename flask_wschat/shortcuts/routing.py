@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from flask import Flask
@@ -73,7 +74,7 @@ class Adapters:
         adapter.path_info = request.environ.get("PATH_INFO", "")
         adapter.query_args = request.environ.get("QUERY_STRING", "")
         if host is not None:
-            request.host = host
+            vars(request)["host"] = host  # as the cached property does
         return adapter
 
     def _learn(self, request: Any, adapter: MapAdapter) -> None:
@@ -98,10 +99,12 @@ class Adapters:
             and not self._app.subdomain_matching
         ):
             return None
-        return tuple(environ.get(name, "") for name in _OF_AN_ADAPTER)
+        basis: tuple[str, ...] = _of_an_adapter(environ)
+        return basis
 
 
-_OF_AN_ADAPTER = (
+# Where one of these is missing it raises, and the adapter is made as Flask does.
+_of_an_adapter = operator.itemgetter(
     *("HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME", "REQUEST_METHOD"),
     *("wsgi.url_scheme", "HTTP_CONNECTION", "HTTP_UPGRADE"),
 )
