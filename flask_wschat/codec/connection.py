@@ -51,12 +51,14 @@ Event = str | bytes | Ping | Pong | Closed
 class State(enum.Enum):
     """Where a connection is in its closing handshake (§7.1)."""
 
+    __hash__ = object.__hash__  # Enum's, by the name, is a function in Python
     OPEN = "open"
     CLOSING = "closing"  # our close frame is sent, the peer's is awaited
     CLOSED = "closed"
 
 
 class _Move(enum.Enum):
+    __hash__ = object.__hash__
     SEND_CLOSE = enum.auto()
     RECEIVE_CLOSE = enum.auto()
     FAIL = enum.auto()  # the peer broke the protocol (§7.1.7)

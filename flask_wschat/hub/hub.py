@@ -187,6 +187,8 @@ class Hub:
         :raises HandshakeError: it cannot be, as those of another one live. They would
             be sent what is due to them in the wrong thread, late, or never.
         """
+        if self._loop is loop and self._pid == os.getpid() and self.alone is None:
+            return
         with self._settling:
             if self._pid != os.getpid():
                 self._begin()
@@ -267,7 +269,8 @@ class Hub:
         self._opening.discard(ws)
         self._sharing.discard(ws)
         self._members[EVERYONE].discard(ws)
-        self._finish(self.feeds.discard, ws, EVERYONE)
+        if EVERYONE in self.feeds:
+            self._finish(self.feeds.discard, ws, EVERYONE)
         if self.on_end is not None:
             self._finish(self.on_end, ws)
         topics = [room_topic(room) for room in rooms or ()]

@@ -117,6 +117,9 @@ class Presence:
             loop.call_threadsafe(self._put_back, error)
 
     def _take(self) -> list[tuple[str, str, int]]:
+        if not self._changes:
+            self._taken, self._telling = {}, False
+            return []
         if len(self._changes) <= _BATCH:
             changes, self._changes = self._changes, {}
         else:
@@ -124,8 +127,7 @@ class Presence:
             for change in changes:
                 del self._changes[change]
         self._taken = changes
-        self._telling = bool(changes)
-        self._told = self._told or self._telling
+        self._told = self._telling = True
         return [(topic, user, self._home.here(topic, user)) for topic, user in changes]
 
     def _attend(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from ..backends import Backend
 from ..errors import BackendError
@@ -66,14 +66,14 @@ class Subscriptions:
         if self._asked:
             self._work_soon(loop)
 
-    def wait(self, loop: Loop, topics: Iterable[str]) -> None:
+    def wait(self, loop: Loop, topics: Collection[str]) -> None:
         """Return when ``topics`` are delivered; at once for a caller who may not wait.
 
         :raises BackendError: they are not; it is tried again later.
         """
-        missing = {topic for topic in topics if topic not in self._here}
-        if not missing:
+        if self._here.issuperset(topics):
             return
+        missing = set(topics) - self._here
         if not loop.may_wait():
             self.want(loop, missing)
             return
