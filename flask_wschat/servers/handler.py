@@ -10,6 +10,7 @@ import errno
 import functools
 import io
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -64,6 +65,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     _opening = b""  # the first request, where it is a usual opening handshake
     _ahead = b""  # read from the socket, and not by `rfile`
     _requests = 0
+    _waited = 0.0  # seconds, for the first byte of the first request
 
     def __init__(
         self, sock: Any, address: Any, server: WSGIServer, rfile: Any = None
@@ -111,11 +113,11 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         return Fields(self._head)
 
     def _read_opening(self) -> Opening | None:
-        """Return the first request if it is here, whole, and a usual handshake.
+        """Return the first request if it comes in one piece, and is a usual handshake.
 
         Half of what pywsgi does for one is spared then. What else came is kept.
 
-        :raises OSError: the client is gone.
+        :raises OSError: the client is gone, or says nothing.
         """
         sock = self.socket
         raw = type(sock) is RawSocket
@@ -124,7 +126,11 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         patience = None if raw else sock.gettimeout()
         try:
             sock.settimeout(0.0)
-            data = sock.recv(MAX_OPENING)
+            try:
+                data = sock.recv(MAX_OPENING)
+            except BlockingIOError:  # as of most clients: the connection is here first
+                self._await_request(sock)
+                data = sock.recv(MAX_OPENING)
         except BlockingIOError:
             return None
         finally:
@@ -136,6 +142,12 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         else:
             self._opening, self._ahead = data, opening.behind
         return opening
+
+    def _await_request(self, sock: Any) -> None:
+        began = time.monotonic()
+        limit = opening_seconds(self.server.application)
+        gevent.socket.wait_read(sock.fileno(), limit, TimeoutError())
+        self._waited = time.monotonic() - began
 
     def _waiting_socket(self) -> Any:
         """Return the socket, as one that may wait from here on."""
@@ -202,7 +214,8 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         self._requests += 1
         limit = opening_seconds(self.server.application)
         gathering = Gathering()
-        with time_limit(limit):
+        left, self._waited = max(limit - self._waited, 0.0), 0.0
+        with time_limit(left):
             return self._collect_head(gathering)
         if gathering.begun:
             raise HandshakeError(408, f"the request head took over {limit} s")
