@@ -50,7 +50,7 @@ print("fine")
     [
         "sys.getrefcount",
         "flask.globals._cv_app",
-        "itsdangerous.encoding.bytes_to_int",
+        "itsdangerous.HMACAlgorithm",
     ],
 )
 def test_all_works_without(gone: str) -> None:

@@ -20,7 +20,7 @@ from werkzeug.datastructures import Headers
 from ..servers.offers import UPGRADE
 
 try:
-    from itsdangerous.signer import HMACAlgorithm
+    from itsdangerous import HMACAlgorithm
     from werkzeug.sansio.http import parse_cookie
 except ImportError:  # they are elsewhere: what calls one raises, so it declines
     parse_cookie = None  # type: ignore[assignment]
