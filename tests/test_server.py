@@ -634,6 +634,27 @@ def test_a_head_in_one_piece_makes_the_same_environ(
     assert whole.count(b"a page") == parts.count(b"a page") == 2
 
 
+def test_an_opening_that_comes_after_its_connection_takes_the_short_way(
+    chat: WSChat, server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = threading.Event()
+    wait = WebSocketHandler._await_request
+
+    def await_request(handler: WebSocketHandler, sock: Any) -> None:
+        waiting.set()
+        wait(handler, sock)
+
+    def fail(handler: WebSocketHandler) -> None:
+        raise AssertionError("the long way")
+
+    monkeypatch.setattr(WebSocketHandler, "_await_request", await_request)
+    monkeypatch.setattr(WebSocketHandler, "_read_head", fail)
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as sock:
+        assert waiting.wait(DEADLINE)
+        sock.sendall(request_of(*FULL))
+        assert sock.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
 def test_what_a_request_sets_is_not_seen_by_the_next(
     app: Flask, server: LiveServer
 ) -> None:
