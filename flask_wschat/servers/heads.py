@@ -89,7 +89,7 @@ def read_usual(data: bytes) -> Opening | None:
     if (
         len(fields) < len(lines)  # one of them twice
         or len(lines) > MAX_LINES
-        or not _HOST.match(fields.get("HTTP_HOST", "\0"))
+        or not _is_host(fields.get("HTTP_HOST", "\0"))
         or not _UNUSUAL.isdisjoint(fields)
         or not is_upgrade(
             fields.get("HTTP_UPGRADE", ""), fields.get("HTTP_CONNECTION", "")
@@ -97,6 +97,11 @@ def read_usual(data: bytes) -> Opening | None:
     ):
         return None
     return Opening(target, fields, data[end + 4 :])
+
+
+@functools.lru_cache(64)
+def _is_host(text: str) -> bool:
+    return _HOST.match(text) is not None
 
 
 @functools.lru_cache(256)
