@@ -33,8 +33,13 @@ ARROWS: Tree = {
         "anatomy": ".accelerated .frames",
         "deflate": "errors",
         "handshake": ".deflate errors",
-        "connection": ".frames .accelerated .deflate errors",
-        "__init__": ".frames .accelerated .anatomy .deflate .handshake .connection",
+        "text": "errors",
+        "closing": ".frames .text errors",
+        "connection": ".frames .accelerated .deflate .text .closing errors",
+        "__init__": (
+            ".frames .accelerated .anatomy .deflate .handshake",
+            ".closing .connection",
+        ),
     },
     # Moving bytes
     "transports": {

@@ -2,16 +2,8 @@
 
 from .accelerated import ACCELERATED, FrameParser, apply_mask, encode_frame
 from .anatomy import Anatomy, Field, explain
-from .connection import (
-    Closed,
-    Connection,
-    EncodedMessage,
-    Event,
-    Ping,
-    Pong,
-    State,
-    is_sendable,
-)
+from .closing import State, is_sendable
+from .connection import Closed, Connection, EncodedMessage, Event, Ping, Pong
 from .deflate import Deflate, negotiate
 from .frames import CloseCode, Frame, Opcode
 from .handshake import (

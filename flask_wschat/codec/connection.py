@@ -7,18 +7,18 @@ wrong becomes an event and a close code, never an exception.
 
 from __future__ import annotations
 
-import codecs
-import enum
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ..errors import ConnectionClosed, InvalidPayload, ProtocolError
+from ..errors import ConnectionClosed, ProtocolError
 from .accelerated import FrameParser, encode_frame, encode_message
+from .closing import MOVES, Move, State, close_payload, is_sendable, parse_close
 from .deflate import Deflate, deflate, inflate
 from .frames import CloseCode, Frame, Opcode
+from .text import Text, decode
 
 
 class Ping(NamedTuple):
@@ -47,34 +47,6 @@ class Closed(NamedTuple):
 Event = str | bytes | Ping | Pong | Closed
 """A text message is a ``str``, a binary message ``bytes``."""
 
-
-class State(enum.Enum):
-    """Where a connection is in its closing handshake (§7.1)."""
-
-    __hash__ = object.__hash__  # Enum's, by the name, is a function in Python
-    OPEN = "open"
-    CLOSING = "closing"  # our close frame is sent, the peer's is awaited
-    CLOSED = "closed"
-
-
-class _Move(enum.Enum):
-    __hash__ = object.__hash__
-    SEND_CLOSE = enum.auto()
-    RECEIVE_CLOSE = enum.auto()
-    FAIL = enum.auto()  # the peer broke the protocol (§7.1.7)
-    EOF = enum.auto()
-
-
-# What may happen when, and what then holds. A move that is not here does nothing.
-_MOVES = {
-    (State.OPEN, _Move.SEND_CLOSE): State.CLOSING,
-    (State.OPEN, _Move.RECEIVE_CLOSE): State.CLOSED,
-    (State.OPEN, _Move.FAIL): State.CLOSED,
-    (State.OPEN, _Move.EOF): State.CLOSED,
-    (State.CLOSING, _Move.RECEIVE_CLOSE): State.CLOSED,
-    (State.CLOSING, _Move.FAIL): State.CLOSED,
-    (State.CLOSING, _Move.EOF): State.CLOSED,
-}
 
 _TEXT, _BINARY, _CLOSE = int(Opcode.TEXT), int(Opcode.BINARY), int(Opcode.CLOSE)
 _PING, _PONG, _CONTROL = int(Opcode.PING), int(Opcode.PONG), 0x8
@@ -133,7 +105,7 @@ class Connection:
         self._frames = _NO_FRAMES  # parsed, and not looked at yet
         # The fragments of a message under way, joined: a list of them would cost 40
         # bytes and more for each, and it is the peer who says how many there are.
-        self._message: io.BytesIO | _Text | None = None
+        self._message: io.BytesIO | Text | None = None
         # Inflated no sooner than it is whole: what is here is never more than was sent.
         self._compressed = 0  # if it is, its opcode
         self._inflating: Iterator[bytes] | None = None  # the rest of it
@@ -180,7 +152,8 @@ class Connection:
         """Return where the next bytes are best put, while a large message arrives.
 
         Put there, they are told by ``placed``; that spares two copies. None: there is
-        no such place now.
+        no such place now. It is the message's own memory: with the next call of
+        ``placed`` or ``receive_data`` it is void, and writing there corrupts others.
         """
         if self.has_more or self.state is State.CLOSED:
             return None
@@ -193,7 +166,7 @@ class Connection:
 
     def receive_eof(self) -> list[Event]:
         """Return the end of the connection, unless it was known (§7.1.5: 1006)."""
-        if not self._move(_Move.EOF):
+        if not self._move(Move.EOF):
             return []
         self._drop()
         return [Closed(CloseCode.ABNORMAL, "connection lost")]
@@ -238,10 +211,10 @@ class Connection:
             raise ValueError(
                 f"close code {code} may not be sent: use 1000, 1001, 3000-4999 …"
             )
-        if not self._move(_Move.SEND_CLOSE):
+        if not self._move(Move.SEND_CLOSE):
             return b""
         self._drop_message()  # nobody reads it any more
-        return self._encode(_CLOSE, _close_payload(code, reason))
+        return self._encode(_CLOSE, close_payload(code, reason))
 
     def _work(self, most: int, events: list[Event]) -> bool:
         """Append events until they took ``most``; False: there are no more.
@@ -264,7 +237,7 @@ class Connection:
                 elif not fin or not opcode or rsv1:
                     self._fragment(opcode, payload, fin, rsv1, events)
                 elif opcode == _TEXT:
-                    events.append(_decode(payload))
+                    events.append(decode(payload))
                 else:
                     events.append(payload)
                 most -= FRAME_WORK
@@ -291,9 +264,9 @@ class Connection:
         mask = os.urandom(4) if self._client else None
         return encode_frame(opcode, payload, rsv1=rsv1, mask=mask)
 
-    def _move(self, move: _Move) -> bool:
+    def _move(self, move: Move) -> bool:
         """Make ``move``; False where it is not among the legal ones."""
-        target = _MOVES.get((self.state, move))
+        target = MOVES.get((self.state, move))
         if target is None:
             return False
         self.state = target
@@ -308,19 +281,19 @@ class Connection:
     def _fail(self, fault: ProtocolError, events: list[Event]) -> None:
         """Fail the connection (§7.1.7): say why, once, and hear nothing more."""
         if self.state is State.OPEN:
-            self._reply(_CLOSE, _close_payload(fault.close_code, str(fault)))
-        self._move(_Move.FAIL)
+            self._reply(_CLOSE, close_payload(fault.close_code, str(fault)))
+        self._move(Move.FAIL)
         self._drop()
         events.append(Closed(fault.close_code, str(fault)))
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
         """Answer a control frame (§5.5), which may stand between fragments."""
         if opcode == _CLOSE:
-            code, reason = _parse_close(payload)
+            code, reason = parse_close(payload)
             if self.state is State.OPEN:
                 # §5.5.1: answer with the code received; none when there was none.
                 self._reply(_CLOSE, payload[:2])
-            self._move(_Move.RECEIVE_CLOSE)
+            self._move(Move.RECEIVE_CLOSE)
             self._drop()
             events.append(Closed(code, reason))
         elif opcode == _PING:
@@ -341,7 +314,7 @@ class Connection:
             if rsv1 and fin:
                 self._begin_to_inflate(payload)
                 return
-            self._message = _Text() if opcode == _TEXT and not rsv1 else io.BytesIO()
+            self._message = Text() if opcode == _TEXT and not rsv1 else io.BytesIO()
         message = self._message
         assert message is not None  # the parser lets no continuation come first
         message.write(payload)
@@ -371,7 +344,7 @@ class Connection:
             if most <= 0:
                 return most
         whole = message.getvalue()
-        events.append(_decode(whole) if self._compressed == _TEXT else whole)
+        events.append(decode(whole) if self._compressed == _TEXT else whole)
         self._drop_message()
         return most
 
@@ -383,39 +356,6 @@ class Connection:
         self._drop_message()
         self._frames = _NO_FRAMES
         self.has_more = False
-
-
-class _Text:
-    """What ``io.BytesIO`` is to a binary message: takes UTF-8, gives a ``str``.
-
-    It is checked as it comes and kept as it came: a ``str`` may take four times that.
-
-    :raises InvalidPayload: at the first byte that no text can have there (§8.1).
-    """
-
-    __slots__ = ("_data", "_decoder")
-
-    def __init__(self) -> None:
-        self._decoder = _Utf8()
-        self._data = io.BytesIO()
-
-    def write(self, data: bytes) -> None:
-        self._decode(data, False)
-        self._data.write(data)
-        pending = self._decoder.getstate()[0]
-        if len(pending) == 2 and pending[0] == 0xED and pending[1] >= 0xA0:
-            # CPython waits for the third byte of a surrogate, which no byte can mend.
-            raise InvalidPayload(_NOT_UTF8)
-
-    def getvalue(self) -> str:
-        self._decode(b"", True)  # nothing may be pending
-        return self._data.getvalue().decode()
-
-    def _decode(self, data: bytes, final: bool) -> None:
-        try:
-            self._decoder.decode(data, final)
-        except UnicodeDecodeError:
-            raise InvalidPayload(_NOT_UTF8) from None
 
 
 class EncodedMessage:
@@ -460,40 +400,5 @@ def _opcode_and_payload(message: str | bytes) -> tuple[int, bytes]:
     return _BINARY, message
 
 
-def is_sendable(code: int) -> bool:
-    """Whether ``code`` may stand in a close frame (§7.4 and the IANA registry)."""
-    return 3000 <= code <= 4999 or (
-        1000 <= code <= 1014 and code not in (1004, 1005, 1006)
-    )
-
-
 def _look(data: bytes) -> None:
     return None
-
-
-def _close_payload(code: int, reason: str) -> bytes:
-    text = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
-    return int(code).to_bytes(2, "big") + text.encode()
-
-
-def _parse_close(payload: bytes) -> tuple[int, str]:
-    """Return the code and reason of a close frame's payload (§5.5.1, §7.4)."""
-    if not payload:
-        return CloseCode.NO_STATUS, ""
-    if len(payload) < 2:
-        raise ProtocolError("close frame with half a code (RFC 6455 §5.5.1)")
-    code = int.from_bytes(payload[:2], "big")
-    if not is_sendable(code):
-        raise ProtocolError(f"illegal close code {code} (RFC 6455 §7.4)")
-    return code, _decode(payload[2:])
-
-
-_Utf8 = codecs.getincrementaldecoder("utf-8")
-_NOT_UTF8 = "text is not UTF-8 (RFC 6455 §8.1)"
-
-
-def _decode(payload: bytes) -> str:
-    try:
-        return payload.decode()
-    except UnicodeDecodeError:
-        raise InvalidPayload(_NOT_UTF8) from None

@@ -226,7 +226,8 @@ class FrameParser:
     def place(self) -> memoryview | None:
         """Return where the next bytes are best put: where a large message will stay.
 
-        None: wherever you like, as ever in this twin.
+        It is void after the next call of ``placed`` or ``feed``, which may give the
+        message away. None: wherever you like, as ever in this twin.
         """
         return None
 
