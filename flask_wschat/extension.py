@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -13,13 +12,8 @@ import click
 from flask import (
     Blueprint,
     Flask,
-    Response,
-    copy_current_request_context,
     current_app,
-    got_request_exception,
     has_app_context,
-    request,
-    session,
 )
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
@@ -28,26 +22,24 @@ from . import backends
 from .chat.listener import ChatListener
 from .chat.voting import Poll
 from .envelope import PROTOCOL
-from .errors import ConnectionClosed, check_ran
 from .hub.hub import Hub
-from .logs import SparingLog
 from .messages import (
     ANONYMOUS,
     EVERYONE,
     Entry,
     Message,
+    as_count,
     as_message,
     as_name,
     as_user,
     room_topic,
     user_topic,
 )
-from .opening import mistakes
-from .opening.upgrade import Gate, Upgrade, not_a_websocket, refusal
-from .servers.offers import UPGRADE, ClientLeft
+from .opening import mistakes, views
+from .opening.upgrade import Gate, not_a_websocket
+from .running import folder as _folder  # noqa: F401  # it notes where we began
 from .settings import SILENCE, Settings
 from .shortcuts.contexts import AppContexts
-from .shortcuts.sessions import NoAnswer
 from .transports import ending
 from .transports.patched import patching_fault
 from .websocket import Listener, WebSocket, as_close
@@ -61,21 +53,6 @@ Scope = Blueprint | Flask
 
 _HUB = "wschat.hub"
 """Where ``app.extensions`` holds the ``Hub`` of an application."""
-_GIVEN = "wschat.given"
-"""Where it holds the configuration that was read, until somebody uses it."""
-
-
-def working_directory() -> str:
-    """Return it, or the root where it was removed."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return os.sep
-
-
-STARTED_IN = working_directory()
-"""Where the program was when it imported this. It may go elsewhere later; `chat.run`,
-which starts it again, begins here once more."""
 
 
 class WSChat:
@@ -120,7 +97,7 @@ class WSChat:
             dumps=app.json.dumps,
             loads=app.json.loads,
             call_each=AppContexts(app).call_each,
-            report=_Reporter(app),
+            report=views.Reporter(app),
         )
         if isinstance(hub.backend, backends.MemoryBackend):
             hub.alone = mistakes.Alone(app)
@@ -128,7 +105,7 @@ class WSChat:
             logger.warning("%s", fault)
         app.extensions["wschat"] = self
         app.extensions[_HUB] = hub
-        app.extensions[_GIVEN] = mistakes.given_settings(app.config)
+        mistakes.note_settings(app)
         self._only = None if self._apps else hub
         self._apps.add(app)
         for add_rule in self._rules:
@@ -188,14 +165,7 @@ class WSChat:
         def decorate(view: View) -> View:
             mistakes.check_view(view, rule)
 
-            def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
-                try:
-                    self._watch_session()
-                    check_ran(view(ws, **url_args), view)
-                except BaseException as error:
-                    _end(ws, error)
-                ws.close()
-
+            serve = views.by_view(view, self._sessions)
             self._add(
                 *(rule, view.__name__, serve, blueprint, subprotocols, options),
                 blocking=True,
@@ -226,19 +196,7 @@ class WSChat:
             spoken = subprotocols or (() if plain else (PROTOCOL,))
             opens = cls.on_open not in (Listener.on_open, ChatListener.on_open)
 
-            def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
-                try:
-                    listener = cls()
-                    try:
-                        if opens:
-                            self._watch_session()
-                        listener.on_open(ws, **url_args)
-                    finally:
-                        # Also after an error: whoever was opened is closed.
-                        ws._listen(listener)
-                except BaseException as error:
-                    _end(ws, error)
-
+            serve = views.by_listener(cls, self._sessions, opens=opens)
             self._add(
                 *(rule, cls.__name__, serve, blueprint, spoken, options), plain=plain
             )
@@ -261,15 +219,11 @@ class WSChat:
         self._authenticate = function
         return function
 
-    def _watch_session(self) -> None:
-        now: Any = session._get_current_object()  # type: ignore[attr-defined]
-        self._sessions.begin(now)
-
     def _add(
         self,
         rule: str,
         name: str,
-        serve: Callable[[WebSocket, dict[str, Any]], None],
+        serve: views.Serve,
         blueprint: Blueprint | None,
         subprotocols: Sequence[str],
         options: dict[str, Any],
@@ -278,31 +232,7 @@ class WSChat:
         blocking: bool = False,
     ) -> None:
         endpoint = options.pop("endpoint", None) or name
-
-        def view(**url_args: Any) -> Response:
-            asked = request._get_current_object()  # type: ignore[attr-defined]
-            upgrade: Upgrade | None = asked.environ.get(UPGRADE)
-            if upgrade is None:
-                raise refusal(
-                    501,
-                    "this server gives applications no socket. Those that do:"
-                    " chat.run(app), flask run, gunicorn with its gevent or gthread"
-                    " worker, gevent's pywsgi",
-                )
-            app = current_app._get_current_object()  # type: ignore[attr-defined]
-            if _GIVEN in app.extensions:
-                _warn_of_late_settings(app)
-            upgrade.admit(asked)
-            try:
-                ws = upgrade.accept(subprotocols, plain=plain)
-            except ClientLeft:
-                return NoAnswer()
-            if blocking:
-                serve_later = functools.partial(serve, ws, url_args)
-                upgrade.view = copy_current_request_context(serve_later)
-            else:
-                serve(ws, url_args)
-            return NoAnswer()
+        view = views.dispatched(serve, subprotocols, plain=plain, blocking=blocking)
 
         def add_rule(scope: Scope) -> None:
             scope.add_url_rule(rule, endpoint, view, websocket=True, **options)
@@ -407,15 +337,8 @@ class WSChat:
         :raises BackendError: it cannot be read.
         """
         hub, topic = self._hub(), room_topic(as_name(room, "a room"))
-        for name, number in (("after", after), ("limit", limit)):
-            if number is None and name == "after":
-                continue
-            if not isinstance(number, int) or isinstance(number, bool):
-                raise TypeError(f"{name} is an integer, unlike {number!r:.50}")
-            if number < 0:
-                raise ValueError(f"{name} is 0 or more, unlike {number}")
-        # An IntEnum, for example, is no number to every backend.
-        after, limit = None if after is None else int(after), int(limit)
+        after = None if after is None else as_count(after, "after")
+        limit = as_count(limit, "limit")
         page = hub.backend.history(topic, after=after, limit=limit)
         return [_as_said(hub, entry) for entry in page.entries]
 
@@ -475,7 +398,7 @@ class WSChat:
         port = environ.get("FLASK_RUN_PORT", 5000) if port is None else port
         number = mistakes.check_address(host, port)
         prepare(reload=reload, patch=patch)
-        _warn_of_late_settings(app)
+        mistakes.warn_of_late_settings(app)
         run(
             app,
             hub,
@@ -507,34 +430,6 @@ _NO_APP = (
     "which app? This WSChat has none or several: call init_app(app) first, and where"
     " it has several work inside `with app.app_context():`"
 )
-
-
-def _warn_of_late_settings(app: Flask) -> None:
-    """Warn, once, of what came into the configuration after ``init_app``."""
-    given = app.extensions.pop(_GIVEN, None)
-    if given is not None:
-        mistakes.warn_of_late_settings(given, app.config)
-
-
-class _Reporter:
-    """Tells the application of an error, as Flask does of one in a view."""
-
-    def __init__(self, app: Flask) -> None:
-        self._app = app
-        self._log = SparingLog(app.logger)
-
-    def __call__(self, error: BaseException, ws: WebSocket | None = None) -> None:
-        where = "a WebSocket handler" if ws is None else ws._described()
-        self._log.error(error, "Exception in %s", where)
-        got_request_exception.send(self._app, exception=error)
-
-
-def _end(ws: WebSocket, error: BaseException) -> None:
-    """Turn what a view raised after the 101 into a close code."""
-    if isinstance(error, HTTPException):
-        ws.close(1008, f"{error.code} {error.name}: {error.description}")
-    elif not isinstance(error, ConnectionClosed):
-        ws._fail(error)
 
 
 def _place(room: Any) -> str:

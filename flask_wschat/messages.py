@@ -90,6 +90,19 @@ def as_user(value: Any, what: str = "a user id") -> str:
     return name
 
 
+def as_count(value: Any, what: str) -> int:
+    """Return ``value`` as a plain integer: an IntEnum is no number to every backend.
+
+    :raises TypeError: it is no integer.
+    :raises ValueError: it is negative.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{what} is an integer, unlike {value!r:.50}")
+    if value < 0:
+        raise ValueError(f"{what} is 0 or more, unlike {value}")
+    return int(value)
+
+
 def is_printable(text: str) -> bool:
     """Whether there is nothing in it that cannot be seen.
 

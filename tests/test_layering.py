@@ -134,22 +134,27 @@ ARROWS: Tree = {
             "transports.threaded transports.tls transports.waiting",
             "hub.hub servers.offers shortcuts.routing shortcuts.sessions",
         ),
+        "views": (
+            ".mistakes .upgrade",
+            "errors logs websocket servers.offers shortcuts.sessions",
+        ),
     },
-    # WSChat
-    "extension": (
-        "envelope errors logs messages settings websocket backends",
-        "transports.ending transports.patched hub.hub",
-        "chat.listener chat.voting servers.offers",
-        "shortcuts.contexts shortcuts.sessions opening.mistakes opening.upgrade",
-    ),
     # What chat.run adds to a server
     "running": {
         "boot": "",
+        "folder": "",
         "debugging": "",
         "watchdog": "transports.loop transports.patched transports.waiting",
         "access": "logs websocket servers.handler opening.upgrade",
-        "patching": "transports.patched transports.waiting extension",
+        "patching": ".folder transports.patched transports.waiting",
     },
+    # WSChat
+    "extension": (
+        "envelope messages settings websocket backends",
+        "transports.ending transports.patched hub.hub chat.listener chat.voting",
+        "shortcuts.contexts opening.mistakes opening.upgrade opening.views",
+        "running.folder",
+    ),
     "server": (
         "transports.evented transports.loop transports.patched",
         "hub.hub servers.handler",
@@ -187,7 +192,7 @@ ONLY_IN = {
     "geventwebsocket": "servers.offers servers.handler opening.legacy",
     "redis": "backends.redis.backend",
     "flask": "shortcuts.contexts shortcuts.routing shortcuts.sessions opening.mistakes"
-    " opening.upgrade extension running.debugging server testing.client",
+    " opening.upgrade opening.views extension running.debugging server testing.client",
 }
 
 

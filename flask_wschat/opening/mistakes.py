@@ -22,6 +22,9 @@ from ..websocket import Listener
 
 logger = logging.getLogger("flask_wschat")
 
+GIVEN = "wschat.given"
+"""Where ``app.extensions`` has the configuration that was read, until it is used."""
+
 _CALLED = {
     "on_open": ["self", "ws"],
     "on_message": ["self", "ws", "message"],
@@ -212,18 +215,17 @@ def check_address(host: Any, port: Any) -> int:
     raise ValueError(f"a port is a number from 0 to 65535, unlike {port!r}")
 
 
-def given_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of what ``config`` says for this extension."""
-    return {
-        key: list(value) if isinstance(value, list | tuple | set) else value
-        for key, value in config.items()
-        if key.startswith(PREFIX)
-    }
+def note_settings(app: Flask) -> None:
+    """Remember what the configuration said when it was read."""
+    app.extensions[GIVEN] = _given(app.config)
 
 
-def warn_of_late_settings(read: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Warn of what ``config`` says now, and did not when it was ``read``."""
-    now = given_settings(config)
+def warn_of_late_settings(app: Flask) -> None:
+    """Warn, once, of what came into the configuration later."""
+    read = app.extensions.pop(GIVEN, None)
+    if read is None:
+        return
+    now = _given(app.config)
     keys = [k for k in {**read, **now} if read.get(k, _ABSENT) != now.get(k, _ABSENT)]
     if keys:
         logger.warning(
@@ -231,6 +233,15 @@ def warn_of_late_settings(read: Mapping[str, Any], config: Mapping[str, Any]) ->
             " init_app(app), which read the configuration",
             ", ".join(keys),
         )
+
+
+def _given(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of what ``config`` says for this extension."""
+    return {
+        key: list(value) if isinstance(value, list | tuple | set) else value
+        for key, value in config.items()
+        if key.startswith(PREFIX)
+    }
 
 
 _ABSENT = object()

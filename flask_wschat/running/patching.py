@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..extension import STARTED_IN, working_directory
 from ..transports.patched import is_patched
 from ..transports.waiting import runs_here
+from .folder import STARTED_IN, working_directory
 
 logger = logging.getLogger("flask_wschat")
 

@@ -1,0 +1,127 @@
+"""Between Flask and a user's code: the view of a socket route, and what it comes to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flask import (
+    Flask,
+    Response,
+    copy_current_request_context,
+    current_app,
+    got_request_exception,
+    request,
+    session,
+)
+from werkzeug.exceptions import HTTPException
+
+from ..errors import ConnectionClosed, check_ran
+from ..logs import SparingLog
+from ..servers.offers import UPGRADE, ClientLeft
+from ..shortcuts.sessions import NoAnswer
+from ..websocket import Listener, WebSocket
+from . import mistakes
+from .upgrade import Upgrade, refusal
+
+Serve = Callable[[WebSocket, dict[str, Any]], None]
+"""Gives an open socket, and the arguments of its URL, to a user's code."""
+
+
+def dispatched(
+    serve: Serve, subprotocols: Sequence[str], *, plain: bool, blocking: bool
+) -> Callable[..., Response]:
+    """Return what Flask dispatches to: it refuses, or opens the socket and serves it.
+
+    ``plain``: see ``Hub.register``. ``blocking``: ``serve`` takes as long as the socket
+    lives, so it begins after the handshake (see docs/decisions/22).
+    """
+
+    def view(**url_args: Any) -> Response:
+        asked = request._get_current_object()  # type: ignore[attr-defined]
+        upgrade: Upgrade | None = asked.environ.get(UPGRADE)
+        if upgrade is None:
+            raise refusal(
+                501,
+                "this server gives applications no socket. Those that do:"
+                " chat.run(app), flask run, gunicorn with its gevent or gthread"
+                " worker, gevent's pywsgi",
+            )
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        if mistakes.GIVEN in app.extensions:
+            mistakes.warn_of_late_settings(app)
+        upgrade.admit(asked)
+        try:
+            ws = upgrade.accept(subprotocols, plain=plain)
+        except ClientLeft:
+            return NoAnswer()
+        if blocking:
+            serve_later = functools.partial(serve, ws, url_args)
+            upgrade.view = copy_current_request_context(serve_later)
+        else:
+            serve(ws, url_args)
+        return NoAnswer()
+
+    return view
+
+
+def by_view(view: Callable[..., Any], sessions: mistakes.SessionWatch) -> Serve:
+    """Return what runs ``view`` for a socket, and closes it when that returns."""
+
+    def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
+        try:
+            _watch(sessions)
+            check_ran(view(ws, **url_args), view)
+        except BaseException as error:
+            _end(ws, error)
+        ws.close()
+
+    return serve
+
+
+def by_listener(
+    cls: type[Listener], sessions: mistakes.SessionWatch, *, opens: bool
+) -> Serve:
+    """Return what gives a socket a ``cls`` of its own; ``opens``: it has an on_open."""
+
+    def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
+        try:
+            listener = cls()
+            try:
+                if opens:
+                    _watch(sessions)
+                listener.on_open(ws, **url_args)
+            finally:
+                # Also after an error: whoever was opened is closed.
+                ws._listen(listener)
+        except BaseException as error:
+            _end(ws, error)
+
+    return serve
+
+
+def _watch(sessions: mistakes.SessionWatch) -> None:
+    now: Any = session._get_current_object()  # type: ignore[attr-defined]
+    sessions.begin(now)
+
+
+def _end(ws: WebSocket, error: BaseException) -> None:
+    """Turn what a view raised after the 101 into a close code."""
+    if isinstance(error, HTTPException):
+        ws.close(1008, f"{error.code} {error.name}: {error.description}")
+    elif not isinstance(error, ConnectionClosed):
+        ws._fail(error)
+
+
+class Reporter:
+    """Tells the application of an error, as Flask does of one in a view."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._log = SparingLog(app.logger)
+
+    def __call__(self, error: BaseException, ws: WebSocket | None = None) -> None:
+        where = "a WebSocket handler" if ws is None else ws._described()
+        self._log.error(error, "Exception in %s", where)
+        got_request_exception.send(self._app, exception=error)
