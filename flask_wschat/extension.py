@@ -29,8 +29,8 @@ from .messages import (
     Entry,
     Message,
     as_count,
-    as_message,
     as_name,
+    as_publication,
     as_user,
     room_topic,
     user_topic,
@@ -60,7 +60,11 @@ class WSChat:
 
     ``WSChat(app)``, or ``WSChat()`` and ``init_app(app)`` for each application. Outside
     of an application context (a thread, a greenlet of your own) its methods work as
-    long as it was given one application only.
+    long as it was given one application only, else they raise ``RuntimeError``.
+
+    Rooms, users and keys are texts of 1 to 255 characters, integers, or objects whose
+    class defines ``__str__``. Anything else raises ``TypeError`` or ``ValueError``, and
+    nothing was sent or changed.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
@@ -77,6 +81,7 @@ class WSChat:
 
         :raises ConfigError: a value cannot work.
         :raises RuntimeError: ``app`` has the extension already.
+        :raises TypeError: ``app`` is no Flask application.
         """
         mistakes.check_app(app)
         if "wschat" in app.extensions:
@@ -110,14 +115,10 @@ class WSChat:
         self._apps.add(app)
         for add_rule in self._rules:
             add_rule(app)
-        app.register_blueprint(
-            Blueprint(
-                "wschat",
-                __name__,
-                static_folder="static",
-                static_url_path="/_wschat",
-            )
+        client = Blueprint(
+            "wschat", __name__, static_folder="static", static_url_path="/_wschat"
         )
+        app.register_blueprint(client)
         app.register_error_handler(WebsocketMismatch, self._answer_http)
         Gate(app, hub, self._who)
         command = click.get_current_context(silent=True)
@@ -158,8 +159,9 @@ class WSChat:
         other exception closes it with 1008 or 1011. ``subprotocols``: those spoken
         here, the preferred first. ``options`` are ``add_url_rule``'s (``endpoint``,
         ``defaults``, ``host`` …).
-        """
 
+        :raises TypeError: the view cannot be called so, or is ``async``.
+        """
         mistakes.check_rule("route", rule)
 
         def decorate(view: View) -> View:
@@ -186,8 +188,9 @@ class WSChat:
 
         An idle connection holds no greenlet and no thread. Arguments as for ``route``;
         the endpoint is the class's name.
-        """
 
+        :raises TypeError: it is no ``Listener``, or has a method that nobody calls.
+        """
         mistakes.check_rule("listener", rule)
 
         def decorate(cls: ListenerClass) -> ListenerClass:
@@ -214,6 +217,8 @@ class WSChat:
         integer, or an object whose class defines ``__str__``) or None for an anonymous
         one. ``abort(401)`` refuses. Anything else, such as False, "" or 0, is an error
         of the application's, answered with HTTP 500: it would make all strangers one.
+
+        :raises TypeError: ``function`` takes arguments, or is ``async``.
         """
         mistakes.check_authenticate(function)
         self._authenticate = function
@@ -271,7 +276,7 @@ class WSChat:
         :raises BackendError: it is not known whether it was sent.
         """
         hub, topic = self._hub(), _place(room)
-        message = _message(hub, data, key)
+        message = as_publication(data, key, hub.dumps)
         if exclude is not None:
             if not isinstance(exclude, WebSocket):
                 raise TypeError(f"exclude is a WebSocket, unlike {exclude!r:.50}")
@@ -285,10 +290,13 @@ class WSChat:
         how many connections the user has now, in all processes; 0 means that nobody
         got it yet. (Those of the ready-made chat get it once they ask for the inbox.)
 
+        :raises ValueError: as for ``broadcast``.
         :raises BackendError: it is not known whether it was sent.
         """
         hub, name = self._hub(), as_user(user)
-        hub.publish(user_topic(name), _message(hub, data, key), keep=key is None)
+        hub.publish(
+            user_topic(name), as_publication(data, key, hub.dumps), keep=key is None
+        )
         return hub.presence.connections(name)
 
     def disconnect_user(self, user: Any, code: int = 4000, reason: str = "") -> int:
@@ -334,6 +342,7 @@ class WSChat:
 
         With ``after`` the first ``limit`` that follow this number, else the newest.
 
+        :raises ValueError: a number is negative.
         :raises BackendError: it cannot be read.
         """
         hub, topic = self._hub(), room_topic(as_name(room, "a room"))
@@ -384,6 +393,8 @@ class WSChat:
 
         ``log`` gets a line for each request, and for each WebSocket one when it opens
         and one when it ends; with None nobody does.
+
+        :raises ValueError: ``port`` is no number from 0 to 65535.
         """
         from .server import prepare, run  # up a layer, for the user's convenience
 
@@ -399,15 +410,7 @@ class WSChat:
         number = mistakes.check_address(host, port)
         prepare(reload=reload, patch=patch)
         mistakes.warn_of_late_settings(app)
-        run(
-            app,
-            hub,
-            host,
-            number,
-            debug=app.debug,
-            reload=reload,
-            log=log,
-        )
+        run(app, hub, host, number, debug=app.debug, reload=reload, log=log)
 
     def _app(self) -> Flask:
         if has_app_context():
@@ -435,19 +438,6 @@ _NO_APP = (
 def _place(room: Any) -> str:
     """Return the topic of ``room``, or of everybody."""
     return EVERYONE if room is None else room_topic(as_name(room, "a room"))
-
-
-def _message(hub: Hub, data: Any, key: Any) -> Message:
-    key = None if key is None else as_name(key, "a key")
-    wire = as_message(data, hub.dumps)
-    if isinstance(wire, str) and not wire.isascii():
-        try:
-            wire.encode()
-        except UnicodeEncodeError:
-            words = "half a surrogate pair cannot be sent as text (RFC 6455 §5.6)"
-            raise ValueError(words) from None
-    is_json = not isinstance(data, str | bytes | bytearray | memoryview)
-    return Message(wire, key, json=is_json)
 
 
 def _as_said(hub: Hub, entry: Entry) -> Entry:

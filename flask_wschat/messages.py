@@ -227,6 +227,24 @@ def as_message(data: Any, dumps: Callable[[Any], str]) -> str | bytes:
     return as_json(data, dumps)
 
 
+def as_publication(data: Any, key: Any, dumps: Callable[[Any], str]) -> Message:
+    """Return ``data``, which a user's code publishes, as a ``Message``.
+
+    :raises TypeError: JSON has no such thing, or ``key`` is no name.
+    :raises ValueError: ``data`` is nothing that all receivers could read.
+    """
+    key = None if key is None else as_name(key, "a key")
+    wire = as_message(data, dumps)
+    if isinstance(wire, str) and not wire.isascii():
+        try:
+            wire.encode()
+        except UnicodeEncodeError:
+            words = "half a surrogate pair cannot be sent as text (RFC 6455 §5.6)"
+            raise ValueError(words) from None
+    is_json = not isinstance(data, str | bytes | bytearray | memoryview)
+    return Message(wire, key, json=is_json)
+
+
 def as_json(data: Any, dumps: Callable[[Any], str]) -> str:
     """Return ``data`` as JSON, as ``as_message`` does.
 
