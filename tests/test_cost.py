@@ -224,6 +224,22 @@ def test_an_echo_is_one_read_and_one_send(traced: TracedServer) -> None:
     assert calls.total <= 4 * messages + FEW, calls  # wait, fork?, read, send
 
 
+def test_an_opening_and_close_are_few_calls(traced: TracedServer) -> None:
+    """The listening socket has the options, and the server knows what it accepts.
+
+    Today 17; up to 4 more where a request comes after its connection.
+    """
+    count = 50
+    with traced.calls() as calls:
+        for _ in range(count):
+            client = traced.connect("/echo")
+            client.close()
+            assert client.close_code == 1000
+    assert calls.of(("getsockopt", "setsockopt")) == [], calls
+    assert len(calls.of(SENDS)) <= 2 * count + CONTROL, calls
+    assert calls.total <= 24 * count + FEW, calls
+
+
 def test_a_large_echo_asks_for_all_there_is(traced: TracedServer) -> None:
     """How often a socket gives less than was asked for is the system's business.
 
