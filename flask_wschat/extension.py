@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
 from . import backends
+from .chat.chat import Chat
 from .chat.listener import ChatListener
 from .chat.voting import Poll
 from .envelope import PROTOCOL
@@ -53,6 +54,8 @@ Scope = Blueprint | Flask
 
 _HUB = "wschat.hub"
 """Where ``app.extensions`` holds the ``Hub`` of an application."""
+_CHAT = "wschat.chat"
+"""Where it holds what its ready-made chat shares."""
 
 
 class WSChat:
@@ -71,7 +74,7 @@ class WSChat:
         self._rules: list[Callable[[Scope], None]] = []
         self._authenticate: Callable[[], Any] | None = None
         self._apps: WeakSet[Flask] = WeakSet()
-        self._only: Hub | None = None
+        self._only: Chat | None = None
         self._sessions = mistakes.SessionWatch()
         if app is not None:
             self.init_app(app)
@@ -110,8 +113,9 @@ class WSChat:
             logger.warning("%s", fault)
         app.extensions["wschat"] = self
         app.extensions[_HUB] = hub
+        app.extensions[_CHAT] = chat = Chat(hub)
         mistakes.note_settings(app)
-        self._only = None if self._apps else hub
+        self._only = None if self._apps else chat
         self._apps.add(app)
         for add_rule in self._rules:
             add_rule(app)
@@ -199,7 +203,15 @@ class WSChat:
             spoken = subprotocols or (() if plain else (PROTOCOL,))
             opens = cls.on_open not in (Listener.on_open, ChatListener.on_open)
 
-            serve = views.by_listener(cls, self._sessions, opens=opens)
+            def make() -> Listener:
+                listener = cls()
+                if isinstance(listener, ChatListener):
+                    listener._chat = self._chat()
+                return listener
+
+            serve = views.by_listener(
+                cls if plain else make, self._sessions, opens=opens
+            )
             self._add(
                 *(rule, cls.__name__, serve, blueprint, spoken, options), plain=plain
             )
@@ -360,13 +372,8 @@ class WSChat:
         :raises ValueError: the name or the options cannot be used, or the poll was
             made with others.
         """
-        hub = self._hub()
         room = None if room is None else as_name(room, "a room")
-        poll = Poll(hub, name, options, room=room)
-        known: Poll = hub.polls.setdefault(name, poll)
-        if (known.options, known.room) != (poll.options, room):
-            raise ValueError(f"the poll {name!r} was made with other options or room")
-        return known
+        return self._chat().poll(name, options, room)
 
     def run(
         self,
@@ -420,13 +427,21 @@ class WSChat:
         return next(iter(self._apps))
 
     def _hub(self) -> Hub:
-        return self._only or self._hub_of(self._app())
+        only = self._only
+        return self._hub_of(self._app()) if only is None else only.hub
+
+    def _chat(self) -> Chat:
+        chat: Chat = self._only or self._of(self._app(), _CHAT)
+        return chat
 
     def _hub_of(self, app: Flask) -> Hub:
+        hub: Hub = self._of(app, _HUB)
+        return hub
+
+    def _of(self, app: Flask, key: str) -> Any:
         if app.extensions.get("wschat") is not self:
             raise RuntimeError(_NO_APP)
-        hub: Hub = app.extensions[_HUB]
-        return hub
+        return app.extensions[key]
 
 
 _NO_APP = (

@@ -9,7 +9,7 @@ import pytest
 
 from flask_wschat import envelope
 from flask_wschat.backends.memory import MemoryBackend
-from flask_wschat.chat.voting import Poll
+from flask_wschat.chat.chat import Chat
 from flask_wschat.codec import Connection
 from flask_wschat.errors import BackendError
 from flask_wschat.hub.feeds import TALLY_INTERVAL
@@ -204,7 +204,7 @@ def test_a_loss_is_a_gap_for_all(
 def test_a_loss_of_all_gives_the_others_their_turn(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_wschat.hub.hub.TURN", 0)
+    monkeypatch.setattr("flask_wschat.hub.deliveries.TURN", 0)
     reader = Reader(hub)
     loop = reader.ws._transport.loop
     timers = loop.timers  # type: ignore[attr-defined]
@@ -253,8 +253,8 @@ def test_news_reaches_all_but_not_before_their_page(hub: Hub, reader: Reader) ->
     live, waiting, reading_on = Reader(hub), Reader(hub), Reader(hub)
     live.read(0)
     hub.feeds.hold(waiting.ws, ROOM)
-    page = Page("e", 9, [])
-    hub.read(reading_on.ws, ROOM, lambda: page, lambda page: False)
+    with hub.reading(reading_on.ws, ROOM):
+        pass
     news = Message('{"type":"presence"}', event="presence")
     hub.deliver(Delivery(ROOM, news))
     assert live.got == reading_on.got == ["presence"]
@@ -292,12 +292,36 @@ def test_an_older_tally_is_dropped(hub: Hub, reader: Reader) -> None:
     assert versions() == [2, 1, 5, 1]
 
 
+def test_a_tally_does_not_wait_for_a_loop_that_was_left(
+    hub: Hub, reader: Reader
+) -> None:
+    def tally(version: int) -> None:
+        text = envelope.tally("p", {"version": version})
+        hub.deliver(Delivery(EVERYONE, Message(text, "p", event="tally")))
+
+    tally(1)
+    tally(2)  # waits
+    old: Any = reader.ws._transport.loop
+    reader.peer.close()
+    old.is_current = lambda: False
+    other = Reader(hub)
+    for _, callback in list(old.timers):
+        callback()
+    assert other.got == []
+    tally(3)
+    new: Any = other.ws._transport.loop
+    for _, callback in list(new.timers):
+        callback()
+    assert other.got == ["tally"]
+
+
 def test_after_a_loss_it_is_told_how_the_polls_stand(
     hub: Hub, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last tally may be what was lost, and no other would follow it."""
+    chat = Chat(hub)
     for name, room in [("everyone's", None), ("a's", "a"), ("b's", "b")]:
-        hub.polls[name] = Poll(hub, name, ["x", "y"], room=room)
+        chat.poll(name, ["x", "y"], room)
     reader.read(0)
     timers = reader.ws._transport.loop.timers  # type: ignore[attr-defined]
 
@@ -312,7 +336,7 @@ def test_after_a_loss_it_is_told_how_the_polls_stand(
         return [(tally["poll"], tally["total"]) for tally in tallies]
 
     timers.clear()
-    for poll in hub.polls:
+    for poll in chat.polls:
         hub.backend.vote(poll, "ann", "x")  # its tally was lost
     for _ in range(5):
         hub.lost(None)
@@ -364,7 +388,8 @@ def test_a_user_is_told_after_the_inbox_was_asked_for(hub: Hub) -> None:
     topic = user_topic("ann")
     hub.publish(topic, Message("before"), keep=True)
     page = hub.backend.history(topic)
-    hub.read(ann.ws, topic, lambda: page, lambda page: True)
+    with hub.reading(ann.ws, topic) as reading:
+        reading.last = page
     hub.publish(topic, Message("after"), keep=True)
     hub.publish(topic, Message("bye", close_code=4001))
     *directs, end = [e for e in ann.peer.events if "presence" not in str(e)]
@@ -377,14 +402,17 @@ def test_a_page_that_is_not_the_last_is_followed_by_nothing(
     hub: Hub, reader: Reader
 ) -> None:
     page = Page("e", 9, [])
-    hub.read(reader.ws, ROOM, lambda: page, lambda page: False)
+    with hub.reading(reader.ws, ROOM):
+        pass
     deliver(hub, 10)
     assert reader.got == []
-    with pytest.raises(ZeroDivisionError):
-        hub.read(reader.ws, ROOM, lambda: page, lambda page: bool(1 / 0))
+    with pytest.raises(LookupError), hub.reading(reader.ws, ROOM) as reading:
+        reading.last = page
+        raise LookupError
     deliver(hub, 11)
     assert reader.got == []
-    hub.read(reader.ws, ROOM, lambda: page._replace(seq=11), lambda page: True)
+    with hub.reading(reader.ws, ROOM) as reading:
+        reading.last = page._replace(seq=11)
     deliver(hub, 12)
     assert reader.got == [12]
 

@@ -15,13 +15,13 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Connection
 from flask_wschat.errors import BackendError
 from flask_wschat.errors import ConnectionClosed as Closed
-from flask_wschat.hub.hub import DUE_MOST, Hub
+from flask_wschat.hub.deliveries import MOST
+from flask_wschat.hub.hub import Hub
 from flask_wschat.hub.subscriptions import LINGER
 from flask_wschat.messages import (
     EVERYONE,
     Delivery,
     Message,
-    Page,
     room_topic,
     user_topic,
 )
@@ -75,7 +75,7 @@ def test_rooms_and_users_are_cleaned_up(opened: Open) -> None:
     other_peer.close()
     assert hub.users() == [] and other.rooms == frozenset()
     assert not other.join("a")
-    assert set(hub._members) == {EVERYONE}
+    assert set(hub.members.plain) == {EVERYONE}
 
 
 def test_whoever_ends_is_out_of_everything_whatever_fails(opened: Open) -> None:
@@ -93,7 +93,7 @@ def test_whoever_ends_is_out_of_everything_whatever_fails(opened: Open) -> None:
     loop.run = tired
     hub.forget(ann)
     assert ann.rooms == frozenset()
-    assert hub.users() == [] and set(hub._members) == {EVERYONE}
+    assert hub.users() == [] and set(hub.members.plain) == {EVERYONE}
     assert {str(error) for error in reports} == {"can't start new thread"}
     assert {room_topic("a"), room_topic("b"), user_topic("ann")} == set(
         hub._topics._idle
@@ -108,7 +108,7 @@ def test_claims_are_renewed_where_the_storage_may_have_lost_them(opened: Open) -
     timers = ws._transport.loop.timers  # type: ignore[attr-defined]
 
     def sweep() -> None:
-        [(_, each)] = [timer for timer in timers if timer[1] == hub._sweep]
+        [(_, each)] = [timer for timer in timers if timer[0] == 1]
         timers.clear()
         each()
 
@@ -174,7 +174,9 @@ def test_the_sweep_stops_when_nobody_is_left(opened: Open) -> None:
     assert ws._pinged and len(timers) == 1
     peer.transport.abort()
     timers.pop()[1]()
-    assert timers == [] and not hub._sweeping
+    assert timers == []
+    again, _ = another(hub)
+    assert len(again._transport.loop.timers) == 1  # type: ignore[attr-defined]
 
 
 def test_a_connection_that_cannot_be_swept_costs_no_other_its_sweep(
@@ -189,7 +191,7 @@ def test_a_connection_that_cannot_be_swept_costs_no_other_its_sweep(
     for one in (ws, other):
         one._sweep_at = 0.0
     ws._transport.standing = None  # type: ignore[method-assign, assignment]
-    hub._sweep()
+    hub._sweep._sweep()
     assert "TypeError" in caplog.text
     assert ws._gone and not other.closed
     assert other._pinged and ours.loop.timers
@@ -252,10 +254,8 @@ def test_a_topic_whose_join_failed_is_let_go(opened: Open) -> None:
 
 
 def test_what_cannot_be_subscribed_is_not_joined(app: Flask, serve: Serve) -> None:
+    app.config["WSCHAT_URL"] = backend = Deaf()
     chat = WSChat(app)
-    hub, backend = chat._hub(), Deaf()
-    hub.backend = hub._topics._backend = backend
-    backend.start(hub)
 
     @chat.route("/<room>")
     def join(ws: WebSocket, room: str) -> None:
@@ -285,10 +285,8 @@ def test_who_connects_while_nothing_would_come_is_sent_away(
 ) -> None:
     """And is served later: all that is wanted is tried again by the sweep."""
     app.config["WSCHAT_PING_TIMEOUT"] = 0.2
+    app.config["WSCHAT_URL"] = backend = Deaf()
     chat = WSChat(app)
-    hub, backend = chat._hub(), Deaf()
-    hub.backend = hub._topics._backend = backend
-    backend.start(hub)
     backend.down = True
 
     chat.authenticate(lambda: request.args.get("user"))
@@ -325,7 +323,7 @@ def test_more_than_the_loop_can_deliver_is_lost_aloud(
     opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, peer, hub = opened()
-    hub._due.extend([Delivery(EVERYONE, Message("old"))] * (DUE_MOST + 1))
+    hub._deliveries.waiting.extend([Delivery(EVERYONE, Message("old"))] * (MOST + 1))
     hub.deliver(Delivery(EVERYONE, Message("new")))
     assert "are lost" in caplog.text
     assert peer.events == []
@@ -354,8 +352,10 @@ def test_a_flood_of_deliveries_gives_the_others_their_turn(
     ws, peer, hub = opened()
     timers = ws._transport.loop.timers  # type: ignore[attr-defined]
     timers.clear()
-    monkeypatch.setattr("flask_wschat.hub.hub.TURN", 0)
-    hub._due.extend(Delivery(EVERYONE, Message(str(number))) for number in range(5))
+    monkeypatch.setattr("flask_wschat.hub.deliveries.TURN", 0)
+    hub._deliveries.waiting.extend(
+        Delivery(EVERYONE, Message(str(number))) for number in range(5)
+    )
     hub.deliver(Delivery(EVERYONE, Message("5")))
     assert peer.events == ["0"]
     hub.deliver(Delivery(EVERYONE, Message("6")))  # comes in the same turn
@@ -377,12 +377,12 @@ def test_a_greenlet_waits_where_deliveries_pile_up(app: Flask, serve: Serve) -> 
     class Crowd(Listener):
         def on_message(self, ws: WebSocket, message: str | bytes) -> None:
             # As those of other processes come, in a loop that has too much to do.
-            hub._resting = True
-            hub._due.extend([Delivery("room:none", Message(""))] * 5000)
-            waiting = hub._loop.call_later(0.05, hub._deliver_on)  # type: ignore[union-attr]
+            deliveries = hub._deliveries
+            deliveries._resting = hub.home.stay
+            deliveries.waiting.extend([Delivery("room:none", Message(""))] * 5000)
+            hub.home.later(0.05, deliveries._go_on)
             hub.publish("room:none", Message(""))
-            ws.send(str(len(hub._due)))
-            waiting()
+            ws.send(str(len(deliveries.waiting)))
 
     with serve(app).connect("/") as client:
         client.send("publish")
@@ -395,7 +395,7 @@ def test_a_delivery_that_fails_leaves_the_others_alone(opened: Open) -> None:
     hub.report = errors.append
     chatting, chat_peer = another(hub, plain=False)
     hub.attach(chatting)
-    hub._due.extend(
+    hub._deliveries.waiting.extend(
         [
             Delivery(EVERYONE, Message("", close_code=1005)),  # may not be sent
             Delivery(EVERYONE, Message("half a pair: \ud800")),
@@ -415,15 +415,8 @@ def test_who_left_is_read_nothing(opened: Open) -> None:
     hub.attach(ws)
     hub.join(ws, "a")
     peer.close()
-    asked: list[str] = []
-
-    def ask() -> Page:
-        asked.append("a page")
-        return Page("e", 0, [])
-
-    with pytest.raises(Closed):
-        hub.read(ws, room_topic("a"), ask, lambda page: True)
-    assert asked == []
+    with pytest.raises(Closed), hub.reading(ws, room_topic("a")):
+        raise AssertionError("it would be asked for, and sent")
 
 
 def test_a_thread_that_outlives_the_loop_is_not_held_up(app: Flask) -> None:
@@ -471,7 +464,7 @@ def test_one_app_in_two_loops_is_refused_and_says_so(
         with server.connect("/") as first:
             first.send("hi")
             assert first.recv(DEADLINE) == "hi"
-            assert chat._hub()._sweeping
+            assert chat._hub()._sweep._planned
         eventually(lambda: not chat._hub().count())
     with WSChatClient(app).connect("/") as client:
         client.send("hi")

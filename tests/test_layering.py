@@ -92,18 +92,26 @@ ARROWS: Tree = {
     "hub": {
         "audience": "codec transports websocket",
         "feeds": ".audience envelope messages codec websocket",
+        "home": "transports",
+        "members": ".audience .feeds messages websocket",
+        "claims": ".feeds .home .members errors messages websocket backends",
+        "deliveries": ".home logs messages",
+        "sweep": ".home errors settings codec transports websocket",
         "subscriptions": "errors transports backends",
         "presence": "envelope errors messages transports backends",
         "hub": (
-            ".audience .feeds .subscriptions .presence",
-            "errors logs messages rate settings codec incoming websocket backends",
+            ".audience .claims .deliveries .feeds .home .members .presence",
+            ".subscriptions .sweep",
+            "errors logs messages settings codec incoming websocket backends",
             "transports transports.ending transports.loop transports.waiting",
         ),
     },
     # The ready-made chat
     "chat": {
-        "listener": "envelope errors messages rate websocket hub.hub",
         "voting": "envelope errors messages backends",
+        "chat": ".voting errors messages rate transports hub.hub",
+        "fields": "envelope messages",
+        "listener": ".chat .fields envelope errors messages rate websocket",
     },
     # Who hands over a socket
     "servers": {
@@ -151,7 +159,8 @@ ARROWS: Tree = {
     # WSChat
     "extension": (
         "envelope messages settings websocket backends",
-        "transports.ending transports.patched hub.hub chat.listener chat.voting",
+        "transports.ending transports.patched hub.hub",
+        "chat.chat chat.listener chat.voting",
         "shortcuts.contexts opening.mistakes opening.upgrade opening.views",
         "running.folder",
     ),

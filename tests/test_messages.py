@@ -163,7 +163,7 @@ def test_each_call_that_takes_a_name_looks_at_it_first(app: Flask, call: str) ->
                 CALLS[call](chat, name)
         chat.broadcast("the first", room="a", key="k")
         ann.assert_received("the first")
-    assert chat._hub().polls.keys() <= {"q"}
+    assert chat._chat().polls.keys() <= {"q"}
     assert chat.poll("q", ["a", "b"]).tally().version == 0
     assert chat.history("a") == []
 

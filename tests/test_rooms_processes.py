@@ -104,7 +104,7 @@ def test_a_process_without_connections_reaches_everyone(
     ben.follow("hi")
     assert ben.peer.expect("tally")["total"] == 1
     assert Peer(server, "nobody").ask("inbox")["messages"][0]["data"] == "later"
-    assert task._hub()._loop is None
+    assert task._hub().home.loop is None
 
 
 def test_a_server_with_threads_serves_it_as_well(

@@ -5,13 +5,10 @@ It reads requests and answers each once; what it sends unasked goes through ``fe
 
 from __future__ import annotations
 
-import json
-import unicodedata
 from collections.abc import Callable
-from typing import Any, NoReturn, cast
+from typing import Any
 
 from .. import envelope
-from ..envelope import ErrorCode
 from ..errors import (
     BackendError,
     ConnectionClosed,
@@ -19,32 +16,23 @@ from ..errors import (
     UnknownChoice,
     check_ran,
 )
-from ..hub.hub import Hub
 from ..messages import (
     ANONYMOUS,
     Message,
     Page,
-    is_printable,
     room_of,
     room_topic,
     user_topic,
 )
 from ..rate import Bucket
 from ..websocket import Listener, WebSocket
+from . import fields
+from .chat import Chat
+from .fields import Refused
 
 PATIENCE = 20
 """Messages over the limit, or that are no requests, more than requests within it, that
 a connection survives."""
-
-_MOST_REF = (1 << 53) - 1  # a number that JavaScript can tell from the next
-
-
-class Refused(Exception):
-    """A request that is answered with an error; ``code`` as the protocol has it."""
-
-    def __init__(self, code: ErrorCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class ChatListener(Listener):
@@ -76,6 +64,7 @@ class ChatListener(Listener):
     max_mid = 64
     """Characters of a message's id."""
 
+    _chat: Chat  # its application's, given by who makes one
     # Of a connection that never got so far as `on_open`.
     _bucket: Bucket | None = None
     _refused = 0  # messages over the limit or no requests, less requests since
@@ -99,12 +88,11 @@ class ChatListener(Listener):
     # -- what a listener has
 
     def on_open(self, ws: WebSocket, *args: Any, **url_args: Any) -> None:
-        self._hub = hub = cast(Hub, ws._hub)
+        self._hub = hub = self._chat.hub
         settings = hub.settings
         self._max_data = min(self.max_data, settings.MAX_MESSAGE)
+        self._bucket = self._chat.bucket(ws.user)
         rate = settings.RATE_LIMIT
-        if rate is not None:
-            self._bucket = hub.buckets.of(ws.user, rate)
         limits = {
             "message": settings.MAX_MESSAGE,
             "data": self._max_data,
@@ -125,13 +113,13 @@ class ChatListener(Listener):
         # Whatever it is: what cannot be read has been sent, received and answered, too.
         wait = 0.0 if self._bucket is None else self._bucket.take()
         try:
-            request = _parsed(message)
-            ref = _ref(request)
+            request = fields.parse(message)
+            ref = fields.ref(request)
             if wait:
                 raise Refused("rate_limited", "too many requests")
             if ref is None:
                 raise Refused(
-                    "bad_request", f"ref must be an integer from 0 to {_MOST_REF}"
+                    "bad_request", f"ref must be an integer from 0 to {fields.MOST}"
                 )
             self._refused = max(self._refused - 1, 0)
             result = _handler(request)(self, ws, ref, request)
@@ -154,8 +142,8 @@ class ChatListener(Listener):
     # -- requests: each returns the fields of its reply, or None if that is sent
 
     def _join(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
-        room = self._room(request)
-        after, epoch = _position(request)
+        room = fields.new_room(request, self.max_name)
+        after, epoch = fields.position(request)
         fresh = room not in (ws._rooms or ())
         if fresh and len(ws._rooms or ()) >= self.max_rooms:
             raise Refused("too_many", f"over {self.max_rooms} rooms: leave one")
@@ -178,15 +166,15 @@ class ChatListener(Listener):
             raise
 
     def _inbox(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
-        after, epoch = _position(request)
+        after, epoch = fields.position(request)
         self._read(ws, ref, user_topic(_user(ws)), after, epoch)
 
     def _leave(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
-        ws.leave(self._room(request))
+        ws.leave(fields.new_room(request, self.max_name))
         return {}
 
     def _say(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
-        data, text, mid = self._message(request)
+        data, text, mid = fields.said(request, self._max_data, self.max_mid)
         room = self._joined(ws, request)
         self._ask(self.can_say, ws.user, room, data)
         sender = ANONYMOUS + ws.id if ws.user is None else ws.user
@@ -197,7 +185,8 @@ class ChatListener(Listener):
         ws.send(envelope.stored(ref, receipt.seq, receipt.at))
 
     def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
-        to, (_, text, mid) = self._name(request, "to"), self._message(request)
+        to = fields.name(request, "to", self.max_name)
+        _, text, mid = fields.said(request, self._max_data, self.max_mid)
         user = _user(ws)
         self._ask(self.can_tell, user, to)
         message = Message(text, json=True, sender=user, mid=mid, plain=self.plain_rooms)
@@ -210,8 +199,8 @@ class ChatListener(Listener):
         ws.send(envelope.stored(ref, receipt.seq, receipt.at))
 
     def _history(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
-        before = _integer(request, "before", 1)
-        limit = _integer(request, "limit", 1)
+        before = fields.integer(request, "before", 1)
+        limit = fields.integer(request, "limit", 1)
         room = self._joined(ws, request)
         topic = room_topic(room)
         page = self._hub.backend.history(
@@ -231,7 +220,8 @@ class ChatListener(Listener):
         return {"present": present}
 
     def _vote(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
-        name, choice = self._name(request, "poll"), self._name(request, "choice")
+        name = fields.name(request, "poll", self.max_name)
+        choice = fields.name(request, "choice", self.max_name)
         user, poll = _user(ws), self._poll_of(ws, name)
         self._ask(self.can_vote, user, name, choice)
         try:
@@ -242,7 +232,9 @@ class ChatListener(Listener):
             raise Refused("poll_closed", str(error)) from None
 
     def _poll(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
-        standing = self._poll_of(ws, self._name(request, "poll")).tally(ws.user)
+        standing = self._poll_of(ws, fields.name(request, "poll", self.max_name)).tally(
+            ws.user
+        )
         return {**standing.as_fields(), "mine": standing.mine}
 
     def _ping(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
@@ -259,48 +251,42 @@ class ChatListener(Listener):
         epoch: str | None,
     ) -> None:
         """Reply with a page of ``topic``, and go on from there."""
-        hub = self._hub
-        present: list[str] | None = None
-
-        def ask() -> Page:
-            nonlocal present
+        hub, people = self._hub, {}
+        with hub.reading(ws, topic) as reading:
             if room_of(topic) is not None:
                 # First: where it names plain connections, the page is theirs.
-                present = hub.presence.online(topic)
-            known, start = epoch, after
-            if after is not None and epoch is None:
-                # Who does not say whose numbers it has is believed to have today's.
-                now = hub.backend.history(topic, limit=1)
-                known, start = now.epoch, after if after <= now.seq else None
-            page = hub.backend.history(
-                topic, after=start, epoch=known, limit=self.max_page
-            )
+                people["present"] = hub.presence.online(topic)
+            page = self._page(topic, after, epoch)
             self._check_plain(topic, page)
-            return page
-
-        def send(page: Page) -> bool:
             texts = self._fitting(topic, page)
             read = page.entries[len(texts) - 1].seq if texts else after
             more = page.recovered and read != page.seq
-            head = {
+            result = {
                 "epoch": page.epoch,
                 "seq": page.seq,
                 "recovered": page.recovered,
                 "more": more,
+                **people,
             }
-            if present is not None:
-                head["present"] = present
-            ws.send(envelope.page(ref, head, texts))
-            return not more
+            ws.send(envelope.page(ref, result, texts))
+            if not more:
+                reading.last = page
 
-        hub.read(ws, topic, ask, send)
+    def _page(self, topic: str, after: int | None, epoch: str | None) -> Page:
+        """Return what follows ``after``, where that can be had; else the newest."""
+        history = self._hub.backend.history
+        if after is not None and epoch is None:
+            # Who does not say whose numbers it has is believed to have today's.
+            now = history(topic, limit=1)
+            epoch, after = now.epoch, after if after <= now.seq else None
+        return history(topic, after=after, epoch=epoch, limit=self.max_page)
 
     def _attach(self, ws: WebSocket) -> None:
         self._hub.attach(ws, sharing=self.plain_rooms)
 
     def _check_plain(self, topic: str, page: Page) -> None:
         """Raise ``Refused`` where this chat and plain connections would meet."""
-        claimed = page.plain or self._hub.has_plain(topic)
+        claimed = page.plain or self._hub.members.has_plain(topic)
         if claimed and not self.plain_rooms:
             raise Refused("forbidden", "the room is kept for other connections")
 
@@ -352,46 +338,14 @@ class ChatListener(Listener):
         else:
             ws.send(envelope.refusal(ref, refused.code, str(refused)))
 
-    def _room(self, request: dict[str, Any]) -> str:
-        room = self._name(request, "room")
-        if not unicodedata.is_normalized("NFC", room):
-            raise Refused("bad_request", "room must be in Unicode's normal form NFC")
-        return room
-
     def _joined(self, ws: WebSocket, request: dict[str, Any]) -> str:
-        room = self._name(request, "room")
+        room = fields.name(request, "room", self.max_name)
         if room not in (ws._rooms or ()):
             raise Refused("not_joined", "you are not in this room: join it first")
         return room
 
-    def _name(self, request: dict[str, Any], field: str, most: int = 0) -> str:
-        name, most = request.get(field), most or self.max_name
-        if not isinstance(name, str) or not 1 <= len(name) <= most:
-            what = f"{field} must be a text of 1 to {most} characters"
-            raise Refused("bad_request", what)
-        if not is_printable(name) or name != name.strip():
-            what = f"{field} must be printable, without space around it"
-            raise Refused("bad_request", what)
-        return name
-
-    def _message(self, request: dict[str, Any]) -> tuple[Any, str, str]:
-        """Return a message's data, the same as JSON, and its id."""
-        if "data" not in request:
-            raise Refused("bad_request", "data is missing")
-        mid = self._name(request, "mid", self.max_mid)
-        data = request["data"]
-        try:
-            text = envelope.encode(data)
-            size = len(text.encode())
-        except (ValueError, RecursionError):
-            # A number over what a float holds, half a surrogate pair, depth.
-            raise Refused("bad_request", "data cannot be said in JSON again") from None
-        if size > self._max_data:
-            raise Refused("too_big", f"data has {size} bytes, over {self._max_data}")
-        return data, text, mid
-
     def _poll_of(self, ws: WebSocket, name: str) -> Any:
-        poll = self._hub.polls.get(name)
+        poll = self._chat.polls.get(name)
         if poll is None:
             raise Refused("unknown_poll", "no such poll")
         if poll.room is not None and poll.room not in (ws._rooms or ()):
@@ -416,30 +370,6 @@ _HANDLERS: dict[str, Callable[..., dict[str, Any] | None]] = {
 }
 
 
-def _parsed(message: str | bytes) -> dict[str, Any]:
-    if isinstance(message, bytes):
-        raise Refused("bad_json", "binary messages are not understood")
-    try:
-        request = _decode(message)
-    except (ValueError, RecursionError):
-        raise Refused("bad_json", "this is not JSON") from None
-    if not isinstance(request, dict):
-        raise Refused("bad_json", "this is not a JSON object")
-    return request
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_decode = json.JSONDecoder(parse_constant=_no_constant).decode
-
-
-def _ref(request: dict[str, Any]) -> int | None:
-    ref = request.get("ref")
-    return ref if type(ref) is int and 0 <= ref <= _MOST_REF else None
-
-
 def _handler(request: dict[str, Any]) -> Callable[..., dict[str, Any] | None]:
     kind = request.get("type")
     if not isinstance(kind, str):
@@ -447,24 +377,6 @@ def _handler(request: dict[str, Any]) -> Callable[..., dict[str, Any] | None]:
     if kind not in _HANDLERS:
         raise Refused("unknown_type", f"no such type of request: {kind[:50]!r}")
     return _HANDLERS[kind]
-
-
-def _integer(request: dict[str, Any], field: str, least: int) -> int | None:
-    if field not in request:
-        return None
-    value = request[field]
-    if type(value) is not int or not least <= value <= _MOST_REF:
-        raise Refused("bad_request", f"{field} must be an integer from {least}")
-    return value
-
-
-def _position(request: dict[str, Any]) -> tuple[int | None, str | None]:
-    after, epoch = _integer(request, "after", 0), request.get("epoch")
-    if "epoch" in request and not (
-        isinstance(epoch, str) and 0 < len(epoch) <= 100 and epoch.isprintable()
-    ):
-        raise Refused("bad_request", "epoch must be a text, as it was given")
-    return after, epoch
 
 
 def _user(ws: WebSocket) -> str:

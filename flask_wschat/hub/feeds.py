@@ -244,8 +244,12 @@ class Feeds:
 
     def __init__(self, limit: int, later: Later) -> None:
         self._limit = limit
-        self._feeds: dict[str, Feed] = {}
         self._later = later
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everybody: this is another process now."""
+        self._feeds: dict[str, Feed] = {}
         self._tallies: dict[str, _Tally] = {}
 
     def __contains__(self, topic: object) -> bool:

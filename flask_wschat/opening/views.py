@@ -81,13 +81,13 @@ def by_view(view: Callable[..., Any], sessions: mistakes.SessionWatch) -> Serve:
 
 
 def by_listener(
-    cls: type[Listener], sessions: mistakes.SessionWatch, *, opens: bool
+    make: Callable[[], Listener], sessions: mistakes.SessionWatch, *, opens: bool
 ) -> Serve:
-    """Return what gives a socket a ``cls`` of its own; ``opens``: it has an on_open."""
+    """Return what makes a socket a listener; ``opens``: that has an on_open."""
 
     def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
         try:
-            listener = cls()
+            listener = make()
             try:
                 if opens:
                     _watch(sessions)

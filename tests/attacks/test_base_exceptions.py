@@ -248,7 +248,7 @@ def test_a_view_that_the_server_kills_ends_naturally(
             server.url(f"/{place}/lobby"), compression=False, timeout=DEADLINE
         )
         eventually(lambda: len(views) == 1)
-        loop = chat._hub_of(app)._loop
+        loop = chat._hub_of(app).home.loop
         assert loop is not None
         loop.call(views.pop().throw, greenlet.GreenletExit())
         assert end_of(client).code == 1012

@@ -139,7 +139,7 @@ def test_a_wrong_value_is_an_error_at_the_call_and_changes_nothing(
     poll = chat.poll("Tea?", ["yes", "no"])
     assert refused(calls(chat, poll)) == []
     assert chat.history("a") == []
-    assert poll.tally().version == 0 and chat._hub().polls.keys() == {"Tea?"}
+    assert poll.tally().version == 0 and chat._chat().polls.keys() == {"Tea?"}
     assert chat.broadcast("first", room="a") == 1
     ann.assert_received("first")
     assert chat.online() == ["ann"]

@@ -120,7 +120,7 @@ def test_who_does_not_read_is_found_whatever_it_says(
     hub = chat._hub_of(app)
     client = connected("/", 4096)
     eventually(lambda: hub.count() == 1)
-    [ws] = hub._everyone()
+    [ws] = hub.everyone()
 
     def fill() -> None:
         while ws._transport.standing() is None and ws._transport.queued == 0:
@@ -205,7 +205,7 @@ def test_unread_replies_wait_at_half_the_queue(
         ask = f'{{"type":"history","ref":{ref},"room":"Lobby"}}'
         link.sendall(client._connection.send(ask))
     eventually(hub.count)
-    [ws] = hub._everyone()
+    [ws] = hub.everyone()
     eventually(lambda: ws._transport.queued > limit // 2)
     most = 0
     for number in range(20):
@@ -236,7 +236,7 @@ def test_waiting_replies_hold_no_worker(
             ask = f'{{"type":"history","ref":{ref},"room":"Lobby"}}'
             link.sendall(client._connection.send(ask))
     eventually(
-        lambda: sum(ws._transport.queued > limit // 2 for ws in hub._everyone()) == 40
+        lambda: sum(ws._transport.queued > limit // 2 for ws in hub.everyone()) == 40
     )
     other = connected("/chat")
     other.send('{"type":"ping","ref":1}')

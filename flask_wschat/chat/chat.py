@@ -1,0 +1,88 @@
+"""``Chat``: what all connections of one app's ready-made chat share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import BackendError
+from ..hub.hub import Hub
+from ..messages import Delivery
+from ..rate import Bucket, Buckets
+from ..transports import Loop
+from .voting import Poll
+
+_RETELL = 0.1  # seconds for which losses gather, until polls are told anew
+_RETELL_AGAIN = 1.0  # and where the backend does not say how they stand
+
+
+class Chat:
+    """The polls of this process, and how often each user may ask."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.polls: dict[str, Poll] = {}
+        """By name."""
+        self._buckets = Buckets()
+        self._untold: set[str] = set()  # polls whose last tally may be lost
+        self._retelling: object = None  # the stay of the hub's home in which it is
+        hub.on_lost = self._lost
+
+    def poll(self, name: str, options: Iterable[str], room: str | None) -> Poll:
+        """Return the poll ``name``, made at the first call.
+
+        :raises ValueError: the name or the options cannot be used, or the poll was
+            made with others.
+        """
+        poll = Poll(self.hub, name, options, room=room)
+        known = self.polls.setdefault(name, poll)
+        if (known.options, known.room) != (poll.options, room):
+            raise ValueError(f"the poll {name!r} was made with other options or room")
+        return known
+
+    def bucket(self, user: str | None) -> Bucket | None:
+        """Return that of ``user``, or a new one for nobody; None: all may be asked."""
+        rate = self.hub.settings.RATE_LIMIT
+        return None if rate is None else self._buckets.of(user, rate)
+
+    # -- a tally has no number: that one is missing shows by nothing
+
+    def _lost(self, topics: list[str] | None) -> None:
+        """See that those here are told how the polls of ``topics`` stand."""
+        for poll in list(self.polls.values()):
+            if poll.topic in self.hub.feeds and (
+                topics is None or poll.topic in topics
+            ):
+                self._untold.add(poll.name)
+        self._retell_in(_RETELL)
+
+    def _retell_in(self, seconds: float) -> None:
+        home = self.hub.home
+        loop = home.loop
+        if self._untold and self._retelling is not home.stay and loop is not None:
+            self._retelling = home.stay
+            home.later(seconds, lambda: loop.run(lambda: self._retell(loop)))
+
+    def _retell(self, loop: Loop) -> None:
+        """In a worker."""
+        left = loop.call(self._take)
+        try:
+            while left:
+                poll = self.polls[left[-1]]
+                self.hub.deliver(Delivery(poll.topic, poll.news()))
+                left.pop()
+        except BackendError:
+            pass  # it is asked again, for as long as somebody is here
+        except Exception as error:
+            self.hub.report(error)
+            left.clear()
+        loop.call(self._retold, left)
+
+    def _take(self) -> list[str]:
+        names, self._untold = sorted(self._untold), set()
+        return names
+
+    def _retold(self, left: list[str]) -> None:
+        feeds = self.hub.feeds
+        self._untold |= {name for name in left if self.polls[name].topic in feeds}
+        self._retelling = None
+        self._retell_in(_RETELL_AGAIN if left else _RETELL)
