@@ -59,8 +59,7 @@ lint: $(VENV)/.dev
 	@$(PY) -m mypy $(LINTED)
 
 # What meets Flask and its like. Other versions may have no short ways; answers stay.
-TESTS ?= $(wildcard tests/next tests/shortcuts tests/test_shortcuts.py tests/test_context.py \
-	tests/test_adapters.py tests/test_sessions.py tests/test_extension.py \
+TESTS ?= $(wildcard tests/next tests/shortcuts tests/test_extension.py \
 	tests/test_websocket.py tests/test_testing.py tests/test_mistakes.py)
 VERSIONED := -m pytest -q -p no:cacheprovider -m "not slow and not browser and not shortcut"
 

@@ -104,7 +104,7 @@ class WSChat:
             ),
             dumps=app.json.dumps,
             loads=app.json.loads,
-            call_each=AppContexts(app).call_each,
+            call_each=AppContexts(app, quickly=settings.SHORTCUTS).call_each,
             report=views.Reporter(app),
         )
         if isinstance(hub.backend, backends.MemoryBackend):

@@ -24,7 +24,7 @@ from .hub.hub import Hub
 from .running.access import AccessLog, LoggedHandler
 from .running.patching import ensure_patched
 from .running.watchdog import Watchdog
-from .servers.handler import WebSocketHandler, opening_seconds, time_limit
+from .servers.handler import WebSocketHandler, is_brief, opening_seconds, time_limit
 from .transports.evented import limit_unsent
 from .transports.loop import EventedLoop
 from .transports.patched import RawSocket
@@ -60,6 +60,7 @@ class Server(WSGIServer):
             self.ssl_enabled
             or not (issubclass(handler, WebSocketHandler) and handler.is_plain)
             or not hasattr(listener, "_accept")
+            or not is_brief(self.application)
         ):
             return super().do_read()
         try:
@@ -114,7 +115,7 @@ def prepare(*, reload: bool, patch: bool) -> None:
     if reload:
         from .running import debugging
 
-        if not debugging.is_reloaded():
+        if not debugging.is_reloaded() and debugging.has_reloader():
             sys.exit(debugging.run_and_reload())
     if patch:
         ensure_patched()
@@ -168,14 +169,15 @@ def run(
     Watchdog(loop).start()
     exit_code = 0
     if reload:
-        from .running.debugging import watch_files
+        from .running.debugging import is_reloaded, watch_files
 
         def changed(code: int) -> None:
             nonlocal exit_code
             exit_code = code
             loop.call_threadsafe(stop.set)
 
-        watch_files(changed)
+        if is_reloaded():
+            watch_files(changed)
     stop.wait()
     server.close()
     hub.shutdown()

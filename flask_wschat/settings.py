@@ -50,6 +50,9 @@ class Settings:
     """Messages kept for each room."""
     HISTORY_TTL: float = 86400.0
     """Seconds a message is kept."""
+    SHORTCUTS: bool = True
+    """Whether to open with less work than Flask and gevent put into it, where what
+    comes of it is known to be the same. The environment's overrides this."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
@@ -71,6 +74,8 @@ class Settings:
                 logger.warning("unknown configuration key %s%s", key, hint)
         if isinstance(given.get("RATE_LIMIT"), list):
             given["RATE_LIMIT"] = tuple(given["RATE_LIMIT"])  # from a JSON or TOML file
+        if given.get("SHORTCUTS") in (0, 1):  # from a prefixed environment
+            given["SHORTCUTS"] = bool(given["SHORTCUTS"])
         for name in _WHOLE & given.keys():
             value = given[name]
             if isinstance(value, float) and value.is_integer():
@@ -113,7 +118,9 @@ class Settings:
             ),
             "(requests a second, requests at once), as (10, 50), or None",
         )
-        self._need("COMPRESSION", isinstance(self.COMPRESSION, bool), "True or False")
+        for name in ("COMPRESSION", "SHORTCUTS"):
+            is_bool = isinstance(getattr(self, name), bool)
+            self._need(name, is_bool, "True or False")
         self._need(
             "SLOW_POLICY",
             self.SLOW_POLICY in ("close", "drop_oldest"),

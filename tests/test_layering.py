@@ -113,6 +113,13 @@ ARROWS: Tree = {
         "fields": "envelope messages",
         "listener": ".chat .fields envelope errors messages rate websocket",
     },
+    # The same answers for less work, leaning on how others work inside
+    "shortcuts": {
+        "contexts": ".",
+        "response": "",
+        "routing": ".",
+        "sessions": ".",
+    },
     # Who hands over a socket
     "servers": {
         "offers": "transports.tls",
@@ -121,30 +128,26 @@ ARROWS: Tree = {
         "handler": (
             ".offers .heads .bodies",
             "errors settings codec codec.handshake",
-            "transports.ending transports.loop transports.patched hub.hub",
+            "transports.ending transports.loop transports.patched hub.hub shortcuts",
         ),
-    },
-    # May be deleted: slower, same answers
-    "shortcuts": {
-        "contexts": "",
-        "routing": "",
-        "sessions": "servers.offers",
     },
     # From a request to an open WebSocket
     "opening": {
+        "either": "",
         "origins": "",
         "mistakes": "settings websocket",
         "legacy": "errors codec transports websocket servers.offers",
         "upgrade": (
-            ".legacy .origins",
+            ".either .legacy .origins",
             "errors logs messages codec websocket",
             "transports transports.ending transports.evented transports.loop",
             "transports.threaded transports.tls transports.waiting",
-            "hub.hub servers.offers shortcuts.routing shortcuts.sessions",
+            "hub.hub servers.offers",
+            "shortcuts shortcuts.response shortcuts.routing shortcuts.sessions",
         ),
         "views": (
             ".mistakes .upgrade",
-            "errors logs websocket servers.offers shortcuts.sessions",
+            "errors logs websocket servers.offers",
         ),
     },
     # What chat.run adds to a server
@@ -200,8 +203,9 @@ ONLY_IN = {
     "greenlet": "transports.loop transports.waiting",
     "geventwebsocket": "servers.offers servers.handler opening.legacy",
     "redis": "backends.redis.backend",
-    "flask": "shortcuts.contexts shortcuts.routing shortcuts.sessions opening.mistakes"
-    " opening.upgrade opening.views extension running.debugging server testing.client",
+    "flask": "shortcuts.contexts shortcuts.response shortcuts.routing"
+    " shortcuts.sessions opening.mistakes opening.upgrade opening.views extension"
+    " running.debugging server testing.client",
 }
 
 

@@ -44,8 +44,10 @@ from ..servers.offers import (
     Taken,
     find_offer,
 )
+from ..shortcuts import may_take
+from ..shortcuts.response import NoAnswer
 from ..shortcuts.routing import Adapters
-from ..shortcuts.sessions import NoAnswer, speed_up
+from ..shortcuts.sessions import Sessions
 from ..transports import Event
 from ..transports.ending import is_order
 from ..transports.evented import EventedTransport
@@ -54,6 +56,7 @@ from ..transports.threaded import ThreadedLoop
 from ..transports.tls import TLSSocket
 from ..transports.waiting import runs_here
 from ..websocket import WebSocket
+from .either import EitherAdapter, find_either
 from .legacy import LegacyWebSocket, WebSocketError
 from .origins import is_one_of, is_rebound
 
@@ -82,12 +85,19 @@ class Gate:
         self.storm = 0
         """Connections from which on a worker's restart brings many new requests."""
         self.log = SparingLog(logger)  # of what clients can make us say
-        speed_up(app)
         self._wsgi_app = app.wsgi_app
         self._create_url_adapter = app.create_url_adapter
-        self._adapters = Adapters(app)
+        self._request_context = app.request_context
         self._dispatch_request = app.dispatch_request
+        quickly = hub.settings.SHORTCUTS
+        self._adapters = Adapters(app, EitherAdapter, quickly=quickly)
+        self._sessions = Sessions(app, quickly=quickly)
+        self.no_answer = (
+            NoAnswer if may_take(quickly, "flask", "werkzeug") else Response
+        )
+        """What a view returns whose socket the server does not have any more."""
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
+        app.request_context = self.request_context  # type: ignore[method-assign]
         app.create_url_adapter = self.create_url_adapter  # type: ignore[method-assign]
         app.dispatch_request = self.dispatch_request  # type: ignore[method-assign]
         got_request_exception.connect(self._note_failure, app)
@@ -197,6 +207,14 @@ class Gate:
         with self._lock:
             self._opening -= 1
 
+    def request_context(self, environ: dict[str, Any]) -> Any:
+        """Open the session of a request that asks to upgrade, where that is quick."""
+        if UPGRADE in environ:
+            context = self._sessions.context(environ)
+            if context is not None:
+                return context
+        return self._request_context(environ)
+
     def create_url_adapter(self, request: Any) -> Any:
         """Let a plain route match a request that asks to upgrade.
 
@@ -205,7 +223,11 @@ class Gate:
         """
         if request is None or UPGRADE not in request.environ:
             return self._create_url_adapter(request)
-        return self._adapters.get(request)
+        adapter = self._adapters.find(request)
+        if adapter is None:
+            adapter = find_either(self._create_url_adapter(request))
+            self._adapters.learn(request, adapter)
+        return adapter
 
     def dispatch_request(self, *args: Any) -> Any:
         """Refuse before a plain view runs; ours ask themselves."""
@@ -221,7 +243,7 @@ class Gate:
             if upgrade.accepted is None or not upgrade.accepted.closed:
                 raise
             # The view spoke to a client that had just left: its natural end.
-            return NoAnswer()
+            return self.no_answer()
 
     def _note_failure(self, app: Flask, **_: Any) -> None:
         """Note that a request failed whose socket may be open."""
@@ -381,6 +403,10 @@ class Upgrade:
     def _let_go(self) -> None:
         if self._held is not None:
             self._held.set()
+
+    def no_answer(self) -> Response:
+        """Return what the view of a socket's route does."""
+        return self._gate.no_answer()
 
     def run_view(self) -> None:
         """Run the blocking view, if the request was for one.

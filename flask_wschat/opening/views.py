@@ -20,7 +20,6 @@ from werkzeug.exceptions import HTTPException
 from ..errors import ConnectionClosed, check_ran
 from ..logs import SparingLog
 from ..servers.offers import UPGRADE, ClientLeft
-from ..shortcuts.sessions import NoAnswer
 from ..websocket import Listener, WebSocket
 from . import mistakes
 from .upgrade import Upgrade, refusal
@@ -55,13 +54,13 @@ def dispatched(
         try:
             ws = upgrade.accept(subprotocols, plain=plain)
         except ClientLeft:
-            return NoAnswer()
+            return upgrade.no_answer()
         if blocking:
             serve_later = functools.partial(serve, ws, url_args)
             upgrade.view = copy_current_request_context(serve_later)
         else:
             serve(ws, url_args)
-        return NoAnswer()
+        return upgrade.no_answer()
 
     return view
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -9,11 +10,26 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from flask import Flask
-from werkzeug._reloader import StatReloaderLoop
 from werkzeug.debug import DebuggedApplication
 from werkzeug.serving import is_running_from_reloader as is_reloaded
 
-__all__ = ["Debugged", "is_reloaded", "run_and_reload", "watch_files"]
+try:
+    from werkzeug._reloader import StatReloaderLoop
+except ImportError:  # what it has in public wants the program's main thread
+    StatReloaderLoop = None  # type: ignore[assignment, misc]
+
+__all__ = ["Debugged", "has_reloader", "is_reloaded", "run_and_reload", "watch_files"]
+
+logger = logging.getLogger("flask_wschat")
+
+
+def has_reloader() -> bool:
+    """Whether this Werkzeug has the reloader that is known here; say so if not."""
+    asked = ("restart_with_reloader", "run", "__enter__", "__exit__")
+    if all(hasattr(StatReloaderLoop, name) for name in asked):
+        return True
+    logger.warning("no reloading: this version of Werkzeug does it in another way")
+    return False
 
 
 def run_and_reload() -> int:

@@ -26,6 +26,7 @@ from ..codec.handshake import END, parse_head
 from ..errors import HandshakeError
 from ..hub.hub import Hub
 from ..settings import Settings
+from ..shortcuts import may_take
 from ..transports.ending import is_order
 from ..transports.loop import EventedLoop
 from ..transports.patched import RawSocket
@@ -70,7 +71,10 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     def __init__(
         self, sock: Any, address: Any, server: WSGIServer, rfile: Any = None
     ) -> None:
-        # All that the parent's does, but for `rfile` (gevent 23.9 to 26.9).
+        if not (type(sock) is RawSocket or is_brief(server.application)):
+            super().__init__(sock, address, server, rfile)
+            return
+        # All that the parent's does, but for `rfile`.
         self.socket = sock
         self.client_address = address
         self.server = server
@@ -121,7 +125,9 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         """
         sock = self.socket
         raw = type(sock) is RawSocket
-        if not (raw or (type(sock) is gevent.socket.socket and self.is_plain)):
+        if "rfile" in self.__dict__ or not (
+            raw or (type(sock) is gevent.socket.socket and self.is_plain)
+        ):
             return None
         patience = None if raw else sock.gettimeout()
         try:
@@ -333,9 +339,21 @@ def opening_seconds(application: Any) -> float:
 
     As many again, before, for its TLS handshake.
     """
+    return _settings(application).HANDSHAKE_TIMEOUT
+
+
+def is_brief(application: Any) -> bool:
+    """Whether handshakes of ``application`` may be read without pywsgi."""
+    setting = _settings(application).SHORTCUTS
+    return may_take(setting, "gevent", "gevent-websocket")
+
+
+def _settings(application: Any) -> Settings:
     hub: Hub | None = getattr(application, "extensions", {}).get("wschat.hub")
-    settings = Settings() if hub is None else hub.settings
-    return settings.HANDSHAKE_TIMEOUT
+    return _DEFAULTS if hub is None else hub.settings
+
+
+_DEFAULTS = Settings()
 
 
 def time_limit(seconds: float) -> gevent.Timeout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import Any, TypeVar
@@ -12,7 +13,8 @@ from flask import (
     appcontext_pushed,
     appcontext_tearing_down,
 )
-from flask.ctx import AppContext
+
+from . import is_own, may_take
 
 try:
     from flask.globals import _cv_app
@@ -40,18 +42,19 @@ class AppContexts:
 
     To make, push and pop an app context costs 2.5 µs, a third of what an echo takes.
     One whose ``g`` was left empty, and that nobody has kept, is as good as new, unless
-    somebody is told of its end: it is used again, put where Flask looks for it (as of
-    Flask 2.2 to 3.1).
+    somebody is told of its beginning and end: it is used again, put where Flask looks
+    for it. ``quickly``: whether that may be done at all.
     """
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, *, quickly: bool = True) -> None:
         self._app = app
         self._as_usual = (
-            _cv_app is not None
+            may_take(quickly, "flask")
+            and _cv_app is not None
             and getrefcount is not None
-            and type(app).app_context is Flask.app_context
+            and is_own(app.app_context, "flask.app", "Flask.app_context")
         )
-        self._spare: list[AppContext] = []
+        self._spare: list[Any] = []
 
     def call_each(
         self, function: Callable[[A, B], Any], subject: A, each_of: Iterable[B]
@@ -60,9 +63,7 @@ class AppContexts:
         app = self._app
         if (
             not self._as_usual
-            or app.teardown_appcontext_funcs
             or _PUSHED
-            or _TEARING_DOWN
             or _POPPED
             or app.app_ctx_globals_class is not _GLOBALS
         ):
@@ -73,12 +74,19 @@ class AppContexts:
             context = self._spare.pop()
         except IndexError:
             context = app.app_context()
+            if not is_own(type(context), "flask.ctx", "AppContext"):
+                self._as_usual = False
+                self.call_each(function, subject, each_of)
+                return
+        call = function
+        if app.teardown_appcontext_funcs or _TEARING_DOWN:
+            call = functools.partial(self._call_torn_down, function)
         g = context.g
         put = _cv_app.set
         for each in each_of:
             variables = Context()
             variables.run(put, context)
-            variables.run(function, subject, each)
+            variables.run(call, subject, each)
             del variables
             # Whoever has copied the context variables, as a task does, has it still.
             if (
@@ -93,6 +101,14 @@ class AppContexts:
     def _call_pushed(self, function: Callable[..., Any], *args: Any) -> None:
         with self._app.app_context():
             function(*args)
+
+    def _call_torn_down(self, function: Callable[..., Any], *args: Any) -> None:
+        try:
+            function(*args)
+        except BaseException as error:
+            self._app.do_teardown_appcontext(error)
+            raise
+        self._app.do_teardown_appcontext(None)
 
 
 class _Alone:

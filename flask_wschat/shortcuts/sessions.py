@@ -1,111 +1,108 @@
-"""Flask's cookie sessions and its response, without what a socket has no use for.
-
-Both lean on how Flask, Werkzeug and itsdangerous do it. Wherever that is not as it was
-known to be, their own way is taken: nothing here may fail where they would not.
-"""
+"""The cookie session of an opening handshake, read by fewer calls than Flask takes."""
 
 from __future__ import annotations
 
 import binascii
+import contextlib
 import hashlib
 import hmac
 import time
 from typing import Any
 
-from flask import Flask, Request, Response
+from flask import Flask, Request
 from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
-from werkzeug.datastructures import Headers
 
-from ..servers.offers import UPGRADE
+from . import is_own, may_take
 
 try:
     from itsdangerous import HMACAlgorithm
     from werkzeug.sansio.http import parse_cookie
-except ImportError:  # they are elsewhere: what calls one raises, so it declines
+except ImportError:  # they are elsewhere: what asks for one raises, so it declines
     parse_cookie = None  # type: ignore[assignment]
 
-
-class NoAnswer(Response):
-    """What a view returns whose socket the server does not have any more."""
-
-    def __init__(self) -> None:
-        if not _BLANK:
-            super().__init__()
-            return
-        # Werkzeug's own takes a seventh of the time that an application does.
-        state = vars(self)
-        state.update(_BLANK)
-        for name in _LISTS:
-            state[name] = []
-        self.headers = Headers()
-
-    def __call__(self, environ: Any, start_response: Any) -> tuple[()]:
-        self.close()  # for `call_on_close`; a server does it to others' iterables
-        return ()
+_OPTIONS = {"salt", "digest_method", "key_derivation", "serializer"}
+"""What may be set of a session interface of Flask's."""
 
 
-_BLANK: dict[str, Any] = getattr(Response(), "__dict__", {})
-_LISTS = [name for name, value in _BLANK.items() if isinstance(value, list)]
+class Sessions:
+    """Request contexts of ``app`` whose session is open, where Flask's own reads it.
 
-
-def speed_up(app: Flask) -> None:
-    """Let ``app`` read a handshake's session faster, if it is one of Flask's own."""
-    given = app.session_interface
-    if type(given) is SecureCookieSessionInterface:
-        ours = CookieSessions()
-        vars(ours).update(vars(given))
-        app.session_interface = ours
-
-
-class CookieSessions(SecureCookieSessionInterface):
-    """Its parent; of a request that asks to upgrade, a good cookie takes half the time.
-
-    Its parent makes a serializer for every request, and derives the key from the secret
-    one for every signature. What is good here is good there; all else is for the parent
-    to judge.
+    That makes a serializer for every request, and derives the key from the secret one
+    for every signature. What is good here is good there; all else, and what ``app`` has
+    of its own, is for Flask to judge. ``quickly``: whether anything is not.
     """
 
-    _made: tuple[Any, _Reader | None] = (None, None)
-
-    def open_session(self, app: Flask, request: Request) -> Any:
-        if UPGRADE in request.environ:
+    def __init__(self, app: Flask, *, quickly: bool = True) -> None:
+        self._app = app
+        self._kind: Any = None
+        self._made: tuple[Any, _Reader | None] = (None, None)
+        if (
+            may_take(quickly, "flask", "werkzeug", "itsdangerous")
+            and is_own(app.request_context, "flask.app", "Flask.request_context")
+            and all(
+                is_own(getattr(SecureCookieSessionInterface, name, None), *flasks)
+                for name, flasks in _READING.items()
+            )
+        ):
             try:
-                return self._open_quickly(app, request)
+                from flask.ctx import RequestContext
             except Exception:
-                pass  # whatever it is, it is for the parent to judge
-        return super().open_session(app, request)
+                return  # it is an `AppContext` now
+            self._kind = RequestContext
 
-    def save_session(self, app: Flask, session: Any, response: Response) -> None:
-        if type(response) is not NoAnswer:  # else there is no header for the cookie
-            super().save_session(app, session, response)
+    def context(self, environ: dict[str, Any]) -> Any:
+        """Return a handshake's request context; None: it is to be made as Flask does.
 
-    def _open_quickly(self, app: Flask, request: Request) -> Any:
-        """Return the session of a good cookie, or of none; otherwise raise anything."""
-        reader = self._reader(app)
+        A session that is not open is for Flask to open.
+        """
+        if self._kind is None:
+            return None
+        app = self._app
+        request = app.request_class(environ)
+        request.json_module = app.json
+        session = None
+        with contextlib.suppress(Exception):  # whatever it is, it is for Flask to judge
+            session = self.open(request)
+        return self._kind(app, environ, request, session)
+
+    def open(self, request: Request) -> Any:
+        """Return the session of a good cookie, or of none.
+
+        :raises Exception: it may be anything else.
+        """
+        app = self._app
+        interface: Any = app.session_interface
+        if (
+            type(interface) is not SecureCookieSessionInterface
+            or not vars(interface).keys() <= _OPTIONS
+        ):
+            raise LookupError("it is the application's own")
+        reader = self._reader(interface)
         if getattr(type(request), "cookies", None) is Request.cookies:
             # As Werkzeug does, but for its search in all of the headers.
             cookie = request.environ.get("HTTP_COOKIE", "")
             storage: Any = request.dict_storage_class
             vars(request)["cookies"] = parse_cookie(cookie, storage)
-        value = request.cookies.get(self.get_cookie_name(app))
+        value = request.cookies.get(interface.get_cookie_name(app))
         if not value:
-            return self.session_class()
+            return interface.session_class()
         max_age = int(app.permanent_session_lifetime.total_seconds())
-        return self.session_class(reader.read(value, max_age))
+        return interface.session_class(reader.read(value, max_age))
 
-    def _reader(self, app: Flask) -> _Reader:
+    def _reader(self, interface: Any) -> _Reader:
+        app = self._app
         basis = (
             app.secret_key,
             tuple(app.config.get("SECRET_KEY_FALLBACKS") or ()),
-            self.salt,
-            self.key_derivation,
-            self.digest_method,
-            self.serializer,
+            interface.salt,
+            interface.key_derivation,
+            interface.digest_method,
+            interface.serializer,
         )
-        made = self._made  # once: it may be another app's in a moment
+        made = self._made  # once: another thread may make another
         if made[0] != basis:
-            serializer = self.get_signing_serializer(app)
+            serializer = interface.get_signing_serializer(app)
             fits = (
                 type(serializer) is URLSafeTimedSerializer
                 and serializer.signer is TimestampSigner
@@ -115,6 +112,13 @@ class CookieSessions(SecureCookieSessionInterface):
         if made[1] is None:
             raise LookupError("there is no quicker way")
         return made[1]
+
+
+_READING = {
+    name: ("flask.sessions", f"SecureCookieSessionInterface.{name}")
+    for name in ("open_session", "get_signing_serializer")
+}
+"""What is not called, and by whom it is to be."""
 
 
 class _Reader:

@@ -1,0 +1,1 @@
+"""What short ways answer, beside what Flask and gevent do."""
