@@ -5,9 +5,8 @@ frames and no text; where the bytes go is ``connection``'s.
 
 Neither end keeps its compression context from one message to the next. Then a frame
 fits every receiver, a broadcast is compressed once, and an idle connection holds no
-zlib object: an inflater would keep 7 KiB and a window of 32 (16 KiB resident after
-one message of 4), a deflater 256 (104 KiB resident), where all the rest of an idle
-connection takes less than one.
+zlib object, which would take many times what all the rest of it does (by zlib's own
+zconf.h 39 KiB to inflate and 256 to deflate). See docs/decisions/05.
 """
 
 from __future__ import annotations

@@ -144,6 +144,7 @@ def test_tokens() -> None:
         ("websocket", "keep-alive", False),
         ("websockets", "upgrade", False),
         ("", "", False),
+        ("websocket", "upgrade," * 9000, False),  # longer than any field may be
     ],
 )
 def test_is_upgrade(upgrade: str, connection: str, answer: bool) -> None:
