@@ -15,7 +15,6 @@ from flask import (
     current_app,
     has_app_context,
 )
-from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
 from . import backends
@@ -37,7 +36,8 @@ from .messages import (
     user_topic,
 )
 from .opening import mistakes, views
-from .opening.upgrade import Gate, not_a_websocket
+from .opening.answers import not_a_websocket
+from .opening.upgrade import Gate
 from .running import folder as _folder  # noqa: F401  # it notes where we began
 from .settings import SILENCE, Settings
 from .shortcuts.contexts import AppContexts
@@ -133,17 +133,7 @@ class WSChat:
         return None if self._authenticate is None else self._authenticate()
 
     def _answer_http(self, error: WebsocketMismatch) -> Any:
-        """Answer plain HTTP on a socket route; with a refusal where a socket gets one.
-
-        A page sees no HTTP error of its socket: so it can ask for it.
-        """
-        answer = not_a_websocket(error)
-        if answer is not error:
-            try:
-                self._who()
-            except HTTPException as refused:
-                return refused
-        return answer
+        return not_a_websocket(error, self._who)
 
     # -- routes
 

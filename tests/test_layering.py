@@ -13,7 +13,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "flask_wschat"
 
-Tree = dict[str, "str | tuple[str, ...] | Tree"]
+Names = str | tuple[str, ...]
+Tree = dict[str, "Names | Tree"]
 
 # Who may import whom, from the ground up: a name stands only on what is above it here.
 # With a dot before it, it is one beside it in the folder, else the way to it from the
@@ -134,11 +135,12 @@ ARROWS: Tree = {
     # From a request to an open WebSocket
     "opening": {
         "either": "",
+        "answers": "codec",
         "origins": "",
         "mistakes": "settings websocket",
         "legacy": "errors codec transports websocket servers.offers",
         "upgrade": (
-            ".either .legacy .origins",
+            ".answers .either .legacy .origins",
             "errors logs messages codec websocket",
             "transports transports.ending transports.evented transports.loop",
             "transports.threaded transports.tls transports.waiting",
@@ -146,7 +148,7 @@ ARROWS: Tree = {
             "shortcuts shortcuts.response shortcuts.routing shortcuts.sessions",
         ),
         "views": (
-            ".mistakes .upgrade",
+            ".answers .mistakes .upgrade",
             "errors logs websocket servers.offers",
         ),
     },
@@ -163,9 +165,8 @@ ARROWS: Tree = {
     "extension": (
         "envelope messages settings websocket backends",
         "transports.ending transports.patched hub.hub",
-        "chat.chat chat.listener chat.voting",
-        "shortcuts.contexts opening.mistakes opening.upgrade opening.views",
-        "running.folder",
+        "chat.chat chat.listener chat.voting shortcuts.contexts running.folder",
+        "opening.answers opening.mistakes opening.upgrade opening.views",
     ),
     "server": (
         "transports.evented transports.loop transports.patched",
@@ -197,16 +198,24 @@ ARROWS: Tree = {
 # For the user's convenience `chat.run()` reaches up, when called and not before.
 UPWARDS = {("extension", "server")}
 
-ONLY_IN = {
-    "gevent": "transports.loop transports.patched transports.waiting servers.bodies"
-    " servers.handler running.boot server",
+ONLY_IN: dict[str, Names] = {
+    "gevent": (
+        "transports.loop transports.patched transports.waiting",
+        "servers.bodies servers.handler running.boot server",
+    ),
     "greenlet": "transports.loop transports.waiting",
     "geventwebsocket": "servers.offers servers.handler opening.legacy",
     "redis": "backends.redis.backend",
-    "flask": "shortcuts.contexts shortcuts.response shortcuts.routing"
-    " shortcuts.sessions opening.mistakes opening.upgrade opening.views extension"
-    " running.debugging server testing.client",
+    "flask": (
+        "shortcuts.contexts shortcuts.response shortcuts.routing shortcuts.sessions",
+        "opening.answers opening.mistakes opening.upgrade opening.views",
+        "extension running.debugging server testing.client",
+    ),
 }
+
+
+def words(names: Names) -> list[str]:
+    return " ".join([names] if isinstance(names, str) else names).split()
 
 
 def flat(tree: Tree, folder: str = "") -> Iterator[tuple[str, list[str]]]:
@@ -218,8 +227,8 @@ def flat(tree: Tree, folder: str = "") -> Iterator[tuple[str, list[str]]]:
                 yield full, []
             yield from flat(value, full)
         else:
-            words = " ".join([value] if isinstance(value, str) else value).split()
-            yield full.removesuffix(".__init__"), [_full(w, folder) for w in words]
+            names = [_full(word, folder) for word in words(value)]
+            yield full.removesuffix(".__init__"), names
 
 
 def _full(word: str, folder: str) -> str:
@@ -261,7 +270,7 @@ def faults(module: str, text: str) -> list[str]:
         if ours and name not in allowed and (module, name) not in UPWARDS:
             if not name.endswith("_speedups"):  # the C twin of what is beside it
                 found.append(f"{module} imports {name}")
-        elif not ours and module not in ONLY_IN.get(name, module).split():
+        elif not ours and module not in words(ONLY_IN.get(name, module)):
             found.append(f"{module} imports {name}")
     return found
 
@@ -288,7 +297,7 @@ def test_every_arrow_is_used_and_every_module_has_its_own() -> None:
         used = {target for target, _ in arrows(name, MODULES[name].read_text())}
         assert set(allowed) <= used, f"{name} does not import all of: {allowed}"
     for foreign, places in ONLY_IN.items():
-        for name in places.split():
+        for name in words(places):
             used = {target for target, _ in arrows(name, MODULES[name].read_text())}
             assert foreign in used, f"{name} does not import {foreign}"
 

@@ -6,19 +6,17 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import (
     Flask,
     Response,
-    abort,
     got_request_exception,
     has_request_context,
     request,
 )
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import WebsocketMismatch
 
 from ..codec import (
     Connection,
@@ -56,6 +54,7 @@ from ..transports.threaded import ThreadedLoop
 from ..transports.tls import TLSSocket
 from ..transports.waiting import runs_here
 from ..websocket import WebSocket
+from .answers import refusal
 from .either import EitherAdapter, find_either
 from .legacy import LegacyWebSocket, WebSocketError
 from .origins import is_one_of, is_rebound
@@ -601,37 +600,3 @@ def _headers(environ: dict[str, Any]) -> list[tuple[str, str]]:
         for name, value in environ.items()
         if name.startswith("HTTP_")
     ]
-
-
-def refusal(
-    status: int, message: str, headers: Iterable[tuple[str, str]] = ()
-) -> HTTPException:
-    """Return the exception that makes Flask answer so."""
-    answer = Response(message + "\n", status, dict(headers), mimetype="text/plain")
-    try:
-        abort(status, message, response=answer)
-    except HTTPException as error:
-        return error
-    except LookupError:  # Werkzeug has no class for 426
-        return HTTPException(message, answer)
-
-
-def not_a_websocket(error: WebsocketMismatch) -> Any:
-    """Answer plain HTTP on a socket route, and a WebSocket on a page's."""
-    environ = request.environ
-    if is_upgrade(environ.get("HTTP_UPGRADE", ""), environ.get("HTTP_CONNECTION", "")):
-        return error
-    # RFC 9110 §15.5.22 wants them; PEP 3333 forbids them, and wsgiref and waitress
-    # make a 500 of them. So only where it is known that they may.
-    may_say = environ.get("SERVER_SOFTWARE", "").startswith(_LENIENT)
-    return Response(
-        "This is a WebSocket address. Connect with a WebSocket client, for example"
-        f' new WebSocket("{request.url.replace("http", "ws", 1)}") in a browser.\n',
-        426,
-        {"Upgrade": "websocket", "Connection": "Upgrade"} if may_say else {},
-        mimetype="text/plain",
-    )
-
-
-_LENIENT = ("gevent/", "gunicorn/", "Werkzeug/")
-"""Servers, as they call themselves, whose applications may speak of the connection."""

@@ -22,7 +22,8 @@ from ..logs import SparingLog
 from ..servers.offers import UPGRADE, ClientLeft
 from ..websocket import Listener, WebSocket
 from . import mistakes
-from .upgrade import Upgrade, refusal
+from .answers import refusal
+from .upgrade import Upgrade
 
 Serve = Callable[[WebSocket, dict[str, Any]], None]
 """Gives an open socket, and the arguments of its URL, to a user's code."""
