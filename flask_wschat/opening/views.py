@@ -119,9 +119,12 @@ class Reporter:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        self._log = SparingLog(app.logger)
+        self._log: SparingLog | None = None
 
     def __call__(self, error: BaseException, ws: WebSocket | None = None) -> None:
+        if self._log is None:
+            # Who asks for this first sets it up, and must not be before the program.
+            self._log = SparingLog(self._app.logger)
         where = "a WebSocket handler" if ws is None else ws._described()
         self._log.error(error, "Exception in %s", where)
         got_request_exception.send(self._app, exception=error)
