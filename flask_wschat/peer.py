@@ -69,7 +69,7 @@ class Peer(Incoming):
 
     def _wait_for_room(self, patience: float) -> None:
         """Return when there is some, or the connection has ended; from any thread."""
-        sender = Sender(self._transport.loop.event_here())
+        sender = Sender(self._transport.loop.event())
         while not self.closed and self._is_full():
             sender.event.clear()
             self._in_loop(lambda: self._enlist(sender))

@@ -212,7 +212,7 @@ class LiveServer:
     ) -> None:
         self.log = io.StringIO()
         self.port = 0
-        self._ready = threading.Event()
+        self._ready, self._ended = threading.Event(), threading.Event()
         self._server_class = server_class
         options |= {"handler_class": handler_class, "log": None, "error_log": self.log}
         self._thread = threading.Thread(
@@ -225,18 +225,24 @@ class LiveServer:
         hub = gevent.get_hub()
         hub.exception_stream = self.log
         self._loop, self._stop = hub.loop, gevent.event.Event()
+        loop = EventedLoop.current()
         server = self._server_class(("127.0.0.1", 0), app, **options)
         server.start()
         self.port = int(server.server_port or 0)
+        self._thread.name = f"wschat-server-{self.port}"
         self._ready.set()
         self._stop.wait()
         server.close()
         chat_hub: Hub | None = getattr(app, "extensions", {}).get("wschat.hub")
         if chat_hub is not None:
-            chat_hub.shutdown(0.3)
+            chat_hub.shutdown(0.3, came_to=loop)
         server.stop(timeout=1)
+        while chat_hub is not None and chat_hub.lives_in(loop):
+            self._ended.set()  # for those that came elsewhere the loop goes on
+            gevent.sleep(0.01)
         gc.collect()  # sockets in cycles must go while there is a loop to tell
         hub.destroy()
+        self._ended.set()
 
     def url(self, path: str = "/", scheme: str = "ws") -> str:
         """Return the address of ``path``."""
@@ -248,6 +254,5 @@ class LiveServer:
         :raises TimeoutError: it is still running after ``timeout`` seconds.
         """
         self._loop.run_callback_threadsafe(self._stop.set)
-        self._thread.join(timeout)
-        if self._thread.is_alive():
+        if not self._ended.wait(timeout):
             raise TimeoutError(f"the server is still running after {timeout} s")

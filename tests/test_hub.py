@@ -25,7 +25,7 @@ from flask_wschat.messages import (
     room_topic,
     user_topic,
 )
-from flask_wschat.testing import Refused, WSChatClient
+from flask_wschat.testing import WSChatClient
 from flask_wschat.transports.memory import pair
 from flask_wschat.websocket import Listener, WebSocket
 
@@ -434,10 +434,10 @@ def test_a_thread_that_outlives_the_loop_is_not_held_up(app: Flask) -> None:
         chat.broadcast(str(number))
 
 
-def test_one_app_in_two_loops_is_refused_and_says_so(
-    app: Flask, chat: WSChat, serve: Serve, caplog: pytest.LogCaptureFixture
+def test_the_connections_home_is_where_the_first_one_came_to(
+    app: Flask, chat: WSChat, serve: Serve
 ) -> None:
-    """What one loop's thread would send to the other's connections comes to grief."""
+    """And another loop once there is none; see tests/test_two_loops.py."""
 
     @chat.route("/")
     def view(ws: WebSocket) -> None:
@@ -446,20 +446,6 @@ def test_one_app_in_two_loops_is_refused_and_says_so(
             chat.broadcast(message, room="a")
 
     one, other = serve(app), serve(app)
-    with one.connect("/") as first, one.connect("/") as second:
-        for path in ("/", "/?again"):
-            with pytest.raises(InvalidStatus) as refused:
-                other.connect(path)
-            assert refused.value.response.status_code == 500
-        text = refused.value.response.body.decode()
-        assert "in two loops" in text and "an app for each" in text
-        with pytest.raises(Refused, match="in two loops"):
-            WSChatClient(app).connect("/").__enter__()
-        second.send("hi")
-        assert first.recv(DEADLINE) == second.recv(DEADLINE) == "hi"
-    assert caplog.text.count("in two loops") == 1
-    eventually(lambda: not chat._hub().count())
-    # One after the other is fine.
     for server in (other, one):
         with server.connect("/") as first:
             first.send("hi")

@@ -93,7 +93,7 @@ ARROWS: Tree = {
     "hub": {
         "audience": "codec transports websocket",
         "feeds": ".audience envelope messages codec websocket",
-        "home": "transports",
+        "home": "transports transports.patched websocket",
         "members": ".audience .feeds messages websocket",
         "claims": ".feeds .home .members errors messages websocket backends",
         "deliveries": ".home logs messages",

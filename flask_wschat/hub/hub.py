@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from ..messages import (
 )
 from ..settings import Settings
 from ..transports import Event, Loop, ending
-from ..transports.loop import new_event
+from ..transports.loop import ANSWER, new_event
 from ..transports.waiting import run_blocking, start_thread
 from ..websocket import WebSocket
 from .audience import Audience, deliver
@@ -46,10 +45,10 @@ from .sweep import Sweep
 
 logger = logging.getLogger("flask_wschat")
 
-_TWO_LOOPS = (
-    "this process serves one app's WebSockets in two loops: %s has %d of them, and this"
-    " one came to %s. Serve the app once in a process, or make an app for each server"
-    " and test client (a factory, create_app())"
+_STUCK = (
+    "this app's WebSockets live in %s, which has stood still for %s s; so none can be"
+    " opened that comes to %s. See what waits there, unpatched by gevent; or make"
+    " an app for each server (a factory, create_app())"
 )
 
 Report = Callable[..., None]  # with the error, and the connection that it ended
@@ -97,7 +96,7 @@ class Hub:
         self.alone: Lonely | None = None
         """Is told of what is published before anybody has connected here."""
         self._leaving: set[WebSocket] = set()  # ended, but their transports are not
-        self.home = Home()
+        self.home = Home(self.count)
         self.feeds = Feeds(settings.MAX_QUEUE, self.home.later)
         self.members = Members(self.feeds)
         self.presence = Presence(self, settings.PING_INTERVAL + settings.PING_TIMEOUT)
@@ -105,7 +104,6 @@ class Hub:
         self._claims = Claims(self.home, self.members, self, settings.HISTORY_TTL)
         self._deliveries = Deliveries(self.home, self)
         self._sweep = Sweep(self.home, self)
-        self._settling = threading.Lock()
         self._pid = 0
         self._logged = ""  # the fault of the backend that the log knows of
         self.stopping: Callable[[], bool] | None = None
@@ -119,16 +117,30 @@ class Hub:
 
     # -- who is here
 
-    def register(self, ws: WebSocket, loop: Loop, *, plain: bool = True) -> None:
-        """Add an open connection, in the loop.
+    def loop_for(self, own: Loop) -> Loop:
+        """Return the loop in which a connection is to live that came to ``own``."""
+        return own if self._pid != os.getpid() else self.home.for_one_of(own)
+
+    def lives_in(self, loop: Loop) -> bool:
+        """Whether connections live in ``loop``, or have not quite ended there."""
+        return self.home.loop is loop and bool(self._leaving or self.count())
+
+    def register(
+        self,
+        ws: WebSocket,
+        loop: Loop,
+        *,
+        plain: bool = True,
+        came_to: Loop | None = None,
+    ) -> None:
+        """Add an open connection, in the loop that ``loop_for`` has returned.
 
         One that is not ``plain`` gets nothing but orders to close before ``attach``.
         """
-        try:
-            self._settle(loop)
-        except HandshakeError:
-            ws._transport.abort()  # another loop was faster by less than a handshake
-            raise
+        settled = self._settle(loop)
+        assert settled
+        if came_to is not None and came_to is not loop:
+            self.home.welcome(ws, came_to)
         ws._sweep_at = time.monotonic() + self.settings.PING_INTERVAL
         members = self.members
         (members.plain[EVERYONE] if plain else members.opening).add(ws)
@@ -145,18 +157,18 @@ class Hub:
         self._topics.want(loop, topics)
         self._sweep.begin()
 
-    def require_backend(self, loop: Loop) -> None:
+    def require_backend(self, own: Loop) -> None:
         """Return when what is sent to all reaches this process.
 
         :raises BackendError: it does not; said once in the log, until it does again.
-        :raises HandshakeError: connections of another loop than ``loop`` live.
+        :raises HandshakeError: the loop of the connections does not turn.
         """
         fault = self.backend.fault()
         if fault is None:
             try:
-                if self._pid != os.getpid() or self.home.loop is not loop:
-                    self._wait_for_calm(loop)
-                    loop.call(self._settle, loop)
+                loop = own
+                if self._pid != os.getpid() or self.home.loop is not own:
+                    loop = self._settled(own)
                 self._topics.wait(loop, [EVERYONE])
             except BackendError as error:
                 fault = str(error)
@@ -165,31 +177,46 @@ class Hub:
             raise BackendError(fault)
         self._logged = ""
 
-    def _settle(self, loop: Loop) -> None:
+    def _settled(self, own: Loop) -> Loop:
+        """Return the loop for those that come to ``own``, which is settled then.
+
+        :raises HandshakeError: it does not turn.
+        """
+        self._wait_for_calm(own)
+        while True:
+            loop = self.loop_for(own)
+            try:
+                if loop.call(self._settle, loop):
+                    return loop
+            except TimeoutError:
+                words = _STUCK % (loop, ANSWER, own)
+                self.log.warning("loops", "refused a WebSocket: %s", words)
+                raise HandshakeError(500, words) from None
+
+    def _settle(self, loop: Loop) -> bool:
         """Let ``loop``, in which this is called, be that of all connections.
 
-        :raises HandshakeError: it cannot be, as those of another one live. They would
-            be sent what is due to them in the wrong thread, late, or never.
+        False: those of another one live. They would be sent what is due to them in the
+        wrong thread, late, or never.
         """
         if self.home.loop is loop and self._pid == os.getpid() and self.alone is None:
-            return
-        with self._settling:
+            return True
+        with self.home.choosing:
             if self._pid != os.getpid():
                 self._begin()
+            if self.loop_for(loop) is not loop:
+                return False
             home = self.home.loop
             if home is not None and home is not loop and not home.is_current():
                 if not home.is_alive():
                     self._begin()  # its connections ended with it
-                elif self.count():
-                    words = _TWO_LOOPS % (home, self.count(), loop)
-                    self.log.warning("loops", "refused a WebSocket: %s", words)
-                    raise HandshakeError(500, words)
                 self.home.move(loop)
                 self.feeds.void_tallies()
             self.home.loop = loop
             if self.alone is not None:
                 self.alone.serves()
                 self.alone = None
+            return True
 
     def _wait_for_calm(self, loop: Loop) -> None:
         """Give the loop that was home until now a second to finish what it began."""
@@ -330,24 +357,28 @@ class Hub:
             self._finish(self._tell_presence, topic, ws.user)
         return True
 
-    def shutdown(self, timeout: float = 1.0) -> None:
+    def shutdown(self, timeout: float = 1.0, *, came_to: Loop | None = None) -> None:
         """Close every connection with 1012, "service restart", and wait for it.
 
         Also for those that somebody else has begun to close. ``timeout``: seconds for
-        the close frames to get out and be answered.
+        the close frames to get out and be answered. ``came_to``: only those that came
+        to this loop, wherever they live.
         """
         loop = self.home.loop
         if loop is None or self._pid != os.getpid() or not loop.is_alive():
             return
-        for ws in list(self.everyone()):
+        of = self.home.of
+        for ws in of(self.everyone(), came_to):
             ws.close(CloseCode.SERVICE_RESTART, "service restart")
         until = time.monotonic() + timeout
         while time.monotonic() < until and (
-            self._leaving or self.presence.busy or any(self.everyone())
+            of(self._leaving, came_to)
+            or self.presence.busy
+            or of(self.everyone(), came_to)
         ):
             loop.event().wait(0.01)
         if loop.is_current():
-            for ws in list(self._leaving):
+            for ws in of(self._leaving, came_to):
                 ws._transport.abort()
 
     def stop(self) -> None:

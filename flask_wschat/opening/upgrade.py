@@ -49,7 +49,7 @@ from ..shortcuts.sessions import Sessions
 from ..transports import Event
 from ..transports.ending import is_order
 from ..transports.evented import EventedTransport
-from ..transports.loop import EventedLoop
+from ..transports.loop import EventedLoop, new_event
 from ..transports.threaded import ThreadedLoop
 from ..transports.tls import TLSSocket
 from ..transports.waiting import runs_here
@@ -280,10 +280,9 @@ class Upgrade:
         self._environ = environ
         self._offer = offer
         self._start_response = start_response
-        greenlets = runs_here()
-        self._loop = EventedLoop.current() if greenlets else ThreadedLoop.shared()
+        self._own = EventedLoop.current() if runs_here() else ThreadedLoop.shared()
         self._legacy: LegacyWebSocket | None = LegacyWebSocket(
-            environ, offer.handler, self.accept, self._loop
+            environ, offer.handler, self.accept, self._own
         )
         environ["wsgi.websocket"] = self._legacy
 
@@ -312,7 +311,7 @@ class Upgrade:
         except Exception:
             raise
         except BaseException as error:
-            if is_order(error) or self._loop.has_killed(error):
+            if is_order(error) or self._own.has_killed(error):
                 raise
             raise RuntimeError(f"@chat.authenticate raised {error!r:.200}") from error
 
@@ -342,13 +341,16 @@ class Upgrade:
             self.begun = False
             raise self._gate.no_descriptors() from None
         if isinstance(taken.sock, TLSSocket):
-            self._held = self._loop.event()
+            self._held = new_event()
         hub = self._gate.hub
         if hub.stopping is None:
             hub.stopping = _server_is_stopping(hub.settings.URL)
             self._gate.storm = _max_requests() // 2
         try:
-            ws = self._loop.call(self._open, taken, chosen, plain)
+            ws = None
+            while ws is None:
+                loop = hub.loop_for(self._own)
+                ws = loop.call(self._open, loop, taken, chosen, plain)
             ws.route = self._route
             if self._gate.storm and hub.count() >= self._gate.storm:
                 self._gate.warn_of_storm()
@@ -365,14 +367,28 @@ class Upgrade:
             raise
         return ws
 
-    def _open(self, taken: Taken, subprotocol: str | None, plain: bool) -> WebSocket:
-        """Return the socket, registered and reading; runs in its loop."""
+    def _open(
+        self, loop: EventedLoop, taken: Taken, subprotocol: str | None, plain: bool
+    ) -> WebSocket | None:
+        """Return the socket, registered and reading; runs in ``loop``, its own.
+
+        None: connections of another loop were faster; nothing has happened.
+        """
+        hub = self._gate.hub
+        with hub.home.choosing:
+            if hub.loop_for(loop) is loop:
+                return self._make(loop, taken, subprotocol, plain)
+        return None
+
+    def _make(
+        self, loop: EventedLoop, taken: Taken, subprotocol: str | None, plain: bool
+    ) -> WebSocket:
         hub = self._gate.hub
         settings = hub.settings
         try:
             transport = EventedTransport(
                 taken.sock,
-                self._loop,
+                loop,
                 max_queue=settings.MAX_QUEUE,
                 # What the ready-made chat numbers must not lack some in the middle.
                 policy=settings.SLOW_POLICY if plain else "close",
@@ -388,7 +404,7 @@ class Upgrade:
             transport.abort()  # by whoever waited for this
             return ws
         try:
-            hub.register(ws, self._loop, plain=plain)
+            hub.register(ws, loop, plain=plain, came_to=self._own)
             if self.has_place:
                 self.give_place_back()
             self.accepted = ws
@@ -543,7 +559,7 @@ class Upgrade:
 
     def _check_backend(self) -> None:
         try:
-            self._gate.hub.require_backend(self._loop)
+            self._gate.hub.require_backend(self._own)
         except BackendError:
             raise HandshakeError(
                 503, "the chat's storage is not there now", [("Retry-After", "2")]

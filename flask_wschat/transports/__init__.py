@@ -46,6 +46,8 @@ class Loop(Protocol):
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call ``function`` in the loop, from any thread; return what it returns.
 
+        Where the caller is in another loop, that one goes on meanwhile.
+
         :raises TimeoutError: the loop had no time for it within ten seconds.
         """
 
@@ -68,13 +70,10 @@ class Loop(Protocol):
         """Run ``task``, which may wait, beside the loop."""
 
     def give_turn(self) -> None:
-        """Let the others of this loop run before a ``run`` task goes on."""
+        """Let others run before the caller goes on, be it in the loop or elsewhere."""
 
     def event(self) -> Event:
-        """Return a new event to wait for in this loop's manner."""
-
-    def event_here(self) -> Event:
-        """Return a new event to wait for where the caller is, in the loop or not."""
+        """Return a new event: the caller waits for it, and it is set in the loop."""
 
 
 class Receiver(Protocol):

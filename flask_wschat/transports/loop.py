@@ -19,7 +19,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from . import Event, T
 from .accelerated import flush_ready
-from .patched import RLock, get_ident
+from .patched import RLock, get_ident, sleep
 from .waiting import LoopEvent, NativeEvent, runs_here
 
 FLUSH_LIMIT = 512
@@ -28,6 +28,8 @@ TURN = 0.01
 """Seconds that tasks may take until the sockets have their turn."""
 SHARE = 0.005
 """Seconds of a turn for all those who have received more than they may work off."""
+ANSWER = 10
+"""Seconds that another thread waits for what it has the loop do."""
 IDLE_WORKERS = 128
 """Greenlets kept for the next message once they have nothing to do."""
 
@@ -104,16 +106,19 @@ class EventedLoop:
     def call(self, function: Callable[..., T], *args: Any) -> T:
         if self.is_current():
             return function(*args)
-        answer: Future[T] = Future()
+        done, outcome = new_event(), Future[T]()
 
         def run() -> None:
             try:
-                answer.set_result(function(*args))
+                outcome.set_result(function(*args))
             except BaseException as error:  # else the caller waits for nothing
-                answer.set_exception(error)
+                outcome.set_exception(error)
+            done.set()
 
         self.call_threadsafe(run)
-        return answer.result(10)
+        if not done.wait(ANSWER):
+            raise TimeoutError(f"{self} did nothing else for {ANSWER} s")
+        return outcome.result(0)
 
     def call_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
         self._posted.append((callback, args))
@@ -174,16 +179,21 @@ class EventedLoop:
             self._start_turns()
 
     def give_turn(self) -> None:
+        if not self.is_current():
+            if runs_here():
+                EventedLoop.current().give_turn()
+            else:
+                # The other threads run anyway; but who polls would have the
+                # interpreter for 5 ms each time.
+                sleep(0.0001)
+            return
         # Not `gevent.sleep(0)`: the sockets have their turn after fifty of those.
         waiter: Any = gevent.hub.Waiter(self._hub)
         self.call_in_turn(functools.partial(waiter.switch, None))
         waiter.get()
 
-    def event(self) -> gevent.event.Event:
-        return gevent.event.Event()
-
-    def event_here(self) -> Event:
-        return new_event()
+    def event(self) -> Event:
+        return gevent.event.Event() if self.is_current() else new_event()
 
     def run(self, task: Callable[[], Any]) -> None:
         self._ready.append(task)

@@ -76,8 +76,6 @@ class InlineLoop:
     def event(self) -> threading.Event:
         return threading.Event()
 
-    event_here = event
-
 
 class MemoryTransport:
     """One end of a pair; see ``pair``."""

@@ -12,7 +12,6 @@ import logging
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -63,15 +62,6 @@ class ThreadedLoop(EventedLoop):
 
     def may_wait(self) -> bool:
         return not self.is_current()
-
-    def give_turn(self) -> None:
-        """Let the other threads run."""
-        # The others have theirs anyway, but for one that polls: it would have the
-        # interpreter for 5 ms each time.
-        time.sleep(0.0001)
-
-    def event(self) -> Any:
-        return threading.Event()
 
     def run(self, task: Callable[[], Any]) -> None:
         """Run ``task`` in a worker; called in the loop only."""
