@@ -11,6 +11,7 @@ Python 3.10 with the standard library only.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import ipaddress
 import os
 import secrets
@@ -165,7 +166,13 @@ def gunicorn(options: Options) -> list[str]:
     command = [sys.executable, "-m", "gunicorn", "example_app:app"]
     command += ["-k", "flask_wschat.gunicorn.GeventWebSocketWorker", "-w", workers]
     command += ["--bind", address, "--graceful-timeout", "3", "--log-level", "warning"]
-    return [*command, "--no-control-socket"]
+    # As of 26: one for all processes of this user.
+    if (
+        "control_socket_disable"
+        in importlib.import_module("gunicorn.config").make_settings()
+    ):
+        command.append("--no-control-socket")
+    return command
 
 
 def serve(options: Options) -> None:

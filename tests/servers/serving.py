@@ -37,6 +37,10 @@ THREADS = 8
 """Requests that a server with a pool of threads works on at the same time."""
 
 APP = "tests.servers.app:app"
+NO_CONTROL_SOCKET: list[str] = []
+"""What keeps gunicorn from having one, which all processes of this user would share."""
+if "control_socket_disable" in gunicorn.config.make_settings():
+    NO_CONTROL_SOCKET.append("--no-control-socket")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +91,7 @@ def _flask(name: str, *arguments: str, **options: Any) -> Kind:
 def gunicorn_command(worker: str, address: str, *arguments: str) -> list[str]:
     """Return the arguments for Python that make gunicorn serve the application."""
     command = ["-m", "gunicorn", APP, "--worker-class", worker, "--bind", address]
-    command += ["--graceful-timeout", "2", *arguments]
-    if "control_socket_disable" in gunicorn.config.make_settings():
-        command += ["--no-control-socket"]  # one for all processes of this user
-    return command
+    return [*command, "--graceful-timeout", "2", *arguments, *NO_CONTROL_SOCKET]
 
 
 def _gunicorn(name: str, worker: str, *arguments: str, **options: Any) -> Kind:
@@ -278,10 +279,12 @@ class Site:
             "ping_interval": None,
         } | options
         sock = self.socket()
+        if isinstance(sock, ssl.SSLSocket):
+            sock = tunnel(sock)
+        if sock.family == socket.AF_UNIX:
+            options["unix"] = True  # up to 16 it sets an option of TCP's otherwise
         client = websockets.sync.client.connect(
-            f"ws://127.0.0.1:{self.port}{path}",
-            sock=tunnel(sock) if isinstance(sock, ssl.SSLSocket) else sock,
-            **options,
+            f"ws://127.0.0.1:{self.port}{path}", sock=sock, **options
         )
         # It wants to be a context manager, at once; it may be entered again.
         return client.__enter__()

@@ -30,7 +30,14 @@ from ..test_readme import (
     configure_from_environment,
     paste,
 )
-from .serving import DEADLINE, Process, Site, eventually, free_port
+from .serving import (
+    DEADLINE,
+    NO_CONTROL_SOCKET,
+    Process,
+    Site,
+    eventually,
+    free_port,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -91,7 +98,7 @@ class Started(Process):
                 words[words.index("-b") + 1] = place
             else:
                 words += ["-b", place]
-            words += ["--no-control-socket"]
+            words += NO_CONTROL_SOCKET
         root = str(Path(__file__).parents[2])
         env |= {
             "FLASK_RUN_PORT": str(self.port),

@@ -20,10 +20,12 @@ from websockets.client import ClientProtocol
 from websockets.sync.client import ClientConnection, connect
 from websockets.uri import parse_uri
 
+from tests.servers.serving import NO_CONTROL_SOCKET
+
 ROOT = Path(__file__).parents[2]
 WAIT = 5.0
 GUNICORN = [
-    *(sys.executable, "-m", "gunicorn", "--no-control-socket", "--log-level=critical"),
+    *(sys.executable, "-m", "gunicorn", *NO_CONTROL_SOCKET, "--log-level=critical"),
     *("-k", "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"),
 ]
 
