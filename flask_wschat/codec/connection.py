@@ -247,7 +247,8 @@ class Connection:
                     break
             else:
                 frames = parser.feed(b"", _FRAMES)
-                self._frames = iter(frames)
+                # An iterator at its end would be kept by each idle connection.
+                self._frames = iter(frames) if frames else _NO_FRAMES
                 if not frames:
                     if parser.fault is not None:
                         raise parser.fault
