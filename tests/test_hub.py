@@ -202,20 +202,20 @@ def test_a_topic_is_given_up_after_its_last_member(opened: Open) -> None:
     ws, _, hub = opened()
     topics, loop = hub._topics, ws._transport.loop
     ws.join("a")
-    assert room_topic("a") in topics._here
+    assert room_topic("a") in topics._delivered
     ws.leave("a")
     far = time.monotonic() + LINGER
     assert topics.tick(loop, far - LINGER / 2)
-    assert room_topic("a") in topics._here  # people reload pages
+    assert room_topic("a") in topics._delivered  # people reload pages
     ws.join("a")
     assert not topics.tick(loop, far + 1)
-    assert room_topic("a") in topics._here
+    assert room_topic("a") in topics._delivered
     ws.leave("a")
     topics._idle[room_topic("a")] = 0
     assert not topics.tick(loop, far + 1)
-    assert topics._here == {EVERYONE}
+    assert topics._delivered == {EVERYONE}
     ws.join("a")
-    assert room_topic("a") in topics._here
+    assert room_topic("a") in topics._delivered
 
 
 class Deaf(MemoryBackend):
@@ -250,7 +250,7 @@ def test_a_topic_whose_join_failed_is_let_go(opened: Open) -> None:
     assert topics.tick(loop, time.monotonic())
     topics._idle[room_topic("a")] = 0
     assert not topics.tick(loop, time.monotonic())
-    assert backend.wanted == set() == topics._told - {EVERYONE}
+    assert backend.wanted == set() == topics._subscribed - {EVERYONE}
 
 
 def test_what_cannot_be_subscribed_is_not_joined(app: Flask, serve: Serve) -> None:

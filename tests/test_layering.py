@@ -99,7 +99,7 @@ ARROWS: Tree = {
         "deliveries": ".home logs messages",
         "sweep": ".home errors settings codec transports websocket",
         "subscriptions": "errors transports backends",
-        "presence": "envelope errors messages transports backends",
+        "presence": ".members envelope errors messages transports backends",
         "hub": (
             ".audience .claims .deliveries .feeds .home .members .presence",
             ".subscriptions .sweep",

@@ -140,19 +140,17 @@ def test_changes_gather_while_the_backend_is_busy(store: Store) -> None:
         def call(self, function: Callable[..., Any], *args: Any) -> Any:
             return function(*args)
 
-    class Home:
-        backend = store
-
-        def here(self, topic: str, user: str) -> int:
+    class Members:
+        def count_of(self, user: str, topic: str) -> int:
             return 1
 
-        def publish(self, topic: str, message: Any) -> None:
-            published.append((topic, json.loads(message.data)))
+    def publish(topic: str, message: Message) -> None:
+        published.append((topic, json.loads(message.data)))
 
     published: list[Any] = []
     loop: Any = Loop()
-    home: Any = Home()
-    presence = Presence(home, 45)
+    members: Any = Members()
+    presence = Presence(members, store, publish, 45)
     for number in range(1200):
         presence.changed(loop, ROOM, f"u{number}")
     assert presence.busy and len(tasks) == 1

@@ -216,12 +216,12 @@ class Feed:
 
     def _gap(self, receivers: Iterable[WebSocket]) -> None:
         """Tell of a hole; nothing more comes until they read again."""
-        told = list(receivers)
-        if not told:
+        readers = list(receivers)
+        if not readers:
             return
-        for ws in told:
+        for ws in readers:
             self.mute(ws)
-        tell_gap(told, self.topic)
+        tell_gap(readers, self.topic)
 
 
 class _Tally:

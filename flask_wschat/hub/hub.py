@@ -99,7 +99,8 @@ class Hub:
         self.home = Home(self.count)
         self.feeds = Feeds(settings.MAX_QUEUE, self.home.later)
         self.members = Members(self.feeds)
-        self.presence = Presence(self, settings.PING_INTERVAL + settings.PING_TIMEOUT)
+        ttl = settings.PING_INTERVAL + settings.PING_TIMEOUT
+        self.presence = Presence(self.members, backend, self.publish, ttl)
         self._topics = Subscriptions(backend, self.members.wants, new_event)
         self._claims = Claims(self.home, self.members, self, settings.HISTORY_TTL)
         self._deliveries = Deliveries(self.home, self)
@@ -403,12 +404,6 @@ class Hub:
     def users(self, topic: str = EVERYONE) -> list[str]:
         """Return the users with a connection in ``topic`` here: sorted, each once."""
         return self.members.users(topic)
-
-    def here(self, topic: str, user: str) -> int:
-        return self.members.count_of(user, topic)
-
-    def attending(self) -> Iterator[tuple[str, str]]:
-        return self.members.attendance()
 
     def everyone(self) -> Iterator[WebSocket]:
         return self.members.everyone()

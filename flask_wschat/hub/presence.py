@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from .. import envelope
 from ..backends import Backend
 from ..errors import BackendError
 from ..messages import Message, room_of, room_topic, user_topic
 from ..transports import Loop
+from .members import Members
 
 logger = logging.getLogger("flask_wschat")
 
 _BATCH = 500
 """Changes told to the backend in one call."""
-
-
-class Home(Protocol):
-    """What presence asks of the hub."""
-
-    backend: Backend
-
-    def here(self, topic: str, user: str) -> int: ...
-    def attending(self) -> Iterable[tuple[str, str]]: ...
-    def users(self, topic: str) -> list[str]: ...
-    def publish(self, topic: str, message: Message) -> Any: ...
 
 
 class Presence:
@@ -38,8 +28,16 @@ class Presence:
     dead process are gone; for the backend it is dead after ``SILENCE`` of that.
     """
 
-    def __init__(self, home: Home, ttl: float) -> None:
-        self._home = home
+    def __init__(
+        self,
+        members: Members,
+        backend: Backend,
+        publish: Callable[[str, Message], Any],
+        ttl: float,
+    ) -> None:
+        self._members = members
+        self._backend = backend
+        self._publish = publish
         self._every = ttl / 4
         self.clear()
 
@@ -48,8 +46,8 @@ class Presence:
         self._changes: dict[tuple[str, str], None] = {}
         self._taken: dict[tuple[str, str], None] = {}  # those being told
         self._telling = False
-        self._told = False  # the backend knows of anybody here
-        self._due = time.monotonic() + self._every
+        self._known = False  # the backend knows of somebody here
+        self._refresh_at = time.monotonic() + self._every
         self._faulty = False
 
     def changed(self, loop: Loop, topic: str, user: str) -> None:
@@ -59,14 +57,14 @@ class Presence:
             self._tell_soon(loop)
 
     def tick(self, loop: Loop, now: float, watched: bool = False) -> bool:
-        """Do what is due; True: there is more to tell.
+        """Tell what waits, and refresh if it is time; True: there is more to tell.
 
         ``watched``: somebody is here, with a user id or not, to hear who is gone.
         """
         if self._changes and not self._telling:
             self._tell_soon(loop)
-        if (self._told or watched) and now >= self._due:
-            self._due = now + self._every
+        if (self._known or watched) and now >= self._refresh_at:
+            self._refresh_at = now + self._every
             loop.run(lambda: self._refresh(loop))
         return self.busy
 
@@ -80,8 +78,8 @@ class Presence:
 
         :raises BackendError: those of other processes cannot be known.
         """
-        others = self._home.backend.present(topic)
-        return sorted(others.keys() | set(self._home.users(topic)))
+        others = self._backend.present(topic)
+        return sorted(others.keys() | set(self._members.users(topic)))
 
     def connections(self, user: str) -> int:
         """Return how many connections ``user`` has, in all processes.
@@ -89,8 +87,8 @@ class Presence:
         :raises BackendError: those of other processes cannot be known.
         """
         topic = user_topic(user)
-        others = self._home.backend.present(topic)
-        return self._home.here(topic, user) + sum(others.values())
+        others = self._backend.present(topic)
+        return self._members.count(topic) + sum(others.values())
 
     def has(self, user: str) -> bool:
         """Return whether ``user`` has a connection, in any process.
@@ -99,7 +97,8 @@ class Presence:
 
         :raises BackendError: those of other processes cannot be known.
         """
-        return self._home.here(user_topic(user), user) > 0 or self.connections(user) > 0
+        here = self._members.count(user_topic(user))
+        return here > 0 or self.connections(user) > 0
 
     # -- in a worker
 
@@ -127,8 +126,9 @@ class Presence:
             for change in changes:
                 del self._changes[change]
         self._taken = changes
-        self._told = self._telling = True
-        return [(topic, user, self._home.here(topic, user)) for topic, user in changes]
+        self._known = self._telling = True
+        count_of = self._members.count_of
+        return [(topic, user, count_of(user, topic)) for topic, user in changes]
 
     def _attend(
         self, changes: list[tuple[str, str, int]]
@@ -138,7 +138,7 @@ class Presence:
         :raises BackendError: it can take none now.
         """
         try:
-            return self._home.backend.attend(changes)
+            return self._backend.attend(changes)
         except Exception as error:
             if not _is_of_a_value(error):
                 raise
@@ -159,7 +159,7 @@ class Presence:
 
     def _refresh(self, loop: Loop) -> None:
         try:
-            gone, taken_for_dead = self._home.backend.refresh()
+            gone, taken_for_dead = self._backend.refresh()
         except BackendError:
             return  # the backend logs it, and is asked again
         self._announce([(topic, user, False) for topic, user in gone])
@@ -167,7 +167,7 @@ class Presence:
             loop.call(self._tell_all, loop)
 
     def _tell_all(self, loop: Loop) -> None:
-        for topic, user in self._home.attending():
+        for topic, user in self._members.attendance():
             self.changed(loop, topic, user)
 
     def _announce(self, changes: Iterable[tuple[str, str, bool]]) -> None:
@@ -179,7 +179,7 @@ class Presence:
         for room, (joined, left) in rooms.items():
             news = Message(envelope.presence(room, joined, left), event="presence")
             try:
-                self._home.publish(room_topic(room), news)
+                self._publish(room_topic(room), news)
             except Exception as error:
                 trace = None if isinstance(error, BackendError) else error
                 logger.warning(

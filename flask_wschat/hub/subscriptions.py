@@ -48,8 +48,8 @@ class Subscriptions:
 
     def clear(self) -> None:
         """Forget everything: this is another process now."""
-        self._here: set[str] = set()
-        self._told: set[str] = set()  # the backend may deliver them, even if it failed
+        self._delivered: set[str] = set()
+        self._subscribed: set[str] = set()  # or tried: the backend may deliver them
         self._asked: dict[str, None] = {}
         self._taken: list[str] = []  # those being asked for
         self._failed: set[str] = set()
@@ -61,7 +61,7 @@ class Subscriptions:
         """See that ``topics`` are delivered, soon."""
         for topic in topics:
             self._idle.pop(topic, None)
-            if topic not in self._here:
+            if topic not in self._delivered:
                 self._asked[topic] = None
         if self._asked:
             self._work_soon(loop)
@@ -71,9 +71,9 @@ class Subscriptions:
 
         :raises BackendError: they are not; it is tried again later.
         """
-        if self._here.issuperset(topics):
+        if self._delivered.issuperset(topics):
             return
-        missing = set(topics) - self._here
+        missing = set(topics) - self._delivered
         if not loop.may_wait():
             self.want(loop, missing)
             return
@@ -105,7 +105,7 @@ class Subscriptions:
     # -- within
 
     def _enlist(self, loop: Loop, waiter: _Waiter) -> None:
-        waiter.topics -= self._here
+        waiter.topics -= self._delivered
         if not waiter.topics:
             waiter.event.set()
             return
@@ -149,12 +149,12 @@ class Subscriptions:
         dropped = []
         for topic in [topic for topic, until in self._idle.items() if until <= now]:
             del self._idle[topic]
-            if not self._wanted(topic) and topic in self._told:
-                self._told.discard(topic)
-                self._here.discard(topic)
+            if not self._wanted(topic) and topic in self._subscribed:
+                self._subscribed.discard(topic)
+                self._delivered.discard(topic)
                 dropped.append(topic)
         self._taken = asked = list(self._asked)
-        self._told.update(asked)
+        self._subscribed.update(asked)
         self._asked.clear()
         self._working = bool(asked or dropped)
         return asked, dropped
@@ -167,7 +167,7 @@ class Subscriptions:
 
     def _done(self, error: BackendError | None) -> None:
         asked, self._taken = self._taken, []
-        (self._here if error is None else self._failed).update(asked)
+        (self._delivered if error is None else self._failed).update(asked)
         for topic in asked:
             if not self._wanted(topic):
                 self._idle.setdefault(topic, time.monotonic() + LINGER)
