@@ -75,10 +75,10 @@ ARROWS: Tree = {
         "redis": {
             "wire": "",
             "packing": ".wire messages",
-            "presence": ".wire errors",
+            "people": ".wire errors",
             "subscriber": ".wire errors",
             "process": (
-                ".wire .packing .presence .subscriber",
+                ".wire .packing .people .subscriber",
                 "errors logs backends.contract backends.pages",
             ),
             "backend": (

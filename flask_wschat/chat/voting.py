@@ -37,8 +37,8 @@ _RETRY = 1.0  # seconds until a tally that could not be published is tried again
 _RETRIES = 10
 
 
-class Home(Protocol):
-    """What a poll asks of the hub."""
+class Publisher(Protocol):
+    """What a poll needs of the hub: where it is counted, and who is told."""
 
     backend: Backend
 
@@ -74,7 +74,12 @@ class Poll:
     """
 
     def __init__(
-        self, hub: Home, name: str, options: Iterable[str], *, room: str | None = None
+        self,
+        hub: Publisher,
+        name: str,
+        options: Iterable[str],
+        *,
+        room: str | None = None,
     ) -> None:
         self.name = _checked("the poll's name", name)
         if isinstance(options, str):

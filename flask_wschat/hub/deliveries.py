@@ -22,8 +22,8 @@ HOLD = 1000
 """How many may wait before who publishes here is made to wait, too."""
 
 
-class Receiver(Protocol):
-    """Who is here, for a delivery."""
+class Recipients(Protocol):
+    """Those who are here, as a delivery sees them."""
 
     log: SparingLog
 
@@ -34,11 +34,11 @@ class Receiver(Protocol):
 
 
 class Deliveries:
-    """A queue from any thread into the loop of ``home``, where ``receiver`` gets it."""
+    """A queue from any thread into the loop of ``home``, for ``recipients`` there."""
 
-    def __init__(self, home: Home, receiver: Receiver) -> None:
+    def __init__(self, home: Home, recipients: Recipients) -> None:
         self._home = home
-        self._receiver = receiver
+        self._recipients = recipients
         self.waiting: collections.deque[Delivery | Callable[[], None]]
         """What is not passed on yet, and what is to be called in between."""
         self.waiting = collections.deque()
@@ -57,10 +57,10 @@ class Deliveries:
         if len(self.waiting) > MOST:
             # Nothing is left out in silence: the chat's connections read it again.
             self.waiting.clear()
-            self._receiver.log.warning(
+            self._recipients.log.warning(
                 "deliveries", "%d deliveries waited for the loop, and are lost", MOST
             )
-            self._receiver.lost(None)
+            self._recipients.lost(None)
             return
         self.call(delivery)
 
@@ -111,7 +111,7 @@ class Deliveries:
                     self._next()
                 except Exception as error:
                     # One that cannot be read; the rest can.
-                    self._receiver.report(error)
+                    self._recipients.report(error)
                 if time.monotonic() >= until:
                     break
         finally:
@@ -127,12 +127,12 @@ class Deliveries:
 
     def _next(self) -> None:
         if self._lost:
-            self._receiver.tell_of_loss(self._lost.popitem()[0])
+            self._recipients.tell_of_loss(self._lost.popitem()[0])
         try:
             what = self.waiting.popleft()
         except IndexError:  # another thread has thrown all away, or there was none
             return
         if isinstance(what, Delivery):
-            self._receiver.pass_on(what)
+            self._recipients.pass_on(what)
         else:
             what()

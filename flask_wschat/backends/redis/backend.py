@@ -213,16 +213,16 @@ class RedisBackend:
     def attend(
         self, changes: Sequence[tuple[str, str, int]]
     ) -> list[tuple[str, str, bool]]:
-        presence = self._here().presence
-        return self._blocking(lambda: presence.attend(changes))
+        people = self._here().people
+        return self._blocking(lambda: people.attend(changes))
 
     def present(self, topic: str) -> dict[str, int]:
-        presence = self._here().presence
-        return self._blocking(lambda: presence.present(topic))
+        people = self._here().people
+        return self._blocking(lambda: people.present(topic))
 
     def refresh(self) -> tuple[list[tuple[str, str]], bool]:
-        presence = self._here().presence
-        return self._blocking(presence.refresh)
+        people = self._here().people
+        return self._blocking(people.refresh)
 
     # -- polls
 
@@ -321,7 +321,7 @@ class _Server:
         return self.key(topic, self._live)
 
     def connect(self) -> Connection:
-        """Open a connection; see ``redis_wire.Connect``."""
+        """Open a connection; see ``wire.Connect``."""
         errors = self._errors
         connection: Connection = self._class(**self._options)
         try:

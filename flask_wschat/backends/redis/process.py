@@ -15,7 +15,7 @@ from ...logs import printable
 from ..contract import Host
 from ..pages import Seen
 from .packing import MADE, unpack_publication
-from .presence import Presence
+from .people import People
 from .subscriber import Subscriber, Timings, Wishes
 from .wire import (
     Call,
@@ -82,13 +82,13 @@ class Process:
         self._garbage = 0.0
         self._refused: dict[str, float] = {}  # when last, by the refusal's word
         self.seen = Seen()
-        self.presence = Presence(self.run, server.key, presence_ttl)
+        self.people = People(self.run, server.key, presence_ttl)
         self.wishes = Wishes(server.channel)
         self.subscriber = Subscriber(
             self,
             server.connect,
             self.wishes,
-            server.key(f"process:{self.presence.process}", "probe"),
+            server.key(f"process:{self.people.process}", "probe"),
             server.where,
             timings,
         )
@@ -117,7 +117,7 @@ class Process:
                 return
             self._stopping = self._listening = True
         if self.subscriber.fault is None:
-            self.presence.leave()
+            self.people.leave()
         self._stopped = True
         self.subscriber.stop()
         for pipe in self._pipes.values():

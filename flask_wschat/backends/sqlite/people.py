@@ -1,4 +1,4 @@
-"""Who is where, and what they voted, in SQLite: steps as in ``sqlite_tables``."""
+"""Who is where, and what they voted, in SQLite: steps as in ``tables``."""
 
 from __future__ import annotations
 

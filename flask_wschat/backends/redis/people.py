@@ -21,7 +21,7 @@ class Run(Protocol):
     def __call__(self, calls: Sequence[Call], *, again: bool) -> list[Reply]: ...
 
 
-class Presence:
+class People:
     """This process's people, and those whom dead processes have left.
 
     One call at a time, each in one round trip for each 500 topics; ``refresh`` in one
