@@ -244,7 +244,7 @@ def test_a_topic_whose_join_failed_is_let_go(opened: Open) -> None:
     topics, loop = hub._topics, ws._transport.loop
     backend = topics._backend = Deaf()
     backend.down = True
-    hub._enter(ws, "a")
+    hub.rooms._enter(ws, "a")
     assert backend.wanted == {room_topic("a")} and room_topic("a") in topics._failed
     hub.leave(ws, "a")
     assert topics.tick(loop, time.monotonic())

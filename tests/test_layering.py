@@ -100,9 +100,13 @@ ARROWS: Tree = {
         "sweep": ".home errors settings codec transports websocket",
         "subscriptions": "errors transports backends",
         "presence": ".members envelope errors messages transports backends",
+        "rooms": (
+            ".claims .members .presence .subscriptions",
+            "errors messages transports websocket",
+        ),
         "hub": (
             ".audience .claims .deliveries .feeds .home .members .presence",
-            ".subscriptions .sweep",
+            ".rooms .subscriptions .sweep",
             "errors logs messages settings codec incoming websocket backends",
             "transports transports.ending transports.loop transports.waiting",
         ),

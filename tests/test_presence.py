@@ -200,7 +200,7 @@ def test_a_name_that_no_backend_takes_is_left_out_alone(
         watcher = Reader(hub)
         watcher.read(0)
         half, peer = another(hub, "\ud800")
-        hub._enter(half, "a")
+        hub.rooms._enter(half, "a")
         Reader(hub, "ann")
         eventually(lambda: (["ann"], []) in news(watcher))
         peer.close()

@@ -154,7 +154,7 @@ class ChatListener(Listener):
             raise
         topic = room_topic(room)
         if fresh:
-            self._hub.enter(ws, room)
+            self._hub.rooms.enter(ws, room)
         try:
             self._read(ws, ref, topic, after, epoch)
         except Refused:

@@ -5,8 +5,8 @@ See docs/decisions/26.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..backends import Backend
 from ..errors import BackendError
@@ -22,23 +22,15 @@ _AT_ONCE = 500  # rooms in one call
 _MOST_WAIT = 60.0  # seconds until claims are renewed, however long they would last
 
 
-class Doorkeeper(Protocol):
-    """Who puts somebody out of a room."""
-
-    backend: Backend
-
-    def put_out(self, ws: WebSocket, room: str) -> None: ...
-
-
 class Claims:
     """Those of this process. ``ttl``: seconds that one lasts unless it is renewed."""
 
     def __init__(
-        self, home: Home, members: Members, door: Doorkeeper, ttl: float
+        self, home: Home, members: Members, backend: Backend, ttl: float
     ) -> None:
         self._home = home
         self._members = members
-        self._door = door
+        self._backend = backend
         self._every = min(ttl / 4, _MOST_WAIT)
         self._renew_at = 0.0
         self.sharing: set[WebSocket] = set()
@@ -49,7 +41,7 @@ class Claims:
 
         :raises BackendError: it may be noted or not.
         """
-        self._door.backend.claim(topics, CLAIM)
+        self._backend.claim(topics, CLAIM)
 
     def check(self, ws: WebSocket, topic: str) -> None:
         """See that ``ws``, of the chat, may be in a room; may wait.
@@ -60,20 +52,20 @@ class Claims:
         if ws in self.sharing:
             return
         # What is here is asked as well: a storage may have lost its marks.
-        claimed = self._door.backend.history(topic, limit=1).plain
+        claimed = self._backend.history(topic, limit=1).plain
         if claimed or self._members.has_plain(topic):
             raise PermissionError(
                 "plain connections are in this room: the chat may be there, too, only"
                 " where its listener says plain_rooms = True"
             )
 
-    def obey(self, topic: str) -> None:
+    def obey(self, topic: str, put_out: Callable[[WebSocket, str], Any]) -> None:
         """Put those of the chat out of a room that was claimed; in the loop."""
         room = room_of(topic)
         assert room is not None
         out = [ws for ws in self._members.chatting(topic) if ws not in self.sharing]
         for ws in out:
-            self._door.put_out(ws, room)
+            put_out(ws, room)
         tell_gap(out, topic)
 
     def made(self, topic: str) -> None:

@@ -24,7 +24,6 @@ from ..messages import (
     Message,
     Page,
     Receipt,
-    as_name,
     room_topic,
     user_topic,
 )
@@ -33,13 +32,14 @@ from ..transports import Event, Loop, ending
 from ..transports.loop import ANSWER, new_event
 from ..transports.waiting import run_blocking, start_thread
 from ..websocket import WebSocket
-from .audience import Audience, deliver
+from .audience import deliver
 from .claims import CLAIM, Claims
 from .deliveries import HOLD, Deliveries
 from .feeds import Feeds, framed
 from .home import Home
 from .members import Members
 from .presence import Presence
+from .rooms import Rooms
 from .subscriptions import Subscriptions
 from .sweep import Sweep
 
@@ -102,7 +102,10 @@ class Hub:
         ttl = settings.PING_INTERVAL + settings.PING_TIMEOUT
         self.presence = Presence(self.members, backend, self.publish, ttl)
         self._topics = Subscriptions(backend, self.members.wants, new_event)
-        self._claims = Claims(self.home, self.members, self, settings.HISTORY_TTL)
+        self._claims = Claims(self.home, self.members, backend, settings.HISTORY_TTL)
+        self.rooms = Rooms(
+            self.members, self._topics, self._claims, self.presence, self._finish
+        )
         self._deliveries = Deliveries(self.home, self)
         self._sweep = Sweep(self.home, self)
         self._pid = 0
@@ -149,10 +152,7 @@ class Hub:
         if ws.user is not None:
             topic = user_topic(ws.user)
             topics.append(topic)
-            if plain:
-                members.plain.setdefault(topic, Audience()).add(ws)
-            else:
-                self.feeds.add(ws, topic)
+            members.add(ws, topic)
             self.presence.changed(loop, EVERYONE, ws.user)
             self.presence.changed(loop, topic, ws.user)
         self._topics.want(loop, topics)
@@ -281,10 +281,10 @@ class Hub:
         if ws.user is not None:
             topics.append(user_topic(ws.user))
         for topic in topics:
-            self._drop(topic, ws)
+            self.rooms.drop(ws, topic)
         if ws.user is not None:
             for topic in (*topics, EVERYONE):
-                self._finish(self._tell_presence, topic, ws.user)
+                self._finish(self.presence.changed, ws._transport.loop, topic, ws.user)
 
     def left(self, ws: WebSocket) -> None:
         """Note that the last of a connection that ended is gone."""
@@ -296,67 +296,13 @@ class Hub:
         except Exception as error:
             self.report(error)
 
-    def _tell_presence(self, topic: str, user: str) -> None:
-        if self.home.loop is not None:
-            self.presence.changed(self.home.loop, topic, user)
-
     def join(self, ws: WebSocket, room: Any) -> bool:
-        """Put ``ws`` into ``room``; False: it was there, or is closed.
-
-        A plain connection claims the room: no other connection of the ready-made chat
-        may be there but one that is ``sharing``. See docs/decisions/26.
-
-        :raises BackendError: it is not there, as nothing would come.
-        :raises PermissionError: it is not there, as the room was claimed.
-        """
-        name, loop = as_name(room, "a room"), ws._transport.loop
-        topic = room_topic(name)
-        if ws in self.members.plain[EVERYONE]:
-            # Before it is there, and anybody hears so.
-            if topic not in self.members.plain:
-                self._where_it_may_wait(loop, lambda: self._claims.claim([topic]))
-            return self.enter(ws, name)
-        if not self.enter(ws, name):
-            return False
-        try:
-            self._where_it_may_wait(loop, lambda: self._claims.check(ws, topic))
-        except BaseException:
-            loop.call(self._leave, ws, name)
-            raise
-        return True
-
-    def enter(self, ws: WebSocket, name: str) -> bool:
-        """Put ``ws`` into a room, whoever may be there; else as ``join``."""
-        loop = ws._transport.loop
-        if not loop.call(self._enter, ws, name):
-            return False
-        try:
-            self._topics.wait(loop, [room_topic(name)])
-        except BackendError:
-            loop.call(self._leave, ws, name)
-            raise
-        return True
-
-    def _where_it_may_wait(self, loop: Loop, call: Callable[[], Any]) -> None:
-        if loop.may_wait():
-            call()
-        else:
-            loop.run(call)
+        """Put ``ws`` into ``room``: see ``Rooms.join``."""
+        return self.rooms.join(ws, room)
 
     def leave(self, ws: WebSocket, room: Any) -> bool:
         """Take ``ws`` out of ``room``; False: it was not there."""
-        name = as_name(room, "a room")
-        return ws._transport.loop.call(self._leave, ws, name)
-
-    def _leave(self, ws: WebSocket, room: str) -> bool:
-        if ws._rooms is None or room not in ws._rooms:
-            return False
-        ws._rooms.discard(room)
-        topic = room_topic(room)
-        self._drop(topic, ws)
-        if ws.user is not None:
-            self._finish(self._tell_presence, topic, ws.user)
-        return True
+        return self.rooms.leave(ws, room)
 
     def shutdown(self, timeout: float = 1.0, *, came_to: Loop | None = None) -> None:
         """Close every connection with 1012, "service restart", and wait for it.
@@ -408,10 +354,6 @@ class Hub:
     def everyone(self) -> Iterator[WebSocket]:
         return self.members.everyone()
 
-    def put_out(self, ws: WebSocket, room: str) -> None:
-        """Take ``ws`` out of a room it may not be in; in the loop."""
-        self._leave(ws, room)
-
     def _begin(self) -> None:
         """This is a new process: the connections are the other one's."""
         self._pid = os.getpid()
@@ -422,32 +364,6 @@ class Hub:
         self._deliveries.clear()
         self._topics.clear()
         self.presence.clear()
-
-    def _enter(self, ws: WebSocket, room: str) -> bool:
-        if ws.closed or (ws._rooms is not None and room in ws._rooms):
-            return False
-        if ws._rooms is None:
-            ws._rooms = set()
-        ws._rooms.add(room)
-        topic, loop = room_topic(room), ws._transport.loop
-        if ws in self.members.plain[EVERYONE]:
-            self.members.plain.setdefault(topic, Audience()).add(ws)
-        else:
-            self.feeds.add(ws, topic, mute=True)
-        self._topics.want(loop, [topic])
-        if ws.user is not None:
-            self.presence.changed(loop, topic, ws.user)
-        return True
-
-    def _drop(self, topic: str, ws: WebSocket) -> None:
-        members = self.members.plain.get(topic)
-        if members is not None:
-            members.discard(ws)
-            if not members:
-                del self.members.plain[topic]
-        self._finish(self.feeds.discard, ws, topic)
-        if not self.members.wants(topic):
-            self._topics.release(topic)
 
     # -- what they are sent
 
@@ -518,7 +434,7 @@ class Hub:
     def pass_on(self, delivery: Delivery) -> None:
         """Give a delivery to those here whom it is for."""
         if delivery.message.event == CLAIM.event:
-            self._claims.obey(delivery.topic)
+            self._claims.obey(delivery.topic, self.rooms.put_out)
             return
         try:
             self._deliver(delivery)

@@ -29,6 +29,21 @@ class Members:
         self.opening: set[WebSocket] = set()
         self._feeds.clear()
 
+    def add(self, ws: WebSocket, topic: str, *, mute: bool = False) -> None:
+        """Put one who is here into ``topic``; ``mute`` as in ``Feeds.add``."""
+        if ws in self.plain[EVERYONE]:
+            self.plain.setdefault(topic, Audience()).add(ws)
+        else:
+            self._feeds.add(ws, topic, mute=mute)
+
+    def discard(self, ws: WebSocket, topic: str) -> None:
+        members = self.plain.get(topic)
+        if members is not None:
+            members.discard(ws)
+            if not members:
+                del self.plain[topic]
+        self._feeds.discard(ws, topic)
+
     def everyone(self) -> Iterator[WebSocket]:
         chatting = self._feeds.members(EVERYONE)
         return itertools.chain(self.plain[EVERYONE], self.opening, chatting)

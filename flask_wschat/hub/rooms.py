@@ -1,0 +1,117 @@
+"""``Rooms``: how a connection gets into a room and out of it, and who hears of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import BackendError
+from ..messages import EVERYONE, as_name, room_topic
+from ..transports import Loop
+from ..websocket import WebSocket
+from .claims import Claims
+from .members import Members
+from .presence import Presence
+from .subscriptions import Subscriptions
+
+
+class Rooms:
+    """The steps of a join and a leave; what may wait is done outside of the loop.
+
+    ``finish`` calls a step of an end, and reports its error: the others follow.
+    """
+
+    def __init__(
+        self,
+        members: Members,
+        subscriptions: Subscriptions,
+        claims: Claims,
+        presence: Presence,
+        finish: Callable[..., None],
+    ) -> None:
+        self._members = members
+        self._subscriptions = subscriptions
+        self._claims = claims
+        self._presence = presence
+        self._finish = finish
+
+    def join(self, ws: WebSocket, room: Any) -> bool:
+        """Put ``ws`` into ``room``; False: it was there, or is closed.
+
+        A plain connection claims the room: no other connection of the ready-made chat
+        may be there but one that is ``sharing``. See docs/decisions/26.
+
+        :raises BackendError: it is not there, as nothing would come.
+        :raises PermissionError: it is not there, as the room was claimed.
+        """
+        name, loop = as_name(room, "a room"), ws._transport.loop
+        topic = room_topic(name)
+        if ws in self._members.plain[EVERYONE]:
+            # Before it is there, and anybody hears so.
+            if topic not in self._members.plain:
+                _where_it_may_wait(loop, lambda: self._claims.claim([topic]))
+            return self.enter(ws, name)
+        if not self.enter(ws, name):
+            return False
+        try:
+            _where_it_may_wait(loop, lambda: self._claims.check(ws, topic))
+        except BaseException:
+            loop.call(self.put_out, ws, name)
+            raise
+        return True
+
+    def enter(self, ws: WebSocket, name: str) -> bool:
+        """Put ``ws`` into a room, whoever may be there; else as ``join``."""
+        loop = ws._transport.loop
+        if not loop.call(self._enter, ws, name):
+            return False
+        try:
+            self._subscriptions.wait(loop, [room_topic(name)])
+        except BackendError:
+            loop.call(self.put_out, ws, name)
+            raise
+        return True
+
+    def leave(self, ws: WebSocket, room: Any) -> bool:
+        """Take ``ws`` out of ``room``; False: it was not there."""
+        name = as_name(room, "a room")
+        return ws._transport.loop.call(self.put_out, ws, name)
+
+    # -- in the loop
+
+    def _enter(self, ws: WebSocket, room: str) -> bool:
+        if ws.closed or (ws._rooms is not None and room in ws._rooms):
+            return False
+        if ws._rooms is None:
+            ws._rooms = set()
+        ws._rooms.add(room)
+        topic, loop = room_topic(room), ws._transport.loop
+        self._members.add(ws, topic, mute=True)
+        self._subscriptions.want(loop, [topic])
+        if ws.user is not None:
+            self._presence.changed(loop, topic, ws.user)
+        return True
+
+    def put_out(self, ws: WebSocket, room: str) -> bool:
+        """Do what ``leave`` does."""
+        if ws._rooms is None or room not in ws._rooms:
+            return False
+        ws._rooms.discard(room)
+        topic = room_topic(room)
+        self.drop(ws, topic)
+        if ws.user is not None:
+            self._finish(self._presence.changed, ws._transport.loop, topic, ws.user)
+        return True
+
+    def drop(self, ws: WebSocket, topic: str) -> None:
+        """Take ``ws`` out of ``topic``, and give that up where it was the last one."""
+        self._finish(self._members.discard, ws, topic)
+        if not self._members.wants(topic):
+            self._subscriptions.release(topic)
+
+
+def _where_it_may_wait(loop: Loop, call: Callable[[], Any]) -> None:
+    if loop.may_wait():
+        call()
+    else:
+        loop.run(call)
