@@ -37,7 +37,8 @@ from .messages import (
 )
 from .opening import mistakes, views
 from .opening.answers import not_a_websocket
-from .opening.upgrade import Gate
+from .opening.gate import Gate
+from .opening.hooks import Hooks
 from .running import folder as _folder  # noqa: F401  # it notes where we began
 from .settings import SILENCE, Settings
 from .shortcuts.contexts import AppContexts
@@ -124,7 +125,7 @@ class WSChat:
         )
         app.register_blueprint(client)
         app.register_error_handler(WebsocketMismatch, self._answer_http)
-        Gate(app, hub, self._who)
+        Hooks(app, Gate(app, hub, self._who))
         command = click.get_current_context(silent=True)
         if command is not None and command.info_name == "run":
             ending.close_on_sigterm()  # `flask run` leaves that to the system

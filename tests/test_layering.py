@@ -143,13 +143,17 @@ ARROWS: Tree = {
         "origins": "",
         "mistakes": "settings websocket",
         "legacy": "errors codec transports websocket servers.offers",
+        "gate": ".answers logs hub.hub shortcuts shortcuts.response",
         "upgrade": (
-            ".answers .either .legacy .origins",
+            ".answers .gate .legacy .origins",
             "errors logs messages codec websocket",
             "transports transports.ending transports.evented transports.loop",
             "transports.threaded transports.tls transports.waiting",
-            "hub.hub servers.offers",
-            "shortcuts shortcuts.response shortcuts.routing shortcuts.sessions",
+            "servers.offers",
+        ),
+        "hooks": (
+            ".either .gate .legacy .upgrade",
+            "codec servers.offers shortcuts.routing shortcuts.sessions",
         ),
         "views": (
             ".answers .mistakes .upgrade",
@@ -170,7 +174,7 @@ ARROWS: Tree = {
         "envelope messages settings websocket backends",
         "transports.ending transports.patched hub.hub",
         "chat.chat chat.listener chat.voting shortcuts.contexts running.folder",
-        "opening.answers opening.mistakes opening.upgrade opening.views",
+        "opening.answers opening.gate opening.hooks opening.mistakes opening.views",
     ),
     "server": (
         "transports.evented transports.loop transports.patched",
@@ -212,7 +216,8 @@ ONLY_IN: dict[str, Names] = {
     "redis": "backends.redis.backend",
     "flask": (
         "shortcuts.contexts shortcuts.response shortcuts.routing shortcuts.sessions",
-        "opening.answers opening.mistakes opening.upgrade opening.views",
+        "opening.answers opening.gate opening.hooks opening.mistakes",
+        "opening.upgrade opening.views",
         "extension running.debugging server testing.client",
     ),
 }

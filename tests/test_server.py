@@ -811,7 +811,7 @@ def test_threads_running_out_are_warned_of(
     from flask_wschat.testing import WSChatClient
 
     client = WSChatClient(app)
-    gate = app.wsgi_app.__self__  # type: ignore[attr-defined]
+    gate = app.wsgi_app.__self__.gate  # type: ignore[attr-defined]
     for _ in range(2):
         gate.count_thread(10, 1)
     with client.connect("/listen"), client.connect("/listen"):

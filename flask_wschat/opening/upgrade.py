@@ -1,22 +1,15 @@
-"""The way from a request to an open ``WebSocket``: routing, refusals, then the 101."""
+"""From a request that was routed to an open ``WebSocket``: refusals, then the 101."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import (
-    Flask,
     Response,
-    got_request_exception,
-    has_request_context,
-    request,
 )
-from werkzeug.exceptions import HTTPException
 
 from ..codec import (
     Connection,
@@ -24,14 +17,12 @@ from ..codec import (
     accept_response,
     check_request,
     choose_subprotocol,
-    is_upgrade,
     is_usual_key,
     negotiate,
     tokens,
 )
 from ..errors import BackendError, HandshakeError
-from ..hub.hub import Hub
-from ..logs import SparingLog, printable
+from ..logs import printable
 from ..messages import as_user
 from ..servers.offers import (
     OFFER,
@@ -40,12 +31,7 @@ from ..servers.offers import (
     NoDescriptors,
     Offer,
     Taken,
-    find_offer,
 )
-from ..shortcuts import may_take
-from ..shortcuts.response import NoAnswer
-from ..shortcuts.routing import Adapters
-from ..shortcuts.sessions import Sessions
 from ..transports import Event
 from ..transports.ending import is_order
 from ..transports.evented import EventedTransport
@@ -55,8 +41,8 @@ from ..transports.tls import TLSSocket
 from ..transports.waiting import runs_here
 from ..websocket import WebSocket
 from .answers import refusal
-from .either import EitherAdapter, find_either
-from .legacy import LegacyWebSocket, WebSocketError
+from .gate import Gate, max_requests, server_is_stopping
+from .legacy import LegacyWebSocket
 from .origins import is_one_of, is_rebound
 
 logger = logging.getLogger("flask_wschat")
@@ -69,187 +55,6 @@ USER = "wschat.user"
 
 OPENED = "wschat.opened"
 """Where an environ has a callable that is told of the open ``WebSocket``."""
-
-
-class Gate:
-    """What stands before an application's views for requests that ask to upgrade."""
-
-    def __init__(self, app: Flask, hub: Hub, authenticate: Callable[[], Any]) -> None:
-        self.hub = hub
-        self.authenticate = authenticate
-        self._app_config = app.config
-        self._threads = 0  # held by sockets
-        self._opening = 0  # places of those that are not in the hub yet
-        self._lock = threading.Lock()
-        self.storm = 0
-        """Connections from which on a worker's restart brings many new requests."""
-        self.log = SparingLog(logger)  # of what clients can make us say
-        self._wsgi_app = app.wsgi_app
-        self._create_url_adapter = app.create_url_adapter
-        self._request_context = app.request_context
-        self._dispatch_request = app.dispatch_request
-        quickly = hub.settings.SHORTCUTS
-        self._adapters = Adapters(app, EitherAdapter, quickly=quickly)
-        self._sessions = Sessions(app, quickly=quickly)
-        self.no_answer = (
-            NoAnswer if may_take(quickly, "flask", "werkzeug") else Response
-        )
-        """What a view returns whose socket the server does not have any more."""
-        app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
-        app.request_context = self.request_context  # type: ignore[method-assign]
-        app.create_url_adapter = self.create_url_adapter  # type: ignore[method-assign]
-        app.dispatch_request = self.dispatch_request  # type: ignore[method-assign]
-        got_request_exception.connect(self._note_failure, app)
-
-    def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
-        """Offer the application the request's socket, where the server gives one.
-
-        What asks for no WebSocket, or for another protocol, is none of our business.
-        """
-        if "HTTP_UPGRADE" not in environ:
-            return self._wsgi_app(environ, start_response)
-        asks = _asks(environ)
-        offer = find_offer(environ, start_response)
-        # A server that has answered 101 may have taken it for less than we do.
-        if offer is None or not (asks or offer.answered):
-            return self._wsgi_app(environ, start_response)
-        if asks:
-            # Where it is one name of several, Werkzeug would not see it.
-            environ["HTTP_UPGRADE"] = "websocket"
-        try:
-            upgrade = Upgrade(self, environ, offer, start_response)
-        except OSError:  # no loop for it can be started
-            return self.no_descriptors()(environ, start_response)
-        environ[UPGRADE] = upgrade
-        try:
-            result = self._wsgi_app(environ, upgrade.respond)
-            upgrade.end()
-            if not upgrade.begun:
-                return result
-            if hasattr(result, "close"):
-                result.close()
-            upgrade.run_view()
-            upgrade.wait_if_held()
-        except BaseException as error:
-            upgrade.status = "500"
-            upgrade.end()
-            if upgrade.accepted is None:
-                raise
-            if isinstance(error, Exception):
-                upgrade.accepted.close(1011, "internal error")
-                raise
-            # It goes no further: a SystemExit would end the whole server, and for a
-            # GreenletExit pywsgi would answer, on a socket that it has no more.
-            upgrade.accepted._fail(error)
-        finally:
-            if upgrade.has_place:
-                upgrade.give_place_back()
-            if upgrade.accepted is not None and offer.threads:
-                self.count_thread(offer.threads, -1)
-        return offer.answer(start_response)
-
-    def count_thread(self, limit: int, change: int) -> None:
-        """Note that a socket begins (1) or ends (-1) to hold one of ``limit`` threads.
-
-        A listener's does only while it opens; a blocking view's, or one with TLS, as
-        long as it lives.
-        """
-        with self._lock:
-            self._threads += change
-            if change < 0 or not limit or self._threads != max(limit * 4 // 5, 1):
-                return
-        logger.warning(
-            "%d of this worker's %d threads are held by WebSockets: the rest serve all"
-            " other requests. Raise gunicorn's --threads, use its gevent worker, or"
-            " make blocking views listeners, which hold none",
-            self._threads,
-            limit,
-        )
-
-    @property
-    def server_name(self) -> str | None:
-        """The host that the application says it is, if it does."""
-        name: str | None = self._app_config["SERVER_NAME"]
-        return name
-
-    def warn_of_storm(self) -> None:
-        """Say, once, that gunicorn restarts workers for the connections they hold."""
-        limit, self.storm = 2 * self.storm, 0
-        logger.warning(
-            "gunicorn's --max-requests is about %d, and every WebSocket is a request: a"
-            " worker that has had so many closes all that it holds, and they come back"
-            " at once, to the next one. Leave it out, or set it to many times the"
-            " connections of a worker, with --max-requests-jitter",
-            limit,
-        )
-
-    def no_descriptors(self) -> HTTPException:
-        """Return the refusal of a process that may open no more files; say why."""
-        self.log.warning(
-            "descriptors",
-            "refused a WebSocket: this process has as many open files as it may"
-            " (see ulimit -n); WSCHAT_MAX_CONNECTIONS refuses before that",
-        )
-        message = "too many connections, try again later"
-        return refusal(503, message, [("Retry-After", "5")])
-
-    def take_place(self, limit: int) -> bool:
-        """Take one of ``limit`` places for a connection to be; False: all are taken."""
-        with self._lock:
-            if self.hub.count() + self._opening >= limit:
-                return False
-            self._opening += 1
-            return True
-
-    def give_place_back(self) -> None:
-        """Undo ``take_place``: the hub counts the connection now, or there is none."""
-        with self._lock:
-            self._opening -= 1
-
-    def request_context(self, environ: dict[str, Any]) -> Any:
-        """Open the session of a request that asks to upgrade, where that is quick."""
-        if UPGRADE in environ:
-            context = self._sessions.context(environ)
-            if context is not None:
-                return context
-        return self._request_context(environ)
-
-    def create_url_adapter(self, request: Any) -> Any:
-        """Let a plain route match a request that asks to upgrade.
-
-        Werkzeug keeps ``websocket=True`` routes and plain ones apart, so without this
-        a plain view with ``environ["wsgi.websocket"]`` answers nobody.
-        """
-        if request is None or UPGRADE not in request.environ:
-            return self._create_url_adapter(request)
-        adapter = self._adapters.find(request)
-        if adapter is None:
-            adapter = find_either(self._create_url_adapter(request))
-            self._adapters.learn(request, adapter)
-        return adapter
-
-    def dispatch_request(self, *args: Any) -> Any:
-        """Refuse before a plain view runs; ours ask themselves."""
-        asked = request._get_current_object()  # type: ignore[attr-defined]
-        upgrade: Upgrade | None = asked.environ.get(UPGRADE)
-        rule = asked.url_rule
-        if upgrade is None or rule is None or rule.websocket:
-            return self._dispatch_request(*args)
-        upgrade.admit(asked)
-        try:
-            return self._dispatch_request(*args)
-        except WebSocketError:
-            if upgrade.accepted is None or not upgrade.accepted.closed:
-                raise
-            # The view spoke to a client that had just left: its natural end.
-            return self.no_answer()
-
-    def _note_failure(self, app: Flask, **_: Any) -> None:
-        """Note that a request failed whose socket may be open."""
-        if has_request_context():
-            upgrade: Upgrade | None = request.environ.get(UPGRADE)
-            if upgrade is not None:
-                upgrade.failed = True
 
 
 class Upgrade:
@@ -344,8 +149,8 @@ class Upgrade:
             self._held = new_event()
         hub = self._gate.hub
         if hub.stopping is None:
-            hub.stopping = _server_is_stopping(hub.settings.URL)
-            self._gate.storm = _max_requests() // 2
+            hub.stopping = server_is_stopping(hub.settings.URL)
+            self._gate.storm = max_requests() // 2
         try:
             ws = None
             while ws is None:
@@ -566,29 +371,6 @@ class Upgrade:
             ) from None
 
 
-def _server_is_stopping(url: str) -> Callable[[], bool]:
-    """Return what tells whether this process was asked to end.
-
-    gunicorn's workers wait for views under way before they end, and blocking views
-    wait for their clients: the sockets must be closed when that wait begins.
-    """
-    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    workers = getattr(getattr(worker, "cfg", None), "workers", 1)
-    if workers > 1 and url.startswith("memory:"):
-        logger.warning(
-            "each of %d workers has rooms and users of its own: set WSCHAT_URL to"
-            " redis://... or sqlite:///... for all to share them",
-            workers,
-        )
-    return lambda: not getattr(worker, "alive", True)
-
-
-def _max_requests() -> int:
-    """Return how many requests gunicorn lets this worker have; 0: any number."""
-    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return int(getattr(getattr(worker, "cfg", None), "max_requests", 0))
-
-
 def _as_user(value: Any) -> str:
     try:
         return as_user(value)
@@ -597,16 +379,6 @@ def _as_user(value: Any) -> str:
             f"@chat.authenticate: {error}. Return None for somebody without one, and"
             " abort(401) to refuse"
         ) from None
-
-
-def _asks(environ: dict[str, Any]) -> bool:
-    """Whether a request asks for a WebSocket, well or badly.
-
-    Of the methods only these two ever match a route for WebSockets.
-    """
-    return environ["REQUEST_METHOD"] in ("GET", "HEAD") and is_upgrade(
-        environ.get("HTTP_UPGRADE", ""), environ.get("HTTP_CONNECTION", "")
-    )
 
 
 def _headers(environ: dict[str, Any]) -> list[tuple[str, str]]:

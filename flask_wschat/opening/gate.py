@@ -1,0 +1,122 @@
+"""Who may come in: what all openings of an application share, and their limits."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from ..hub.hub import Hub
+from ..logs import SparingLog
+from ..shortcuts import may_take
+from ..shortcuts.response import NoAnswer
+from .answers import refusal
+
+logger = logging.getLogger("flask_wschat")
+
+
+class Gate:
+    """What all openings of an application share: who is asked, how many may be in."""
+
+    def __init__(self, app: Flask, hub: Hub, authenticate: Callable[[], Any]) -> None:
+        self.hub = hub
+        self.authenticate = authenticate
+        self._app_config = app.config
+        self._threads = 0  # held by sockets
+        self._opening = 0  # places of those that are not in the hub yet
+        self._lock = threading.Lock()
+        self.storm = 0
+        """Connections from which on a worker's restart brings many new requests."""
+        self.log = SparingLog(logger)  # of what clients can make us say
+        self.no_answer = (
+            NoAnswer
+            if may_take(hub.settings.SHORTCUTS, "flask", "werkzeug")
+            else Response
+        )
+        """What a view returns whose socket the server does not have any more."""
+
+    def count_thread(self, limit: int, change: int) -> None:
+        """Note that a socket begins (1) or ends (-1) to hold one of ``limit`` threads.
+
+        A listener's does only while it opens; a blocking view's, or one with TLS, as
+        long as it lives.
+        """
+        with self._lock:
+            self._threads += change
+            if change < 0 or not limit or self._threads != max(limit * 4 // 5, 1):
+                return
+        logger.warning(
+            "%d of this worker's %d threads are held by WebSockets: the rest serve all"
+            " other requests. Raise gunicorn's --threads, use its gevent worker, or"
+            " make blocking views listeners, which hold none",
+            self._threads,
+            limit,
+        )
+
+    @property
+    def server_name(self) -> str | None:
+        """The host that the application says it is, if it does."""
+        name: str | None = self._app_config["SERVER_NAME"]
+        return name
+
+    def warn_of_storm(self) -> None:
+        """Say, once, that gunicorn restarts workers for the connections they hold."""
+        limit, self.storm = 2 * self.storm, 0
+        logger.warning(
+            "gunicorn's --max-requests is about %d, and every WebSocket is a request: a"
+            " worker that has had so many closes all that it holds, and they come back"
+            " at once, to the next one. Leave it out, or set it to many times the"
+            " connections of a worker, with --max-requests-jitter",
+            limit,
+        )
+
+    def no_descriptors(self) -> HTTPException:
+        """Return the refusal of a process that may open no more files; say why."""
+        self.log.warning(
+            "descriptors",
+            "refused a WebSocket: this process has as many open files as it may"
+            " (see ulimit -n); WSCHAT_MAX_CONNECTIONS refuses before that",
+        )
+        message = "too many connections, try again later"
+        return refusal(503, message, [("Retry-After", "5")])
+
+    def take_place(self, limit: int) -> bool:
+        """Take one of ``limit`` places for a connection to be; False: all are taken."""
+        with self._lock:
+            if self.hub.count() + self._opening >= limit:
+                return False
+            self._opening += 1
+            return True
+
+    def give_place_back(self) -> None:
+        """Undo ``take_place``: the hub counts the connection now, or there is none."""
+        with self._lock:
+            self._opening -= 1
+
+
+def server_is_stopping(url: str) -> Callable[[], bool]:
+    """Return what tells whether this process was asked to end.
+
+    gunicorn's workers wait for views under way before they end, and blocking views
+    wait for their clients: the sockets must be closed when that wait begins.
+    """
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    workers = getattr(getattr(worker, "cfg", None), "workers", 1)
+    if workers > 1 and url.startswith("memory:"):
+        logger.warning(
+            "each of %d workers has rooms and users of its own: set WSCHAT_URL to"
+            " redis://... or sqlite:///... for all to share them",
+            workers,
+        )
+    return lambda: not getattr(worker, "alive", True)
+
+
+def max_requests() -> int:
+    """Return how many requests gunicorn lets this worker have; 0: any number."""
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return int(getattr(getattr(worker, "cfg", None), "max_requests", 0))
