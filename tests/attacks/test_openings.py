@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 import pytest
 from flask import Flask, Response, abort, request
+from flask.sessions import SecureCookieSessionInterface
 from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import Listener, WebSocket, WSChat
@@ -194,8 +195,13 @@ FAILURES: dict[str, Callable[[Flask], Any]] = {
     "teardown_appcontext": lambda app: app.teardown_appcontext(raise_again),
     "after_request aborts": lambda app: app.after_request(lambda response: abort(403)),
     "response": lambda app: app.after_request(lambda response: Failing()),
-    "session": lambda app: setattr(app.session_interface, "save_session", None),
+    "session": lambda app: setattr(app, "session_interface", Unsaved()),
 }
+
+
+class Unsaved(SecureCookieSessionInterface):
+    def save_session(self, *args: Any) -> None:
+        raise ZeroDivisionError
 
 
 class Failing(Response):
