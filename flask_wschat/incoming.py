@@ -74,7 +74,7 @@ class Sender:
 
 
 class Incoming:
-    """The receiving half of a connection, and its end; a transport's ``Receiver``."""
+    """The receiving half of a connection, and its end."""
 
     __slots__ = (
         "__weakref__",
@@ -150,10 +150,6 @@ class Incoming:
         return self._id
 
     # -- what the layers above call, in the loop
-
-    def _start(self, received: bytes = b"") -> None:
-        """Begin to receive; ``received`` came together with the handshake."""
-        self._transport.start(self, received)
 
     def _listen(self, listener: Callbacks) -> None:
         """Hand messages, from the first on, to ``listener`` instead of ``receive``."""

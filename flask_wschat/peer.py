@@ -16,9 +16,16 @@ from .messages import as_message
 
 
 class Peer(Incoming):
-    """Where users wait, for a message or for room; and whether a peer is there."""
+    """Where users wait, for a message or for room; and whether a peer is there.
+
+    To its transport it is the ``Receiver``.
+    """
 
     __slots__ = ()
+
+    def _start(self, received: bytes = b"") -> None:
+        """Begin to receive; ``received`` came together with the handshake."""
+        self._transport.start(self, received)
 
     @property
     def _awaited(self) -> bool:
@@ -133,6 +140,15 @@ class Peer(Incoming):
         else:
             self._end(CloseCode.ABNORMAL, "ping timeout")
             self._transport.abort()
+
+    def _dropped(self, count: int) -> None:
+        self._hub.log.warning(
+            "dropped",
+            "%s is too slow: the oldest %d messages to it are lost (see"
+            " WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",
+            self._described(),
+            count,
+        )
 
     def _overflow(self) -> None:
         """Let go of a peer whose queue is full."""

@@ -53,6 +53,9 @@ class Peer:
     def _drained(self) -> None:
         pass
 
+    def _dropped(self, count: int) -> None:
+        raise AssertionError("nothing is dropped here")
+
     def send(self, *messages: str | bytes) -> None:
         self.transport.write(b"".join(map(self.connection.send, messages)))
 
@@ -299,7 +302,9 @@ def test_a_slow_peer_is_closed_with_1013(
     assert peer.events[-1] == Closed(1013, "too slow")
 
 
-def test_a_slow_peer_loses_the_oldest_if_so_chosen(opened: Open) -> None:
+def test_a_slow_peer_loses_the_oldest_if_so_chosen_and_the_log_says_so(
+    opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
     ws, peer, _ = opened(MAX_QUEUE=100, SLOW_POLICY="drop_oldest")
     peer.transport.pause()
     for number in range(50):
@@ -308,6 +313,8 @@ def test_a_slow_peer_loses_the_oldest_if_so_chosen(opened: Open) -> None:
     peer.transport.resume()
     assert peer.events[-1] == f"{49:020}"
     assert len(peer.events) < 10
+    (line,) = (r.getMessage() for r in caplog.records)
+    assert "the oldest 1 messages to it are lost" in line and ws.id in line
 
 
 def test_the_sweep_pings_and_ends_who_does_not_answer(opened: Open) -> None:

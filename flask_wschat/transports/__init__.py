@@ -91,6 +91,9 @@ class Receiver(Protocol):
     def _drained(self) -> None:
         """The queue, which ``notify_drained`` asked about, is empty enough."""
 
+    def _dropped(self, count: int) -> None:
+        """So many messages were lost for a newer one, as the queue was full."""
+
 
 class Transport(Protocol):
     """One peer's bytes. Only its loop may call, but ``queued``, ``loop``, ``offer``."""

@@ -132,6 +132,8 @@ class EventedTransport(Outbox):
         if not self.push(frame, key):
             return False
         self._list()
+        if self.dropped and self._receiver is not None:
+            self._receiver._dropped(self.take_dropped())
         return True
 
     def admit(self, frame: bytes) -> None:

@@ -120,6 +120,8 @@ class MemoryTransport:
         if not self._outbox.push(frame, key):
             return False
         self.loop.run(self._flush)
+        if self._outbox.dropped and self._receiver is not None:
+            self._receiver._dropped(self._outbox.take_dropped())
         return True
 
     def admit(self, frame: bytes) -> None:

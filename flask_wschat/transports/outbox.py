@@ -24,13 +24,14 @@ class Outbox(Queue):
     always taken and never lost.
     """
 
-    __slots__ = ("_keyed", "_keys", "dropped", "policy")
+    __slots__ = ("_draining", "_keyed", "_keys", "dropped", "policy")
 
     def __init__(self, limit: int, policy: Literal["close", "drop_oldest"]) -> None:
         super().__init__(limit)
         self.policy = policy
         self.dropped = 0
-        """Messages lost to ``drop_oldest``."""
+        """Messages lost to ``drop_oldest`` since ``take_dropped``."""
+        self._draining = False
         self._keys: dict[str, bytes] | None = None
         self._keyed = 0  # bytes of their frames, which may not wait any more
 
@@ -47,6 +48,10 @@ class Outbox(Queue):
         self.append(frame)
         return True
 
+    def take_dropped(self) -> int:
+        count, self.dropped = self.dropped, 0
+        return count
+
     def append(self, frame: bytes) -> None:
         """Add ``frame``, whatever waits."""
         self.frames.append(frame)
@@ -57,21 +62,31 @@ class Outbox(Queue):
 
         True: it took everything. False: it took less than it was given, or raised
         ``BlockingIOError``; another error of ``send`` is the caller's.
+
+        Called within itself, as by what a garbage collection ends, it leaves all to the
+        call under way, and returns False.
         """
-        while self.size:
-            batch = self.batch
-            if not batch:
-                frames = self.frames
-                batch = frames.pop() if len(frames) == 1 else self._gather()
-            try:
-                count = send(batch)
-            except BlockingIOError:
-                count = 0
-            self.size -= count
-            if count < len(batch):
-                self.batch = memoryview(batch)[count:]
-                return False
-            self.batch = b""
+        if self._draining:
+            return False
+        self._draining = True
+        try:
+            while self.size > 0:
+                batch = self.batch
+                if not batch:
+                    frames = self.frames
+                    batch = frames.pop() if len(frames) == 1 else self._gather()
+                    self.batch = batch  # for who clears the rest meanwhile
+                try:
+                    count = send(batch)
+                except BlockingIOError:
+                    count = 0
+                self.size -= count
+                if count < len(batch):
+                    self.batch = memoryview(batch)[count:]
+                    return False
+                self.batch = b""
+        finally:
+            self._draining = False
         return True
 
     def clear(self) -> None:

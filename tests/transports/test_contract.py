@@ -43,6 +43,7 @@ class Recorder:
         self.data = bytearray()
         self.lost = 0
         self.times_drained = 0
+        self.dropped = 0
 
     def _data_received(self, data: bytes) -> None:
         assert data
@@ -58,6 +59,10 @@ class Recorder:
     def _drained(self) -> None:
         assert not self.lost
         self.times_drained += 1
+
+    def _dropped(self, count: int) -> None:
+        assert not self.lost
+        self.dropped += count
 
 
 class Link(abc.ABC):
@@ -285,6 +290,8 @@ def test_a_full_queue_drops_the_oldest(lossy: Link) -> None:
     rest = rest.removeprefix(ping)
     kept = len(rest) // len(last)
     assert rest == b"".join(frame(n, LIMIT // 10) for n in range(100 - kept, 100))
+    lost = [] if lossy.them.data.startswith(BIG) else [BIG]
+    assert lossy.us.dropped == 100 - kept + len(lost)
 
 
 def test_one_call_when_it_is_drained(link: Link) -> None:

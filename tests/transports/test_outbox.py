@@ -154,3 +154,50 @@ def test_keys_hold_nothing_that_was_dropped_or_sent() -> None:
             assert sending.size
         assert held(dropping) < 4 * limit
         assert held(sending) < 4 * backlog * len(frame)
+
+
+@pytest.mark.parametrize("size", [10, BATCH + 1])
+def test_who_flushes_within_a_flush_leaves_it_to_that(size: int) -> None:
+    """A finaliser may run at any allocation, write to the same peer, and flush."""
+    outbox = Outbox(1 << 30, "close")
+    first, second, third = (text(name * size) for name in "abc")
+    outbox.push(first)
+    sent: list[bytes] = []
+
+    def send(data: bytes | memoryview) -> int:
+        if not sent:
+            outbox.push(second)
+            assert not outbox.drain(send)
+            outbox.push(third)
+        sent.append(bytes(data))
+        return len(data)
+
+    assert outbox.drain(send)
+    assert b"".join(sent) == first + second + third
+    assert (outbox.size, outbox.frames, outbox.batch) == (0, [], b"")
+
+
+def test_a_drain_that_failed_leaves_room_for_another() -> None:
+    outbox = Outbox(100, "close")
+    outbox.push(text("lost"))
+
+    def fail(data: bytes | memoryview) -> int:
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        outbox.drain(fail)
+    outbox.push(text("another"))
+    assert drain(outbox) == text("lost") + text("another")
+
+
+def test_the_rest_may_be_cleared_within_a_flush() -> None:
+    outbox = Outbox(1 << 30, "close")
+    for frame in (text("x" * BATCH), text("y")):
+        outbox.push(frame)
+
+    def send(data: bytes | memoryview) -> int:
+        outbox.clear()
+        return len(data) - 1
+
+    assert not outbox.drain(send)
+    assert outbox.size == 1 and drain(outbox) == b"x"
