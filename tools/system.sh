@@ -26,21 +26,38 @@ wanted() {
     [ ! -d tests/js ] || echo "node nodejs"
 }
 
+python=.venv/bin/python
+[ -x $python ] || python=python3
+
+# The C twins, which an installation without a compiler has left out.
+built() {
+    ls flask_wschat/codec/_speedups*.so flask_wschat/transports/_speedups*.so >/dev/null 2>&1
+}
+
+has_headers() {
+    $python -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' \
+        2>/dev/null
+}
+
 missing() {
     wanted | while read -r commands package; do
         found "$commands" || echo "$package"
     done
+    if ! built; then
+        found "cc|gcc|clang" || echo gcc
+        has_headers || echo python3-dev
+    fi
 }
 
 packages=$(missing)
-if [ -z "$packages" ]; then
-    exit 0
-fi
-
 # One at a time: a package that a distribution lacks must not keep the others away.
 for package in $packages; do
     apt_install "$package" || true
 done
+
+if ! built && found "cc|gcc|clang" && has_headers; then
+    sh "$(dirname "$0")/venv.sh" install python3 .venv .
+fi
 
 packages=$(missing | tr '\n' ' ')
 if [ -n "$packages" ]; then

