@@ -9,12 +9,7 @@ from typing import Any, Literal, TextIO, TypeVar
 from weakref import WeakSet
 
 import click
-from flask import (
-    Blueprint,
-    Flask,
-    current_app,
-    has_app_context,
-)
+from flask import Blueprint, Flask, current_app, has_app_context
 from werkzeug.routing import WebsocketMismatch
 
 from . import backends
@@ -399,7 +394,7 @@ class WSChat:
         environ = os.environ
         app = app or self._app()
         mistakes.check_app(app)
-        hub = self._hub_of(app)
+        hub = self._chat_of(app).hub
         if debug is not None:
             app.debug = debug
         reload = app.debug if reload is None else reload
@@ -418,21 +413,16 @@ class WSChat:
         return next(iter(self._apps))
 
     def _hub(self) -> Hub:
-        only = self._only
-        return self._hub_of(self._app()) if only is None else only.hub
+        return (self._only or self._chat_of(self._app())).hub
 
     def _chat(self) -> Chat:
-        chat: Chat = self._only or self._of(self._app(), _CHAT)
-        return chat
+        return self._only or self._chat_of(self._app())
 
-    def _hub_of(self, app: Flask) -> Hub:
-        hub: Hub = self._of(app, _HUB)
-        return hub
-
-    def _of(self, app: Flask, key: str) -> Any:
+    def _chat_of(self, app: Flask) -> Chat:
         if app.extensions.get("wschat") is not self:
             raise RuntimeError(_NO_APP)
-        return app.extensions[key]
+        chat: Chat = app.extensions[_CHAT]
+        return chat
 
 
 _NO_APP = (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import queue
+import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +33,7 @@ from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message, room_topic
+from flask_wschat.testing import WSChatClient
 
 from .conftest import DEADLINE, LiveServer, Serve, eventually
 
@@ -540,6 +543,27 @@ def test_a_backend_can_be_handed_in() -> None:
         chat.broadcast(text, room="Lobby")
     assert [entry.data for entry in chat.history("Lobby")] == ["two", "three"]
     assert len(backend.history("room:Lobby", limit=9).entries) == 2
+
+
+def test_workers_that_were_handed_a_memory_each_are_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Worker:
+        """As gunicorn's, by whose method SIGTERM is handled."""
+
+        cfg = SimpleNamespace(workers=2, max_requests=0)
+        alive = True
+
+        def handle_exit(self, *_: object) -> None: ...
+
+    app = configured(backends.open("memory://"))
+    WSChat(app).listener("/listen")(Listener)
+    before = signal.signal(signal.SIGTERM, Worker().handle_exit)
+    try:
+        with WSChatClient(app).connect("/listen"):
+            assert "each of 2 workers has rooms and users of its own" in caplog.text
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def configured(url: object) -> Flask:

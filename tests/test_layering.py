@@ -143,7 +143,7 @@ ARROWS: Tree = {
         "origins": "",
         "mistakes": "settings websocket",
         "legacy": "errors codec transports websocket servers.offers",
-        "gate": ".answers logs hub.hub shortcuts shortcuts.response",
+        "gate": ".answers logs backends hub.hub shortcuts shortcuts.response",
         "upgrade": (
             ".answers .gate .legacy .origins",
             "errors logs messages codec websocket",

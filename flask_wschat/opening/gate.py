@@ -11,6 +11,7 @@ from typing import Any
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
+from ..backends import Backend, MemoryBackend
 from ..hub.hub import Hub
 from ..logs import SparingLog
 from ..shortcuts import may_take
@@ -99,7 +100,7 @@ class Gate:
             self._opening -= 1
 
 
-def server_is_stopping(url: str) -> Callable[[], bool]:
+def server_is_stopping(backend: Backend) -> Callable[[], bool]:
     """Return what tells whether this process was asked to end.
 
     gunicorn's workers wait for views under way before they end, and blocking views
@@ -107,7 +108,7 @@ def server_is_stopping(url: str) -> Callable[[], bool]:
     """
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     workers = getattr(getattr(worker, "cfg", None), "workers", 1)
-    if workers > 1 and url.startswith("memory:"):
+    if workers > 1 and isinstance(backend, MemoryBackend):
         logger.warning(
             "each of %d workers has rooms and users of its own: set WSCHAT_URL to"
             " redis://... or sqlite:///... for all to share them",

@@ -149,7 +149,7 @@ class Upgrade:
             self._held = new_event()
         hub = self._gate.hub
         if hub.stopping is None:
-            hub.stopping = server_is_stopping(hub.settings.URL)
+            hub.stopping = server_is_stopping(hub.backend)
             self._gate.storm = max_requests() // 2
         try:
             ws = None

@@ -158,7 +158,7 @@ def test_it_is_an_error_1011_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     closes = add_routes(chat, FAULTS[name])
-    hub = chat._hub_of(app)
+    hub = app.extensions["wschat.hub"]
     for place in PLACES:
         caplog.clear()
         client = connected(f"/{place}/lobby")
@@ -248,12 +248,12 @@ def test_a_view_that_the_server_kills_ends_naturally(
             server.url(f"/{place}/lobby"), compression=False, timeout=DEADLINE
         )
         eventually(lambda: len(views) == 1)
-        loop = chat._hub_of(app).home.loop
+        loop = app.extensions["wschat.hub"].home.loop
         assert loop is not None
         loop.call(views.pop().throw, greenlet.GreenletExit())
         assert end_of(client).code == 1012
         client.abort()
-    hub = chat._hub_of(app)
+    hub = app.extensions["wschat.hub"]
     eventually(lambda: hub.count() == 0)
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 

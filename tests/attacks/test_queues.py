@@ -89,7 +89,7 @@ def test_who_fills_the_queue_with_pongs_is_found_dead(
     talking: bool, app: Flask, chat: WSChat, connected: Connect
 ) -> None:
     chat.listener("/")(Quiet)
-    hub = chat._hub_of(app)
+    hub = app.extensions["wschat.hub"]
     client = connected("/", 4096)
     eventually(lambda: hub.count() == 1)
     ping = client._connection.ping(b"x" * 120)
@@ -117,7 +117,7 @@ def test_who_does_not_read_is_found_whatever_it_says(
 ) -> None:
     """Its queue is far from full; it just stands."""
     chat.listener("/")(Quiet)
-    hub = chat._hub_of(app)
+    hub = app.extensions["wschat.hub"]
     client = connected("/", 4096)
     eventually(lambda: hub.count() == 1)
     [ws] = hub.everyone()
@@ -125,7 +125,7 @@ def test_who_does_not_read_is_found_whatever_it_says(
     def fill() -> None:
         while ws._transport.standing() is None and ws._transport.queued == 0:
             ws._transport.write(ws._connection.send("x" * 5_000))
-            ws._transport.flush()  # type: ignore[attr-defined]
+            ws._transport.flush()
 
     ws._transport.loop.call_threadsafe(fill)
     until = time.monotonic() + DEADLINE
@@ -146,7 +146,7 @@ def test_who_reads_slowly_is_kept(app: Flask, chat: WSChat, connected: Connect) 
             ws.send(b"x" * 10_000)
         ws.receive()
 
-    hub = chat._hub_of(app)
+    hub = app.extensions["wschat.hub"]
     client = connected("/", 4096)
     sock = client._link._socket
     sock.settimeout(DEADLINE)
@@ -170,7 +170,7 @@ def test_an_inbox_that_the_application_does_not_empty_is_an_excuse(
         for message in ws:
             ws.send(message[:1])
 
-    hub = chat._hub_of(app)
+    hub = app.extensions["wschat.hub"]
     client = connected("/")
     for _ in range(40):
         client._link._socket.sendall(client._connection.send(b"x" * 10_000))
@@ -195,7 +195,7 @@ def test_unread_replies_wait_at_half_the_queue(
     """And what others say is let through meanwhile."""
     limit = 400_000
     chat.listener("/chat")(ChatListener)
-    hub = chat._hub_of(app)
+    hub = app.extensions["wschat.hub"]
     client = connected("/chat", 4096)
     for number in range(100):
         chat.broadcast(f"{number:03} " + "x" * 3000, room="Lobby")
@@ -227,7 +227,7 @@ def test_waiting_replies_hold_no_worker(
     chat.listener("/chat")(ChatListener)
     for number in range(100):
         chat.broadcast(f"{number:03} " + "x" * 3000, room="Lobby")
-    hub = chat._hub_of(app)
+    hub = app.extensions["wschat.hub"]
     for _ in range(40):
         client = connected("/chat", 4096)
         link = client._link._socket
