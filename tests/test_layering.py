@@ -93,7 +93,7 @@ ARROWS: Tree = {
     "hub": {
         "audience": "codec transports websocket",
         "feeds": ".audience envelope messages codec websocket",
-        "home": "transports transports.patched websocket",
+        "home": "errors logs transports transports.loop transports.patched websocket",
         "members": ".audience .feeds messages websocket",
         "claims": ".feeds .home .members errors messages websocket backends",
         "deliveries": ".home logs messages",

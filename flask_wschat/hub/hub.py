@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from ..backends import Backend
 from ..codec import CloseCode
-from ..errors import BackendError, HandshakeError
+from ..errors import BackendError
 from ..incoming import CallEach, call_each
 from ..logs import SparingLog
 from ..messages import (
@@ -29,7 +29,7 @@ from ..messages import (
 )
 from ..settings import Settings
 from ..transports import Event, Loop, ending
-from ..transports.loop import ANSWER, new_event
+from ..transports.loop import new_event
 from ..transports.waiting import run_blocking, start_thread
 from ..websocket import WebSocket
 from .audience import deliver
@@ -44,12 +44,6 @@ from .subscriptions import Subscriptions
 from .sweep import Sweep
 
 logger = logging.getLogger("flask_wschat")
-
-_STUCK = (
-    "this app's WebSockets live in %s, which has stood still for %s s; so none can be"
-    " opened that comes to %s. See what waits there, unpatched by gevent; or make"
-    " an app for each server (a factory, create_app())"
-)
 
 Report = Callable[..., None]  # with the error, and the connection that it ended
 
@@ -96,7 +90,7 @@ class Hub:
         self.alone: Lonely | None = None
         """Is told of what is published before anybody has connected here."""
         self._leaving: set[WebSocket] = set()  # ended, but their transports are not
-        self.home = Home(self.count)
+        self.home = Home(self)
         self.feeds = Feeds(settings.MAX_QUEUE, self.home.later)
         self.members = Members(self.feeds)
         ttl = settings.PING_INTERVAL + settings.PING_TIMEOUT
@@ -108,7 +102,6 @@ class Hub:
         )
         self._deliveries = Deliveries(self.home, self)
         self._sweep = Sweep(self.home, self)
-        self._pid = 0
         self._logged = ""  # the fault of the backend that the log knows of
         self.stopping: Callable[[], bool] | None = None
         """Tells the sweep that the server ends, and every connection with it."""
@@ -120,10 +113,6 @@ class Hub:
         ending.watch(self)
 
     # -- who is here
-
-    def loop_for(self, own: Loop) -> Loop:
-        """Return the loop in which a connection is to live that came to ``own``."""
-        return own if self._pid != os.getpid() else self.home.for_one_of(own)
 
     def lives_in(self, loop: Loop) -> bool:
         """Whether connections live in ``loop``, or have not quite ended there."""
@@ -137,12 +126,14 @@ class Hub:
         plain: bool = True,
         came_to: Loop | None = None,
     ) -> None:
-        """Add an open connection, in the loop that ``loop_for`` has returned.
+        """Add an open connection, in the loop that ``home.loop_for`` named.
 
         One that is not ``plain`` gets nothing but orders to close before ``attach``.
         """
-        settled = self._settle(loop)
+        settled = self.home.settle(loop)
         assert settled
+        if self.alone is not None:
+            self._serve()
         if came_to is not None and came_to is not loop:
             self.home.welcome(ws, came_to)
         ws._sweep_at = time.monotonic() + self.settings.PING_INTERVAL
@@ -168,8 +159,9 @@ class Hub:
         if fault is None:
             try:
                 loop = own
-                if self._pid != os.getpid() or self.home.loop is not own:
-                    loop = self._settled(own)
+                if self.home.pid != os.getpid() or self.home.loop is not own:
+                    loop = self.home.settled(own)
+                    self._serve()
                 self._topics.wait(loop, [EVERYONE])
             except BackendError as error:
                 fault = str(error)
@@ -177,61 +169,6 @@ class Hub:
             self._log_fault("connections are refused with 503", fault)
             raise BackendError(fault)
         self._logged = ""
-
-    def _settled(self, own: Loop) -> Loop:
-        """Return the loop for those that come to ``own``, which is settled then.
-
-        :raises HandshakeError: it does not turn.
-        """
-        self._wait_for_calm(own)
-        while True:
-            loop = self.loop_for(own)
-            try:
-                if loop.call(self._settle, loop):
-                    return loop
-            except TimeoutError:
-                words = _STUCK % (loop, ANSWER, own)
-                self.log.warning("loops", "refused a WebSocket: %s", words)
-                raise HandshakeError(500, words) from None
-
-    def _settle(self, loop: Loop) -> bool:
-        """Let ``loop``, in which this is called, be that of all connections.
-
-        False: those of another one live. They would be sent what is due to them in the
-        wrong thread, late, or never.
-        """
-        if self.home.loop is loop and self._pid == os.getpid() and self.alone is None:
-            return True
-        with self.home.choosing:
-            if self._pid != os.getpid():
-                self._begin()
-            if self.loop_for(loop) is not loop:
-                return False
-            home = self.home.loop
-            if home is not None and home is not loop and not home.is_current():
-                if not home.is_alive():
-                    self._begin()  # its connections ended with it
-                self.home.move(loop)
-                self.feeds.void_tallies()
-            self.home.loop = loop
-            if self.alone is not None:
-                self.alone.serves()
-                self.alone = None
-            return True
-
-    def _wait_for_calm(self, loop: Loop) -> None:
-        """Give the loop that was home until now a second to finish what it began."""
-        until = time.monotonic() + 1
-        while (
-            self.home.loop is not None
-            and self._pid == os.getpid()
-            and self.home.loop.is_alive()
-            and not self.count()
-            and (self.presence.busy or self._topics.busy)
-            and loop.may_wait()
-            and time.monotonic() < until
-        ):
-            loop.event().wait(0.01)
 
     def await_topics(self, ws: WebSocket) -> None:
         """Return when what is sent to the user of ``ws`` reaches it.
@@ -250,6 +187,12 @@ class Hub:
         level = logging.DEBUG if fault == self._logged else logging.WARNING
         self._logged = fault
         logger.log(level, "%s: %s", what, fault)
+
+    def _serve(self) -> None:
+        """Note that somebody comes, who hears what is published."""
+        alone, self.alone = self.alone, None
+        if alone is not None:
+            alone.serves()
 
     def attach(self, ws: WebSocket, *, sharing: bool = False) -> None:
         """Let a connection of the ready-made chat have the news; in the loop.
@@ -312,7 +255,7 @@ class Hub:
         to this loop, wherever they live.
         """
         loop = self.home.loop
-        if loop is None or self._pid != os.getpid() or not loop.is_alive():
+        if loop is None or self.home.pid != os.getpid() or not loop.is_alive():
             return
         of = self.home.of
         for ws in of(self.everyone(), came_to):
@@ -354,13 +297,21 @@ class Hub:
     def everyone(self) -> Iterator[WebSocket]:
         return self.members.everyone()
 
-    def _begin(self) -> None:
-        """This is a new process: the connections are the other one's."""
-        self._pid = os.getpid()
+    # -- where they live
+
+    def is_busy(self) -> bool:
+        """Whether the backend is just told of some who are not here any more."""
+        return self.presence.busy or self._topics.busy
+
+    def move_out(self) -> None:
+        """Give up what is planned in the loop: another one will be home."""
+        self.feeds.void_tallies()
+
+    def forget_all(self) -> None:
+        """Forget everybody: they are another process's, or ended with their loop."""
         self.members.clear()
         self._leaving = set()
         self._claims.sharing.clear()
-        self.home.move(None)
         self._deliveries.clear()
         self._topics.clear()
         self.presence.clear()
@@ -409,7 +360,8 @@ class Hub:
     # -- what the backend calls, from any thread
 
     def deliver(self, delivery: Delivery) -> None:
-        if self.home.loop is None or self._pid != os.getpid():
+        home = self.home
+        if home.loop is None or home.pid != os.getpid():
             return  # nobody ever connected here
         self._deliveries.put(delivery)
 

@@ -154,7 +154,7 @@ class Upgrade:
         try:
             ws = None
             while ws is None:
-                loop = hub.loop_for(self._own)
+                loop = hub.home.loop_for(self._own)
                 ws = loop.call(self._open, loop, taken, chosen, plain)
             ws.route = self._route
             if self._gate.storm and hub.count() >= self._gate.storm:
@@ -181,7 +181,7 @@ class Upgrade:
         """
         hub = self._gate.hub
         with hub.home.choosing:
-            if hub.loop_for(loop) is loop:
+            if hub.home.loop_for(loop) is loop:
                 return self._make(loop, taken, subprotocol, plain)
         return None
 
