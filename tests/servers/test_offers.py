@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 from flask_wschat import Listener, WSChat
 from flask_wschat.client import connect
 from flask_wschat.errors import HandshakeError
-from flask_wschat.servers import offers as accept
+from flask_wschat.servers import offers
 from flask_wschat.servers.offers import NoDescriptors, ThreadOffer
 from flask_wschat.transports.threaded import ThreadedLoop
 
@@ -109,7 +109,7 @@ def test_an_error_in_what_was_read_ahead_costs_none(
     with pytest.raises(ZeroDivisionError):
         ThreadOffer(ours, lambda: bytes(1 // 0)).accept(ANSWER, lambda: None)
     assert open_files() == before
-    monkeypatch.setattr(accept, "_send", lambda *args: 1 / 0)
+    monkeypatch.setattr(offers, "_send", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ThreadOffer(ours, lambda: b"").accept(ANSWER, lambda: None)
     assert open_files() == before
@@ -149,7 +149,7 @@ def test_a_client_hears_503_while_no_descriptor_is_left(
     url = f"ws://127.0.0.1:{server.server_port}/listen"
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(accept, "os", SimpleNamespace(dup=dup))
+            patch.setattr(offers, "os", SimpleNamespace(dup=dup))
             for _ in range(3):
                 with pytest.raises(HandshakeError) as refused:
                     connect(url, timeout=5)
