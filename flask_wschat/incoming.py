@@ -26,8 +26,9 @@ INBOX_LIMIT = 256 * 1024
 """Bytes of unread messages at which the peer is not read until there are none."""
 _WORK = 128 * 1024
 """What of received bytes is worked off at once, then it is others' turn; in bytes that
-inflate, see ``Connection.receive_data``. It takes less than half a millisecond."""
-_MESSAGE_COST = 64  # counted for each message besides its bytes, so that empty ones end
+inflate, see ``Connection.receive_data``. It takes less than half a millisecond
+(``python -m benchmarks.codec``). See docs/decisions/24."""
+_MESSAGE_COST = 64  # counted for each message besides its bytes: empty ones take room
 _TURN = 0.002  # seconds a listener may go on before others have their turn
 
 

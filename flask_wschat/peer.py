@@ -125,7 +125,8 @@ class Peer(Incoming):
 
         Or that has taken nothing since then of what waits for it, whatever it says: who
         only talks fills our memory. Silence is excused where it reads on, and where the
-        application has not read what it sent before.
+        application has not read what it sent before. Called by the one timer of all
+        connections: see docs/decisions/09.
         """
         standing, before = self._transport.standing(), self._standing
         if not self._pinged:

@@ -34,7 +34,7 @@ __all__ = ["LiveServer", "Server", "WebSocketHandler", "run"]
 
 class Server(WSGIServer):
     """pywsgi's server with our handler, and greenlets that serve one connection after
-    another.
+    another; see docs/decisions/21.
 
     A new greenlet costs its stack, which Python takes from the kernel and gives back.
     What a view keeps by greenlet (``gevent.local``) may so meet another request, as it
@@ -90,8 +90,8 @@ class Server(WSGIServer):
 
     def update_environ(self) -> None:
         if isinstance(self.address, tuple):
-            # Not the parent's name for it: to ask for that begins a thread, and a
-            # process of several pays 2 % more for each system call on a socket.
+            # Not the parent's name for it: to ask for that begins a thread, and where
+            # there are several the kernel locks a descriptor for each system call.
             self.environ.setdefault("SERVER_NAME", str(self.address[0]))
         super().update_environ()
 

@@ -13,7 +13,8 @@ class Audience(set[WebSocket]):
     """Connections that are sent the same, all open.
 
     It remembers what a broadcast needs of them, until one comes or goes: to put that
-    together for each would be a thirtieth of the broadcast.
+    together for each would be a thirtieth of the broadcast (``python -m benchmarks
+    --only fan``; as the other numbers here). See docs/decisions/12.
     """
 
     _plain: list[Transport] | None = None

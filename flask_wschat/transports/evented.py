@@ -1,9 +1,9 @@
 """Sockets on gevent's loop: a watcher each, no greenlet, nothing that waits.
 
-Measured on gevent 26.9 with 1000 connections: plain socket methods behind a watcher
-and one send per turn of the loop deliver a broadcast at 0.8-0.99 of the rate of a C
-epoll server; gevent's own socket, which asks for the error state before each
-``sendall``, at half of it.
+Plain socket methods behind a watcher, and one send in a turn of the loop for all that
+was written to a peer. gevent's own socket (26.9) asks for the error state before each
+``sendall``, and has a greenlet that waits. See docs/decisions/04 and 12; ``python -m
+benchmarks --only fan --peers c`` measures a broadcast beside a server in C.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ UNSENT_LIMIT = 512 * 1024
 """Bytes that the kernel takes for a peer before any is on its way.
 
 Without it a peer that does not read costs 3.9 MB of the kernel's memory besides its
-queue (Linux 6, loopback), with it 0.7 MB. What is under way has no other limit than the
-peer's, so that a gigabyte to one that reads takes as long as before.
+queue, with it 0.7 MB: Linux 6, loopback, as ``ss -tm`` tells. What is under way has no
+other limit than the peer's, so that one who reads gets it as fast as before.
 """
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)  # Linux's
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux's; Python 3.12 has it
@@ -53,7 +53,8 @@ def _keep_memory() -> None:
 
     It takes the largest block that was ever freed, up to 32 MiB, for the limit of what
     it does not give back to the system; to get pages again and again is half the cost
-    of a message of 1 MiB. Nothing is touched, so nothing is taken, by this itself.
+    of a message of 1 MiB (``python -m benchmarks --only echo-1m``, with and without
+    this). Nothing is touched, so nothing is taken, by this itself.
     """
     bytearray(31 << 20)
 
@@ -151,8 +152,10 @@ class EventedTransport(Outbox):
             unflushed.append(self)
 
     def _flush_early(self) -> None:
-        """Send now what a full queue holds: it may be so for want of a turn of the
-        loop, which whoever writes has not let it have, and not of a reader.
+        """Send now what a full queue holds.
+
+        Who writes much at once does not let the loop have its turn, in which it would
+        be sent: then the peer is not slow at all.
         """
         blocked = self._writer is not None and self._writer.active
         before = self.size

@@ -23,7 +23,7 @@ from .patched import RLock, get_ident, sleep
 from .waiting import LoopEvent, NativeEvent, runs_here
 
 FLUSH_LIMIT = 512
-"""Transports sent to in one turn of the loop: about 2 ms."""
+"""Transports sent to in one turn of the loop: about 2 ms, by docs/decisions/12."""
 TURN = 0.01
 """Seconds that tasks may take until the sockets have their turn."""
 SHARE = 0.005
@@ -183,8 +183,8 @@ class EventedLoop:
             if runs_here():
                 EventedLoop.current().give_turn()
             else:
-                # The other threads run anyway; but who polls would have the
-                # interpreter for 5 ms each time.
+                # The other threads run anyway; but who asks again and again would
+                # have the interpreter for 5 ms each time (sys.getswitchinterval).
                 sleep(0.0001)
             return
         # Not `gevent.sleep(0)`: the sockets have their turn after fifty of those.
@@ -201,8 +201,8 @@ class EventedLoop:
             self._loop.run_callback(self._start_work)
 
     def _start_work(self) -> None:
-        # One worker does them all, unless it has to wait: to switch to one for each
-        # task is a sixth of what an echo takes.
+        # One worker does all that are due, until one has to wait: a greenlet for each
+        # task makes an echo a sixth dearer (python -m benchmarks --only echo).
         until = self._work_until = time.monotonic() + TURN
         while self._ready:
             (

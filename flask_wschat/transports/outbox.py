@@ -1,4 +1,7 @@
-"""What waits to be sent to one peer: bounded in bytes, with a policy for "full"."""
+"""What waits to be sent to one peer: bounded in bytes, with a policy for "full".
+
+See docs/decisions/06.
+"""
 
 from __future__ import annotations
 

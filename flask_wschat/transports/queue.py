@@ -1,4 +1,7 @@
-"""What of a transport has a twin in C: many queues filled or sent at once; reads."""
+"""What of a transport has a twin in C: many queues filled or sent at once; reads.
+
+See docs/decisions/12.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A thread of our own runs the loop; the server's threads and a few workers only wait for
 messages and hand frames over. So a listener's idle connection holds no thread here
-either, and one slow reader keeps nobody else waiting.
+either, and one slow reader keeps nobody else waiting: see docs/decisions/11.
 """
 
 from __future__ import annotations
