@@ -126,7 +126,8 @@ class Connection:
 
         ``most`` bounds the work: the bytes that inflate, and ``FRAME_WORK`` for each
         frame. What is left when it is done is kept as it came, and ``has_more`` set:
-        go on with ``more``, and with other bytes once there is none.
+        go on with ``more``, and with other bytes once there is none. See
+        docs/decisions/24.
         """
         if self.has_more:
             self._parser.feed(data, 0)
@@ -360,7 +361,10 @@ class Connection:
 
 
 class EncodedMessage:
-    """A message framed once for any number of receivers, as a server sends it."""
+    """A message framed once for any number of receivers, as a server sends it.
+
+    It holds nothing that belongs to one of them: see docs/decisions/05.
+    """
 
     __slots__ = ("_deflated", "plain")
 

@@ -1,6 +1,7 @@
 """Where requests that ask to upgrade leave Flask's way, and where they come back to it.
 
-All others go through as if nothing was here.
+All others go through as if nothing was here. The application routes first, and what it
+refuses is an ordinary answer: see docs/decisions/02.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The object that code written for gevent-websocket finds in its environ.
 
 Its surface and its errors are gevent-websocket's; everything else is ours. The 101 goes
-out when the view first uses it, so that a view that never does answers plain HTTP.
+out when the view first uses it, so that a view that never does answers plain HTTP. See
+docs/decisions/01.
 """
 
 from __future__ import annotations
