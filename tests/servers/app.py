@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
@@ -169,6 +170,11 @@ class Pooled(Listener):
 @app.get("/pooled/page")
 def pooled_page() -> str:
     return query()
+
+
+@app.get("/collect")
+def collect() -> str:
+    return str(gc.collect())
 
 
 @app.get("/page")

@@ -59,6 +59,9 @@ class Kind:
     """gevent's own stream server takes its connections."""
     frail: bool = False
     """It prints a traceback itself where a client vanishes in the middle of HTTP."""
+    litters: bool = False
+    """As Werkzeug with TLS: where it cannot answer it reads on. What that raises, as of
+    OpenSSL 3.5, is printed, and holds the socket until garbage is collected."""
     promises: bool = False
     """It answers 101 before the application is asked, so a refusal is a close."""
     stop: signal.Signals = signal.SIGTERM
@@ -131,7 +134,7 @@ KINDS = [
     _gunicorn("our-worker", OUR_WORKER),
     _pywsgi("ours-tls", "ours", tls=True),
     _pywsgi("plain-tls", "plain", tls=True),
-    _flask("flask-tls", stop=signal.SIGINT, tls=True),
+    _flask("flask-tls", stop=signal.SIGINT, tls=True, litters=True),
     _gunicorn("gthread-tls", *_GTHREAD, views=THREADS, tls=True),
     _gunicorn("gevent-tls", "gevent", gevent=True, tls=True),
     _pywsgi("ours-unix", "ours", unix=True),
