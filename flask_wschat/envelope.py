@@ -65,7 +65,8 @@ def reply(ref: int, result: Mapping[str, Any]) -> str:
 def stored(ref: int, seq: int, at: float) -> str:
     """Return the reply to ``say`` and ``tell``.
 
-    It is the most frequent one; by ``encode`` it would cost three times as much.
+    It is the most frequent one; by ``encode`` it would cost several times as much:
+    python -m timeit -s "from flask_wschat import envelope as e" "e.stored(1, 2, 3.5)"
     """
     return f'{{"type":"reply","ref":{ref},"ok":true,"seq":{seq},"at":{at}}}'
 

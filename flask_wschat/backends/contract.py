@@ -45,7 +45,8 @@ class Backend(Protocol):
     a disk or a network, in the caller only. Each raises ``BackendError`` where its
     step cannot be known to be done; a message given a ``mid`` may then be tried again.
 
-    Topics are ``all``, ``room:<name>`` and ``user:<id>``.
+    Topics are ``all``, ``room:<name>`` and ``user:<id>``. What numbers and epochs are
+    for is in docs/decisions/08, what a ``mid`` is in 16.
     """
 
     def start(self, host: Host) -> None:

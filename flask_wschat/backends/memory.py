@@ -15,7 +15,8 @@ from .contract import Host
 from .pages import select
 
 _MIDS = 4  # remembered for so many times as many messages as are kept
-_FEW = 8  # messages among which a mid is looked for one by one: a dict takes 350 bytes
+_FEW = 8  # messages among which a mid is looked for one by one: a dict for more would
+# take 272 bytes (sys.getsizeof), and there may be a hundred thousand topics
 
 
 class _Topic:

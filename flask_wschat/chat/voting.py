@@ -1,7 +1,8 @@
 """``Poll``: one vote for each voter, counted where all processes see it.
 
 The backend knows votes and counts; what can be voted for is known here, in each
-process, which therefore makes its polls where it makes its routes.
+process, which therefore makes its polls where it makes its routes. See
+docs/decisions/15.
 """
 
 from __future__ import annotations

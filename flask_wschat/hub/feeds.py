@@ -2,7 +2,8 @@
 
 A feed is a topic as these see it: its messages in their envelope, encoded once for all,
 without a hole and each once. Whoever comes, or comes back, first gets a page of the
-history; what is delivered meanwhile waits, and follows where the page ends.
+history; what is delivered meanwhile waits, and follows where the page ends. See
+docs/decisions/13 and 19.
 """
 
 from __future__ import annotations

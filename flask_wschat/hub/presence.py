@@ -1,4 +1,7 @@
-"""``Presence``: who is in which room, over all processes; users, not sockets."""
+"""``Presence``: who is in which room, over all processes; users, not sockets.
+
+See docs/decisions/14.
+"""
 
 from __future__ import annotations
 

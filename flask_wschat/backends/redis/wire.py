@@ -2,9 +2,10 @@
 
 What redis-py is needed for, opening a connection (TLS, passwords, ACL), is a callable
 given at construction. Its commands are not used: callers that come at the same time
-share the system calls here. Measured with redis-py 8.1 without hiredis: a whole publish
-takes 31 µs of CPU, redis-py's ``evalsha`` alone 39; a publication is parsed in 1.8 µs
-instead of 3. And redis-py's buffer grows for as long as it is never quite empty.
+share the system calls here, a whole publish takes less than redis-py's ``evalsha``
+alone, and what comes is parsed in less (``python -m benchmarks.backends --only
+broadcasts`` shows what is left of that). And redis-py's buffer grows for as long as it
+is never quite empty.
 """
 
 from __future__ import annotations

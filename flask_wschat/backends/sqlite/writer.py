@@ -3,8 +3,8 @@
 Whoever wants something puts a step on its queue and waits. The thread takes all that
 waits, does it in one transaction, commits, delivers what the log has by then, and
 answers: so many callers share one sync of the disk, and nobody is told of what is not
-stored. The queue is the C type, which no monkey-patching changes: one side of it is a
-thread of the system's.
+stored (see docs/decisions/17). The queue is the C type, which no monkey-patching
+changes: one side of it is a thread of the system's.
 """
 
 from __future__ import annotations
@@ -337,9 +337,11 @@ class Writer:
             # Synced at each commit. With 40 callers, who share one, that is 12,000
             # messages per second, and 13,900 with NORMAL, which syncs only now and
             # then and may lose the last ones with the power (ext4 on a virtual disk
-            # that takes 0.5 ms for a sync; one of 5 ms still allows 40 / 5 ms).
+            # that takes 0.5 ms for a sync; one of 5 ms still allows 40 / 5 ms):
+            # python -m benchmarks.backends --only says
             db.execute("PRAGMA synchronous = FULL")
-            # 16 MiB: with 100,000 rooms a fifth more per second than with 2 MiB.
+            # 16 MiB: with 100,000 rooms a fifth more per second than with 2 MiB
+            # (the same with --only rooms).
             db.execute("PRAGMA cache_size = -16384")
             db.execute("PRAGMA journal_size_limit = 16777216")
             for pragma in self._pragmas:
