@@ -113,12 +113,14 @@ class MergedContext(flask.ctx.AppContext):
         self._push_count -= 1
         if self._push_count > 0:
             return
-        if self._request is not None:
-            self.app.do_teardown_request(exc)
-            self._request.close()
-        self.app.do_teardown_appcontext(exc)
-        _cv_app.reset(self._cv_token)
-        self._cv_token = None
+        try:
+            if self._request is not None:
+                self.app.do_teardown_request(exc)
+                self._request.close()
+            self.app.do_teardown_appcontext(exc)
+        finally:
+            _cv_app.reset(self._cv_token)
+            self._cv_token = None
         appcontext_popped.send(self.app, _async_wrapper=self.app.ensure_sync)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:

@@ -332,6 +332,7 @@ def test_switched_off_each_context_is_new(
     assert seen[0] is not seen[1]
 
 
+@pytest.mark.shortcut
 def test_a_context_class_put_into_flask(monkeypatch: pytest.MonkeyPatch) -> None:
     class Own(AppContext):
         def push(self) -> None:

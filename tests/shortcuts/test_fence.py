@@ -108,6 +108,7 @@ def test_the_setting_may_be_a_number(value: Any) -> None:
     assert settings.SHORTCUTS is bool(value)
 
 
+@pytest.mark.shortcut
 def test_what_is_flasks_own() -> None:
     app = Flask("app")
     assert is_own(app.app_context, "flask.app", "Flask.app_context")
