@@ -67,7 +67,11 @@ class CostServer:
     def __init__(self, *before: str, options: tuple[str, ...] = ()) -> None:
         command = [*before, sys.executable, *options, "-m", "tests.cost.server"]
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command,
+            cwd=ROOT,
+            env={**os.environ, "WSCHAT_SHORTCUTS": "1"},  # it is their cost
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         self._clients: list[Client] = []
 
