@@ -60,23 +60,25 @@ OPENED = "wschat.opened"
 class Upgrade:
     """One request that may become a WebSocket."""
 
+    # What its hooks ask about.
     begun = False  # the 101 was tried: HTTP is over, even if it failed
     accepted: WebSocket | None = None
     failed = False  # in the view, a function after the request, or the response
     status = ""  # of the application's answer
-    view: Callable[[], Any] | None = None
-    """A blocking view, to be run once the application has answered."""
+    view: Callable[[], Any] | None = None  # a blocking one, to run after the answer
+    has_place = False  # counted as a connection by the gate, not by the hub yet
+
+    # What the checks found, for the 101 and the connection.
     _key = ""
     _user: str | None = None
     _reason = ""
     _deflate: Deflate | None = None
     _extension: str | None = None
-    _held: Event | None = None
-    has_place = False
-    """Counted as a connection by the gate, not by the hub yet."""
+    _route = ""
+
+    _held: Event | None = None  # set when a TLS socket may go back to its server
     _ended = False
     _given_up = False
-    _route = ""
 
     def __init__(
         self, gate: Gate, environ: dict[str, Any], offer: Offer, start_response: Any
@@ -108,6 +110,100 @@ class Upgrade:
             user = self._who()
         if user is not None:
             self._user = _as_user(user)
+
+    def _check_head(self) -> None:
+        environ = self._environ
+        key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
+        if not (
+            environ["REQUEST_METHOD"] == "GET"
+            and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+            and environ["HTTP_UPGRADE"] == "websocket"
+            and environ.get("HTTP_CONNECTION") == "Upgrade"
+            and environ.get("HTTP_SEC_WEBSOCKET_VERSION") == "13"
+            and is_usual_key(key)
+        ):
+            key = check_request(
+                environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], _headers(environ)
+            )
+        self._key = key
+        if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
+            "HTTP_TRANSFER_ENCODING" in environ
+        ):
+            raise HandshakeError(400, "a WebSocket handshake has no body")
+        if "HTTP_HOST" not in environ:
+            raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
+
+    def _check_origin(self, asked: Any) -> None:
+        origin = self._environ.get("HTTP_ORIGIN")
+        if origin is None:
+            return  # not a browser
+        allowed = self._gate.hub.settings.ORIGINS
+        host = asked.host
+        own = f"{asked.scheme}://{host}"
+        if allowed is None:
+            fine = origin == own or is_one_of(origin, [own])
+        else:
+            fine = is_one_of(origin, [allowed] if isinstance(allowed, str) else allowed)
+        if not fine:
+            self._gate.log.warning(
+                "origin",
+                "refused a WebSocket from origin '%s': this server is '%s'. Allow it"
+                " with WSCHAT_ORIGINS = ['%s']; behind a proxy, add ProxyFix",
+                printable(origin),
+                printable(own),
+                printable(origin),
+            )
+            raise HandshakeError(403, "this origin is not allowed")
+        if (
+            allowed is None
+            and asked.trusted_hosts is None
+            and host != self._gate.server_name
+            and is_rebound(host, self._environ)
+        ):
+            self._gate.log.warning(
+                "host",
+                "refused a WebSocket for host '%s', which came from a loopback address:"
+                " so does DNS rebinding. If the name is yours, allow it with"
+                " TRUSTED_HOSTS = ['%s'] (Flask 3.1) or WSCHAT_ORIGINS = ['%s'];"
+                " behind a proxy, have it send X-Forwarded-For",
+                printable(host),
+                printable(host.partition(":")[0]),
+                printable(origin),
+            )
+            raise HandshakeError(403, "this host is not allowed")
+
+    def _check_room(self) -> None:
+        limit = self._gate.hub.settings.MAX_CONNECTIONS
+        if limit is None or self.has_place:
+            return
+        # Before whatever may wait: until then others would find the same place.
+        self.has_place = self._gate.take_place(limit)
+        if not self.has_place:
+            self._gate.log.warning(
+                "full", "refused a WebSocket: WSCHAT_MAX_CONNECTIONS = %d", limit
+            )
+            raise HandshakeError(
+                503, "too many connections, try again later", [("Retry-After", "5")]
+            )
+
+    def give_place_back(self) -> None:
+        """Count as one of those who wait for a connection no more."""
+        self.has_place = False
+        self._gate.give_place_back()
+
+    def _check_backend(self) -> None:
+        try:
+            self._gate.hub.require_backend(self._own)
+        except BackendError:
+            raise HandshakeError(
+                503, "the chat's storage is not there now", [("Retry-After", "2")]
+            ) from None
+
+    def _negotiate_compression(self) -> None:
+        offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS")
+        # A server that has answered already has agreed to nothing.
+        if offers and not self._offer.answered and self._gate.hub.settings.COMPRESSION:
+            self._deflate, self._extension = negotiate([offers]) or (None, None)
 
     def _who(self) -> Any:
         """Ask the application; what it raises ends this request, and no server."""
@@ -228,23 +324,6 @@ class Upgrade:
         """Return what the view of a socket's route does."""
         return self._gate.no_answer()
 
-    def run_view(self) -> None:
-        """Run the blocking view, if the request was for one.
-
-        The handshake's contexts have ended by now: what their teardown gives back, a
-        connection to a database for one, would be held as long as the socket lives.
-        """
-        view, self.view = self.view, None
-        if view is None:
-            return
-        if not self.failed:
-            view()
-
-    def wait_if_held(self) -> None:
-        """Keep the server's hands off a TLS socket until the connection is over."""
-        if self._held is not None:
-            self._held.wait()
-
     def respond(self, line: str, headers: Any, exc_info: Any = None) -> Any:
         """Do as ``start_response``, while there is HTTP on that socket."""
         self.status = line
@@ -276,99 +355,22 @@ class Upgrade:
         for key in (UPGRADE, OFFER, "wsgi.websocket"):
             self._environ.pop(key, None)
 
-    def _check_head(self) -> None:
-        environ = self._environ
-        key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
-        if not (
-            environ["REQUEST_METHOD"] == "GET"
-            and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
-            and environ["HTTP_UPGRADE"] == "websocket"
-            and environ.get("HTTP_CONNECTION") == "Upgrade"
-            and environ.get("HTTP_SEC_WEBSOCKET_VERSION") == "13"
-            and is_usual_key(key)
-        ):
-            key = check_request(
-                environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], _headers(environ)
-            )
-        self._key = key
-        if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
-            "HTTP_TRANSFER_ENCODING" in environ
-        ):
-            raise HandshakeError(400, "a WebSocket handshake has no body")
-        if "HTTP_HOST" not in environ:
-            raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
+    def run_view(self) -> None:
+        """Run the blocking view, if the request was for one.
 
-    def _check_origin(self, asked: Any) -> None:
-        origin = self._environ.get("HTTP_ORIGIN")
-        if origin is None:
-            return  # not a browser
-        allowed = self._gate.hub.settings.ORIGINS
-        host = asked.host
-        own = f"{asked.scheme}://{host}"
-        if allowed is None:
-            fine = origin == own or is_one_of(origin, [own])
-        else:
-            fine = is_one_of(origin, [allowed] if isinstance(allowed, str) else allowed)
-        if not fine:
-            self._gate.log.warning(
-                "origin",
-                "refused a WebSocket from origin '%s': this server is '%s'. Allow it"
-                " with WSCHAT_ORIGINS = ['%s']; behind a proxy, add ProxyFix",
-                printable(origin),
-                printable(own),
-                printable(origin),
-            )
-            raise HandshakeError(403, "this origin is not allowed")
-        if (
-            allowed is None
-            and asked.trusted_hosts is None
-            and host != self._gate.server_name
-            and is_rebound(host, self._environ)
-        ):
-            self._gate.log.warning(
-                "host",
-                "refused a WebSocket for host '%s', which came from a loopback address:"
-                " so does DNS rebinding. If the name is yours, allow it with"
-                " TRUSTED_HOSTS = ['%s'] (Flask 3.1) or WSCHAT_ORIGINS = ['%s'];"
-                " behind a proxy, have it send X-Forwarded-For",
-                printable(host),
-                printable(host.partition(":")[0]),
-                printable(origin),
-            )
-            raise HandshakeError(403, "this host is not allowed")
-
-    def _negotiate_compression(self) -> None:
-        offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS")
-        # A server that has answered already has agreed to nothing.
-        if offers and not self._offer.answered and self._gate.hub.settings.COMPRESSION:
-            self._deflate, self._extension = negotiate([offers]) or (None, None)
-
-    def _check_room(self) -> None:
-        limit = self._gate.hub.settings.MAX_CONNECTIONS
-        if limit is None or self.has_place:
+        The handshake's contexts have ended by now: what their teardown gives back, a
+        connection to a database for one, would be held as long as the socket lives.
+        """
+        view, self.view = self.view, None
+        if view is None:
             return
-        # Before whatever may wait: until then others would find the same place.
-        self.has_place = self._gate.take_place(limit)
-        if not self.has_place:
-            self._gate.log.warning(
-                "full", "refused a WebSocket: WSCHAT_MAX_CONNECTIONS = %d", limit
-            )
-            raise HandshakeError(
-                503, "too many connections, try again later", [("Retry-After", "5")]
-            )
+        if not self.failed:
+            view()
 
-    def give_place_back(self) -> None:
-        """Count as one of those who wait for a connection no more."""
-        self.has_place = False
-        self._gate.give_place_back()
-
-    def _check_backend(self) -> None:
-        try:
-            self._gate.hub.require_backend(self._own)
-        except BackendError:
-            raise HandshakeError(
-                503, "the chat's storage is not there now", [("Retry-After", "2")]
-            ) from None
+    def wait_if_held(self) -> None:
+        """Keep the server's hands off a TLS socket until the connection is over."""
+        if self._held is not None:
+            self._held.wait()
 
 
 def _as_user(value: Any) -> str:
