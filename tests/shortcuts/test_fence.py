@@ -130,12 +130,13 @@ def test_what_is_flasks_own() -> None:
 
 def taken(app: Flask) -> set[str]:
     """Return which shortcuts ``app`` takes."""
-    gate = app.wsgi_app.__self__  # type: ignore[attr-defined]
+    hooks = app.wsgi_app.__self__  # type: ignore[attr-defined]
+    gate = hooks.gate
     assert gate.no_answer in (NoAnswer, Response)
     found = {
         "contexts": gate.hub.call_each.__self__._as_usual,
-        "adapters": gate._adapters._as_usual,
-        "sessions": gate._sessions._kind is not None,
+        "adapters": hooks._adapters._as_usual,
+        "sessions": hooks._sessions._kind is not None,
         "response": gate.no_answer is NoAnswer,
     }
     return {name for name, whether in found.items() if whether}
