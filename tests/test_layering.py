@@ -344,6 +344,13 @@ def test_the_top_of_the_package_can_be_seen_at_once() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 16
 
 
+def test_a_long_file_says_why() -> None:
+    files = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.js"), *PACKAGE.rglob("*.lua")]
+    for path in files:
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 450 or "Over 450 lines" in "".join(lines[:20]), path
+
+
 def test_contributing_has_the_same_floors() -> None:
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
     rows = re.findall(r"^\| (`[^|]+`) \|", text.partition("allowed, between")[2], re.M)
