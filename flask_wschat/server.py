@@ -27,7 +27,7 @@ from .running.watchdog import Watchdog
 from .servers.handler import WebSocketHandler, is_brief, opening_seconds, time_limit
 from .transports.evented import limit_unsent
 from .transports.loop import EventedLoop
-from .transports.patched import RawSocket
+from .transports.patched import RawSocket, get_ident
 
 __all__ = ["LiveServer", "Server", "WebSocketHandler", "run"]
 
@@ -199,6 +199,8 @@ _REMEDIES = {
 class LiveServer:
     """``app`` on a free port of 127.0.0.1, in a thread with a loop of its own.
 
+    In a process that gevent has patched, it is a greenlet beside the test's.
+
     For tests: ``stop`` ends it. ``log`` collects what the server and its loop report.
     ``options`` are ``pywsgi.WSGIServer``'s.
     """
@@ -214,6 +216,7 @@ class LiveServer:
         self.port = 0
         self._ready, self._ended = threading.Event(), threading.Event()
         self._server_class = server_class
+        self._maker = get_ident()
         options |= {"handler_class": handler_class, "log": None, "error_log": self.log}
         self._thread = threading.Thread(
             target=self._run, args=(app, options), daemon=True
@@ -223,7 +226,7 @@ class LiveServer:
 
     def _run(self, app: Flask, options: dict[str, Any]) -> None:
         hub = gevent.get_hub()
-        hub.exception_stream = self.log
+        stream, hub.exception_stream = hub.exception_stream, self.log
         self._loop, self._stop = hub.loop, gevent.event.Event()
         loop = EventedLoop.current()
         server = self._server_class(("127.0.0.1", 0), app, **options)
@@ -240,8 +243,11 @@ class LiveServer:
         while chat_hub is not None and chat_hub.lives_in(loop):
             self._ended.set()  # for those that came elsewhere the loop goes on
             gevent.sleep(0.01)
-        gc.collect()  # sockets in cycles must go while there is a loop to tell
-        hub.destroy()
+        if get_ident() == self._maker:
+            hub.exception_stream = stream
+        else:
+            gc.collect()  # sockets in cycles must go while there is a loop to tell
+            hub.destroy()
         self._ended.set()
 
     def url(self, path: str = "/", scheme: str = "ws") -> str:

@@ -234,3 +234,42 @@ def test_the_plugin_needs_nothing_but_the_package(
     )
     result: Any = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1)
+
+
+def test_both_fixtures_in_one_test_of_a_patched_process(
+    pytester: pytest.Pytester,
+) -> None:
+    """As where the application's first line patches: it is imported by the test."""
+    pytester.makepyfile(
+        """
+        from gevent import monkey; monkey.patch_all()
+
+        import pytest
+        from flask import Flask
+        from flask_wschat import WSChat
+        from flask_wschat.client import connect
+
+        @pytest.fixture
+        def app():
+            app = Flask("users_app")
+            chat = WSChat(app)
+
+            @chat.route("/echo")
+            def echo(ws):
+                for message in ws:
+                    chat.broadcast(message)
+
+            return app
+
+        @pytest.mark.parametrize("again", [False, True])
+        def test_echo(app, wschat_client, wschat_server, again):
+            server = wschat_server(app)
+            with connect(server.url("/echo")) as ann:
+                with wschat_client.connect("/echo") as bob:
+                    for ws in (ann, bob):
+                        ws.send("hi")
+                        assert ann.receive(5) == bob.receive(5) == "hi"
+        """
+    )
+    result: Any = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2)
