@@ -16,7 +16,7 @@ from gevent.pywsgi import WSGIServer
 from websockets.exceptions import ConnectionClosed as ForeignClosed
 from websockets.exceptions import InvalidStatus
 
-from flask_wschat import Listener, WebSocket, WSChat
+from flask_wschat import Listener, WebSocket, WSChat, shortcuts
 from flask_wschat.server import Server, WebSocketHandler
 
 from .conftest import DEADLINE, HANDLERS, LiveServer, Serve, eventually
@@ -647,6 +647,7 @@ def test_an_opening_that_comes_after_its_connection_takes_the_short_way(
     def fail(handler: WebSocketHandler) -> None:
         raise AssertionError("the long way")
 
+    monkeypatch.setattr(shortcuts, "SWITCH", True)
     monkeypatch.setattr(WebSocketHandler, "_await_request", await_request)
     monkeypatch.setattr(WebSocketHandler, "_read_head", fail)
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as sock:
