@@ -1,8 +1,8 @@
 """What the ready-made chat sends, word by word: ``docs/protocol.md`` as code.
 
 Each function returns the JSON text of one message, in the order of that page. Nothing
-else in the package spells a field of them; ``docs/protocol/wschat.v1.schema.json`` is
-what their tests hold them to.
+else in the package spells a field of them, but a poll its standing;
+``docs/protocol/wschat.v1.schema.json`` is what their tests hold them to.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from .messages import ANONYMOUS, Entry, Message, room_of, user_of
+from .messages import ANONYMOUS, Entry, Message, Page, room_of, user_of
 
 PROTOCOL = "wschat.v1.json"
 """The WebSocket subprotocol."""
@@ -43,8 +43,29 @@ encode: Callable[[Any], str] = json.JSONEncoder(
 """
 
 
-def hello(id: str, user: str | None, *, ping: float, limits: Mapping[str, Any]) -> str:
+def hello(
+    id: str,
+    user: str | None,
+    *,
+    ping: float,
+    message: int,
+    data: int,
+    name: int,
+    mid: int,
+    page: int,
+    rooms: int,
+    rate: tuple[float, int] | None,
+) -> str:
     """Return what is sent first: who the client is, and what it may do."""
+    limits = {
+        "message": message,
+        "data": data,
+        "name": name,
+        "mid": mid,
+        "page": page,
+        "rooms": rooms,
+        "rate": rate and {"per_second": rate[0], "burst": rate[1]},
+    }
     return encode(
         {
             "type": "hello",
@@ -57,8 +78,11 @@ def hello(id: str, user: str | None, *, ping: float, limits: Mapping[str, Any]) 
     )
 
 
-def reply(ref: int, result: Mapping[str, Any]) -> str:
-    """Return the reply to a request that is done, with the fields of its result."""
+def reply(ref: int, **result: Any) -> str:
+    """Return the reply to a request that is done; for ``leave`` and ``ping`` all of it.
+
+    ``vote`` and ``poll`` have the fields of a standing as their result.
+    """
     return encode({"type": "reply", "ref": ref, "ok": True, **result})
 
 
@@ -71,12 +95,36 @@ def stored(ref: int, seq: int, at: float) -> str:
     return f'{{"type":"reply","ref":{ref},"ok":true,"seq":{seq},"at":{at}}}'
 
 
-def page(ref: int, result: Mapping[str, Any], messages: Iterable[str]) -> str:
-    """Return the reply to ``join``, ``inbox`` and ``history``.
+def read(
+    ref: int,
+    page: Page,
+    messages: Iterable[str],
+    *,
+    more: bool,
+    present: Sequence[str] | None = None,
+) -> str:
+    """Return the reply to ``join``, with who is ``present``, or to ``inbox``.
 
-    ``messages`` are texts of ``message``, each encoded once for all that is done to it.
+    ``messages`` are texts that ``message`` has returned.
     """
-    return f'{reply(ref, result)[:-1]},"messages":[{",".join(messages)}]}}'
+    result = {"recovered": page.recovered, "more": more}
+    people = {} if present is None else {"present": present}
+    head = reply(ref, epoch=page.epoch, seq=page.seq, **result, **people)
+    return _with_messages(head, messages)
+
+
+def history(ref: int, page: Page, messages: Iterable[str]) -> str:
+    """Return the reply to ``history``; ``messages`` as in ``read``."""
+    return _with_messages(reply(ref, epoch=page.epoch, seq=page.seq), messages)
+
+
+def _with_messages(head: str, messages: Iterable[str]) -> str:
+    return f'{head[:-1]},"messages":[{",".join(messages)}]}}'
+
+
+def who(ref: int, present: Sequence[str]) -> str:
+    """Return the reply to ``who``."""
+    return reply(ref, present=present)
 
 
 def refusal(
@@ -98,10 +146,10 @@ def message(topic: str, said: Entry | Message, seq: int, at: float) -> str:
         body = data if said.json else encode(data)
     if sender is not None and sender.startswith(ANONYMOUS):
         sender = None
-    user = user_of(topic)
+    room = room_of(topic)
+    user = None if room is not None else user_of(topic)
     if user is None:
-        head = f'{{"type":"message","room":{encode(room_of(topic))}'
-        head += f',"from":{encode(sender)}'
+        head = f'{{"type":"message","room":{encode(room)},"from":{encode(sender)}'
     else:
         to = user if said.to is None else said.to
         head = f'{{"type":"direct","from":{encode(sender)},"to":{encode(to)}'

@@ -116,7 +116,7 @@ ARROWS: Tree = {
         "voting": "envelope errors messages backends",
         "chat": ".voting errors messages rate transports hub.hub",
         "fields": "envelope messages",
-        "listener": ".chat .fields envelope errors messages rate websocket",
+        "listener": ".chat .fields .voting envelope errors messages rate websocket",
     },
     # The same answers for less work, leaning on how others work inside
     "shortcuts": {

@@ -29,6 +29,7 @@ from ..websocket import Listener, WebSocket
 from . import fields
 from .chat import Chat
 from .fields import Refused
+from .voting import Poll
 
 PATIENCE = 20
 """Messages over the limit, or that are no requests, more than requests within it, that
@@ -92,18 +93,19 @@ class ChatListener(Listener):
         settings = hub.settings
         self._max_data = min(self.max_data, settings.MAX_MESSAGE)
         self._bucket = self._chat.bucket(ws.user)
-        rate = settings.RATE_LIMIT
-        limits = {
-            "message": settings.MAX_MESSAGE,
-            "data": self._max_data,
-            "name": self.max_name,
-            "mid": self.max_mid,
-            "page": self.max_page,
-            "rooms": self.max_rooms,
-            "rate": rate and {"per_second": rate[0], "burst": rate[1]},
-        }
-        ping = settings.PING_INTERVAL
-        ws.send(envelope.hello(ws.id, ws.user, ping=ping, limits=limits))
+        hello = envelope.hello(
+            ws.id,
+            ws.user,
+            ping=settings.PING_INTERVAL,
+            message=settings.MAX_MESSAGE,
+            data=self._max_data,
+            name=self.max_name,
+            mid=self.max_mid,
+            page=self.max_page,
+            rooms=self.max_rooms,
+            rate=settings.RATE_LIMIT,
+        )
+        ws.send(hello)
         ws._transport.loop.call(self._attach, ws)
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
@@ -122,7 +124,7 @@ class ChatListener(Listener):
                     "bad_request", f"ref must be an integer from 0 to {fields.MOST}"
                 )
             self._refused = max(self._refused - 1, 0)
-            result = _handler(request)(self, ws, ref, request)
+            reply = _handler(request)(self, ws, ref, request)
         except Refused as refused:
             if wait or ref is None:
                 self._refuse(ws, ref, refused, wait)
@@ -136,10 +138,10 @@ class ChatListener(Listener):
             self._hub.report(error, ws)
             ws.send(envelope.refusal(ref, "internal", "an error in the server"))
         else:
-            if result is not None:
-                ws.send(envelope.reply(ref, result))
+            if reply is not None:
+                ws.send(reply)
 
-    # -- requests: each returns the fields of its reply, or None if that is sent
+    # -- requests: each returns its reply, or None where that is sent
 
     def _join(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
         room = fields.new_room(request, self.max_name)
@@ -169,11 +171,11 @@ class ChatListener(Listener):
         after, epoch = fields.position(request)
         self._read(ws, ref, user_topic(_user(ws)), after, epoch)
 
-    def _leave(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
+    def _leave(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         ws.leave(fields.new_room(request, self.max_name))
-        return {}
+        return envelope.reply(ref)
 
-    def _say(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+    def _say(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         data, text, mid = fields.said(request, self._max_data, self.max_mid)
         room = self._joined(ws, request)
         self._ask(self.can_say, ws.user, room, data)
@@ -182,9 +184,9 @@ class ChatListener(Listener):
             text, json=True, sender=sender, mid=mid, plain=self.plain_rooms
         )
         receipt = self._hub.publish(room_topic(room), message, keep=True)
-        ws.send(envelope.stored(ref, receipt.seq, receipt.at))
+        return envelope.stored(ref, receipt.seq, receipt.at)
 
-    def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+    def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         to = fields.name(request, "to", self.max_name)
         _, text, mid = fields.said(request, self._max_data, self.max_mid)
         user = _user(ws)
@@ -196,9 +198,9 @@ class ChatListener(Listener):
             # makes the client repeat it, and the first one is not stored again.
             copy = message._replace(to=to)
             receipt = self._hub.publish(user_topic(user), copy, keep=True)
-        ws.send(envelope.stored(ref, receipt.seq, receipt.at))
+        return envelope.stored(ref, receipt.seq, receipt.at)
 
-    def _history(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+    def _history(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         before = fields.integer(request, "before", 1)
         limit = fields.integer(request, "limit", 1)
         room = self._joined(ws, request)
@@ -207,38 +209,36 @@ class ChatListener(Listener):
             topic, before=before, limit=min(limit or self.max_page, self.max_page)
         )
         self._check_plain(topic, page)
-        texts = self._fitting(topic, page)
-        head = {"epoch": page.epoch, "seq": page.seq}
-        ws.send(envelope.page(ref, head, texts))
+        return envelope.history(ref, page, self._fitting(topic, page))
 
-    def _who(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
+    def _who(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         topic = room_topic(self._joined(ws, request))
         present = self._hub.presence.online(topic)
         if not self.plain_rooms:
             # We may be put out of it just now.
             self._check_plain(topic, self._hub.backend.history(topic, limit=1))
-        return {"present": present}
+        return envelope.who(ref, present)
 
-    def _vote(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
+    def _vote(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         name = fields.name(request, "poll", self.max_name)
         choice = fields.name(request, "choice", self.max_name)
         user, poll = _user(ws), self._poll_of(ws, name)
         self._ask(self.can_vote, user, name, choice)
         try:
-            return poll.vote(user, choice).as_fields()
+            standing = poll.vote(user, choice)
         except UnknownChoice as error:
             raise Refused("unknown_choice", str(error)) from None
         except PollClosed as error:
             raise Refused("poll_closed", str(error)) from None
+        return envelope.reply(ref, **standing.as_fields())
 
-    def _poll(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
-        standing = self._poll_of(ws, fields.name(request, "poll", self.max_name)).tally(
-            ws.user
-        )
-        return {**standing.as_fields(), "mine": standing.mine}
+    def _poll(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
+        name = fields.name(request, "poll", self.max_name)
+        standing = self._poll_of(ws, name).tally(ws.user)
+        return envelope.reply(ref, **standing.as_fields(), mine=standing.mine)
 
-    def _ping(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> Any:
-        return {}
+    def _ping(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
+        return envelope.reply(ref)
 
     # -- within
 
@@ -251,24 +251,17 @@ class ChatListener(Listener):
         epoch: str | None,
     ) -> None:
         """Reply with a page of ``topic``, and go on from there."""
-        hub, people = self._hub, {}
+        hub, present = self._hub, None
         with hub.reading(ws, topic) as reading:
             if room_of(topic) is not None:
                 # First: where it names plain connections, the page is theirs.
-                people["present"] = hub.presence.online(topic)
+                present = hub.presence.online(topic)
             page = self._page(topic, after, epoch)
             self._check_plain(topic, page)
             texts = self._fitting(topic, page)
             read = page.entries[len(texts) - 1].seq if texts else after
             more = page.recovered and read != page.seq
-            result = {
-                "epoch": page.epoch,
-                "seq": page.seq,
-                "recovered": page.recovered,
-                "more": more,
-                **people,
-            }
-            ws.send(envelope.page(ref, result, texts))
+            ws.send(envelope.read(ref, page, texts, more=more, present=present))
             if not more:
                 reading.last = page
 
@@ -344,7 +337,7 @@ class ChatListener(Listener):
             raise Refused("not_joined", "you are not in this room: join it first")
         return room
 
-    def _poll_of(self, ws: WebSocket, name: str) -> Any:
+    def _poll_of(self, ws: WebSocket, name: str) -> Poll:
         poll = self._chat.polls.get(name)
         if poll is None:
             raise Refused("unknown_poll", "no such poll")
@@ -356,7 +349,7 @@ class ChatListener(Listener):
 _UNAVAILABLE = "the storage cannot be reached now"
 _FORBIDDEN = "the application does not allow it"
 
-_HANDLERS: dict[str, Callable[..., dict[str, Any] | None]] = {
+_HANDLERS: dict[str, Callable[..., str | None]] = {
     "join": ChatListener._join,
     "inbox": ChatListener._inbox,
     "leave": ChatListener._leave,
@@ -370,7 +363,7 @@ _HANDLERS: dict[str, Callable[..., dict[str, Any] | None]] = {
 }
 
 
-def _handler(request: dict[str, Any]) -> Callable[..., dict[str, Any] | None]:
+def _handler(request: dict[str, Any]) -> Callable[..., str | None]:
     kind = request.get("type")
     if not isinstance(kind, str):
         raise Refused("bad_request", "type must be a text")

@@ -12,23 +12,14 @@ import pytest
 
 import flask_wschat
 from flask_wschat import envelope
-from flask_wschat.messages import ANONYMOUS, EVERYONE, Entry, Message
+from flask_wschat.messages import ANONYMOUS, EVERYONE, Entry, Message, Page
 
 from .peers import DEFS, EVENTS, REQUESTS, check
 
 PACKAGE = Path(flask_wschat.__file__).parent
-LIMITS = {
-    "message": 1,
-    "data": 1,
-    "name": 1,
-    "mid": 1,
-    "page": 1,
-    "rooms": 1,
-    "rate": None,
-}
-STANDING = {"counts": {"tea": 2, "Grüner Tee": 0}, "total": 2, "version": 3}
-HERE = {"epoch": "e", "seq": 7}
-READ = {**HERE, "recovered": True, "more": False}
+LIMITS: Any = dict.fromkeys(("message", "data", "name", "mid", "page", "rooms"), 1)
+STANDING: Any = {"counts": {"tea": 2, "Grüner Tee": 0}, "total": 2, "version": 3}
+PAGE = Page("e", 7, [], recovered=True)
 SAID = Message("Tea?", sender="ann", mid="a-1")
 A_MESSAGE = envelope.message("room:Lobby", SAID, 7, 1.5)
 A_DIRECT = envelope.message("user:ben", SAID, 7, 1.5)
@@ -41,18 +32,21 @@ def entry(data: Any, **fields: Any) -> Entry:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("hello", envelope.hello("9f86", "ann", ping=25.0, limits=LIMITS)),
-        ("hello", envelope.hello("9f86", None, ping=25.0, limits=LIMITS)),
-        ("join.reply", envelope.page(1, {**READ, "present": ["ann"]}, [A_MESSAGE] * 2)),
-        ("inbox.reply", envelope.page(1, READ, [A_DIRECT])),
-        ("history.reply", envelope.page(1, HERE, [])),
-        ("leave.reply", envelope.reply(1, {})),
+        ("hello", envelope.hello("9f86", "ann", ping=25.0, rate=(2.5, 9), **LIMITS)),
+        ("hello", envelope.hello("9f86", None, ping=25.0, rate=None, **LIMITS)),
+        (
+            "join.reply",
+            envelope.read(1, PAGE, [A_MESSAGE] * 2, more=True, present=["ann"]),
+        ),
+        ("inbox.reply", envelope.read(1, PAGE, [A_DIRECT], more=False)),
+        ("history.reply", envelope.history(1, PAGE, [])),
+        ("leave.reply", envelope.reply(1)),
         ("say.reply", envelope.stored(1, 7, 1.5)),
         ("tell.reply", envelope.stored(1, 7, 1.5)),
-        ("who.reply", envelope.reply(1, {"present": ["ann"]})),
-        ("vote.reply", envelope.reply(1, {**STANDING, "closed": False})),
-        ("poll.reply", envelope.reply(1, {**STANDING, "closed": True, "mine": None})),
-        ("ping.reply", envelope.reply(1, {})),
+        ("who.reply", envelope.who(1, ["ann"])),
+        ("vote.reply", envelope.reply(1, **STANDING, closed=False)),
+        ("poll.reply", envelope.reply(1, **STANDING, closed=True, mine=None)),
+        ("ping.reply", envelope.reply(1)),
         *(
             ("error.reply", envelope.refusal(1, code, "why"))
             for code in get_args(envelope.ErrorCode)
