@@ -137,7 +137,8 @@ class Message(NamedTuple):
     sender: str | None = None
     """The user who said it; None: the application."""
     mid: str | None = None
-    """The sender's id for it: what makes a repeated one the same."""
+    """The sender's id for it: what makes a repeated one the same (see
+    docs/decisions/16)."""
     event: str | None = None
     """Not a message, but news of this kind ("presence", "tally") for the ready-made
     chat alone; ``data`` is its JSON text."""

@@ -11,6 +11,11 @@ TOP = Path(__file__).parent.parent
 PACKAGE = TOP / "flask_wschat"
 PAGES = [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("benchmarks/*.md")]
 DECISIONS = {page.name[:2]: page for page in TOP.glob("docs/decisions/*.md")}
+SOURCES = [
+    path
+    for path in PACKAGE.rglob("*")
+    if path.suffix in {".py", ".c", ".js", ".lua"} and path.is_file()
+]
 OF_THE_READER = {"static/page.html", "static/chat.html", "app.json", "wschat.v1.json"}
 _FILE = re.compile(
     r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|c|js|mjs|lua|md|conf|cfg|html|json))`"
@@ -36,3 +41,12 @@ def test_decisions_are_numbered_without_a_gap() -> None:
     assert sorted(DECISIONS) == [f"{n:02}" for n in range(1, len(DECISIONS) + 1)]
     for number, page in DECISIONS.items():
         assert page.read_text().startswith(f"# {int(number)}. ")
+
+
+def test_the_code_points_to_each_decision_and_to_no_other() -> None:
+    found = {
+        number
+        for path in SOURCES
+        for number in re.findall(r"docs/decisions/(\d+)", path.read_text())
+    }
+    assert found == DECISIONS.keys()

@@ -2,7 +2,7 @@
 
 Whatever is published goes to the backend first and comes back from there, also in a
 single process, so that everyone sees the same messages in the same order: see
-docs/decisions/07. What the hub is made of stands beside it, see 20.
+docs/decisions/07. What the hub is made of stands below it: see docs/decisions/20.
 """
 
 from __future__ import annotations

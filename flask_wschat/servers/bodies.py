@@ -2,6 +2,8 @@
 
 pywsgi's own waits for the client for ever, takes a body that is never read for the next
 request where one asks to upgrade, and makes room at once for whatever length is told.
+
+See docs/decisions/27.
 """
 
 from __future__ import annotations

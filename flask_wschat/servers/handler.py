@@ -1,7 +1,7 @@
 """gevent-websocket's WSGI handler, strict about requests, upgrading after routing.
 
 A first request that is a usual opening handshake, here in one piece, goes from its
-bytes to the application directly. All else is pywsgi's to serve.
+bytes to the application directly: see docs/decisions/21. All else is pywsgi's to do.
 """
 
 from __future__ import annotations

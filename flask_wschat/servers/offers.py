@@ -78,7 +78,10 @@ class Offer(Protocol):
 
 
 def find_offer(environ: dict[str, Any], start_response: Any) -> Offer | None:
-    """Return the way to the request's socket; None: this server gives none."""
+    """Return the way to the request's socket; None: this server gives none.
+
+    The order matters, as servers can be nested: see docs/decisions/03.
+    """
     offer: Offer | None = environ.get(OFFER)
     if offer is not None:
         return offer

@@ -40,7 +40,7 @@ class AppContexts:
     Also each in context variables of its own: what one handler sets there is not for
     the next one that this greenlet or thread happens to run.
 
-    To make, push and pop an app context costs 2.5 µs, a third of what an echo takes.
+    To make, push and pop an app context is a good part of what an echo costs.
     One whose ``g`` was left empty, and that nobody has kept, is as good as new, unless
     somebody is told of its beginning and end: it is used again, put where Flask looks
     for it. ``quickly``: whether that may be done at all.

@@ -332,6 +332,7 @@ export class WSChat {
         return this.#lost({ code: 1006 });
       }
     } else if (doubt || wait <= 0) {
+      // Browsers show no pings to pages: see docs/decisions/25.
       this.#asked = this.#pinged = now;
       this.send({ type: "ping", ref: 0 });
       wait = this.#patience;

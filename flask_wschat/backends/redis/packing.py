@@ -1,4 +1,7 @@
-"""Messages as bytes: a header in JSON, a line feed, the data as it is."""
+"""Messages as bytes: a header in JSON, a line feed, the data as it is.
+
+No pickle, as whoever may write to Redis could run code here: see docs/decisions/10.
+"""
 
 from __future__ import annotations
 
