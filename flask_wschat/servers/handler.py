@@ -326,10 +326,11 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         if isinstance(error, ssl.SSLError):
             # The client broke TLS off; pywsgi is silent about a plain reset only.
             self.close_connection = True
-        elif isinstance(error, HTTPException) and getattr(
-            self.wsgi_input, "failed", False
-        ):
-            self._send_error_response_if_possible(400)  # an app that knows no Werkzeug
+            return
+        answer = getattr(self, "_send_error_response_if_possible", None)
+        failed = getattr(self.wsgi_input, "failed", False)
+        if isinstance(error, HTTPException) and failed and answer is not None:
+            answer(400)  # an app that knows no Werkzeug
         else:
             WSGIHandler.handle_error(self, kind, error, trace)
 

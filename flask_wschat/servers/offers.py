@@ -89,9 +89,10 @@ def find_offer(environ: dict[str, Any], start_response: Any) -> Offer | None:
     if isinstance(stock, StockWebSocket):
         return StockOffer(stock)
     if "werkzeug.socket" in environ:
-        return ThreadOffer(
-            environ["werkzeug.socket"], lambda: environ["wsgi.input"].read1(-1)
-        )
+        body = environ["wsgi.input"]
+        if not hasattr(body, "read1"):
+            return None  # somebody's own: what is read ahead could be in there
+        return ThreadOffer(environ["werkzeug.socket"], lambda: body.read1(-1))
     if "gunicorn.socket" in environ:
         return _gunicorn_offer(environ, getattr(start_response, "__self__", None))
     body = environ.get("wsgi.input")
@@ -336,10 +337,14 @@ class GunicornGreenletOffer:
         raise StopIteration("the connection is a WebSocket now")
 
 
-def _gunicorn_offer(environ: dict[str, Any], answer: Any) -> Offer:
+def _gunicorn_offer(environ: dict[str, Any], answer: Any) -> Offer | None:
+    body = environ["wsgi.input"]
+    unreader: Any = getattr(getattr(body, "reader", None), "unreader", None)
+    if not hasattr(unreader, "buf"):
+        return None  # a gunicorn that keeps elsewhere what it has read ahead
+
     def read_ahead() -> bytes:
-        unreader = environ["wsgi.input"].reader.unreader
-        data: bytes = unreader.buf.getvalue()
+        data: bytes = unreader.buf.getvalue()  # another one after each read
         return data
 
     sock = environ["gunicorn.socket"]
