@@ -12,8 +12,8 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.chat.chat import Chat
 from flask_wschat.codec import Connection
 from flask_wschat.errors import BackendError
-from flask_wschat.hub.feeds import TALLY_INTERVAL
 from flask_wschat.hub.hub import Hub
+from flask_wschat.hub.tallies import INTERVAL
 from flask_wschat.messages import (
     EVERYONE,
     Delivery,
@@ -281,13 +281,13 @@ def test_an_older_tally_is_dropped(hub: Hub, reader: Reader) -> None:
 
     assert versions() == [2, 1]  # p's next one has to wait, and only the newest does
     timers = reader.ws._transport.loop.timers  # type: ignore[attr-defined]
-    (later,) = [back for seconds, back in timers if seconds <= TALLY_INTERVAL]
+    (later,) = [back for seconds, back in timers if seconds <= INTERVAL]
     later()
     assert versions() == [2, 1, 5]
     tally(6)
     hub.lost(None)  # what counted may have begun anew, and what waits is void
     tally(1)
-    _, later = [back for seconds, back in timers if seconds <= TALLY_INTERVAL][1:]
+    _, later = [back for seconds, back in timers if seconds <= INTERVAL][1:]
     later()
     assert versions() == [2, 1, 5, 1]
 

@@ -92,7 +92,8 @@ ARROWS: Tree = {
     # The connections of this process, and who is where
     "hub": {
         "audience": "codec transports websocket",
-        "feeds": ".audience envelope messages codec websocket",
+        "tallies": "envelope messages",
+        "feeds": ".audience .tallies envelope messages codec websocket",
         "home": "errors logs transports transports.loop transports.patched websocket",
         "members": ".audience .feeds messages websocket",
         "claims": ".feeds .home .members errors messages websocket backends",

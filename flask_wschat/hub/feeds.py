@@ -8,7 +8,6 @@ docs/decisions/13 and 19.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -17,13 +16,9 @@ from ..codec import EncodedMessage
 from ..messages import EVERYONE, Delivery
 from ..websocket import WebSocket
 from .audience import Audience, deliver
+from .tallies import Tallies
 
 _COST = 256  # bytes that a delivery counts for besides its data
-TALLY_INTERVAL = 0.1
-"""Seconds between two tallies of a poll, whichever processes have them to tell."""
-_TALLY_AGE = 5.0  # seconds after which an older tally must be news: of a new count
-
-Later = Callable[[float, Callable[[], Any]], Any]
 
 
 def framed(text: str | bytes) -> EncodedMessage:
@@ -60,7 +55,7 @@ class _Parcel:
         deliver(receivers, self._frame, message.key)
 
 
-class _Reading:
+class _Reader:
     """One connection's way from the history to what is live."""
 
     __slots__ = ("after", "broken", "buffer", "epoch", "size")
@@ -85,7 +80,7 @@ class Feed:
         self.members = Audience()
         self.live = Audience()
         """Those who get each message as it comes."""
-        self.reading: dict[WebSocket, _Reading] = {}
+        self.reading: dict[WebSocket, _Reader] = {}
         """Those on their way there; all others get none until they ask for them."""
         self.epoch = ""
         """Of the last message delivered, or read where none was; "": unknown."""
@@ -95,7 +90,7 @@ class Feed:
     def hold(self, ws: WebSocket) -> None:
         """Send ``ws`` nothing more, and keep what comes until ``resume``."""
         self.live.discard(ws)
-        self.reading[ws] = _Reading()
+        self.reading[ws] = _Reader()
 
     def mute(self, ws: WebSocket) -> None:
         """Send ``ws`` no messages."""
@@ -104,24 +99,24 @@ class Feed:
 
     def resume(self, ws: WebSocket, epoch: str, seq: int) -> None:
         """Go on after the page that ``ws`` was sent, which told of ``seq``."""
-        reading = self.reading.get(ws)
-        if reading is None or reading.buffer is None:
+        reader = self.reading.get(ws)
+        if reader is None or reader.buffer is None:
             return
-        if reading.broken:
+        if reader.broken:
             self._gap([ws])
             return
-        buffer, reading.buffer = reading.buffer, None
-        reading.epoch, reading.after = epoch, seq
+        buffer, reader.buffer = reader.buffer, None
+        reader.epoch, reader.after = epoch, seq
         if not self.epoch:
             self.epoch, self.seq = epoch, seq
         for parcel in buffer:
-            if not self._follow(ws, reading, parcel):
+            if not self._follow(ws, reader, parcel):
                 return
-        if self.epoch == reading.epoch and reading.after < self.seq:
+        if self.epoch == reader.epoch and reader.after < self.seq:
             # The page is older than what was delivered: the backend has lost messages.
             self._gap(self.live)
-            self.seq = reading.after
-        self._settle(ws, reading)
+            self.seq = reader.after
+        self._settle(ws, reader)
 
     def deliver(self, parcel: _Parcel) -> None:
         message, seq = parcel.delivery.message, parcel.delivery.seq
@@ -140,19 +135,19 @@ class Feed:
             receivers = [ws for ws in receivers if ws._id != message.exclude]
         parcel.send(receivers)
         # After it, as this may make them live.
-        for ws, reading in list(self.reading.items()):
-            if reading.buffer is not None:
-                self._buffer(reading, parcel)
+        for ws, reader in list(self.reading.items()):
+            if reader.buffer is not None:
+                self._buffer(reader, parcel)
             else:
-                self._follow(ws, reading, parcel)
+                self._follow(ws, reader, parcel)
 
     def lose(self) -> None:
         """Nobody knows what was missed: all must read again."""
         self.epoch, self.seq = "", 0
         lost = list(self.live)
-        for ws, reading in self.reading.items():
-            if reading.buffer is not None:
-                reading.broken = True
+        for ws, reader in self.reading.items():
+            if reader.buffer is not None:
+                reader.broken = True
             else:
                 lost.append(ws)
         self._gap(lost)
@@ -179,38 +174,38 @@ class Feed:
             return
         receivers = []
         for ws in self.members:
-            reading = self.reading.get(ws)
-            if reading is not None and reading.buffer is not None:
-                self._buffer(reading, parcel)
+            reader = self.reading.get(ws)
+            if reader is not None and reader.buffer is not None:
+                self._buffer(reader, parcel)
             elif exclude is None or ws._id != exclude:
                 receivers.append(ws)
         parcel.send(receivers)
 
-    def _buffer(self, reading: _Reading, parcel: _Parcel) -> None:
-        if reading.broken or reading.buffer is None:
+    def _buffer(self, reader: _Reader, parcel: _Parcel) -> None:
+        if reader.broken or reader.buffer is None:
             return
-        reading.buffer.append(parcel)
-        reading.size += len(parcel.delivery.message.data) + _COST
-        if reading.size > self._limit:
-            reading.broken = True
-            reading.buffer.clear()
+        reader.buffer.append(parcel)
+        reader.size += len(parcel.delivery.message.data) + _COST
+        if reader.size > self._limit:
+            reader.broken = True
+            reader.buffer.clear()
 
-    def _follow(self, ws: WebSocket, reading: _Reading, parcel: _Parcel) -> bool:
+    def _follow(self, ws: WebSocket, reader: _Reader, parcel: _Parcel) -> bool:
         """Send what comes after the page; False: there is a hole, ``ws`` knows."""
         _, _, seq, _, epoch = parcel.delivery
         if seq:
-            if epoch == reading.epoch and seq <= reading.after:
+            if epoch == reader.epoch and seq <= reader.after:
                 return True
-            if epoch != reading.epoch or seq > reading.after + 1:
+            if epoch != reader.epoch or seq > reader.after + 1:
                 self._gap([ws])
                 return False
-            reading.after = seq
+            reader.after = seq
         parcel.send([ws])
-        self._settle(ws, reading)
+        self._settle(ws, reader)
         return True
 
-    def _settle(self, ws: WebSocket, reading: _Reading) -> None:
-        level = (self.epoch, self.seq) == (reading.epoch, reading.after)
+    def _settle(self, ws: WebSocket, reader: _Reader) -> None:
+        level = (self.epoch, self.seq) == (reader.epoch, reader.after)
         # It may just have been closed, and be here no more.
         if level and self.reading.pop(ws, None) is not None:
             self.live.add(ws)
@@ -225,17 +220,6 @@ class Feed:
         tell_gap(readers, self.topic)
 
 
-class _Tally:
-    """How far the tallies of one poll have come here."""
-
-    __slots__ = ("at", "newest", "sent", "version")
-
-    def __init__(self) -> None:
-        self.version, self.at, self.sent = 0, 0.0, 0.0
-        self.newest: Delivery | None = None
-        """What waits until it may be sent."""
-
-
 class Feeds:
     """The feeds of a process, by topic; used in the loop only.
 
@@ -243,15 +227,17 @@ class Feeds:
     so many seconds.
     """
 
-    def __init__(self, limit: int, later: Later) -> None:
+    def __init__(
+        self, limit: int, later: Callable[[float, Callable[[], Any]], Any]
+    ) -> None:
         self._limit = limit
-        self._later = later
+        self.tallies = Tallies(later, self._tell)
         self.clear()
 
     def clear(self) -> None:
         """Forget everybody: this is another process now."""
         self._feeds: dict[str, Feed] = {}
-        self._tallies: dict[str, _Tally] = {}
+        self.tallies.clear()
 
     def __contains__(self, topic: object) -> bool:
         return topic in self._feeds
@@ -276,8 +262,8 @@ class Feeds:
         if ws not in feed.members:
             feed.members.add(ws)
             if mute:
-                feed.reading[ws] = reading = _Reading()
-                reading.broken = True  # it asks for a page first, which has all this
+                feed.reading[ws] = reader = _Reader()
+                reader.broken = True  # it asks for a page first, which has all this
 
     def discard(self, ws: WebSocket, topic: str) -> None:
         feed = self._feeds.get(topic)
@@ -308,7 +294,7 @@ class Feeds:
         if feed is None:
             return
         if delivery.message.event == "tally":
-            self._conflate(delivery)
+            self.tallies.put(delivery)
         else:
             feed.deliver(_Parcel(delivery))
 
@@ -318,32 +304,7 @@ class Feeds:
         if feed is not None and topic != EVERYONE:
             feed.lose()
 
-    def void_tallies(self) -> None:
-        """Take the next tally of each poll for news: counts may have begun anew."""
-        for tally in self._tallies.values():
-            tally.version, tally.newest = 0, None
-
-    def _conflate(self, delivery: Delivery) -> None:
-        """Pass a poll's newest tally on, at once or when the last one is old enough."""
-        message, now = delivery.message, time.monotonic()
-        version = envelope.tally_version(message.data)
-        tally = self._tallies.get(message.key or "")
-        if tally is None:
-            tally = self._tallies[message.key or ""] = _Tally()
-        if version < tally.version and now - tally.at < _TALLY_AGE:
-            return
-        tally.version, tally.at = version, now
-        waits = tally.newest is not None
-        tally.newest = delivery
-        if not waits:
-            wait = tally.sent + TALLY_INTERVAL - now
-            if wait > 0:
-                self._later(wait, lambda: self._pass_on(tally))
-            else:
-                self._pass_on(tally)
-
-    def _pass_on(self, tally: _Tally) -> None:
-        delivery, tally.newest = tally.newest, None
-        tally.sent = time.monotonic()
-        if delivery is not None and delivery.topic in self._feeds:
-            self._feeds[delivery.topic].deliver(_Parcel(delivery))
+    def _tell(self, delivery: Delivery) -> None:
+        feed = self._feeds.get(delivery.topic)
+        if feed is not None:
+            feed.deliver(_Parcel(delivery))

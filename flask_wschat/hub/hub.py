@@ -306,7 +306,7 @@ class Hub:
 
     def move_out(self) -> None:
         """Give up what is planned in the loop: another one will be home."""
-        self.feeds.void_tallies()
+        self.feeds.tallies.void()
 
     def forget_all(self) -> None:
         """Forget everybody: they are another process's, or ended with their loop."""
@@ -411,7 +411,7 @@ class Hub:
                 deliver(receivers, framed(message.data), message.key)
 
     def _lose(self, topics: list[str] | None) -> None:
-        self.feeds.void_tallies()
+        self.feeds.tallies.void()
         self._deliveries.lose(self.feeds.topics if topics is None else topics)
         self._claims.lost()
         if self.on_lost is not None:
