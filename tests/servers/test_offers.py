@@ -1,41 +1,163 @@
-"""A server that works otherwise inside than those known is one without sockets."""
+"""Taking a socket over at the worst of moments."""
 
 from __future__ import annotations
 
-import io
+import contextlib
+import errno
+import os
+import resource
 import socket
+import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from flask import Flask
+from werkzeug.serving import make_server
 
-from flask_wschat.servers.offers import GunicornGreenletOffer, ThreadOffer, find_offer
+from flask_wschat import Listener, WSChat
+from flask_wschat.client import connect
+from flask_wschat.errors import HandshakeError
+from flask_wschat.servers import offers
+from flask_wschat.servers.offers import NoDescriptors, ThreadOffer
+from flask_wschat.transports.threaded import ThreadedLoop
 
-GUNICORNS = SimpleNamespace(reader=SimpleNamespace(unreader=None))
-"""The body of a request, of which nothing is known but this."""
+from ..conftest import eventually
 
-OTHERS: dict[str, dict[str, Any]] = {
-    "one that says nothing": {},
-    "Werkzeug, another body": {"werkzeug.socket": None, "wsgi.input": object()},
-    "gunicorn, another body": {"gunicorn.socket": None, "wsgi.input": object()},
-    "gunicorn, another reader": {"gunicorn.socket": None, "wsgi.input": GUNICORNS},
-    "a reader of no socket": {"wsgi.input": io.BufferedReader(io.BytesIO())},
-    "none": {"wsgi.input": None},
-}
-
-
-@pytest.mark.parametrize("environ", OTHERS.values(), ids=OTHERS.keys())
-def test_an_unknown_server_offers_nothing(environ: dict[str, Any]) -> None:
-    assert find_offer(environ, lambda *_: None) is None
+ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
 
-def test_known_servers_offer_their_socket() -> None:
-    one, other = socket.socketpair()
-    unreader = SimpleNamespace(buf=io.BytesIO(b"ahead"))
-    body = SimpleNamespace(reader=SimpleNamespace(unreader=unreader))
-    with one, other:
-        offer = find_offer({"werkzeug.socket": one, "wsgi.input": io.BytesIO()}, None)
-        assert isinstance(offer, ThreadOffer)
-        offer = find_offer({"gunicorn.socket": one, "wsgi.input": body}, None)
-        assert isinstance(offer, ThreadOffer)
-        assert not isinstance(offer, GunicornGreenletOffer)
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def open_files() -> list[str]:
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+@contextlib.contextmanager
+def descriptors_left(free: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 50, hard))
+    try:
+        while True:
+            try:
+                taken.append(os.dup(0))
+            except OSError as error:
+                assert error.errno == errno.EMFILE
+                break
+        for fd in taken[len(taken) - free :]:
+            os.close(fd)
+            taken.remove(fd)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("free", [0, 1, 2])
+def test_at_the_limit_of_descriptors_none_is_lost_and_nothing_is_said(
+    pair: tuple[socket.socket, socket.socket], free: int
+) -> None:
+    ours, theirs = pair
+    before = open_files()
+    with descriptors_left(free):
+        for _ in range(5):
+            with pytest.raises(NoDescriptors):
+                ThreadOffer(ours, lambda: b"").accept(ANSWER, lambda: None)
+    assert open_files() == before
+    ours.sendall(b"HTTP goes on")
+    assert theirs.recv(100) == b"HTTP goes on"
+
+
+@pytest.mark.parametrize("free", [0, 1, 2, 3])
+def test_a_loop_that_cannot_start_keeps_nobody_waiting(
+    free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libev tries for ever, and prints an error each time."""
+    monkeypatch.setattr(ThreadedLoop, "_shared", None)
+    before = open_files()
+    with descriptors_left(free):
+        for _ in range(3):
+            with pytest.raises(OSError):
+                ThreadedLoop.shared()
+    assert open_files() == before
+
+
+def test_a_client_that_left_costs_no_descriptor(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    theirs.close()
+    before = open_files()
+    for _ in range(5):
+        with pytest.raises(OSError):
+            ThreadOffer(ours, lambda: b"").accept(ANSWER, lambda: None)
+    assert open_files() == before
+
+
+def test_an_error_in_what_was_read_ahead_costs_none(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _ = pair
+    before = open_files()
+    with pytest.raises(ZeroDivisionError):
+        ThreadOffer(ours, lambda: bytes(1 // 0)).accept(ANSWER, lambda: None)
+    assert open_files() == before
+    monkeypatch.setattr(offers, "_send", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ThreadOffer(ours, lambda: b"").accept(ANSWER, lambda: None)
+    assert open_files() == before
+
+
+def test_a_client_hears_503_while_no_loop_can_start(
+    app: Flask, chat: WSChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shared() -> ThreadedLoop:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    chat.listener("/listen")(Listener)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        monkeypatch.setattr(ThreadedLoop, "shared", shared)
+        with pytest.raises(HandshakeError) as refused:
+            connect(f"ws://127.0.0.1:{server.server_port}/listen", timeout=5)
+        assert refused.value.status == 503
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_client_hears_503_while_no_descriptor_is_left(
+    app: Flask, chat: WSChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dup(fd: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    chat.listener("/listen")(Listener)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    url = f"ws://127.0.0.1:{server.server_port}/listen"
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(offers, "os", SimpleNamespace(dup=dup))
+            for _ in range(3):
+                with pytest.raises(HandshakeError) as refused:
+                    connect(url, timeout=5)
+                assert refused.value.status == 503
+        with connect(url, timeout=5):
+            eventually(lambda: chat._hub().count() == 1)
+    finally:
+        chat._hub().shutdown()
+        server.shutdown()
+        thread.join()
+        server.server_close()
