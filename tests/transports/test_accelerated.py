@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from flask_wschat.codec import accelerated as codec_choice
 from flask_wschat.transports import accelerated
 from flask_wschat.transports import queue as in_python
 from flask_wschat.transports.accelerated import flush_ready
@@ -53,6 +55,21 @@ def closed_in_the_end(pairs: list[Pair]) -> object:
 def test_it_is_built_where_it_must_be() -> None:
     assert accelerated.ACCELERATED
     assert Outbox.__mro__[1].__module__ == "flask_wschat.transports._speedups"
+
+
+@pytest.mark.parametrize("wanted", ["c", "python"])
+def test_the_choice_is_the_codecs(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        if wanted == "python":
+            patch.setenv("WSCHAT_PUREPYTHON", "1")
+        else:
+            patch.delenv("WSCHAT_PUREPYTHON", raising=False)
+        for each in (accelerated, codec_choice):
+            choice = importlib.reload(each)
+            assert choice.ACCELERATED is (wanted == "c")
+        assert (accelerated.Queue is in_python.Queue) is (wanted == "python")
+    importlib.reload(accelerated)
+    importlib.reload(codec_choice)
 
 
 @pytest.mark.parametrize("frames", [[b"one"], [b"one", b"two", b"x" * 1000]])
