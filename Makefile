@@ -11,13 +11,14 @@ PY := $(VENV)/bin/python
 PACKAGING := setup.cfg pyproject.toml setup.py $(wildcard flask_wschat/*/*.c)
 LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py setup.py)
 
-.PHONY: help demo test check check-oldest check-next lint cov bench fuzz asan autobahn clean
+.PHONY: help demo test check check-long check-oldest check-next lint cov bench fuzz asan autobahn clean
 
 help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
 	@echo "               HOST=0.0.0.0: also for phones and others in this network"
 	@echo "               WORKERS=4: by gunicorn; REDIS=1: sharing a redis-server"
 	@echo "make check     format, lint, types and the quick tests"
+	@echo "make check-long    the quick tests the long way, with shortcuts switched off"
 	@echo "make check-oldest  tests of what meets Flask, with the oldest versions that we support"
 	@echo "make check-next    the same with the newest, pre-releases too, and simulated next ones"
 	@echo "make test      everything, with Chromium, Redis and nginx"
@@ -57,6 +58,10 @@ lint: $(VENV)/.dev
 		{ echo "Run: $(PY) -m ruff format $(LINTED)"; exit 1; }
 	@$(PY) -m ruff check --quiet $(LINTED)
 	@$(PY) -m mypy $(LINTED)
+
+check-long: $(VENV)/.dev
+	@echo "==> Quick tests without shortcuts"
+	@WSCHAT_SHORTCUTS=0 $(PY) -m pytest tests -q -m "not slow and not browser"
 
 # What meets Flask and its like. Other versions may have no short ways; answers stay.
 TESTS ?= $(wildcard tests/next tests/shortcuts tests/test_extension.py \
