@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_wschat import Listener, WebSocket, WSChat
+from flask_wschat import ChatListener, Listener, WebSocket, WSChat
 from flask_wschat.client import Client, connect
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.server import LiveServer
@@ -49,6 +50,10 @@ def chat(app: Flask) -> WSChat:
 
         def on_message(self, ws: WebSocket, message: str | bytes) -> None:
             chat.broadcast(message, room="a")
+
+    @chat.listener("/chat")
+    class Chat(ChatListener):
+        pass
 
     return chat
 
@@ -108,6 +113,29 @@ def test_they_hear_each_other(ways: tuple[Way, Way], chat: WSChat, path: str) ->
         bob.send(big)
         assert ann.receive(DEADLINE) == bob.receive(DEADLINE) == big
     eventually(lambda: chat.online() == [])
+
+
+def hear(ws: Any, kind: str) -> Any:
+    """Return the next message of a ``kind`` that ``ws`` is sent."""
+    while (message := json.loads(ws.receive(DEADLINE)))["type"] != kind:
+        pass
+    return message
+
+
+def test_the_ready_made_chat_is_one(ways: tuple[Way, Way], chat: WSChat) -> None:
+    one, other = ways
+    with one("/chat", "ann") as ann, other("/chat", "bob") as bob:
+        for ws in (ann, bob):
+            ws.send('{"type":"join","ref":1,"room":"Lobby"}')
+            assert hear(ws, "reply")["ok"]
+        assert hear(ann, "presence")["joined"] == ["bob"]
+        for number in range(50):
+            sender = (ann, bob)[number % 2]
+            said = {"ref": 2, "room": "Lobby", "data": number, "mid": str(number)}
+            sender.send(json.dumps({"type": "say", **said}))
+            for ws in (ann, bob):
+                heard = hear(ws, "message")
+                assert (heard["seq"], heard["data"]) == (number + 1, number)
 
 
 def test_one_that_ends_keeps_the_others(ways: tuple[Way, Way], chat: WSChat) -> None:
