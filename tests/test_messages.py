@@ -106,7 +106,7 @@ NOT_TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("value", NOT_NAMES, ids=str)
+@pytest.mark.parametrize("value", NOT_NAMES, ids=lambda value: type(value).__name__)
 def test_what_has_no_text_of_its_own_is_no_name(value: Any) -> None:
     for function in (as_name, as_user):
         with pytest.raises(TypeError, match=r"a room must be a text.* UUID; not "):

@@ -10,8 +10,13 @@ MASK = bytes.fromhex("37fa213d")
 
 
 def xor(data: bytes, mask: bytes) -> bytes:
-    """Return ``data`` masked by the formula of RFC 6455 §5.3, byte by byte."""
-    return bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
+    """Return ``data`` masked by the formula of RFC 6455 §5.3: byte i by i modulo 4.
+
+    As one number each: 500 examples of 70,000 bytes would take minutes one by one.
+    """
+    key = (mask * (len(data) // 4 + 1))[: len(data)]
+    masked = int.from_bytes(data, "big") ^ int.from_bytes(key, "big")
+    return masked.to_bytes(len(data), "big")
 
 
 def frame(
