@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -207,7 +208,8 @@ def redis_server(core: int | None) -> Iterator[tuple[int, str]]:
     """
     with tempfile.TemporaryDirectory(prefix="wschat-redis-") as folder:
         place = f"{folder}/socket"
-        command = ["redis-server", "--port", "0", "--unixsocket", place]
+        program = shutil.which("redis-server") or "valkey-server"
+        command = [program, "--port", "0", "--unixsocket", place]
         command += ["--save", "", "--dir", folder, "--loglevel", "warning"]
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -215,7 +217,7 @@ def redis_server(core: int | None) -> Iterator[tuple[int, str]]:
         try:
             process = Process(command, core)
         except FileNotFoundError:
-            raise Failed("no redis-server to be found") from None
+            raise Failed("no redis-server and no valkey-server to be found") from None
         try:
             until = time.monotonic() + 5
             while not os.path.exists(place):

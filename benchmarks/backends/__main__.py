@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.backends.rooms import joined_and_filled
+from benchmarks.backends.sharing import gain_of_two
 from benchmarks.harness import (
     HERE,
     ROOT,
@@ -31,8 +33,6 @@ from benchmarks.harness import (
 )
 from benchmarks.measure import wait_until_quiet
 from benchmarks.report import machine, table, today, write_section
-from benchmarks.rooms import joined_and_filled
-from benchmarks.sharing import gain_of_two
 
 MEMORY, SQLITE, REDIS = "memory://", "sqlite://", "redis://"
 BACKENDS = (MEMORY, SQLITE, REDIS)

@@ -1,0 +1,1 @@
+"""What the backends cost: see ``python -m benchmarks.backends``."""
