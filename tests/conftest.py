@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
-import shutil
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
-import geventwebsocket.handler
+import gevent.hub
 import hypothesis
 import pytest
-import websockets.sync.client
 from flask import Flask
-from gevent.pywsgi import WSGIServer
 from playwright.sync_api import Browser, sync_playwright
-from websockets.sync.client import ClientConnection
 
-import flask_wschat.server
 from flask_wschat import WSChat
 from flask_wschat.backends.redis import RedisBackend
 from flask_wschat.backends.sqlite import SQLiteBackend
-from flask_wschat.server import Server, WebSocketHandler
+
+from .support import chromium as installed
+from .support import in_memory, parallel, processes
+from .support.live import HANDLERS, LiveServer, Serve, stop
+from .support.programs import missing
+from .support.redis_server import RedisServer
 
 hypothesis.settings.register_profile("dev", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("ci", max_examples=500, deadline=None)
@@ -32,52 +30,8 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "de
 
 pytest_plugins = ["pytester"]
 
-DEADLINE = 5.0
-"""Seconds that anything in a test may take; reached only by a failure."""
-
-CHROMIUM_ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
-
-Serve = Callable[..., "LiveServer"]
-HANDLERS: dict[str, tuple[type, type[WSGIServer]]] = {
-    "ours": (WebSocketHandler, Server),
-    "ours on pywsgi": (WebSocketHandler, WSGIServer),
-    "stock": (geventwebsocket.handler.WebSocketHandler, WSGIServer),
-}
-
-
-class LiveServer(flask_wschat.server.LiveServer):
-    """A live server, and the foreign client to talk to it."""
-
-    def socket(self, **options: int) -> socket.socket:
-        """Return a connected socket; ``options`` are SOL_SOCKET's."""
-        sock = socket.create_connection(("127.0.0.1", self.port), DEADLINE)
-        for name, value in options.items():
-            sock.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
-        return sock
-
-    def connect(self, path: str, **options: Any) -> ClientConnection:
-        """Open a connection with the foreign client; messages of any size."""
-        options = {
-            "compression": None,
-            "max_size": None,
-            "open_timeout": DEADLINE,
-            "close_timeout": DEADLINE,
-            "ping_interval": None,
-        } | options
-        client = websockets.sync.client.connect(self.url(path), **options)
-        # It wants to be a context manager, at once; it may be entered again.
-        return client.__enter__()
-
+# A time limit is an exception, which gevent's loop is to raise where the test waits.
+gevent.hub.Hub.SYSTEM_ERROR = (*gevent.hub.Hub.SYSTEM_ERROR, pytest.fail.Exception)
 
 _made: list[RedisBackend | SQLiteBackend] = []
 
@@ -118,6 +72,37 @@ def _runs(backend: RedisBackend | SQLiteBackend) -> bool:
     return process is not None and not getattr(process, "_stopped", False)
 
 
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    if hasattr(config, "workerinput"):  # one of pytest-xdist's processes
+        parallel.arrange(items)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Spare the collector the 300,000 objects that five thousand tests are.
+
+    A live server's end collects: 150 ms each time, and none so.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the processes said that the test began."""
+    report = yield
+    if report.failed:
+        for process in processes.begun():
+            report.sections.append((f"Said by {process.name}", process.log[-10_000:]))
+    elif call.when == "teardown":
+        processes.begun()
+    return report
+
+
 @pytest.fixture
 def app() -> Flask:
     app = Flask("an_app")
@@ -151,13 +136,6 @@ def serve() -> Iterator[Serve]:
         assert "Traceback" not in server.log.getvalue(), server.log.getvalue()
 
 
-def stop(app: Any) -> None:
-    """Let go of what ``app`` shares with other processes, as the end of one does."""
-    hub = getattr(app, "extensions", {}).get("wschat.hub")
-    if hub is not None:
-        hub.stop()
-
-
 @pytest.fixture(params=list(HANDLERS))
 def handler(request: pytest.FixtureRequest) -> str:
     """Each handler class that we support, and its server, by name."""
@@ -166,36 +144,33 @@ def handler(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    """A Redis that runs."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def opened() -> in_memory.Open:
+    """Make a WebSocket over a joined pair in memory."""
+    return in_memory.open_pair
+
+
+@pytest.fixture
 def server(app: Flask, chat: WSChat, serve: Serve) -> LiveServer:
     """The test's app on a live server, under our handler."""
     return serve(app)
 
 
-def eventually(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
-    """Wait until ``condition`` holds; fail after the deadline."""
-    until = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        pause.wait(0.005)
-
-
-def find_chromium() -> str | None:
-    """Return the path of the system's Chromium, None if there is none."""
-    found = map(shutil.which, CHROMIUM_NAMES)
-    return os.environ.get("CHROMIUM") or next(filter(None, found), None)
-
-
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The system's Chromium, without a screen."""
-    path = find_chromium()
+    path = installed.find_chromium()
     if path is None:
-        reason = "no Chromium: install the package `chromium`, or set CHROMIUM"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        missing("no Chromium: install the package `chromium`, or set CHROMIUM")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=CHROMIUM_ARGUMENTS
+            executable_path=path, args=installed.ARGUMENTS
         )
         yield browser
         browser.close()

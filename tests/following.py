@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +12,11 @@ import pytest
 from flask import Flask
 
 from flask_wschat import ChatListener, WSChat
+from tests.support.chat_client import ChatClient, Json
+from tests.support.live import LiveServer, Serve
+from tests.support.redis_server import RedisServer
 
-from .backends.redis_server import RedisServer
-from .conftest import DEADLINE, LiveServer, Serve
-from .protocol.peers import Json, Peer
+from .protocol.peers import Peer
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -27,10 +27,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             request.param
         ]
         return
-    server = RedisServer()
-    server.start()
+    server: RedisServer = request.getfixturevalue("redis")
     yield server.url
-    server.stop()
 
 
 @pytest.fixture
@@ -67,11 +65,10 @@ class Quick(Peer):
     """One that believes what it is sent, to keep up with many messages."""
 
     def hear(self) -> Json:
-        message: Json = json.loads(self.client.recv(timeout=DEADLINE))
-        return message
+        return ChatClient.hear(self)
 
     def ask(self, kind: str, **fields: Any) -> Json:
-        reply = self.reply(self.put(kind, **fields))
+        reply = ChatClient.ask(self, kind, **fields)
         assert reply["ok"], reply
         return reply
 
@@ -119,7 +116,7 @@ class Follower:
         """Show messages until one has ``until`` as its data, if none had."""
         assert self.peer is not None
         while all(message["data"] != until for message in self.shown[::-1]):
-            event = self.peer.heard.pop(0) if self.peer.heard else self.peer.hear()
+            event = self.peer.events.pop(0) if self.peer.events else self.peer.hear()
             if event["type"] == "gap":
                 self.read()
             elif event["type"] == "message":

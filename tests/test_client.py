@@ -38,8 +38,8 @@ from flask_wschat.codec import (
     read_head,
     response,
 )
-
-from .conftest import DEADLINE, LiveServer, Serve, eventually
+from tests.support.live import LiveServer, Serve
+from tests.support.waiting import DEADLINE, eventually
 
 MEGABYTE = 1 << 20
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,8 +14,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.conftest import eventually
-from tests.demos.serving import DEADLINE, free_port
+from tests.support.ports import free_port
+from tests.support.processes import Process
+from tests.support.programs import program
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,57 +42,32 @@ user => new Promise((resolve) => {
 """
 
 
-class ChatServer:
+class ChatServer(Process):
     """``tests/chat_server.py`` on a port that stays the same over restarts."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
-        self._folder = folder
-        self._env = {**os.environ, "PORT": str(self.port), "WSCHAT_URL": url}
+        env = {"PORT": str(self.port), "WSCHAT_URL": url}
+        command = [sys.executable, "-m", "tests.chat_server"]
+        super().__init__(command, folder / "server.log", env)
         self.start()
 
     def start(self) -> None:
-        with self._log.open("a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chat_server"],
-                cwd=ROOT,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        eventually(self._answers, 30)
-
-    def _answers(self) -> bool:
-        assert self._process.poll() is None, self._log.read_text()
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(DEADLINE)
+        super().start()
+        self.await_port(self.port)
 
     def check(self) -> None:
         self.kill()
-        log = self._log.read_text()
-        assert "Traceback" not in log, log
-
-    @property
-    def _log(self) -> Path:
-        return self._folder / "server.log"
+        assert "Traceback" not in self.log, self.log
 
 
 @pytest.mark.timeout(60)
 def test_the_client_step_by_step() -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("no node: install the package `nodejs`, 18 or later")
+    node = program("nodejs", "node")
+    files = (ROOT / "tests" / "js").glob("*.test.mjs")  # no folder, since Node 21
     answer = subprocess.run(
-        [node, "--test", str(ROOT / "tests" / "js")],
+        [node, "--test", *sorted(map(str, files))],
         capture_output=True,
         text=True,
         timeout=50,
@@ -132,9 +106,7 @@ const direct: DirectMessage = {} as RoomMessage;
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_types_say_what_messages_have(tmp_path: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("no npm: install the package `npm`")
+    npm = program("npm", "npm")
     (tmp_path / "page.ts").write_text(
         TYPED.replace("WSCHAT", str(ROOT / "flask_wschat" / "static" / "wschat.js"))
     )

@@ -11,12 +11,12 @@ import contextlib
 import json
 import os
 import re
-import select
 import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +38,9 @@ from flask_wschat.messages import EVERYONE, Message
 from flask_wschat.settings import Settings
 from flask_wschat.transports import evented, loop
 from flask_wschat.transports.queue import READ_SIZE
-
-from .conftest import Serve
+from tests.support.live import Serve
+from tests.support.processes import Process
+from tests.support.programs import missing
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -66,20 +67,15 @@ class CostServer:
 
     def __init__(self, *before: str, options: tuple[str, ...] = ()) -> None:
         command = [*before, sys.executable, *options, "-m", "tests.cost.server"]
-        self._process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "WSCHAT_SHORTCUTS": "1"},  # it is their cost
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        self._folder = tempfile.TemporaryDirectory()
+        log = Path(self._folder.name, "log")
+        env = {"WSCHAT_SHORTCUTS": "1"}  # it is their cost
+        self._process = Process(command, log, env, stdin=subprocess.PIPE)
         self._clients: list[Client] = []
 
     def __enter__(self) -> CostServer:
-        assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], DEADLINE)
-        assert ready, "the server does not start"
-        self._port = int(self._process.stdout.readline())
+        self._process.start()
+        self._port = int(self._process.heard("\n").split()[0])
         self._control = self.connect("/control")
         return self
 
@@ -97,11 +93,11 @@ class CostServer:
         for client in self._clients:
             client.abort()
         try:
-            self._process.communicate(timeout=DEADLINE)  # stdin ends, and so does it
-        except subprocess.TimeoutExpired:
+            self._process.stdin.close()  # and so it ends
+            self._process.wait()
+        finally:
             self._process.kill()
-            self._process.communicate()
-            raise
+            self._folder.cleanup()
 
 
 class Call(NamedTuple):
@@ -175,7 +171,7 @@ def tracing_fault() -> str | None:
 def traced(tmp_path: Path) -> Iterator[TracedServer]:
     reason = tracing_fault()
     if reason is not None:
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        missing(reason)
     server = TracedServer(tmp_path / "trace")
     with server:
         yield server

@@ -23,9 +23,7 @@ from flask import (
     session,
     url_for,
 )
-from websockets.exceptions import ConnectionClosed as ForeignClosed
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection
 
 from flask_wschat import ChatListener, Listener, WebSocket, WSChat, backends
 from flask_wschat.backends.memory import MemoryBackend
@@ -34,21 +32,8 @@ from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message, room_topic
 from flask_wschat.testing import WSChatClient
-
-from .conftest import DEADLINE, LiveServer, Serve, eventually
-
-
-def receive(client: ClientConnection) -> Any:
-    return client.recv(timeout=DEADLINE)
-
-
-def closed(client: ClientConnection) -> tuple[int, str]:
-    """Wait for the end; return the code and reason of the server's close frame."""
-    with pytest.raises(ForeignClosed) as caught:
-        receive(client)
-    frame = caught.value.rcvd
-    assert frame is not None
-    return frame.code, frame.reason
+from tests.support.live import LiveServer, Serve, closed, receive
+from tests.support.waiting import DEADLINE, eventually
 
 
 def test_init_app_is_needed_once(app: Flask) -> None:

@@ -10,7 +10,6 @@ import pytest
 from flask_wschat import envelope
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.chat.chat import Chat
-from flask_wschat.codec import Connection
 from flask_wschat.errors import BackendError
 from flask_wschat.hub.hub import Hub
 from flask_wschat.hub.tallies import INTERVAL
@@ -24,49 +23,9 @@ from flask_wschat.messages import (
     user_topic,
 )
 from flask_wschat.settings import Settings
-from flask_wschat.transports.memory import pair
-from flask_wschat.websocket import WebSocket
-
-from .test_websocket import Peer
+from tests.support.in_memory import Reader
 
 ROOM = room_topic("a")
-
-
-class Reader:
-    """A connection of the ready-made chat that is in room a."""
-
-    def __init__(self, hub: Hub, user: str | None = None) -> None:
-        ours, theirs = pair(max_queue=hub.settings.MAX_QUEUE)
-        self.peer = Peer(theirs)
-        theirs.start(self.peer)
-        self.hub = hub
-        self.ws = WebSocket(ours, hub, Connection(), user=user)
-        hub.register(self.ws, ours.loop, plain=False)
-        self.ws._start()
-        hub.attach(self.ws, sharing=True)
-        hub.join(self.ws, "a")
-
-    def read(self, seq: int, epoch: str = "e") -> None:
-        """Read a page that ends with ``seq``, and nothing meanwhile."""
-        self.hub.feeds.hold(self.ws, ROOM)
-        self.hub.feeds.resume(self.ws, ROOM, epoch, seq)
-
-    @property
-    def got(self) -> list[Any]:
-        """Numbers of messages, names of rooms with a gap, other events whole."""
-        found: list[Any] = []
-        for text in self.peer.events:
-            assert isinstance(text, str)
-            event = json.loads(text)
-            kind = event["type"]
-            found.append(
-                event["seq"]
-                if kind == "message"
-                else ("gap", event["room"])
-                if kind == "gap"
-                else kind
-            )
-        return found
 
 
 @pytest.fixture

@@ -29,25 +29,9 @@ from flask_wschat.settings import Settings
 from flask_wschat.testing import WSChatClient
 from flask_wschat.transports.memory import pair
 from flask_wschat.websocket import Listener, WebSocket
-
-from .conftest import DEADLINE, LiveServer, Serve, eventually
-from .test_websocket import Open, Opened, Peer, opened
-
-__all__ = ["opened"]
-
-
-def another(
-    hub: Hub, user: str | None = None, *, plain: bool = True
-) -> tuple[WebSocket, Peer]:
-    from flask_wschat.transports.memory import pair
-
-    ours, theirs = pair(max_queue=hub.settings.MAX_QUEUE)
-    peer = Peer(theirs)
-    theirs.start(peer)
-    ws = WebSocket(ours, hub, Connection(), user=user)
-    hub.register(ws, ours.loop, plain=plain)
-    ws._start()
-    return ws, peer
+from tests.support.in_memory import Open, Opened, Peer, another
+from tests.support.live import LiveServer, Serve
+from tests.support.waiting import DEADLINE, eventually
 
 
 def test_a_publication_reaches_its_topic_in_order(opened: Open) -> None:

@@ -361,3 +361,13 @@ def test_contributing_has_the_same_floors() -> None:
         for name in reversed(re.findall(r"`(\w+)/?`", row))
     ]
     assert told == [name for name in ARROWS if "__" not in name]
+
+
+def test_the_decisions_that_are_named_are_there() -> None:
+    folder = PACKAGE.parent / "docs" / "decisions"
+    for path in MODULES.values():
+        for first, more in re.findall(
+            r"docs/decisions/(\d+)(?: and (\d+))?", path.read_text()
+        ):
+            for number in filter(None, (first, more)):
+                assert len(list(folder.glob(f"{number}-*.md"))) == 1, path

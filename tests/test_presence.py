@@ -18,11 +18,9 @@ from flask_wschat.hub.hub import Hub
 from flask_wschat.hub.presence import Presence
 from flask_wschat.messages import EVERYONE, Message, Receipt, room_topic, user_topic
 from flask_wschat.settings import Settings
-
-from .backends.redis_server import RedisServer
-from .conftest import eventually
-from .test_feeds import Reader
-from .test_hub import another
+from tests.support.in_memory import Reader, another
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import eventually
 
 ROOM = room_topic("a")
 

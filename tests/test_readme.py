@@ -28,87 +28,39 @@ from websockets.sync.client import ClientConnection
 from flask_wschat import WSChat
 from flask_wschat.client import connect
 from flask_wschat.settings import PREFIX, Settings
-
-from .conftest import DEADLINE, eventually
-from .test_extension import receive
-
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-SNIPPETS = {
-    (file, how, name): code
-    for file, how, name, code in re.findall(
-        r"<!-- test: (\S+)(?: ([+=]) (\S+))? -->\n```\w+\n(.*?)```", README, re.DOTALL
-    )
-}
-"""By the file they go to, how (``+``: above its last two lines, ``=``: instead of them;
-else they are all of it) and name."""
-ABOVE = "above its last two lines"
-FROM_ENVIRONMENT = "app.config.from_prefixed_env()"
-INIT = "chat = WSChat(app)"
-
+from tests.support.chat_client import ChatClient
+from tests.support.live import receive
+from tests.support.processes import ROOT, Process
+from tests.support.readme import (
+    FROM_ENVIRONMENT,
+    README,
+    SNIPPETS,
+    STORAGE,
+    configure_from_environment,
+    paste,
+)
+from tests.support.waiting import DEADLINE, eventually
 
 START = 30.0
 """Seconds that a program may take to start, or to end."""
 
 
-def paste(folder: Path, *, until: str = "", ending: str = "") -> None:
-    """Save what the README shows as it says, up to the file ``until``."""
-    assert ABOVE in README
-    (folder / "static").mkdir()
-    for (file, how, name), code in SNIPPETS.items():
-        path = folder / ("static" if file.endswith(".html") else ".") / file
-        if not how:
-            path.write_text(code)
-        elif how == "+" or name == ending:
-            lines = path.read_text().splitlines(keepends=True)
-            assert lines[-2].startswith("if __name__")
-            kept = [*lines[-2:]] if how == "+" else []
-            path.write_text("".join([*lines[:-2], code, "\n\n", *kept]))
-        if file == until:
-            return
-
-
-def configure_from_environment(folder: Path) -> None:
-    assert f"`{FROM_ENVIRONMENT}` before `WSChat(app)`" in README
-    path = folder / "app.py"
-    path.write_text(path.read_text().replace(INIT, f"{FROM_ENVIRONMENT}\n{INIT}"))
-
-
-class Site:
+class Site(Process):
     """``python app.py`` in a folder, and what people do with it."""
 
     def __init__(self, folder: Path, **env: str) -> None:
-        self._folder = folder
-        self._env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-        self._env |= {"FLASK_RUN_PORT": "0", **env}
-        self._log = folder / "log"
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "app.py"],
-                cwd=folder,
-                env=self._env,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            eventually(self._serves, START)
-        except AssertionError:
-            self._end(signal.SIGKILL)
-            raise
-        found = re.search(r"http://\S+", self.output)
-        assert found, self.output
+        env = {"PYTHONPATH": str(ROOT), "FLASK_RUN_PORT": "0", **env}
+        super().__init__([sys.executable, "app.py"], folder / "log", env, cwd=folder)
+        self.start()
+        output = self.heard("Serving on", START)
+        found = re.search(r"http://\S+", output)
+        assert found, output
         self.url = found[0]
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text()
 
     def python(self, code: str) -> None:
         """Run ``code`` in another process of this folder."""
         command = [sys.executable, "-c", code]
-        subprocess.run(
-            command, cwd=self._folder, env=self._env, timeout=START, check=True
-        )
+        subprocess.run(command, cwd=self._cwd, env=self._env, timeout=START, check=True)
 
     def post(self, path: str, cookie: str = "", **form: str) -> tuple[int, str, str]:
         """Return status, body, and the cookie that the answer sets."""
@@ -134,22 +86,6 @@ class Site:
         )
         return client.__enter__()
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Return the exit code after this signal."""
-        try:
-            return self._end(number)
-        except subprocess.TimeoutExpired:
-            self._end(signal.SIGKILL)
-            raise
-
-    def _end(self, number: signal.Signals) -> int:
-        self._process.send_signal(number)
-        return self._process.wait(START)
-
-    def _serves(self) -> bool:
-        assert self._process.poll() is None, self.output
-        return "Serving on" in self.output
-
 
 @pytest.fixture
 def serve_folder() -> Iterator[Callable[..., Site]]:
@@ -161,8 +97,8 @@ def serve_folder() -> Iterator[Callable[..., Site]]:
 
     yield start
     for site in sites:
-        assert site.stop() == 0
-        assert "Traceback" not in site.output, site.output
+        assert site.end() == 0
+        assert "Traceback" not in site.log, site.log
 
 
 @pytest.fixture
@@ -190,7 +126,7 @@ def test_the_views_do_what_they_say(site: Site) -> None:
             for message in ("first", "second"):
                 while said_to(bob, ann, message) != message:
                     pass  # bob was not in the room yet
-    eventually(lambda: site.output.count("left halls/a 1000") == 2)
+    eventually(lambda: site.log.count("left halls/a 1000") == 2)
     cookie = site.login("ann")
     assert json.loads(site.post("/notify/ann")[1]) == {"reached": 0}
     with site.connect("/echo", "ann") as client:
@@ -267,8 +203,8 @@ def test_it_ends_by_ctrl_c_without_a_word(
 ) -> None:
     paste(tmp_path)
     site = serve_folder(tmp_path)
-    site.stop(signal.SIGINT)
-    assert len(site.output.splitlines()) == 1
+    site.end(signal.SIGINT)
+    assert len(site.log.splitlines()) == 1
 
 
 @pytest.mark.timeout(60)
@@ -292,13 +228,11 @@ def test_pywsgi_as_shown(tmp_path: Path) -> None:
             except OSError:
                 return False
 
-        eventually(answers, START)
+        eventually(answers, "it answers", START)
         own.terminate()
 
 
 # ---- the ready-made chat ------------------------------------------------------------
-
-Json = dict[str, Any]
 
 
 class Place(Protocol):
@@ -307,63 +241,29 @@ class Place(Protocol):
     def connect(self, path: str, user: str | None = None) -> ClientConnection: ...
 
 
-class ChatClient:
-    """What the README's browser client does, over a foreign library."""
-
-    def __init__(self, place: Place, path: str, user: str | None = None) -> None:
-        self._connection = place.connect(path, user)
-        self._ref = 0
-        self.events: list[Json] = []
-        assert self._next()["user"] == user
-
-    def __enter__(self) -> ChatClient:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._connection.close()
-
-    def ask(self, kind: str, **fields: Any) -> Json:
-        """Return the reply; what comes before it is among ``events``."""
-        self._ref += 1
-        self._connection.send(json.dumps({"type": kind, "ref": self._ref, **fields}))
-        while (message := self._next())["type"] != "reply":
-            self.events.append(message)
-        assert message["ref"] == self._ref
-        return message
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def await_event(self, kind: str) -> Json:
-        """Return the next event of this ``kind`` that nobody has asked for yet."""
-        while True:
-            for event in self.events:
-                if event["type"] == kind:
-                    self.events.remove(event)
-                    return event
-            self.events.append(self._next())
-
-    def _next(self) -> Json:
-        message: Json = json.loads(receive(self._connection))
-        return message
+def chatting(place: Place, path: str, user: str | None = None) -> ChatClient:
+    """Return what the README's browser client does, as a foreign one does it."""
+    client = ChatClient(place.connect(path, user))
+    assert client.user == user
+    return client
 
 
 @pytest.mark.timeout(60)
 def test_the_chat_does_what_it_says(stored: Site) -> None:
-    with ChatClient(stored, "/chat", "ann") as ann:
+    with chatting(stored, "/chat", "ann") as ann:
         page = ann.ask("join", room="Lobby")
         assert ann.ask("say", room="Lobby", data="Hello", mid="a-1")["seq"] == 1
-        assert ann.await_event("message")["data"] == "Hello"
+        assert ann.pick("message")["data"] == "Hello"
         ann.ask("inbox")
-        with ChatClient(stored, "/chat", "ben") as ben:
+        with chatting(stored, "/chat", "ben") as ben:
             assert ben.ask("join", room="Lobby")["messages"][0]["data"] == "Hello"
-            assert ann.await_event("presence")["joined"] == ["ann"]
-            assert ann.await_event("presence")["joined"] == ["ben"]
+            assert ann.pick("presence")["joined"] == ["ann"]
+            assert ann.pick("presence")["joined"] == ["ben"]
             assert ben.ask("tell", to="ann", data="Psst", mid="b-1")["ok"]
-            assert ann.await_event("direct")["data"] == "Psst"
+            assert ann.pick("direct")["data"] == "Psst"
             reply = ben.ask("vote", poll="Tea", choice="Green")
             assert reply["counts"] == {"Green": 1, "Black": 0}
-            assert ann.await_event("tally")["total"] == 1
+            assert ann.pick("tally")["total"] == 1
     stored.python(
         """
 from app import chat, tea
@@ -374,7 +274,7 @@ assert tea.close().closed and not tea.reopen().closed
 assert tea.tally("ben").mine == "Green"
 """
     )
-    with ChatClient(stored, "/chat", "ann") as ann:
+    with chatting(stored, "/chat", "ann") as ann:
         missed = ann.ask("join", room="Lobby", after=1, epoch=page["epoch"])
         assert missed["recovered"]
         assert [m["data"] for m in missed["messages"]] == ["while she is away"]
@@ -382,22 +282,22 @@ assert tea.tally("ben").mine == "Green"
         assert [m["data"] for m in told] == ["Psst", "this, too"]
         again = ann.ask("say", room="Lobby", data="Hello", mid="a-1")
         assert again["seq"] == 1, "said again, and stored once"
-    with ChatClient(stored, "/chat") as nobody:
+    with chatting(stored, "/chat") as nobody:
         assert nobody.ask("join", room="Lobby")["error"]["code"] == "forbidden"
 
 
 @pytest.mark.timeout(60)
 def test_the_hooks_do_what_they_say(site: Site) -> None:
-    with ChatClient(site, "/team") as nobody:
+    with chatting(site, "/team") as nobody:
         assert nobody.ask("join", room="Den")["error"]["code"] == "forbidden"
-    with ChatClient(site, "/team", "ann") as ann:
+    with chatting(site, "/team", "ann") as ann:
         assert ann.ask("join", room="Den")["ok"]
         for data, allowed in (("x" * 2000, True), ("x" * 2001, False), ({}, False)):
             assert ann.ask("say", room="Den", data=data, mid="m")["ok"] is allowed
         assert not ann.ask("tell", to="ben", data="Psst", mid="m")["ok"]
         assert ann.ask("vote", poll="Tea", choice="Green")["ok"]
         assert ann.ask("vote", poll="x", choice="x")["error"]["code"] == "unknown_poll"
-        with ChatClient(site, "/team", "ben"):
+        with chatting(site, "/team", "ben"):
             assert ann.ask("tell", to="ben", data="Psst", mid="m")["ok"]
 
 
@@ -406,17 +306,17 @@ def test_strangers_on_the_plain_routes_do_not_touch_the_chat(site: Site) -> None
     with (
         site.connect("/rooms/Lobby"),
         site.connect("/halls/Lobby"),
-        ChatClient(site, "/chat", "ann") as ann,
+        chatting(site, "/chat", "ann") as ann,
     ):
         assert ann.ask("join", room="Lobby")["ok"]
 
 
 @pytest.mark.timeout(60)
 def test_a_task_is_heard(stored: Site) -> None:
-    with ChatClient(stored, "/chat", "ann") as ann:
+    with chatting(stored, "/chat", "ann") as ann:
         ann.ask("join", room="Lobby")
         stored.python("import tasks; tasks.report('Lobby', 'Done')")
-        assert ann.await_event("message")["data"] == "Done"
+        assert ann.pick("message")["data"] == "Done"
 
 
 @pytest.mark.browser
@@ -446,8 +346,6 @@ def test_the_page_of_the_chat_works_as_pasted(stored: Site, chromium: Browser) -
 
 
 # ---- docs/deploy: what needs no server ----------------------------------------------
-
-STORAGE = (ROOT / "docs" / "deploy" / "storage.md").read_text()
 
 
 def source(pattern: str) -> str:

@@ -15,8 +15,9 @@ import pytest
 from flask_wschat import ChatListener, WSChat
 from flask_wschat.client import open_over
 from flask_wschat.codec import ClientHandshake
+from tests.support.live import LiveServer, Serve
+from tests.support.waiting import DEADLINE, eventually
 
-from .conftest import DEADLINE, LiveServer, Serve, eventually
 from .following import Follower, Quick, chat, in_threads, make_chat, server, url
 from .protocol.peers import Peer
 
@@ -278,7 +279,7 @@ def test_people_come_and_go_all_at_once(chat: WSChat, server: LiveServer) -> Non
     last = chat.broadcast("end", room="Lobby")
     present: set[str] = {"watcher"}
     while True:
-        event = watcher.heard.pop(0) if watcher.heard else watcher.hear()
+        event = watcher.events.pop(0) if watcher.events else watcher.hear()
         if event["type"] == "message" and event["seq"] == last:
             break
         if event["type"] == "presence":

@@ -11,8 +11,9 @@ import pytest
 from flask import abort, current_app
 
 from flask_wschat import ChatListener, WebSocket, WSChat
+from tests.support.live import LiveServer, Serve
+from tests.support.waiting import DEADLINE, eventually
 
-from .conftest import DEADLINE, LiveServer, Serve, eventually
 from .following import chat, make_chat, server, url
 from .protocol.peers import Peer
 
@@ -161,7 +162,7 @@ def test_a_listener_s_own_join_is_kept_from_raw_messages(
     chat.broadcast("before", room="Lobby")
     page = ann.ask("join", room="Lobby")
     assert [m["data"] for m in page["messages"]] == ["before"]
-    assert ann.heard == []
+    assert ann.events == []
 
 
 def test_plain_connections_hear_what_they_are_told_not_what_they_tell(
@@ -215,7 +216,7 @@ def test_a_poll_of_a_room_is_for_who_is_there(
     assert ben.ask("poll", poll="Whom?")["mine"] is None
     ann.ask("leave", room="staff")
     assert ann.fail("poll", poll="Whom?")["code"] == "not_joined"
-    assert [event for event in mallory.heard if event["type"] == "tally"] == []
+    assert [event for event in mallory.events if event["type"] == "tally"] == []
 
 
 def test_whether_a_user_is_online_decides_who_is_told(

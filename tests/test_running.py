@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import itertools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,12 +22,14 @@ from flask_wschat.client import connect
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.running.patching import STARTED_AGAIN, Program, find_program
 from flask_wschat.running.watchdog import to_blame
-
-from .conftest import Serve, eventually
+from tests.support.live import Serve
+from tests.support.processes import Process
+from tests.support.waiting import LONG, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
-DEADLINE = 20.0
+DEADLINE = LONG
+_numbers = itertools.count(1)
 PROGRAM = """
 import sys
 import threading
@@ -88,49 +88,31 @@ RUN = '\nif __name__ == "__main__":\n    main({})\n'
 MESSAGE = "serving without gevent's patches, as "
 
 
-class Running:
+class Running(Process):
     """A program that serves, and what it prints."""
 
     def __init__(self, command: list[str], folder: Path, env: dict[str, str]) -> None:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
-        self._process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**environ, **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            # A shell's background job hands down that interrupts are ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-        self.lines: list[str] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        self.lines.extend(self._process.stdout)  # one by one, as they come
+        names = [name for name in os.environ if name.startswith("FLASK_")]
+        log = folder / f"log-{next(_numbers)}"
+        given = {**dict.fromkeys(names), **env}
+        super().__init__(command, log, given, cwd=folder, stdin=subprocess.PIPE)
+        self.start()
 
     @property
-    def output(self) -> str:
-        return "".join(self.lines)
+    def lines(self) -> list[str]:
+        return self.log.splitlines(keepends=True)
 
     def printed(self, words: str) -> bool:
-        return words in self.output
+        return words in self.log
 
     def eventually(self, condition: Callable[[], object]) -> None:
-        until = time.monotonic() + DEADLINE
-        pause = threading.Event()
-        while not condition():
-            assert time.monotonic() < until, self.output
-            pause.wait(0.02)
+        eventually(condition, lambda: self.log, DEADLINE)
 
     def url(self, path: str, start: int = 1) -> str:
         """Return the address of ``path``, after so many starts."""
 
         def found() -> list[str]:
-            return re.findall(r"Serving on http://(\S+)", self.output)
+            return re.findall(r"Serving on http://(\S+)", self.log)
 
         self.eventually(lambda: len(found()) >= start)
         return found()[start - 1] + path
@@ -139,28 +121,6 @@ class Running:
         with connect("ws://" + self.url(path, start)) as ws:
             answer: dict[str, object] = json.loads(ws.receive(DEADLINE))
             return answer
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Return the exit code after this signal."""
-        self.signal(number)
-        return self.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
-
-    def wait(self) -> int:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            return self._process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise
-        finally:
-            self._process.stdin.close()
-            self._thread.join(DEADLINE)
-            self._process.stdout.close()
 
 
 Run = Callable[..., Running]
@@ -215,7 +175,7 @@ def test_a_view_that_waits_stops_nobody_else(
     with connect("ws://" + program.url("/waits")) as waiting:
         assert waiting.receive(DEADLINE) == "begun"
         about = program.ask("/about")
-        assert about["patched"], program.output
+        assert about["patched"], program.log
         assert about["greeting"] == "hi"
         assert about["name"] == "__main__"
         assert about["names"] == []
@@ -230,8 +190,8 @@ def test_a_view_that_waits_stops_nobody_else(
         if "app.py" in words:
             assert about["root"] == about["path"] == str(folder)
             assert about["file"] == str(folder / "app.py")
-    assert "Warning" not in program.output
-    assert "serving without" not in program.output
+    assert "Warning" not in program.log
+    assert "serving without" not in program.log
 
 
 def test_it_is_found_from_elsewhere(run: Run, folder: Path, tmp_path: Path) -> None:
@@ -263,7 +223,7 @@ def test_however_it_is_named_and_wherever_it_goes(
         path.write_text(code)
     arguments = words.split() if words[0] == "-" else [words]
     program = run(*(word.replace("$PWD", str(folder)) for word in arguments))
-    assert program.ask("/about")["patched"], program.output
+    assert program.ask("/about")["patched"], program.log
 
 
 def test_a_module_whose_folder_was_left_at_once_stays_unpatched(
@@ -273,7 +233,7 @@ def test_a_module_whose_folder_was_left_at_once_stays_unpatched(
     (folder / "package" / "app.py").write_text(code)
     program = run("-m", "package.app")
     assert program.ask("/about")["patched"] is False
-    assert "no file or module that Python could run again" in program.output
+    assert "no file or module that Python could run again" in program.log
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -287,8 +247,8 @@ def test_a_signal_ends_it_without_a_word(
         assert program.end(number) == 0
         with pytest.raises(ConnectionClosed, match="1012"):
             ws.receive(DEADLINE)
-    assert "Traceback" not in program.output
-    assert all(" - - [" in line for line in program.lines[1:]), program.output
+    assert "Traceback" not in program.log
+    assert all(" - - [" in line for line in program.lines[1:]), program.log
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", ""])
@@ -311,12 +271,12 @@ def test_an_address_in_use_is_told(run: Run) -> None:
     port = run("app.py").url("").rpartition(":")[2]
     program = run("-c", f"import app; app.chat.run(app.app, port={port})")
     assert program.wait() == 1
-    assert program.output.startswith(f"cannot serve on 127.0.0.1:{port}: ")
-    assert program.output.endswith("Choose another port.\n")
+    assert program.log.startswith(f"cannot serve on 127.0.0.1:{port}: ")
+    assert program.log.endswith("Choose another port.\n")
     elsewhere = "app.chat.run(app.app, '127.0.0.1:5000')"
     program = run("-c", f"import app; {elsewhere}")
     assert program.wait() == 1
-    assert "Is this an address of this machine?" in program.output
+    assert "Is this an address of this machine?" in program.log
 
 
 def test_a_port_of_the_environment_is_text(run: Run, folder: Path) -> None:
@@ -335,7 +295,7 @@ def test_a_port_of_the_environment_is_text(run: Run, folder: Path) -> None:
 def test_what_is_no_address_is_told(run: Run, arguments: str, message: str) -> None:
     program = run("-c", f"import app; app.chat.run({arguments})")
     assert program.wait() == 1
-    assert program.output.endswith(f"Error: {message}\n")
+    assert program.log.endswith(f"Error: {message}\n")
 
 
 @pytest.mark.parametrize(
@@ -357,18 +317,18 @@ def test_where_it_cannot_be_patched_it_says_so_once(
     program = run("app.py")
     assert program.ask("/about")["patched"] is False
     program.end()
-    assert program.output.count(MESSAGE) == bool(reason)
-    assert reason in program.output
+    assert program.log.count(MESSAGE) == bool(reason)
+    assert reason in program.log
     if reason:
-        assert "monkey.patch_all()` the program's first line" in program.output
+        assert "monkey.patch_all()` the program's first line" in program.log
 
 
 def test_in_a_thread_it_stays_unpatched(run: Run, folder: Path) -> None:
     code = PROGRAM + "threading.Thread(target=main).start()"
     (folder / "app.py").write_text(code)
     program = run("app.py")
-    program.eventually(lambda: MESSAGE in program.output)
-    assert "chat.run was called in a thread" in program.output
+    program.eventually(lambda: MESSAGE in program.log)
+    assert "chat.run was called in a thread" in program.log
 
 
 @pytest.mark.parametrize("command", ['exec "$0" .', 'exec "$0" < __main__.py'])
@@ -377,7 +337,7 @@ def test_a_folder_or_stdin_stays_unpatched(folder: Path, command: str) -> None:
     program = Running(["sh", "-c", command, sys.executable], folder, {})
     assert program.ask("/about")["patched"] is False
     assert program.end() == 0
-    assert "no file or module that Python could run again" in program.output
+    assert "no file or module that Python could run again" in program.log
 
 
 def test_it_starts_again_once_only(run: Run, folder: Path) -> None:
@@ -386,7 +346,7 @@ def test_it_starts_again_once_only(run: Run, folder: Path) -> None:
     program = Running(["sh", "-c", shell, sys.executable], folder, {})
     assert program.ask("/about")["patched"] is False
     assert program.end() == 0
-    assert "did not bring them" in program.output
+    assert "did not bring them" in program.log
 
 
 def test_a_patched_program_is_left_alone(run: Run, folder: Path) -> None:
@@ -395,7 +355,7 @@ def test_a_patched_program_is_left_alone(run: Run, folder: Path) -> None:
     program = run("-u", "app.py")
     assert program.ask("/about")["patched"] is True
     program.end()
-    assert program.output.count("first") == 1
+    assert program.log.count("first") == 1
 
 
 def test_asyncio_runs_beside_itself_as_the_deploy_page_says(run: Run) -> None:

@@ -18,10 +18,10 @@ from websockets.exceptions import InvalidStatus
 
 from flask_wschat import Listener, WebSocket, WSChat, shortcuts
 from flask_wschat.server import Server, WebSocketHandler
+from tests.support.live import HANDLERS, LiveServer, Serve, closed, receive
+from tests.support.waiting import DEADLINE, eventually
 
-from .conftest import DEADLINE, HANDLERS, LiveServer, Serve, eventually
 from .servers.serving import RawClient
-from .test_extension import closed, receive
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 UPGRADE = {

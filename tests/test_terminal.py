@@ -28,8 +28,8 @@ from websockets.typing import Subprotocol
 from flask_wschat.__main__ import main
 from flask_wschat.codec import encode_frame
 from flask_wschat.terminal.frames import Frames
-
-from .conftest import DEADLINE, eventually
+from tests.support.processes import hear_interrupts
+from tests.support.waiting import DEADLINE, eventually
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -252,6 +252,7 @@ class TestPipe:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=ROOT,
+            preexec_fn=hear_interrupts,
         ) as process:
             assert process.stdin is not None
             assert process.stdout is not None
@@ -376,6 +377,7 @@ class Terminal:
             cwd=ROOT,
             env={**os.environ, "TERM": "xterm", "NO_COLOR": "1", **environment},
             start_new_session=True,
+            preexec_fn=hear_interrupts,
         )
         self.shown = ""
 

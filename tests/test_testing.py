@@ -12,8 +12,7 @@ from flask import Flask, abort, request, session
 from flask_wschat import ConnectionClosed, Listener, WebSocket, WSChat
 from flask_wschat.server import LiveServer
 from flask_wschat.testing import Refused, WSChatClient
-
-from .conftest import DEADLINE
+from tests.support.waiting import DEADLINE
 
 
 @pytest.fixture

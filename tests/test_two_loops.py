@@ -17,8 +17,7 @@ from flask_wschat.errors import ConnectionClosed
 from flask_wschat.server import LiveServer
 from flask_wschat.testing import Refused, WSChatClient
 from flask_wschat.transports import loop as loops
-
-from .conftest import DEADLINE, eventually
+from tests.support.waiting import DEADLINE, eventually
 
 Serve = Callable[..., LiveServer]
 Way = Callable[[str, str], contextlib.AbstractContextManager[Any]]

@@ -18,7 +18,7 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.chat.voting import Conflated, Poll, Standing
 from flask_wschat.errors import BackendError, PollClosed, PollError, UnknownChoice
 from flask_wschat.messages import Message
-from tests.conftest import DEADLINE, eventually
+from tests.support.waiting import DEADLINE, eventually
 
 
 class House:

@@ -4,85 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from flask import Flask
 
 from flask_wschat import WSChat
-from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import (
     Closed,
-    Connection,
     EncodedMessage,
-    Event,
     Ping,
     Pong,
 )
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.hub.audience import deliver
-from flask_wschat.hub.hub import Hub
 from flask_wschat.incoming import INBOX_LIMIT
-from flask_wschat.settings import Settings
-from flask_wschat.transports.memory import MemoryTransport, pair
+from flask_wschat.transports.memory import MemoryTransport
 from flask_wschat.websocket import Listener, WebSocket
-from tests.conftest import DEADLINE, Serve
-
-
-class Peer:
-    """The other end: a client's codec on the other transport."""
-
-    def __init__(self, transport: MemoryTransport) -> None:
-        self.connection = Connection(client=True, max_message=1 << 30)
-        self.transport = transport
-        self.events: list[Event] = []
-        self.lost = False
-
-    def _data_received(self, data: bytes) -> None:
-        self.events += self.connection.receive_data(data)
-        if answer := self.connection.data_to_send():
-            self.transport.write(answer)
-
-    def _placed(self, size: int) -> None:
-        raise AssertionError("nobody gave a place")
-
-    def _connection_lost(self) -> None:
-        self.lost = True
-
-    def _drained(self) -> None:
-        pass
-
-    def _dropped(self, count: int) -> None:
-        raise AssertionError("nothing is dropped here")
-
-    def send(self, *messages: str | bytes) -> None:
-        self.transport.write(b"".join(map(self.connection.send, messages)))
-
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        self.transport.write(self.connection.close(code, reason))
-
-
-Opened = tuple[WebSocket, Peer, Hub]
-Open = Callable[..., Opened]
-
-
-@pytest.fixture
-def opened() -> Open:
-    def open_pair(**config: Any) -> Opened:
-        settings = Settings(**config)
-        hub = Hub(
-            settings, MemoryBackend(), dumps=repr, loads=lambda text: eval(str(text))
-        )
-        ours, theirs = pair(max_queue=settings.MAX_QUEUE, policy=settings.SLOW_POLICY)
-        peer = Peer(theirs)
-        theirs.start(peer)
-        ws = WebSocket(ours, hub, Connection(max_message=settings.MAX_MESSAGE))
-        hub.register(ws, ours.loop)
-        ws._start()
-        return ws, peer, hub
-
-    return open_pair
+from tests.support.in_memory import Open
+from tests.support.live import Serve
+from tests.support.waiting import DEADLINE
 
 
 class Recorder(Listener):

@@ -10,8 +10,8 @@ from flask import Flask, Response
 
 import flask_wschat.servers.handler
 from flask_wschat import WSChat
-
-from ..conftest import DEADLINE, LiveServer, Serve, eventually
+from tests.support.live import LiveServer, Serve
+from tests.support.waiting import DEADLINE, eventually
 
 SIZE = 1 << 25
 

@@ -20,7 +20,8 @@ from flask_wschat.client import Client, connect
 from flask_wschat.codec import ClientHandshake
 from flask_wschat.errors import ConnectionClosed, HandshakeError
 from flask_wschat.transports.threaded import WORKERS
-from tests.conftest import DEADLINE, Serve, eventually
+from tests.support.live import Serve
+from tests.support.waiting import DEADLINE, eventually
 
 
 class Own(BaseException):

@@ -13,10 +13,11 @@ from flask import Flask, request
 
 import flask_wschat.servers.bodies
 from flask_wschat import WSChat
+from tests.attacks.raw import converse, statuses
+from tests.support.live import LiveServer, Serve
+from tests.support.waiting import DEADLINE
 
-from ..conftest import DEADLINE, LiveServer, Serve
 from ..servers.serving import Server
-from .conftest import converse, statuses
 
 POST = b"POST /said/1 HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"

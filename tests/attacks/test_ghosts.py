@@ -10,8 +10,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import Listener, WebSocket, WSChat
-from tests.conftest import DEADLINE, LiveServer, Serve, eventually
 from tests.following import chat, make_chat, server, url
+from tests.support.live import LiveServer, Serve
+from tests.support.waiting import DEADLINE, eventually
 
 __all__ = ["chat", "make_chat", "server", "url"]
 

@@ -9,8 +9,9 @@ import threading
 
 import pytest
 
+from tests.attacks.raw import converse, statuses
+
 from ..servers.serving import DEADLINE, Server, eventually
-from .conftest import converse, statuses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import os
 import socket
 import ssl
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
@@ -36,20 +35,16 @@ from flask_wschat.incoming import INBOX_LIMIT
 from flask_wschat.settings import Settings
 from flask_wschat.transports.evented import EventedTransport
 from flask_wschat.transports.tls import TLSSocket
-from tests.codec.conftest import TWINS
-from tests.conftest import DEADLINE
-from tests.servers.certificate import make_pair
+from tests.codec.twins import TWINS
+from tests.support import waiting
+from tests.support.certificate import make_pair
+from tests.support.processes import Process
+from tests.support.waiting import DEADLINE
 
 MASK = b"mask"
+eventually = functools.partial(waiting.eventually, sleep=gevent.sleep)
 SIZE = (1 << 20) - 1
 """Of a bomb, inflated: all that the default limit lets pass."""
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        gevent.sleep(0.001)
 
 
 def packed(data: bytes) -> bytes:
@@ -228,22 +223,15 @@ def test_a_peer_may_vanish_amid_the_rest(open_socket: Open) -> None:
     eventually(lambda: notes == ["flood 1006"])
 
 
-class Flooded:
+class Flooded(Process):
     """``tests.attacks.flooded`` in a process of its own."""
 
-    def __init__(self, twin: str) -> None:
-        env = dict(os.environ)
-        if twin == "python":
-            env["WSCHAT_PUREPYTHON"] = "1"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.attacks.flooded"],
-            cwd=Path(__file__).parents[2],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        self.address = f"127.0.0.1:{int(self._process.stdout.readline())}"
+    def __init__(self, twin: str, log: Path) -> None:
+        env = {"WSCHAT_PUREPYTHON": "1"} if twin == "python" else {}
+        command = [sys.executable, "-m", "tests.attacks.flooded"]
+        super().__init__(command, log, env, stdin=subprocess.PIPE)
+        self.start()
+        self.address = f"127.0.0.1:{int(self.heard(chr(10)).split()[0])}"
 
     def ask(self, path: str, data: bytes | None = None) -> str:
         url = f"http://{self.address}{path}"
@@ -261,15 +249,13 @@ class Flooded:
             data += sock.recv(1 << 16)
         return sock
 
-    def stop(self) -> None:
-        self._process.communicate(timeout=DEADLINE)
-
 
 @pytest.fixture
-def flooded(twin: str) -> Iterator[Flooded]:
-    server = Flooded(twin)
+def flooded(twin: str, tmp_path: Path) -> Iterator[Flooded]:
+    server = Flooded(twin, tmp_path / "log")
     yield server
-    server.stop()
+    server.stdin.close()
+    server.wait()
 
 
 @pytest.mark.slow

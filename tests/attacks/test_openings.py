@@ -15,8 +15,8 @@ from flask.sessions import SecureCookieSessionInterface
 from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import Listener, WebSocket, WSChat
-
-from ..conftest import DEADLINE, LiveServer, Serve, eventually
+from tests.support.live import LiveServer, Serve
+from tests.support.waiting import DEADLINE, eventually
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 

@@ -17,8 +17,9 @@ from websockets.sync.client import ClientConnection
 
 from flask_wschat import ChatListener, WebSocket, WSChat
 from flask_wschat.messages import room_topic
-from tests.conftest import DEADLINE, LiveServer, Serve, eventually
 from tests.following import Quick, in_threads, make_chat, url
+from tests.support.live import LiveServer, Serve
+from tests.support.waiting import DEADLINE, eventually
 
 __all__ = ["make_chat", "url"]
 
@@ -87,7 +88,7 @@ def is_shut(stranger: Quick, room: str = "staff") -> None:
     requests["say"] = {"data": "raw", "mid": "m"}
     for kind, more in requests.items():
         assert stranger.fail(kind, room=room, **more)["code"] == "not_joined"
-    assert all("secret" not in json.dumps(event) for event in stranger.heard)
+    assert all("secret" not in json.dumps(event) for event in stranger.events)
 
 
 def test_a_room_that_plain_connections_are_in_is_shut(house: House) -> None:
@@ -124,9 +125,9 @@ def test_who_was_there_first_is_put_out(house: House) -> None:
             chat.poll("P", ["a", "b"], room="staff").vote("boss", "a")
         assert [staff.recv(DEADLINE) for _ in house.chats * 2]
         for stranger in (mallory, trent):
-            stranger.heard.clear()
+            stranger.events.clear()
             is_shut(stranger)
-            assert stranger.heard == []
+            assert stranger.events == []
         eventually(lambda: house.chats[0].online("staff") == ["boss"])
 
 
@@ -198,7 +199,7 @@ def test_rooms_are_shared_on_purpose(make: Callable[..., House]) -> None:
         assert [message["data"] for message in page["messages"]] == [{"n": 1}, "raw"]
         assert page["present"] == ["ann", "ben", "boss"]
         assert ann.ask("who", room="staff")["present"] == ["ann", "ben", "boss"]
-        assert not any(event["type"] == "gap" for event in ann.heard)
+        assert not any(event["type"] == "gap" for event in ann.events)
 
 
 @pytest.mark.parametrize("size", [0, 5])
@@ -228,7 +229,7 @@ def test_no_moment_lets_a_stranger_hear(house: House) -> None:
                 more = {"data": "raw", "mid": "m"} if kind == "say" else {}
                 reply = stranger.reply(stranger.put(kind, room=room_names[-1], **more))
                 heard.append(json.dumps(reply))
-        heard.extend(map(json.dumps, stranger.heard))
+        heard.extend(map(json.dumps, stranger.events))
 
     def tell() -> None:
         try:

@@ -13,8 +13,9 @@ from flask import Flask, request
 
 from flask_wschat import ChatListener, WSChat
 from flask_wschat.client import Client, connect
-from tests.backends.redis_server import RedisServer
-from tests.conftest import DEADLINE, Serve
+from tests.support.live import Serve
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import DEADLINE
 
 MEMBERS = 60
 
@@ -26,10 +27,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     elif request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/chat.db"
     else:
-        server = RedisServer()
-        server.start()
+        server: RedisServer = request.getfixturevalue("redis")
         yield server.url
-        server.stop()
 
 
 def ask(client: Client, kind: str, **fields: Any) -> dict[str, Any]:

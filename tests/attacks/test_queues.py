@@ -19,7 +19,8 @@ from flask_wschat.client import Client, connect, open_over
 from flask_wschat.codec import ClientHandshake
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.transports.threaded import WORKERS
-from tests.conftest import DEADLINE, Serve, eventually
+from tests.support.live import Serve
+from tests.support.waiting import DEADLINE, eventually
 
 TIMES = {"WSCHAT_PING_INTERVAL": 0.4, "WSCHAT_PING_TIMEOUT": 0.3}
 Connect = Callable[..., Client]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flask_wschat import WSChat
-from tests.conftest import Serve
 from tests.following import Quick, make_chat, url
+from tests.support.live import Serve
 
 __all__ = ["make_chat", "url"]
 

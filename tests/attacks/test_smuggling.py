@@ -15,8 +15,9 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
+from tests.attacks.raw import converse, statuses
+
 from ..servers.serving import Server
-from .conftest import converse, statuses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 

@@ -13,16 +13,9 @@ from flask import Flask
 from flask_wschat import ChatListener, WSChat
 from flask_wschat.chat.voting import Poll
 from flask_wschat.client import connect
-from tests.backends.redis_server import RedisServer
-from tests.conftest import DEADLINE, Serve, stop
-
-
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    server.start()
-    yield server
-    server.stop()
+from tests.support.live import Serve, stop
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import DEADLINE
 
 
 @pytest.fixture

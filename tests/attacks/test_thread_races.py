@@ -20,7 +20,7 @@ from flask_wschat.settings import Settings
 from flask_wschat.transports.evented import EventedTransport
 from flask_wschat.transports.threaded import ThreadedLoop
 from flask_wschat.websocket import Listener, WebSocket
-from tests.conftest import DEADLINE, eventually
+from tests.support.waiting import DEADLINE, eventually
 
 ROUNDS = 60
 

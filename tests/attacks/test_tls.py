@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..servers.certificate import make_pair
+from tests.support.certificate import make_pair
+
 from ..servers.serving import (
     DEADLINE,
     OUR_WORKER,

@@ -2,149 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import pytest
 
 from flask_wschat.backends import Backend
-from flask_wschat.backends.memory import MemoryBackend
-from flask_wschat.backends.redis.backend import RedisBackend
-from flask_wschat.backends.sqlite.backend import SQLiteBackend
-from flask_wschat.messages import Delivery
-from tests.conftest import DEADLINE
 
-from .redis_server import RedisServer
-
-T = TypeVar("T")
-
-
-class RecordingHost:
-    """A process without connections, that notes what reaches it."""
-
-    def __init__(self) -> None:
-        self.deliveries: list[Delivery] = []
-        self.losses: list[list[str] | None] = []
-        self.changed = threading.Condition()
-
-    def deliver(self, delivery: Delivery) -> None:
-        with self.changed:
-            self.deliveries.append(delivery)
-            self.changed.notify_all()
-
-    def made(self, topic: str) -> None:
-        pass
-
-    def lost(self, topics: Iterable[str] | None) -> None:
-        with self.changed:
-            self.losses.append(None if topics is None else list(topics))
-            self.changed.notify_all()
-
-    def run_blocking(self, function: Callable[[], T]) -> T:
-        return function()
-
-    def event(self) -> threading.Event:
-        return threading.Event()
-
-    def start_thread(self, function: Callable[[], None]) -> None:
-        threading.Thread(target=function, daemon=True).start()
-
-    def wait_for(self, condition: Callable[[], Any]) -> None:
-        """Wait until ``condition``, asked at each change, holds; fail after a time."""
-        with self.changed:
-            assert self.changed.wait_for(condition, DEADLINE), self.deliveries[-5:]
-
-    def wait_for_count(self, count: int) -> list[Delivery]:
-        """Return what was delivered, ``count`` at least; fail after a time."""
-        self.wait_for(lambda: len(self.deliveries) >= count)
-        return list(self.deliveries)
-
-    def data(self, topic: str) -> list[str | bytes]:
-        """Return what was delivered in ``topic``, in order."""
-        return [d.message.data for d in list(self.deliveries) if d.topic == topic]
-
-
-class Store(Protocol):
-    """A kind of backend: what its instances share is made with it, fresh."""
-
-    shared: bool
-    """Whether several instances, as of several processes, have the same data."""
-
-    def __init__(self, folder: Path) -> None: ...
-
-    def make(self, *, size: int, ttl: float, presence_ttl: float) -> Backend:
-        """Return a new instance, not started."""
-
-    def close(self) -> None:
-        """Undo what making it began; every instance is stopped by then."""
-
-
-class MemoryStore:
-    shared = False
-
-    def __init__(self, folder: Path) -> None:
-        pass
-
-    def make(self, **options: Any) -> Backend:
-        return MemoryBackend(**options)
-
-    def close(self) -> None:
-        pass
-
-
-class SQLiteStore:
-    shared = True
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "chat.db"
-
-    def make(self, **options: Any) -> Backend:
-        return SQLiteBackend(self.path, **options)
-
-    def close(self) -> None:
-        pass
-
-
-class RedisStore:
-    shared = True
-
-    def __init__(self, folder: Path) -> None:
-        self.server = RedisServer()
-        self.server.start()
-
-    def make(self, **options: Any) -> Backend:
-        return RedisBackend(self.server.url, **options)
-
-    def close(self) -> None:
-        self.server.stop()
-
-
-STORES: list[type[Store]] = [MemoryStore, SQLiteStore, RedisStore]
-"""A new backend is added here, and nowhere else."""
-
-
-class Cluster:
-    """Instances of one kind of backend over one store, each with its own process."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.options = {"size": 5, "ttl": 3600.0, "presence_ttl": 60.0}
-        self._started: list[Backend] = []
-
-    def start(self, **options: Any) -> tuple[Backend, RecordingHost]:
-        """Return one more process's backend, and that process."""
-        backend = self.store.make(**(self.options | options))
-        host = RecordingHost()
-        backend.start(host)
-        self._started.append(backend)
-        return backend, host
-
-    def close(self) -> None:
-        for backend in self._started:
-            backend.stop()
-        self.store.close()
+from .cluster import STORES, Cluster, RecordingHost, Store
 
 
 def _clusters(kinds: list[type[Store]]) -> Any:

@@ -12,9 +12,8 @@ import pytest
 from flask_wschat.backends import Backend
 from flask_wschat.errors import BackendError
 from flask_wschat.messages import Delivery, Entry, Message, Tally
-from tests.conftest import DEADLINE, eventually
-
-from .conftest import Cluster, RecordingHost
+from tests.backends.cluster import Cluster, RecordingHost
+from tests.support.waiting import DEADLINE, eventually
 
 Process = tuple[Backend, RecordingHost]
 Two = tuple[Process, Process]

@@ -9,9 +9,8 @@ import tracemalloc
 
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.messages import Message
-from tests.conftest import eventually
-
-from .conftest import RecordingHost
+from tests.backends.cluster import RecordingHost
+from tests.support.waiting import eventually
 
 
 def test_a_hundred_thousand_rooms_are_small_and_end() -> None:
@@ -67,7 +66,7 @@ FORK = """
 import os
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.messages import Message
-from tests.backends.conftest import RecordingHost
+from tests.backends.cluster import RecordingHost
 
 backend = MemoryBackend()
 backend.start(RecordingHost())

@@ -22,11 +22,10 @@ from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.backends.redis.wire import Replies, ReplyError, pack
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message
-from tests.conftest import DEADLINE, eventually
-from tests.servers.certificate import make_pair
-
-from .conftest import RecordingHost
-from .redis_server import RedisServer, Relay
+from tests.backends.cluster import RecordingHost
+from tests.support.certificate import make_pair
+from tests.support.redis_server import RedisServer, Relay
+from tests.support.waiting import DEADLINE, eventually
 
 ROOM = "room:a"
 QUICK = Timings(probe=0.1, deaf=0.3, answer=0.5)

@@ -18,9 +18,8 @@ import pytest
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message
-from tests.conftest import eventually
-
-from .conftest import RecordingHost
+from tests.backends.cluster import RecordingHost
+from tests.support.waiting import eventually
 
 Start = Callable[..., tuple[SQLiteBackend, RecordingHost]]
 
@@ -30,7 +29,7 @@ CHILD = """
 import sys, threading
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.messages import Message
-from tests.backends.conftest import RecordingHost
+from tests.backends.cluster import RecordingHost
 
 backend, host = SQLiteBackend(sys.argv[1], size=100_000), RecordingHost()
 backend.start(host)

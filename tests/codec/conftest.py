@@ -8,19 +8,13 @@ from typing import Any
 import hypothesis
 import pytest
 
-from flask_wschat.codec import connection, frames
+from flask_wschat.codec import connection
+
+from .twins import TWINS
 
 # For a long run, not for every change:
 #   pytest tests/codec --hypothesis-profile=fuzz --timeout=0 -m "not slow"
 hypothesis.settings.register_profile("fuzz", max_examples=5_000, deadline=None)
-
-TWINS: dict[str, Any] = {"python": frames}
-try:
-    from flask_wschat.codec import _speedups
-except ImportError:
-    pass
-else:
-    TWINS["c"] = _speedups
 
 
 @pytest.fixture(scope="module", params=list(TWINS), autouse=True)

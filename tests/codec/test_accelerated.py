@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from flask_wschat import codec
 from flask_wschat.codec import accelerated, frames
+from tests.codec.twins import TWINS
 
-from .conftest import TWINS
 from .wire import cut, frame, splits
 
 needs_c = pytest.mark.skipif(

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.demos.serving import ROOT, free_port
+from tests.support.ports import free_port
+from tests.support.processes import ROOT
+from tests.support.programs import program
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -125,8 +127,7 @@ def test_the_demos_start_with_workers(machine: Path) -> None:
 
 
 def test_the_demos_start_with_redis(machine: Path) -> None:
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server: install the package `redis-server`")
+    program("redis-server", "redis-server", "valkey-server")
     make_demo(machine, "REDIS=1")
 
 

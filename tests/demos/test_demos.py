@@ -16,7 +16,9 @@ import pytest
 from flask import Flask, session
 from websockets.exceptions import ConnectionClosed
 
-from tests.demos.serving import DEADLINE, ROOT, DemoServer, Person, Tab, free_port
+from tests.demos.serving import DEADLINE, DemoServer, Person, Tab
+from tests.support.ports import free_port
+from tests.support.processes import ROOT
 
 # Starting the program takes up to a second.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(30)]
@@ -57,7 +59,7 @@ def login_soon(someone: Person, name: str) -> None:
 def close_code(tab: Tab) -> int:
     with pytest.raises(ConnectionClosed) as caught:
         while True:
-            tab.receive()
+            tab.hear()
     assert caught.value.rcvd is not None
     return caught.value.rcvd.code
 
@@ -194,9 +196,9 @@ def test_bad_input_is_answered_and_harms_nobody(demo: DemoServer, path: str) -> 
     requests = [json.dumps({"ref": 1, **fields}) for fields in BAD_REQUESTS[path]]
     for raw in [*NOT_A_REQUEST, *requests]:
         bad.client.send(raw)
-        message = bad.receive()
+        message = bad.hear()
         while message["type"] == "presence":
-            message = bad.receive()
+            message = bad.hear()
         shown = raw[:80]
         assert message["type"] == "reply", (shown, message)
         assert message["ok"] is False, shown
@@ -537,7 +539,7 @@ def test_who_keeps_no_cookie_is_told_so(demo: DemoServer) -> None:
         with pytest.raises(ConnectionClosed) as caught:
             tab = Person(demo).connect(path)
             while True:
-                tab.receive()
+                tab.hear()
         assert caught.value.rcvd is not None
         assert "keeps no cookie" in caught.value.rcvd.reason
     # Who is not logged in, but has one, is told that.
@@ -545,7 +547,7 @@ def test_who_keeps_no_cookie_is_told_so(demo: DemoServer) -> None:
     with pytest.raises(ConnectionClosed, match="not logged in") as caught:
         tab = other.connect("/ws/chat")
         while True:
-            tab.receive()
+            tab.hear()
 
 
 def test_a_name_is_escaped_in_pages(demo: DemoServer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,12 @@ from tests.demos.browsing import (
     talk_to,
 )
 from tests.demos.serving import DemoServer
+from tests.support.programs import program
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
     pytest.mark.timeout(90),
-    pytest.mark.skipif(
-        not os.environ.get("CI") and shutil.which("redis-server") is None,
-        reason="no redis-server: install the package `redis-server`",
-    ),
 ]
 
 
@@ -43,7 +39,10 @@ def options(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
         "restart": {"url": f"sqlite:///{tmp_path}/demo.db"},
         "memory": {},
     }
-    return ways[getattr(request, "param", "redis")]
+    way = getattr(request, "param", "redis")
+    if way == "redis":
+        program("redis-server", "redis-server", "valkey-server")
+    return ways[way]
 
 
 def apart(

@@ -17,12 +17,11 @@ from tests.servers.serving import (
     APP,
     DEADLINE,
     OUR_WORKER,
-    ROOT,
-    Process,
     eventually,
-    free_port,
     gunicorn_command,
 )
+from tests.support.ports import free_port
+from tests.support.processes import ROOT, Process
 
 from .member import Member
 

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.backends.redis_server import RedisServer
-
-
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    """A Redis that runs."""
-    server = RedisServer()
-    server.start()
-    yield server
-    server.stop()
+from tests.support.redis_server import RedisServer
 
 
 @pytest.fixture(params=["redis", "sqlite"])

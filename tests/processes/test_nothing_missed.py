@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 from .chaos import Talk, Trouble
 from .cluster import Cluster

@@ -11,7 +11,7 @@ import pytest
 
 from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.messages import Message
-from tests.backends.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 from .chaos import Talk
 from .cluster import Cluster, spread

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from flask_wschat import WSChat
-from tests.conftest import LiveServer
+from tests.support.live import LiveServer
 
 from .peers import Chat, Meet, Peer
 

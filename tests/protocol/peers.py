@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
-from websockets.exceptions import ConnectionClosed
 
 from flask_wschat.chat.listener import ChatListener
-from tests.conftest import DEADLINE, LiveServer
+from tests.support.chat_client import ChatClient, Json
+from tests.support.live import LiveServer
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "protocol.md").read_text()
@@ -34,8 +33,6 @@ REQUESTS = (
 )
 EVENTS = ("hello", "message", "direct", "presence", "tally", "gap")
 ENVELOPE = {"type", "ref", "ok"}
-
-Json = dict[str, Any]
 
 
 def strict() -> Json:
@@ -76,60 +73,30 @@ class Chat(ChatListener):
         return to != "the boss"
 
 
-class Peer:
+class Peer(ChatClient):
     """One connection of a foreign client; all it sends and gets is checked."""
 
     def __init__(self, server: LiveServer, user: str = "") -> None:
         # It would stop reading, and so not see the end, where much is unread.
-        self.client = server.connect(f"/chat?user={user}", max_queue=None)
-        self.heard: list[Json] = []
-        self._ref = 0
-        self.hello = self.hear()
+        super().__init__(server.connect(f"/chat?user={user}", max_queue=None))
 
     def hear(self) -> Json:
-        message: Json = json.loads(self.client.recv(timeout=DEADLINE))
+        message = super().hear()
         if message["type"] != "reply":
             check(message["type"], message)
         return message
 
-    def put(self, kind: str, **fields: Any) -> int:
-        self._ref += 1
-        request = {"type": kind, "ref": self._ref, **fields}
-        self.client.send(json.dumps(request, ensure_ascii=False))
-        return self._ref
-
-    def reply(self, ref: int | None) -> Json:
-        while (message := self.hear())["type"] != "reply":
-            self.heard.append(message)
-        assert message["ref"] == ref
-        return message
-
     def ask(self, kind: str, **fields: Any) -> Json:
-        """Return the result of a request that the schema allows."""
+        """Return the reply to a request that the schema allows."""
         request = {"type": kind, "ref": self._ref + 1, **fields}
         check(kind, request)
-        return check(f"{kind}.reply", self.reply(self.put(kind, **fields)))
+        return check(f"{kind}.reply", super().ask(kind, **fields))
 
     def fail(self, kind: str, **fields: Any) -> Json:
         """Return the error of a request."""
-        reply = check("error.reply", self.reply(self.put(kind, **fields)))
+        reply = check("error.reply", super().ask(kind, **fields))
         error: Json = reply["error"]
         return error
-
-    def expect(self, kind: str, **fields: Any) -> Json:
-        """Return the next event of a type, with these fields if any; drop others."""
-        while True:
-            event = self.heard.pop(0) if self.heard else self.hear()
-            if event["type"] == kind and fields.items() <= event.items():
-                return event
-
-    def closed(self) -> tuple[int, str]:
-        with pytest.raises(ConnectionClosed) as end:
-            while True:
-                self.hear()
-        close = end.value.rcvd
-        assert close is not None
-        return close.code, close.reason
 
 
 Meet = Callable[..., Peer]

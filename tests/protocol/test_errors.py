@@ -12,9 +12,10 @@ from flask import Flask
 from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import WSChat
-from tests.conftest import LiveServer
+from tests.support.chat_client import Json
+from tests.support.live import LiveServer
 
-from .peers import DEFS, Json, Meet, check
+from .peers import DEFS, Meet, check
 
 
 def is_refused(error: Json, code: str, *words: str) -> None:

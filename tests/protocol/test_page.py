@@ -8,17 +8,9 @@ import re
 import jsonschema
 import pytest
 
-from .peers import (
-    DEFS,
-    ENVELOPE,
-    EVENTS,
-    PAGE,
-    REQUESTS,
-    SCHEMA,
-    VALIDATORS,
-    Json,
-    check,
-)
+from tests.support.chat_client import Json
+
+from .peers import DEFS, ENVELOPE, EVENTS, PAGE, REQUESTS, SCHEMA, VALIDATORS, check
 
 # ---- the page and the schema --------------------------------------------------------
 

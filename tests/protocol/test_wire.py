@@ -8,7 +8,8 @@ import pytest
 from flask import Flask
 
 from flask_wschat import WSChat
-from tests.conftest import DEADLINE, LiveServer
+from tests.support.live import LiveServer
+from tests.support.waiting import DEADLINE
 
 from .peers import Meet
 
@@ -25,7 +26,7 @@ def test_a_ping_is_answered(meet: Meet) -> None:
     assert meet().ask("ping")["ok"]
     ann = meet("ann", "Lobby")
     assert ann.ask("ping")["ok"]
-    assert ann.heard == []
+    assert ann.events == []
 
 
 def test_what_is_said_reaches_all_and_is_in_each_page(meet: Meet) -> None:
@@ -99,7 +100,7 @@ def test_who_comes_back_reads_on_page_after_page(meet: Meet) -> None:
     got += page["messages"]
     assert (page["recovered"], page["more"]) == (True, False)
     assert [m["seq"] for m in got] == list(range(1, size + 12))
-    assert ben.heard == []
+    assert ben.events == []
     ann.put("say", room="Lobby", data="later", mid="later")
     assert ben.expect("message")["seq"] == size + 12
 
@@ -131,7 +132,7 @@ def test_a_gap_is_told_and_nothing_more_until_the_next_join(
     assert [m["data"] for m in page["messages"]] == ["meanwhile"]
     assert page["recovered"]
     assert [m["data"] for m in ann.ask("inbox")["messages"]] == ["psst"]
-    assert [e for e in ann.heard if e["type"] in ("message", "direct")] == []
+    assert [e for e in ann.events if e["type"] in ("message", "direct")] == []
 
 
 def test_a_repeated_mid_is_stored_once(meet: Meet) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .certificate import make_pair
+from tests.support.certificate import make_pair
+
 from .serving import KINDS, Kind, Server
 
 

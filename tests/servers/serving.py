@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import http.client
 import json
 import os
@@ -12,11 +13,9 @@ import signal
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,11 +26,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from flask_wschat.codec import ClientHandshake, Closed, Connection, Event
+from tests.support import waiting
+from tests.support.ports import free_port
+from tests.support.processes import Process
 
-ROOT = Path(__file__).parents[2]
-
-DEADLINE = 20.0
+DEADLINE = waiting.LONG
 """Seconds that anything may take; reached only by a failure."""
+eventually = functools.partial(waiting.eventually, seconds=DEADLINE)
 
 THREADS = 8
 """Requests that a server with a pool of threads works on at the same time."""
@@ -141,78 +142,6 @@ KINDS = [
     _gunicorn("gthread-unix", *_GTHREAD, views=THREADS, unix=True),
     _gunicorn("our-worker-unix", OUR_WORKER, unix=True),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def within_deadline(what: str) -> Iterator[None]:
-    """Yield again and again, with pauses, until the deadline; then fail."""
-    until = time.monotonic() + DEADLINE
-    pause = threading.Event()
-    while time.monotonic() < until:
-        yield
-        pause.wait(0.02)
-    raise AssertionError(f"not within {DEADLINE} s: {what}")
-
-
-class Process:
-    """A program that runs from ``start`` to ``stop``, its output in a file."""
-
-    def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
-        self.command = command
-        self._log = log
-        self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **env}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command,
-                cwd=ROOT,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # A shell's background job, pytest for one, hands down that
-                # interrupts are ignored.
-                preexec_fn=lambda: signal.signal(
-                    signal.SIGINT, signal.default_int_handler
-                ),
-            )
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def wait(self) -> int:
-        assert self._process is not None
-        try:
-            return self._process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"it does not end:\n{self.log}") from None
-
-    def stop(self) -> None:
-        """End it, by force if need be."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 class Site:
@@ -371,18 +300,21 @@ class Server(Process, Site):
 
     def ensure(self) -> None:
         """Start it if it does not run, and wait until it answers."""
-        if self.running:
-            return
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-        self.start()
-        for _ in within_deadline("the server answers"):
-            assert self.running, f"it ended:\n{self.log}"
-            try:
-                self.pid = json.loads(self.http("/process")[1])["pid"]
-                return
-            except OSError:
-                pass
+        if not self.running:
+            if self.path is not None:
+                self.path.unlink(missing_ok=True)
+            self.pid = 0
+            self.start()
+        if not self.pid:
+            eventually(self._answers, lambda: f"the server answers\n{self.log}")
+
+    def _answers(self) -> bool:
+        assert self.running, f"it ended:\n{self.log}"
+        try:
+            self.pid = json.loads(self.http("/process")[1])["pid"]
+        except OSError:
+            return False
+        return True
 
     def open_files(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
@@ -472,10 +404,3 @@ def closed(client: ClientConnection) -> tuple[int, str]:
     frame = caught.value.rcvd
     assert frame is not None, "the stream ended without a close frame"
     return frame.code, frame.reason
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Wait until ``condition`` holds; fail after the deadline."""
-    for _ in within_deadline(what):
-        if condition():
-            return

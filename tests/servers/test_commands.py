@@ -21,23 +21,13 @@ from websockets.sync.client import ClientConnection
 
 import flask_wschat.client
 from flask_wschat import WSChat
+from tests.support.chat_client import ChatClient
+from tests.support.ports import free_port
+from tests.support.processes import Process
+from tests.support.readme import README, STORAGE, configure_from_environment, paste
+from tests.support.redis_server import RedisServer
 
-from ..backends.redis_server import RedisServer
-from ..test_readme import (
-    README,
-    STORAGE,
-    ChatClient,
-    configure_from_environment,
-    paste,
-)
-from .serving import (
-    DEADLINE,
-    NO_CONTROL_SOCKET,
-    Process,
-    Site,
-    eventually,
-    free_port,
-)
+from .serving import DEADLINE, NO_CONTROL_SOCKET, Site, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -271,7 +261,8 @@ def talk(site: Site, chat: WSChat) -> None:
     people = LoggedIn(site)
     with contextlib.ExitStack() as stack:
         clients = [
-            stack.enter_context(ChatClient(people, "/chat", name)) for name in names
+            stack.enter_context(ChatClient(people.connect("/chat", name)))
+            for name in names
         ]
         for client in clients:
             client.ask("inbox")
@@ -282,12 +273,12 @@ def talk(site: Site, chat: WSChat) -> None:
         assert chat.broadcast("a task", room="Lobby") == 9
         said = [*names, "a task"]
         for client in clients:
-            heard = [client.await_event("message") for _ in said]
+            heard = [client.pick("message") for _ in said]
             assert [message["seq"] for message in heard] == list(range(1, 10))
             assert [message["data"] for message in heard] == said
         eventually(lambda: chat.online("Lobby") == names, "all are seen")
         chat.send_to_user(names[0], "psst")
-        assert clients[0].await_event("direct")["data"] == "psst"
+        assert clients[0].pick("direct")["data"] == "psst"
         missed = clients[0].ask("join", room="Lobby", after=7, epoch=epoch)
         assert [message["data"] for message in missed["messages"]] == said[7:]
         assert clients[0].ask("poll", poll="Tea")["total"] == 8

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
+from tests.support.processes import ROOT, Process
+
 from .serving import (
     KINDS,
-    ROOT,
     Kind,
-    Process,
     Server,
     Site,
     closed,
     eventually,
-    free_port,
     gunicorn_command,
     receive,
 )

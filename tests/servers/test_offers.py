@@ -21,8 +21,7 @@ from flask_wschat.errors import HandshakeError
 from flask_wschat.servers import offers
 from flask_wschat.servers.offers import NoDescriptors, ThreadOffer
 from flask_wschat.transports.threaded import ThreadedLoop
-
-from ..conftest import eventually
+from tests.support.waiting import eventually
 
 ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 

@@ -11,18 +11,11 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from .certificate import program
-from .serving import (
-    ROOT,
-    Process,
-    RawClient,
-    Site,
-    closed,
-    eventually,
-    free_port,
-    gunicorn_command,
-    receive,
-)
+from tests.support.ports import free_port
+from tests.support.processes import ROOT, Process
+from tests.support.programs import program
+
+from .serving import RawClient, Site, closed, eventually, gunicorn_command, receive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 

@@ -19,8 +19,7 @@ from flask_wschat.servers.handler import WebSocketHandler
 from flask_wschat.settings import Settings
 from flask_wschat.shortcuts import CHECKED, are_checked, is_own, may_take
 from flask_wschat.shortcuts.response import NoAnswer
-
-from ..conftest import Serve
+from tests.support.live import Serve
 
 
 @pytest.fixture

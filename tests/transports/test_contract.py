@@ -21,7 +21,7 @@ from flask_wschat.transports.evented import EventedTransport
 from flask_wschat.transports.loop import EventedLoop
 from flask_wschat.transports.memory import MemoryTransport, pair
 from flask_wschat.transports.tls import TLSSocket
-from tests.servers.certificate import make_pair
+from tests.support.certificate import make_pair
 
 DEADLINE = 5.0
 LIMIT = 64 * 1024

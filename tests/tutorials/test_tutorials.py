@@ -8,9 +8,7 @@ import json
 import signal
 import socket
 import struct
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -21,62 +19,48 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.uri import parse_uri
 
 from tests.servers.serving import NO_CONTROL_SOCKET
+from tests.support.ports import free_port
+from tests.support.processes import Process
+from tests.support.waiting import DEADLINE, eventually
 
-ROOT = Path(__file__).parents[2]
-WAIT = 5.0
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
 GUNICORN = [
     *(sys.executable, "-m", "gunicorn", *NO_CONTROL_SOCKET, "--log-level=critical"),
     *("-k", "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"),
 ]
 
 
-class Program:
+class Program(Process):
     """A tutorial's server process."""
 
-    def __init__(self, name: str, handler: str) -> None:
+    def __init__(self, name: str, handler: str, log: Path) -> None:
         module = f"tests.tutorials.{name}"
         self.gunicorn = handler == "gunicorn"
-        if self.gunicorn:
-            self.port = free_port()
-            command = [*GUNICORN, "-b", f"127.0.0.1:{self.port}", f"{module}:app"]
-        else:
+        self.port = free_port() if self.gunicorn else 0
+        command = [*GUNICORN, "-b", f"127.0.0.1:{self.port}", f"{module}:app"]
+        if not self.gunicorn:
             command = [sys.executable, "-m", module, handler]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
+        super().__init__(command, log)
+        self.start()
         if self.gunicorn:
-            until(self.is_up)
+            self.await_port(self.port)
         else:
-            assert self.process.stdout
-            self.port = int(self.process.stdout.readline())
-
-    def is_up(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), WAIT).close()
-        except ConnectionRefusedError:
-            return False
-        return True
+            self.port = int(self.heard("\n").split()[0])
 
     def get(self, path: str) -> str:
         """Return the page at ``path``; a server that does not answer is a failure."""
         url = f"http://127.0.0.1:{self.port}{path}"
-        with urlopen(url, timeout=WAIT) as response:
+        with urlopen(url, timeout=DEADLINE) as response:
             text: str = response.read().decode()
             return text
 
     def connect(self, path: str) -> ClientConnection:
         return connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None)
 
-    def stop(self) -> None:
+    def leave(self) -> None:
         # gunicorn waits for views on SIGTERM, and the group chat's never end.
-        self.process.send_signal(signal.SIGQUIT if self.gunicorn else signal.SIGTERM)
-        try:
-            self.process.wait(WAIT)
-        finally:
-            self.process.kill()
-            self.process.wait()
-        assert self.process.stdout
-        self.process.stdout.close()
+        self.end(signal.SIGQUIT if self.gunicorn else signal.SIGTERM)
 
 
 class Goner:
@@ -86,7 +70,7 @@ class Goner:
         self.protocol = ClientProtocol(
             parse_uri(f"ws://127.0.0.1:{program.port}{path}")
         )
-        self.socket = socket.create_connection(("127.0.0.1", program.port), WAIT)
+        self.socket = socket.create_connection(("127.0.0.1", program.port), DEADLINE)
         self.protocol.send_request(self.protocol.connect())
         self._send()
         while not self.protocol.events_received():
@@ -134,42 +118,30 @@ End = Callable[[Goner], None]
 Start = Callable[[str], Program]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(params=["stock", "wschat", "gunicorn"])
-def start(request: pytest.FixtureRequest) -> Iterator[Start]:
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
     """Start a tutorial under one of the two handlers, or gunicorn's stock worker."""
     programs: list[Program] = []
 
     def start(name: str) -> Program:
-        programs.append(Program(name, request.param))
+        log = tmp_path / f"{len(programs)}.log"
+        programs.append(Program(name, request.param, log))
         return programs[-1]
 
     yield start
     for program in programs:
-        program.stop()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Ask the server over and over, until it is true."""
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline, "never became true"
+        program.leave()
 
 
 def test_group_chat_reaches_everyone(start: Start) -> None:
     program = start("group_chat")
     with program.connect("/ws") as ann, program.connect("/ws") as ben:
-        until(lambda: program.get("/") == "2 sockets so far")
+        eventually(lambda: program.get("/") == "2 sockets so far")
         for number in range(20):
             ann.send(f"ann {number}")
             ben.send(f"ben {number}")
         for client in (ann, ben):
-            messages = [client.recv(WAIT) for _ in range(40)]
+            messages = [client.recv(DEADLINE) for _ in range(40)]
             for name in ("ann", "ben"):
                 assert [m for m in messages if str(m).startswith(name)] == [
                     f"{name} {number}" for number in range(20)
@@ -186,16 +158,16 @@ def test_group_chat_survives_a_lost_client(start: Start, end: End) -> None:
     with program.connect("/ws") as ann:
         # Between the others in the list, so that its socket is tried before theirs.
         goner = Goner(program, "/ws")
-        until(lambda: program.get("/") == "2 sockets so far")
+        eventually(lambda: program.get("/") == "2 sockets so far")
         with program.connect("/ws") as ben:
-            until(lambda: program.get("/") == "3 sockets so far")
+            eventually(lambda: program.get("/") == "3 sockets so far")
             end(goner)
             for number in range(50):
                 ann.send(f"still here {number}")
                 # Nothing else comes in between: what the goner's loop still tries to
                 # send, the None of its `receive()`, is not a message.
-                assert ann.recv(WAIT) == f"still here {number}"
-                assert ben.recv(WAIT) == f"still here {number}"
+                assert ann.recv(DEADLINE) == f"still here {number}"
+                assert ben.recv(DEADLINE) == f"still here {number}"
                 assert program.get("/") == "3 sockets so far"
 
 
@@ -205,10 +177,10 @@ def test_group_chat_loop_that_never_ends_leaves_the_server_time(start: Start) ->
     for _ in range(10):
         Goner(program, "/ws").close()
     with program.connect("/ws") as ann:
-        until(lambda: program.get("/") == "11 sockets so far")
+        eventually(lambda: program.get("/") == "11 sockets so far")
         for number in range(20):
             ann.send(str(number))
-            assert ann.recv(WAIT) == str(number)
+            assert ann.recv(DEADLINE) == str(number)
 
 
 def test_private_chat_reaches_the_addressee_only(start: Start) -> None:
@@ -218,14 +190,14 @@ def test_private_chat_reaches_the_addressee_only(start: Start) -> None:
         program.connect("/ws/ben") as ben,
         program.connect("/ws/eve") as eve,
     ):
-        until(lambda: program.get("/") == "ann ben eve")
+        eventually(lambda: program.get("/") == "ann ben eve")
         ann.send(json.dumps({"to_user": "ben", "from_user": "ann", "msg": "你好 ☃"}))
-        assert json.loads(ben.recv(WAIT)) == {"from_user": "ann", "msg": "你好 ☃"}
+        assert json.loads(ben.recv(DEADLINE)) == {"from_user": "ann", "msg": "你好 ☃"}
         ben.send(json.dumps({"to_user": "ann", "from_user": "ben", "msg": "hi"}))
-        assert json.loads(ann.recv(WAIT)) == {"from_user": "ben", "msg": "hi"}
+        assert json.loads(ann.recv(DEADLINE)) == {"from_user": "ben", "msg": "hi"}
         # The first that eve gets is her own: the others' went past her.
         eve.send(json.dumps({"to_user": "eve", "from_user": "eve", "msg": "me"}))
-        assert json.loads(eve.recv(WAIT)) == {"from_user": "eve", "msg": "me"}
+        assert json.loads(eve.recv(DEADLINE)) == {"from_user": "eve", "msg": "me"}
 
 
 @ENDINGS
@@ -234,21 +206,21 @@ def test_private_chat_learns_of_a_lost_client(start: Start, end: End) -> None:
     program = start("private_chat")
     with program.connect("/ws/ann") as ann, program.connect("/ws/ben") as ben:
         goner = Goner(program, "/ws/goner")
-        until(lambda: program.get("/") == "ann ben goner")
+        eventually(lambda: program.get("/") == "ann ben goner")
         end(goner)
-        until(lambda: program.get("/") == "ann ben")
+        eventually(lambda: program.get("/") == "ann ben")
         ann.send(json.dumps({"to_user": "ben", "from_user": "ann", "msg": "gone"}))
-        assert json.loads(ben.recv(WAIT)) == {"from_user": "ann", "msg": "gone"}
+        assert json.loads(ben.recv(DEADLINE)) == {"from_user": "ann", "msg": "gone"}
 
 
 def test_private_chat_view_that_fails_closes_its_socket_only(start: Start) -> None:
     program = start("private_chat")
     with program.connect("/ws/ann") as ann, program.connect("/ws/ben") as ben:
-        until(lambda: program.get("/") == "ann ben")
+        eventually(lambda: program.get("/") == "ann ben")
         ann.send(json.dumps({"to_user": "nobody", "from_user": "ann", "msg": "?"}))
-        until(lambda: ended(ann))
+        eventually(lambda: ended(ann))
         ben.send(json.dumps({"to_user": "ben", "from_user": "ben", "msg": "me"}))
-        assert json.loads(ben.recv(WAIT)) == {"from_user": "ben", "msg": "me"}
+        assert json.loads(ben.recv(DEADLINE)) == {"from_user": "ben", "msg": "me"}
 
 
 def ended(client: ClientConnection) -> bool:
@@ -267,13 +239,13 @@ def test_voting_counts_for_everyone(start: Start) -> None:
     program = start("voting")
     assert program.get("/ws") == "Rosa: 0, Bruno: 0 (0 watching, 0 removed)"
     with program.connect("/ws") as ann, program.connect("/ws") as ben:
-        until(lambda: "(2 watching" in program.get("/ws"))
+        eventually(lambda: "(2 watching" in program.get("/ws"))
         ann.send("1")
         for client in (ann, ben):
-            assert json.loads(client.recv(WAIT)) == {"cid": "1", "count": 1}
+            assert json.loads(client.recv(DEADLINE)) == {"cid": "1", "count": 1}
         ben.send("1")
         for client in (ann, ben):
-            assert json.loads(client.recv(WAIT)) == {"cid": "1", "count": 2}
+            assert json.loads(client.recv(DEADLINE)) == {"cid": "1", "count": 2}
         assert program.get("/ws") == "Rosa: 2, Bruno: 0 (2 watching, 0 removed)"
 
 
@@ -282,9 +254,9 @@ def test_voting_removes_a_dead_socket(start: Start, end: End) -> None:
     """Sending to it raises `WebSocketError`, which is what the program catches."""
     program = start("voting")
     goner = Goner(program, "/ws")
-    until(lambda: "(1 watching" in program.get("/ws"))
+    eventually(lambda: "(1 watching" in program.get("/ws"))
     with program.connect("/ws") as ann:
-        until(lambda: "(2 watching" in program.get("/ws"))
+        eventually(lambda: "(2 watching" in program.get("/ws"))
         end(goner)
 
         count = 0
@@ -294,8 +266,8 @@ def test_voting_removes_a_dead_socket(start: Start, end: End) -> None:
             nonlocal count
             count += 1
             ann.send("2")
-            assert json.loads(ann.recv(WAIT)) == {"cid": "2", "count": count}
+            assert json.loads(ann.recv(DEADLINE)) == {"cid": "2", "count": count}
             return "(1 watching, 1 removed)" in program.get("/ws")
 
-        until(removed)
+        eventually(removed)
         assert program.get("/ws").startswith(f"Rosa: 0, Bruno: {count} ")

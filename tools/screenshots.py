@@ -1,4 +1,4 @@
-"""Make the pictures in docs/images from the running demos: python -m docs.screenshots
+"""Make the pictures in docs/images from the running demos: python -m tools.screenshots
 
 With --all also those of phones and of the dark theme, into a folder of your choice.
 """
@@ -11,8 +11,9 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.conftest import CHROMIUM_ARGUMENTS, find_chromium
-from tests.demos.serving import ROOT, DemoServer
+from tests.demos.serving import DemoServer
+from tests.support.chromium import ARGUMENTS, find_chromium
+from tests.support.processes import ROOT
 
 IMAGES = ROOT / "docs" / "images"
 GROUP = [
@@ -145,7 +146,7 @@ def main() -> None:
         server = DemoServer(Path(temporary) / "server.log")
         try:
             browser = playwright.chromium.launch(
-                executable_path=path, args=[*CHROMIUM_ARGUMENTS, "--hide-scrollbars"]
+                executable_path=path, args=[*ARGUMENTS, "--hide-scrollbars"]
             )
             picture_all(Studio(browser, server.url), folder, looks)
             browser.close()

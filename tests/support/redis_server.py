@@ -1,13 +1,11 @@
-"""A real redis-server of a test's own."""
+"""A real Redis, or Valkey, of a test's own."""
 
 from __future__ import annotations
 
 import contextlib
-import random
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,15 +13,18 @@ from pathlib import Path
 
 import redis
 
-from tests.conftest import DEADLINE, eventually
-from tests.servers.certificate import program
+from .ports import free_port
+from .processes import Process
+from .programs import program
+from .waiting import DEADLINE, LONG, eventually
 
 
 class RedisServer:
     """``redis-server`` on a free port, in a temporary directory, with no disk use.
 
-    ``options`` are lines of its configuration. ``unix``: it listens on a socket there
-    only. ``tls``: certificate and key; it then speaks nothing else.
+    In a ``with`` block it runs. ``options`` are lines of its configuration. ``unix``:
+    it listens on a socket there only. ``tls``: certificate and key; it then speaks
+    nothing else.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class RedisServer:
         tls: tuple[Path, Path] | None = None,
         password: str | None = None,
     ) -> None:
+        command = program("redis-server", "redis-server", "valkey-server")
         self.folder = Path(tempfile.mkdtemp(prefix="wschat-redis-"))
-        self.port = 0 if unix else _free_port()
+        self.port = 0 if unix else free_port()
         self._password = password
         self._tls = tls
         self._options = [f"dir {self.folder}", 'save ""', "bind 127.0.0.1", *options]
@@ -51,21 +53,27 @@ class RedisServer:
             self.url = f"redis://127.0.0.1:{self.port}/0"
         if password is not None:
             self._options.append(f"requirepass {password}")
-        self._process: subprocess.Popen[bytes] | None = None
+        (self.folder / "redis.conf").write_text("\n".join(self._options) + "\n")
+        self._process = Process(
+            [command, "redis.conf"], self.folder / "log", cwd=self.folder
+        )
+
+    def __enter__(self) -> RedisServer:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
     def start(self, *, wait: bool = True) -> None:
         """Start, or start again with the same data; ``wait`` until it answers."""
-        (self.folder / "redis.conf").write_text("\n".join(self._options) + "\n")
-        command = program("redis-server", "redis-server")
-        self._process = subprocess.Popen(
-            [command, "redis.conf"], cwd=self.folder, stdout=subprocess.DEVNULL
-        )
+        self._process.start()
         if wait:
             self._wait_until_it_answers()
 
     def kill(self) -> None:
         """End it by SIGKILL: what is not on the disk is lost."""
-        self._end(signal.SIGKILL)
+        self._process.kill()
 
     def restart(self) -> None:
         """Kill it and start it again."""
@@ -74,15 +82,15 @@ class RedisServer:
 
     def pause(self) -> None:
         """Stop it where it is; its connections stay open."""
-        self._signal(signal.SIGSTOP)
+        self._process.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on after ``pause``."""
-        self._signal(signal.SIGCONT)
+        self._process.signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it and remove its files."""
-        self._end(signal.SIGKILL)
+        self.kill()
         shutil.rmtree(self.folder)
 
     @contextlib.contextmanager
@@ -96,40 +104,17 @@ class RedisServer:
             client.close()
 
     def _wait_until_it_answers(self) -> None:
-        process = self._process
-        assert process is not None
         with self.client() as client:
 
             def answers() -> bool:
-                assert process.poll() is None, "redis-server ended"
+                assert self._process.running, f"it ended:\n{self._process.log}"
                 try:
                     client.ping()
                 except redis.RedisError:
                     return False
                 return True
 
-            eventually(answers)
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait()
-            self._process = None
-
-
-def _free_port() -> int:
-    """Return a port that no outgoing connection gets while the server is down.
-
-    Nor the one that a cluster's node opens beside it, 10000 further on.
-    """
-    while True:
-        port = random.randrange(10_000, 20_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+            eventually(answers, "Redis answers", LONG)
 
 
 class Relay:

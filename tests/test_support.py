@@ -1,0 +1,124 @@
+"""What the tests stand on: where it is, and that it fails as it should."""
+
+from __future__ import annotations
+
+import ast
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.processes import ROOT, Process
+
+TESTS = ROOT / "tests"
+
+
+def imported(path: Path) -> set[str]:
+    """Return the last names of the modules that a file imports from."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").rpartition(".")[2])
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {name.name.rpartition(".")[2] for name in node.names}
+    return found
+
+
+def test_what_several_tests_need_is_in_no_test() -> None:
+    """Nor in a ``conftest.py``, which has fixtures only."""
+    for path in TESTS.rglob("*.py"):
+        names = {name for name in imported(path) if name.startswith("test_")}
+        modules = {name for name in names if any(TESTS.rglob(f"{name}.py"))}
+        assert not modules, f"{path} imports {modules}"
+        assert "conftest" not in imported(path), path
+
+
+def test_ports_are_given_once() -> None:
+    ports = [free_port() for _ in range(50)]
+    assert len(set(ports)) == 50
+
+
+def test_a_program_that_ends_early_says_why(tmp_path: Path) -> None:
+    process = Process([sys.executable, "-c", "print('so'); 1 / 0"], tmp_path / "log")
+    process.start()
+    with pytest.raises(AssertionError, match=r"it ended:\s+so\s(?s:.)*ZeroDivision"):
+        process.heard("never")
+    assert process.end() == 1
+
+
+def test_a_program_that_does_not_end_is_made_to(tmp_path: Path) -> None:
+    code = (
+        "import signal; signal.signal(15, signal.SIG_IGN); print('on'); signal.pause()"
+    )
+    process = Process([sys.executable, "-c", code], tmp_path / "log")
+    process.start()
+    process.heard("on")
+    process.signal(signal.SIGTERM)
+    with pytest.raises(AssertionError, match="it does not end:\non"):
+        process.wait(0.1)
+    process.kill()
+    assert not process.running
+
+
+LEAVES = """
+import pytest
+from tests.conftest import all_stopped
+from flask import Flask
+from flask_wschat import WSChat
+
+def test_it(tmp_path):
+    app = Flask("an_app")
+    app.config["WSCHAT_URL"] = f"sqlite:///{tmp_path}/chat.db"
+    chat = WSChat(app)
+    chat.broadcast("x")
+    if END:
+        app.extensions["wschat.hub"].stop()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("end", [True, False])
+def test_who_leaves_a_backend_behind_fails(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, end: bool
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makepyfile(LEAVES.replace("END", repr(end)))
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    done.assert_outcomes(passed=1, errors=not end)
+
+
+SLOW = """
+import threading
+
+import gevent
+import pytest
+
+import tests.conftest  # which lets gevent raise it
+
+@pytest.mark.timeout(0.5)
+@pytest.mark.parametrize("wait", [
+    lambda: gevent.sleep(60),
+    lambda: threading.Event().wait(60),
+])
+def test_slow(wait):
+    wait()
+
+def test_next():
+    assert gevent.spawn(lambda: 1).get() == 1
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_what_takes_too_long_fails_alone(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makepyfile(SLOW)
+    options = ("-p", "no:cacheprovider", "-o", "timeout_method=signal")
+    done = pytester.runpytest_subprocess(*options)
+    done.assert_outcomes(passed=1, failed=2)
