@@ -11,6 +11,13 @@ PY := $(VENV)/bin/python
 PACKAGING := setup.cfg pyproject.toml setup.py $(wildcard flask_wschat/*/*.c)
 LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py setup.py)
 
+# Many tests wait, for a server or a clock: so more at a time than there are processors.
+JOBS ?= 4
+ALL := tests -q -rfEs -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+# Tests start hundreds of Pythons, each of which would compile the same again.
+test check check-long: export PYTHONDONTWRITEBYTECODE :=
+test check check-long: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+
 .PHONY: help demo test check check-long check-oldest check-next lint cov bench fuzz asan autobahn clean
 
 help:
@@ -45,12 +52,11 @@ test: $(VENV)/.dev
 	@sh tools/system.sh
 	@$(MAKE) --no-print-directory lint
 	@echo "==> Tests"
-	@$(PY) -m pytest tests -q
-	@if [ -d tests/js ]; then echo "==> Tests of the browser client"; node --test tests/js; fi
+	@$(PY) -m pytest $(ALL)
 
 check: lint
 	@echo "==> Quick tests"
-	@$(PY) -m pytest tests -q -m "not slow and not browser"
+	@$(PY) -m pytest $(ALL) -m "not slow and not browser"
 
 lint: $(VENV)/.dev
 	@echo "==> Format, lint, types"
@@ -61,7 +67,7 @@ lint: $(VENV)/.dev
 
 check-long: $(VENV)/.dev
 	@echo "==> Quick tests without shortcuts"
-	@WSCHAT_SHORTCUTS=0 $(PY) -m pytest tests -q -m "not slow and not browser"
+	@WSCHAT_SHORTCUTS=0 $(PY) -m pytest $(ALL) -m "not slow and not browser"
 
 # What meets Flask and its like. Other versions may have no short ways; answers stay.
 TESTS ?= $(wildcard tests/next tests/shortcuts tests/test_extension.py \
