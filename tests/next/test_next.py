@@ -11,6 +11,8 @@ import pytest
 
 import flask_wschat
 
+pytestmark = pytest.mark.timeout(60)  # each starts a Python, which imports everything
+
 PACKAGE = Path(flask_wschat.__file__).parent
 PUBLIC = {
     *("flask", "flask.sessions", "flask.ctx"),
