@@ -14,8 +14,8 @@ from tests.support.chat_client import Json
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import eventually
 
-from .following import Follower, chat, make_chat, server, url
-from .protocol.peers import Peer
+from ..following import Follower, chat, make_chat, server, url
+from ..protocol.peers import Peer
 
 __all__ = ["chat", "make_chat", "server", "url"]
 

@@ -18,8 +18,8 @@ from flask_wschat.codec import ClientHandshake
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import DEADLINE, eventually
 
-from .following import Follower, Quick, chat, in_threads, make_chat, server, url
-from .protocol.peers import Peer
+from ..following import Follower, Quick, chat, in_threads, make_chat, server, url
+from ..protocol.peers import Peer
 
 __all__ = ["chat", "make_chat", "server", "url"]
 

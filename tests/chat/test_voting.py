@@ -219,7 +219,7 @@ def test_a_process_without_a_loop_tells_all_before_it_ends() -> None:
     """A task that votes and returns; its thread is a daemon."""
     code = """
 import threading
-from tests.test_voting import House
+from tests.chat.test_voting import House
 from flask_wschat.chat.voting import Poll
 
 house = House()

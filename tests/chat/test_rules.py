@@ -14,8 +14,8 @@ from flask_wschat import ChatListener, WebSocket, WSChat
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import DEADLINE, eventually
 
-from .following import chat, make_chat, server, url
-from .protocol.peers import Peer
+from ..following import chat, make_chat, server, url
+from ..protocol.peers import Peer
 
 __all__ = ["chat", "make_chat", "server", "url"]
 

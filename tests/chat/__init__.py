@@ -1,0 +1,1 @@
+"""The ready-made chat: what its clients may ask, over processes, and its polls."""
