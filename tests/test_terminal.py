@@ -368,6 +368,8 @@ class Terminal:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 40, 0, 0))
         self._before = termios.tcgetattr(slave)
+        # What says how wide another terminal is, as pytest-xdist does to its workers.
+        kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.slave = slave
         self.process = subprocess.Popen(
             [sys.executable, "-c", ON_A_TERMINAL, *COMMAND, *arguments],
@@ -375,7 +377,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             cwd=ROOT,
-            env={**os.environ, "TERM": "xterm", "NO_COLOR": "1", **environment},
+            env={**kept, "TERM": "xterm", "NO_COLOR": "1", **environment},
             start_new_session=True,
             preexec_fn=hear_interrupts,
         )
