@@ -826,6 +826,27 @@ def test_threads_running_out_are_warned_of(
     assert caplog.text.count("threads are held") == 1
 
 
+def test_a_shutdown_waits_for_who_was_let_in(
+    app: Flask, chat: WSChat, any_server: LiveServer
+) -> None:
+    """An opening that was answered 101 is no connection of the hub's before a while."""
+    hub = chat._hub()
+    opening = object()
+    hub.let_in.add(opening)
+    shutdown = threading.Thread(target=hub.shutdown, args=(DEADLINE,))
+    with any_server.connect("/listen") as first:
+        eventually(hub.count)
+        shutdown.start()
+        assert closed(first) == (1012, "service restart")
+        with any_server.connect("/listen") as second:
+            assert closed(second) == (1012, "service restart")
+        assert shutdown.is_alive()
+        hub.let_in.discard(opening)
+        shutdown.join(DEADLINE)
+    assert not shutdown.is_alive()
+    assert not hub.let_in
+
+
 def test_a_shutdown_says_goodbye_to_everyone(
     app: Flask, chat: WSChat, any_server: LiveServer
 ) -> None:

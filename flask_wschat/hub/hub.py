@@ -106,6 +106,8 @@ class Hub:
         self._logged = ""  # the fault of the backend that the log knows of
         self.stopping: Callable[[], bool] | None = None
         """Tells the sweep that the server ends, and every connection with it."""
+        self.let_in: set[object] = set()
+        """Openings that were answered 101, and are no connections here yet."""
         self.on_end: Callable[[WebSocket], Any] | None = None
         """Told of each connection that ended, for a server's log."""
         self.on_lost: Callable[[list[str] | None], Any] | None = None
@@ -259,14 +261,20 @@ class Hub:
         if loop is None or self.home.pid != os.getpid() or not loop.is_alive():
             return
         of = self.home.of
-        for ws in of(self.everyone(), came_to):
-            ws.close(CloseCode.SERVICE_RESTART, "service restart")
+        told: set[WebSocket] = set()
         until = time.monotonic() + timeout
-        while time.monotonic() < until and (
-            of(self._leaving, came_to)
-            or self.presence.busy
-            or of(self.everyone(), came_to)
-        ):
+        while True:
+            # Again and again: some were let in before, and come only now.
+            for ws in set(of(self.everyone(), came_to)) - told:
+                ws.close(CloseCode.SERVICE_RESTART, "service restart")
+                told.add(ws)
+            if time.monotonic() >= until or not (
+                of(self._leaving, came_to)
+                or self.presence.busy
+                or of(self.everyone(), came_to)
+                or (self.let_in and came_to is None)
+            ):
+                break
             loop.event().wait(0.01)
         if loop.is_current():
             for ws in of(self._leaving, came_to):

@@ -234,6 +234,14 @@ class Upgrade:
             self._key, subprotocol=chosen, extension=self._extension
         )
         self.begun = True
+        hub = self._gate.hub
+        hub.let_in.add(self)
+        try:
+            return self._let_in(answer, chosen, plain)
+        finally:
+            hub.let_in.discard(self)
+
+    def _let_in(self, answer: bytes, chosen: str | None, plain: bool) -> WebSocket:
         try:
             taken = self._offer.accept(answer, self._let_go)
         except OSError as error:
