@@ -128,7 +128,7 @@ ARROWS: Tree = {
     },
     # Who hands over a socket
     "servers": {
-        "offers": "transports.tls",
+        "offers": "transports.tls transports.patched",
         "heads": "errors codec codec.handshake",
         "bodies": "errors codec.handshake transports.loop",
         "handler": (

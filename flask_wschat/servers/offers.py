@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from geventwebsocket.websocket import WebSocket as StockWebSocket
 
+from ..transports.patched import own
 from ..transports.tls import TLSSocket
 
 OFFER = "wschat.offer"
@@ -156,9 +157,9 @@ def take_unread(
     _send(sock, response, tuned)
     if not tuned:
         return Taken(sock.detach(), received)
-    # Its server closes the object. To a new one, the system need not say what it is.
-    kind = sock.family, sock.type, sock.proto
-    return Taken(type(sock)(*kind, sock.detach()), received)
+    # Its server closes the object. Of a new one, the system need not say what it is.
+    family, proto = sock.family, sock.proto
+    return Taken(own(sock.detach(), family, proto), received)
 
 
 def _taken_tls(sock: Any, closed: Callable[[], Any], received: bytes) -> Taken:

@@ -21,7 +21,7 @@ from . import Receiver
 from .accelerated import add_to_all, receive
 from .loop import EventedLoop
 from .outbox import Outbox
-from .patched import RawSocket
+from .patched import RawSocket, own
 from .queue import READ_SIZE
 from .tls import TLSSocket
 
@@ -92,7 +92,7 @@ class EventedTransport(Outbox):
         super().__init__(max_queue, policy)
         # The C type itself: its methods are found at once, unlike gevent's or
         # socket.socket's, which put a Python object and checks before them.
-        self._socket: Any = RawSocket(fileno=sock) if isinstance(sock, int) else sock
+        self._socket: Any = own(sock) if isinstance(sock, int) else sock
         if type(sock) is not RawSocket:
             limit_unsent(self._socket)
         number = self._socket.fileno()

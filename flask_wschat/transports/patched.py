@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,20 @@ sleep: Callable[[float], None] = gevent.monkey.get_original("time", "sleep")
 RawSocket: Any = gevent.monkey.get_original("_socket", "socket")
 """The C type itself: its methods are found at once, unlike gevent's or
 ``socket.socket``'s, which put a Python object and checks before them."""
+_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux's
+
+
+def own(descriptor: int, family: int = -1, proto: int = -1) -> Any:
+    """Return a stream socket for a non-blocking descriptor that waits for nothing.
+
+    Any other has the application's ``socket.setdefaulttimeout``, and stops the loop so
+    long for a peer that reads slowly.
+    """
+    sock = RawSocket(family, socket.SOCK_STREAM | _NONBLOCK, proto, descriptor)
+    if not _NONBLOCK:
+        sock.settimeout(0.0)
+    return sock
+
 
 _PATCHED = ("socket", "ssl", "threading", "time", "select")
 

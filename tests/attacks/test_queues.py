@@ -34,7 +34,7 @@ def app(request: pytest.FixtureRequest) -> Flask:
     return app
 
 
-def config(**values: float) -> pytest.MarkDecorator:
+def config(**values: float | str) -> pytest.MarkDecorator:
     settings = {f"WSCHAT_{name}": value for name, value in values.items()}
     return pytest.mark.parametrize("app", [settings], indirect=True, ids=[""])
 
@@ -70,6 +70,15 @@ def connected(kind: str, app: Flask, chat: WSChat, serve: Serve) -> Iterator[Con
             return client
 
         yield open_client
+
+
+@pytest.fixture
+def patient() -> Iterator[None]:
+    """All sockets made from now on wait a minute, as an application may wish."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)
+    yield
+    socket.setdefaulttimeout(before)
 
 
 class Quiet(Listener):
@@ -386,3 +395,30 @@ def test_many_full_inboxes_keep_nobody_waiting_until_they_are_empty(
     assert not emptied, "it came when others had nothing more to do"
     enough.set()
     eventually(lambda: len(emptied) == len(busy))
+
+
+@config(SLOW_POLICY="drop_oldest")
+@pytest.mark.usefixtures("patient")
+def test_a_default_timeout_of_sockets_does_not_stop_the_loop(
+    chat: WSChat, connected: Connect
+) -> None:
+    """The loop itself would wait for whoever reads slowly."""
+
+    @chat.route("/quiet")
+    def be_quiet(ws: WebSocket) -> None:
+        ws.join("all")
+        ws.send("joined")
+        ws.receive()
+
+    @chat.route("/echo")
+    def echo(ws: WebSocket) -> None:
+        for message in ws:
+            ws.send(message)
+
+    other = connected("/echo")
+    slow = connected("/quiet", buffer=4096)
+    assert slow.receive(timeout=DEADLINE) == "joined"
+    for _ in range(20):
+        chat.broadcast(b"x" * 1_000_000, room="all")
+    other.send("still there?")
+    assert other.receive(timeout=DEADLINE) == "still there?"
