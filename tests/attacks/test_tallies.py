@@ -47,3 +47,24 @@ def test_the_last_tally_comes_after_a_subscription_was_cut(
             event: dict[str, Any] = {}
             while event.get("total") != turn:
                 event = json.loads(client.receive(DEADLINE))
+
+
+def test_votes_are_told_after_redis_has_forgotten_the_poll(
+    redis: RedisServer, process: Callable[[], tuple[Flask, Poll]], serve: Serve
+) -> None:
+    """Over open connections: who sees a lower version takes it for an old one."""
+    app, poll = process()
+    with connect(serve(app).url("/chat")) as client, redis.client() as admin:
+
+        def tally(total: int) -> dict[str, Any]:
+            event: dict[str, Any] = {}
+            while event.get("total") != total:
+                event = json.loads(client.receive(DEADLINE))
+            return event
+
+        for turn in range(1, 6):
+            poll.vote(f"voter {turn}", "Green")
+        before = tally(5)
+        admin.flushall()
+        poll.vote("voter 1", "Black")
+        assert tally(1)["version"] > before["version"]

@@ -3,7 +3,15 @@
 -- ARGV: 'vote', 'close', 'open' or 'look'; voter, if one is asked about; choice
 -- Returns false if a vote came too late, else the version, 1 if the poll is closed or
 -- else 0, the voter's choice, and choice and count in turn.
+-- A poll's first change gets the time as its version: where Redis has forgotten it, those
+-- who knew the old ones take the new ones for newer.
 local action, voter, choice = ARGV[1], ARGV[2], ARGV[3]
+local function change()
+  local clock = redis.call('TIME')
+  local first = string.format('%d%03d', clock[1], math.floor(clock[2] / 1000))
+  redis.call('HSETNX', KEYS[1], 'version', first)
+  redis.call('HINCRBY', KEYS[1], 'version', 1)
+end
 local closed = redis.call('HEXISTS', KEYS[1], 'closed')
 if action == 'vote' then
   if closed == 1 then
@@ -12,7 +20,7 @@ if action == 'vote' then
   local before = redis.call('HGET', KEYS[2], voter)
   if before ~= choice then
     redis.call('HSET', KEYS[2], voter, choice)
-    redis.call('HINCRBY', KEYS[1], 'version', 1)
+    change()
     redis.call('HINCRBY', KEYS[3], choice, 1)
     if before and redis.call('HINCRBY', KEYS[3], before, -1) <= 0 then
       redis.call('HDEL', KEYS[3], before)
@@ -20,10 +28,10 @@ if action == 'vote' then
   end
 elseif action == 'close' and closed == 0 then
   redis.call('HSET', KEYS[1], 'closed', 1)
-  redis.call('HINCRBY', KEYS[1], 'version', 1)
+  change()
   closed = 1
 elseif action == 'open' and closed == 1 then
-  redis.call('HINCRBY', KEYS[1], 'version', 1)
+  change()
   redis.call('HDEL', KEYS[1], 'closed')
   closed = 0
 end

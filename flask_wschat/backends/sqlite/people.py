@@ -108,7 +108,7 @@ class Polls:
             self._count(db, poll, choice, 1)
             if earlier is not None:
                 self._count(db, poll, earlier, -1)
-            self._change(db, poll, version + 1, closed)
+            self._change(db, poll, version, closed)
         return self.tally(db, poll, voter)
 
     def tally(self, db: sqlite3.Connection, poll: str, voter: str | None) -> Tally:
@@ -122,7 +122,7 @@ class Polls:
     def close(self, db: sqlite3.Connection, poll: str, closed: bool) -> Tally:
         version, before = self._state(db, poll)
         if before != closed:
-            self._change(db, poll, version + 1, closed)
+            self._change(db, poll, version, closed)
         return self.tally(db, poll, None)
 
     def _state(self, db: sqlite3.Connection, poll: str) -> tuple[int, bool]:
@@ -132,8 +132,11 @@ class Polls:
         return (row[0], bool(row[1])) if row else (0, False)
 
     def _change(
-        self, db: sqlite3.Connection, poll: str, version: int, closed: bool
+        self, db: sqlite3.Connection, poll: str, before: int, closed: bool
     ) -> None:
+        # The first one is the time: where the file was lost, those who knew the old
+        # ones take the new ones for newer.
+        version = before + 1 if before else int(time.time() * 1000)
         db.execute(
             "INSERT OR REPLACE INTO polls VALUES (?, ?, ?)", (poll, version, closed)
         )
