@@ -530,6 +530,17 @@ def test_a_backend_can_be_handed_in() -> None:
     assert len(backend.history("room:Lobby", limit=9).entries) == 2
 
 
+def test_a_backend_serves_one_app() -> None:
+    """The first one's connections would be told nothing any more."""
+    backend = backends.open("memory://")
+    chat = WSChat(configured(backend))
+    with pytest.raises(ConfigError, match="another app already"):
+        WSChat(configured(backend))
+    assert chat.broadcast("It still serves", room="Lobby") == 1
+    backend.stop()
+    assert WSChat(configured(backend)).broadcast("And now another", room="Lobby") == 2
+
+
 def test_workers_that_were_handed_a_memory_each_are_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

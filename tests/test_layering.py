@@ -62,7 +62,7 @@ ARROWS: Tree = {
     "websocket": "errors messages codec codec.accelerated peer",
     # What processes share
     "backends": {
-        "contract": "messages transports",
+        "contract": "errors messages transports",
         "pages": "",
         "memory": ".contract .pages errors messages",
         "sqlite": {

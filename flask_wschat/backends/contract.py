@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
+from ..errors import ConfigError
 from ..messages import Delivery, Message, Page, Receipt, Tally
 from ..transports import Event
 
@@ -38,6 +39,19 @@ class Host(Protocol):
         """Run ``function`` in a thread of the system's, patched or not, as a daemon."""
 
 
+def only(host: Host, known: Host | None) -> Host:
+    """Return ``host``, which a backend is to serve; ``known``: whom it serves already.
+
+    :raises ConfigError: that is another one, which would hear nothing any more.
+    """
+    if known is not None and known is not host:
+        raise ConfigError(
+            "WSCHAT_URL is a backend that serves another app already: make one for"
+            " each app, or stop() it first"
+        )
+    return host
+
+
 class Backend(Protocol):
     """One method call is one step that others see whole or not at all.
 
@@ -50,7 +64,10 @@ class Backend(Protocol):
     """
 
     def start(self, host: Host) -> None:
-        """Begin to serve this process. Does not wait: see ``fault``."""
+        """Begin to serve this process. Does not wait: see ``fault``.
+
+        :raises ConfigError: it serves another host: see ``only``.
+        """
 
     def stop(self) -> None:
         """Let go of files and connections, and take this process's people out."""

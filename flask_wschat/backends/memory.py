@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..errors import BackendError
 from ..messages import Delivery, Entry, Message, Page, Receipt, Tally
-from .contract import Host
+from .contract import Host, only
 from .pages import select
 
 _MIDS = 4  # remembered for so many times as many messages as are kept
@@ -103,7 +103,7 @@ class MemoryBackend:
         self._polls: dict[str, _Poll] = {}
 
     def start(self, host: Host) -> None:
-        self._host = host
+        self._host = only(host, self._host)
 
     def stop(self) -> None:
         self._host = None

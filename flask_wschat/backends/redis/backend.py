@@ -30,7 +30,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from ...errors import BackendError, ConfigError
 from ...logs import SparingLog, printable, redacted
 from ...messages import Entry, Message, Page, Receipt, Tally
-from ..contract import Host, T
+from ..contract import Host, T, only
 from .packing import (
     MAX_SIZE,
     pack_message,
@@ -98,7 +98,7 @@ class RedisBackend:
     # -- life
 
     def start(self, host: Host) -> None:
-        self._host = host
+        self._host = only(host, self._host)
 
     def stop(self) -> None:
         process = self._processes.get(os.getpid())

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from ...errors import BackendError, ConfigError
 from ...logs import redacted
 from ...messages import Message, Page, Receipt, Tally
-from ..contract import Host
+from ..contract import Host, only
 from .people import People, Polls
 from .tables import Messages
 from .writer import Writer
@@ -85,7 +85,7 @@ class SQLiteBackend:
         return cls(unquote(path), size=size, ttl=ttl, presence_ttl=presence_ttl)
 
     def start(self, host: Host) -> None:
-        self._host = host
+        self._host = only(host, self._host)
 
     def stop(self) -> None:
         process = self._processes.pop(os.getpid(), None)
