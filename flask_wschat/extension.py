@@ -28,6 +28,7 @@ from .messages import (
     as_publication,
     as_user,
     room_topic,
+    shown,
     user_topic,
 )
 from .opening import mistakes, views
@@ -277,7 +278,7 @@ class WSChat:
         message = as_publication(data, key, hub.dumps)
         if exclude is not None:
             if not isinstance(exclude, WebSocket):
-                raise TypeError(f"exclude is a WebSocket, unlike {exclude!r:.50}")
+                raise TypeError(f"exclude is a WebSocket, unlike {shown(exclude)}")
             message = message._replace(exclude=exclude.id)
         return hub.publish(topic, message, keep=key is None and room is not None).seq
 

@@ -62,18 +62,18 @@ def as_name(value: Any, what: str) -> str:
     elif kind.__str__ is object.__str__ or issubclass(kind, bytes | bytearray):
         raise TypeError(
             f"{what} must be a text, an integer, or an object whose class defines"
-            f" __str__, such as a UUID; not {_shown(value)} ({kind.__name__})"
+            f" __str__, such as a UUID; not {shown(value)} ({kind.__name__})"
         )
     else:
         text = "".join(str(value))
     if not 1 <= len(text) <= LONGEST_NAME:
         raise ValueError(
-            f"{what} must have 1 to {LONGEST_NAME} characters, unlike {_shown(text)}"
+            f"{what} must have 1 to {LONGEST_NAME} characters, unlike {shown(text)}"
         )
     if not text.isprintable() and any(map(_is_unfit, text)):
         raise ValueError(
             f"{what} must be one line of text, without control characters or half"
-            f" surrogate pairs, unlike {_shown(text)}"
+            f" surrogate pairs, unlike {shown(text)}"
         )
     return text
 
@@ -97,7 +97,7 @@ def as_count(value: Any, what: str) -> int:
     :raises ValueError: it is negative.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{what} is an integer, unlike {value!r:.50}")
+        raise TypeError(f"{what} is an integer, unlike {shown(value)}")
     if value < 0:
         raise ValueError(f"{what} is 0 or more, unlike {value}")
     return int(value)
@@ -116,9 +116,13 @@ def _is_unfit(char: str) -> bool:
     return unicodedata.category(char) in _UNFIT
 
 
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 50 else shown[:50] + "\u2026"
+def shown(value: Any) -> str:
+    """Return what a message of ours shows of any value, also of one without a repr."""
+    try:
+        text = repr(value)
+    except Exception:  # of its class, or nested too deeply
+        text = object.__repr__(value)
+    return text if len(text) <= 50 else text[:50] + "\u2026"
 
 
 class Message(NamedTuple):

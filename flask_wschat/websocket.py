@@ -8,7 +8,7 @@ from typing import Any
 from .codec import is_sendable
 from .codec.accelerated import encode_message
 from .errors import ConnectionClosed
-from .messages import as_json
+from .messages import as_json, shown
 from .peer import Peer
 
 
@@ -164,9 +164,9 @@ def as_close(code: Any, reason: Any) -> tuple[int, str]:
     :raises ValueError: ``code`` may not be sent (RFC 6455 §7.4).
     """
     if not isinstance(code, int) or isinstance(code, bool):
-        raise TypeError(f"a close code is an integer, unlike {code!r}")
+        raise TypeError(f"a close code is an integer, unlike {shown(code)}")
     if not isinstance(reason, str):
-        raise TypeError(f"the reason of a close is a text, unlike {reason!r:.50}")
+        raise TypeError(f"the reason of a close is a text, unlike {shown(reason)}")
     if not is_sendable(code):
         raise ValueError(
             f"close code {code} may not be sent: use 1000, 1001, 3000-4999 \u2026"

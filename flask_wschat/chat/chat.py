@@ -74,7 +74,7 @@ class Chat:
             pass  # it is asked again, for as long as somebody is here
         except Exception as error:
             self.hub.report(error)
-            left.clear()
+            left.pop()  # the others are told with the next one
         loop.call(self._retold, left)
 
     def _take(self) -> list[str]:

@@ -159,11 +159,9 @@ class ChatListener(Listener):
             self._hub.rooms.enter(ws, room)
         try:
             self._read(ws, ref, topic, after, epoch)
-        except Refused:
-            ws.leave(room)
-            raise
-        except BackendError:
-            if fresh:
+        except Exception as error:
+            # Whatever it is: who is told that it failed is not to be in there.
+            if fresh or isinstance(error, Refused):
                 ws.leave(room)
             raise
 

@@ -24,6 +24,7 @@ from ..messages import (
     as_user,
     is_printable,
     room_topic,
+    shown,
 )
 
 logger = logging.getLogger("flask_wschat")
@@ -84,7 +85,7 @@ class Poll:
     ) -> None:
         self.name = _checked("the poll's name", name)
         if isinstance(options, str):
-            raise TypeError(f"options are a list of texts, unlike {options!r:.50}")
+            raise TypeError(f"options are a list of texts, unlike {shown(options)}")
         self.options = tuple(_checked("an option", option) for option in options)
         self.room = None if room is None else as_name(room, "a room")
         if not 2 <= len(self.options) <= MOST_OPTIONS:
@@ -106,7 +107,7 @@ class Poll:
         """
         name = as_user(voter, "a voter")
         if not isinstance(choice, str):
-            raise TypeError(f"a choice is a text, unlike {choice!r:.50}")
+            raise TypeError(f"a choice is a text, unlike {shown(choice)}")
         if choice not in self.options:
             raise UnknownChoice(self.name, choice, self.options)
         tally = self._hub.backend.vote(self.name, name, choice)
@@ -219,10 +220,12 @@ class Conflated:
         try:
             call()
             self._failures = 0
-        except BackendError as error:
+        except Exception as error:
             self._failures += 1
             if self._failures == 1:
-                logger.warning("poll %r: no tally can be sent: %s", self._name, error)
+                trace = None if isinstance(error, BackendError) else error
+                words = "poll %r: no tally can be sent: %s"
+                logger.warning(words, self._name, error, exc_info=trace)
             if self._failures > _RETRIES:
                 self._failures = 0
                 return  # the next change tries again
@@ -234,7 +237,11 @@ class Conflated:
 
 def _checked(what: str, name: str) -> str:
     if not isinstance(name, str) or not 1 <= len(name) <= LONGEST_NAME:
-        raise ValueError(f"{what} must have 1 to {LONGEST_NAME} characters: {name!r}")
+        raise ValueError(
+            f"{what} must have 1 to {LONGEST_NAME} characters: {shown(name)}"
+        )
     if not is_printable(name) or name != name.strip():
-        raise ValueError(f"{what} must be one line without space around it: {name!r}")
+        raise ValueError(
+            f"{what} must be one line without space around it: {shown(name)}"
+        )
     return name

@@ -115,7 +115,7 @@ class Presence:
                 returned = self._attend(changes)
                 self._faulty = False
                 self._announce(returned)
-        except Exception as error:
+        except BaseException as error:  # else nobody's would be told any more
             loop.call_threadsafe(self._put_back, error)
 
     def _take(self) -> list[tuple[str, str, int]]:
@@ -150,7 +150,7 @@ class Presence:
                 return []
         return [done for change in changes for done in self._attend([change])]
 
-    def _put_back(self, error: Exception) -> None:
+    def _put_back(self, error: BaseException) -> None:
         """Leave it to the next tick."""
         for change in self._taken:
             self._changes.setdefault(change)

@@ -128,7 +128,7 @@ class Subscriptions:
                 if asked:
                     self._backend.subscribe(asked)
                 loop.call(self._done, None)
-        except Exception as fault:
+        except BaseException as fault:  # who waits is to hear of any
             error = fault if isinstance(fault, BackendError) else None
             if error is None:
                 logger.exception("error in subscribing")

@@ -24,8 +24,15 @@ DEEP: list[Any] = []
 for _ in range(100_000):
     DEEP = [DEEP]
 
+
+class Unseen:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 # No room, no user, no key; and no number, no code, no reason, no list of options ...
 NOTHING: list[Any] = [True, False, 1.5, NAN, b"x", [], ["a"], {}, {"a": 1}, object()]
+NOTHING += [DEEP, Unseen()]
 NAMES = [*NOTHING, "", "\ud800", "\0x", "a\nb", "x" * 300, CIRCLE, 10**300]
 DATA: list[Any] = [
     NAN,
