@@ -51,7 +51,7 @@ class Membership(Protocol):
     def join(self, ws: Any, room: Any) -> bool: ...
     def leave(self, ws: Any, room: Any) -> bool: ...
     def forget(self, ws: Any) -> None: ...
-    def left(self, ws: Any) -> None: ...
+    def gone(self, ws: Any) -> None: ...
 
 
 class Callbacks(Protocol):
@@ -181,7 +181,7 @@ class Incoming:
         for event in self._connection.receive_eof():
             assert isinstance(event, Closed)
             self._end(event.code, event.reason)
-        self._hub.left(self)
+        self._hub.gone(self)
 
     def _drained(self) -> None:
         self._call_senders()

@@ -58,7 +58,7 @@ class Server(WSGIServer):
         listener, handler = self.socket, self.handler_class
         if (
             self.ssl_enabled
-            or not (issubclass(handler, WebSocketHandler) and handler.is_plain)
+            or not (issubclass(handler, WebSocketHandler) and handler.is_unaltered)
             or not hasattr(listener, "_accept")
             or not is_brief(self.application)
         ):

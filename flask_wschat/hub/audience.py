@@ -17,24 +17,24 @@ class Audience(set[WebSocket]):
     --only fan``; as the other numbers here). See docs/decisions/12.
     """
 
-    _plain: list[Transport] | None = None
+    _uncompressed: list[Transport] | None = None
 
     def add(self, element: WebSocket) -> None:
         super().add(element)
-        self._plain = None
+        self._uncompressed = None
 
     def discard(self, element: object) -> None:
         super().discard(element)
-        self._plain = None
+        self._uncompressed = None
 
-    def plain(self) -> list[Transport]:
+    def uncompressed(self) -> list[Transport]:
         """Return the transports of those without compression: not to be changed."""
-        if self._plain is None:
-            plain = [ws._transport for ws in self if ws._window_bits is None]
+        if self._uncompressed is None:
+            found = [ws._transport for ws in self if ws._window_bits is None]
             # In the order in which their memory lies, ours and the kernel's: it makes a
             # broadcast to 1000 cheaper by a thirteenth.
-            self._plain = sorted(plain, key=_descriptor)
-        return self._plain
+            self._uncompressed = sorted(found, key=_descriptor)
+        return self._uncompressed
 
 
 def _descriptor(transport: Transport) -> int:
@@ -53,9 +53,9 @@ def deliver(
     else:
         # Those without compression, most often all, by one call.
         audience = receivers if isinstance(receivers, Audience) else Audience(receivers)
-        plain = audience.plain()
-        refused = set(plain[0].write_all(plain, message.plain)) if plain else set()
-        if not refused and len(plain) == len(receivers):
+        simple = audience.uncompressed()
+        refused = set(simple[0].write_all(simple, message.plain)) if simple else set()
+        if not refused and len(simple) == len(receivers):
             return
         others = [
             ws

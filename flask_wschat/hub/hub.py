@@ -232,7 +232,7 @@ class Hub:
             for topic in (*topics, EVERYONE):
                 self._finish(self.presence.changed, ws._transport.loop, topic, ws.user)
 
-    def left(self, ws: WebSocket) -> None:
+    def gone(self, ws: WebSocket) -> None:
         """Note that the last of a connection that ended is gone."""
         self._leaving.discard(ws)
 
@@ -398,11 +398,11 @@ class Hub:
             self._claims.obey(delivery.topic, self.rooms.put_out)
             return
         try:
-            self._deliver(delivery)
+            self._send_to_plain(delivery)
         finally:
             self.feeds.deliver(delivery)
 
-    def _deliver(self, delivery: Delivery) -> None:
+    def _send_to_plain(self, delivery: Delivery) -> None:
         topic, message = delivery.topic, delivery.message
         members = self.members.plain.get(topic)
         # What clients of the ready-made chat say is for it alone, unless it shares its

@@ -126,7 +126,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
         sock = self.socket
         raw = type(sock) is RawSocket
         if "rfile" in self.__dict__ or not (
-            raw or (type(sock) is gevent.socket.socket and self.is_plain)
+            raw or (type(sock) is gevent.socket.socket and self.is_unaltered)
         ):
             return None
         patience = None if raw else sock.gettimeout()
@@ -197,11 +197,11 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.is_plain = all(
+        cls.is_unaltered = all(
             getattr(cls, name) is getattr(WebSocketHandler, name) for name in _SPARED
         )
 
-    is_plain = True
+    is_unaltered = True
     """Whether no subclass has a word in what a usual handshake is spared."""
 
     def _read_head(self) -> Head | None:
