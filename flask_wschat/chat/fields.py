@@ -1,6 +1,6 @@
 """What a client asks, as ``docs/protocol.md`` has it: read, and checked field by field.
 
-Each function raises ``Refused`` for what cannot be read.
+Each function raises ``RequestError`` for what cannot be read.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, NoReturn
 from ..envelope import ErrorCode, encode
 from ..messages import is_printable
 
-MOST = (1 << 53) - 1
+MAX_INTEGER = (1 << 53) - 1
 """The highest integer; a number that JavaScript can tell from the next."""
 
 Request = dict[str, Any]
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """A request that is answered with an error; ``code`` as the protocol has it."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
@@ -29,13 +29,13 @@ class Refused(Exception):
 def parse(message: str | bytes) -> Request:
     """Return the request in ``message``, its fields yet unchecked."""
     if isinstance(message, bytes):
-        raise Refused("bad_json", "binary messages are not understood")
+        raise RequestError("bad_json", "binary messages are not understood")
     try:
         request = _decode(message)
     except (ValueError, RecursionError):
-        raise Refused("bad_json", "this is not JSON") from None
+        raise RequestError("bad_json", "this is not JSON") from None
     if not isinstance(request, dict):
-        raise Refused("bad_json", "this is not a JSON object")
+        raise RequestError("bad_json", "this is not a JSON object")
     return request
 
 
@@ -49,7 +49,7 @@ _decode = json.JSONDecoder(parse_constant=_no_constant).decode
 def ref(request: Request) -> int | None:
     """Return what the reply is to name; None: there is none that can be used."""
     ref = request.get("ref")
-    return ref if type(ref) is int and 0 <= ref <= MOST else None
+    return ref if type(ref) is int and 0 <= ref <= MAX_INTEGER else None
 
 
 def name(request: Request, field: str, most: int) -> str:
@@ -57,10 +57,10 @@ def name(request: Request, field: str, most: int) -> str:
     name = request.get(field)
     if not isinstance(name, str) or not 1 <= len(name) <= most:
         what = f"{field} must be a text of 1 to {most} characters"
-        raise Refused("bad_request", what)
+        raise RequestError("bad_request", what)
     if not is_printable(name) or name != name.strip():
         what = f"{field} must be printable, without space around it"
-        raise Refused("bad_request", what)
+        raise RequestError("bad_request", what)
     return name
 
 
@@ -68,7 +68,7 @@ def new_room(request: Request, most: int) -> str:
     """Return the name of a room that may be a new one."""
     room = name(request, "room", most)
     if not unicodedata.is_normalized("NFC", room):
-        raise Refused("bad_request", "room must be in Unicode's normal form NFC")
+        raise RequestError("bad_request", "room must be in Unicode's normal form NFC")
     return room
 
 
@@ -77,8 +77,8 @@ def integer(request: Request, field: str, least: int) -> int | None:
     if field not in request:
         return None
     value = request[field]
-    if type(value) is not int or not least <= value <= MOST:
-        raise Refused("bad_request", f"{field} must be an integer from {least}")
+    if type(value) is not int or not least <= value <= MAX_INTEGER:
+        raise RequestError("bad_request", f"{field} must be an integer from {least}")
     return value
 
 
@@ -88,14 +88,14 @@ def position(request: Request) -> tuple[int | None, str | None]:
     if "epoch" in request and not (
         isinstance(epoch, str) and 0 < len(epoch) <= 100 and epoch.isprintable()
     ):
-        raise Refused("bad_request", "epoch must be a text, as it was given")
+        raise RequestError("bad_request", "epoch must be a text, as it was given")
     return after, epoch
 
 
 def said(request: Request, most_data: int, most_mid: int) -> tuple[Any, str, str]:
     """Return a message's data, the same as JSON of up to so many bytes, and its id."""
     if "data" not in request:
-        raise Refused("bad_request", "data is missing")
+        raise RequestError("bad_request", "data is missing")
     mid = name(request, "mid", most_mid)
     data = request["data"]
     try:
@@ -103,7 +103,7 @@ def said(request: Request, most_data: int, most_mid: int) -> tuple[Any, str, str
         size = len(text.encode())
     except (ValueError, RecursionError):
         # A number over what a float holds, half a surrogate pair, depth.
-        raise Refused("bad_request", "data cannot be said in JSON again") from None
+        raise RequestError("bad_request", "data cannot be said in JSON again") from None
     if size > most_data:
-        raise Refused("too_big", f"data has {size} bytes, over {most_data}")
+        raise RequestError("too_big", f"data has {size} bytes, over {most_data}")
     return data, text, mid

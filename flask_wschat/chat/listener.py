@@ -28,7 +28,7 @@ from ..rate import Bucket
 from ..websocket import Listener, WebSocket
 from . import fields
 from .chat import Chat
-from .fields import Refused
+from .fields import RequestError
 from .voting import Poll
 
 PATIENCE = 20
@@ -118,14 +118,15 @@ class ChatListener(Listener):
             request = fields.parse(message)
             ref = fields.ref(request)
             if wait:
-                raise Refused("rate_limited", "too many requests")
+                raise RequestError("rate_limited", "too many requests")
             if ref is None:
-                raise Refused(
-                    "bad_request", f"ref must be an integer from 0 to {fields.MOST}"
+                raise RequestError(
+                    "bad_request",
+                    f"ref must be an integer from 0 to {fields.MAX_INTEGER}",
                 )
             self._refused = max(self._refused - 1, 0)
             reply = _handler(request)(self, ws, ref, request)
-        except Refused as refused:
+        except RequestError as refused:
             if wait or ref is None:
                 self._refuse(ws, ref, refused, wait)
             else:
@@ -148,7 +149,7 @@ class ChatListener(Listener):
         after, epoch = fields.position(request)
         fresh = room not in (ws._rooms or ())
         if fresh and len(ws._rooms or ()) >= self.max_rooms:
-            raise Refused("too_many", f"over {self.max_rooms} rooms: leave one")
+            raise RequestError("too_many", f"over {self.max_rooms} rooms: leave one")
         try:
             self._ask(self.can_join, ws.user, room)
         except BaseException:
@@ -161,7 +162,7 @@ class ChatListener(Listener):
             self._read(ws, ref, topic, after, epoch)
         except Exception as error:
             # Whatever it is: who is told that it failed is not to be in there.
-            if fresh or isinstance(error, Refused):
+            if fresh or isinstance(error, RequestError):
                 ws.leave(room)
             raise
 
@@ -225,9 +226,9 @@ class ChatListener(Listener):
         try:
             standing = poll.vote(user, choice)
         except UnknownChoice as error:
-            raise Refused("unknown_choice", str(error)) from None
+            raise RequestError("unknown_choice", str(error)) from None
         except PollClosed as error:
-            raise Refused("poll_closed", str(error)) from None
+            raise RequestError("poll_closed", str(error)) from None
         return envelope.reply(ref, **standing.as_fields())
 
     def _poll(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
@@ -276,10 +277,10 @@ class ChatListener(Listener):
         self._hub.attach(ws, sharing=self.plain_rooms)
 
     def _check_plain(self, topic: str, page: Page) -> None:
-        """Raise ``Refused`` where this chat and plain connections would meet."""
+        """Raise ``RequestError`` where this chat and plain connections would meet."""
         claimed = page.plain or self._hub.members.has_plain(topic)
         if claimed and not self.plain_rooms:
-            raise Refused("forbidden", "the room is kept for other connections")
+            raise RequestError("forbidden", "the room is kept for other connections")
 
     def _fitting(self, topic: str, page: Page) -> list[str]:
         """Return the texts of those messages of ``page`` that one reply may hold."""
@@ -298,25 +299,25 @@ class ChatListener(Listener):
         return texts if page.recovered else texts[::-1]
 
     def _ask(self, hook: Callable[..., Any], *args: Any) -> None:
-        """Raise ``Refused`` unless ``hook`` allows it."""
+        """Raise ``RequestError`` unless ``hook`` allows it."""
         try:
             allowed = hook(*args)
             if allowed is not True:
                 check_ran(allowed, hook)  # what did not run would allow everything
         except PermissionError as error:
-            raise Refused("forbidden", str(error) or _FORBIDDEN) from None
+            raise RequestError("forbidden", str(error) or _FORBIDDEN) from None
         except Exception as error:
             # Flask's abort(): its exceptions have an HTTP status.
             status = getattr(error, "code", None)
             if not isinstance(status, int) or not 400 <= status < 500:
                 raise
             why = getattr(error, "description", None) or _FORBIDDEN
-            raise Refused("forbidden", str(why)) from None
+            raise RequestError("forbidden", str(why)) from None
         if not allowed:
-            raise Refused("forbidden", _FORBIDDEN)
+            raise RequestError("forbidden", _FORBIDDEN)
 
     def _refuse(
-        self, ws: WebSocket, ref: int | None, refused: Refused, wait: float
+        self, ws: WebSocket, ref: int | None, refused: RequestError, wait: float
     ) -> None:
         """Answer what is no request, or over the limit; but not for ever."""
         self._refused += 1
@@ -332,15 +333,17 @@ class ChatListener(Listener):
     def _joined(self, ws: WebSocket, request: dict[str, Any]) -> str:
         room = fields.name(request, "room", self.max_name)
         if room not in (ws._rooms or ()):
-            raise Refused("not_joined", "you are not in this room: join it first")
+            raise RequestError("not_joined", "you are not in this room: join it first")
         return room
 
     def _poll_of(self, ws: WebSocket, name: str) -> Poll:
         poll = self._chat.polls.get(name)
         if poll is None:
-            raise Refused("unknown_poll", "no such poll")
+            raise RequestError("unknown_poll", "no such poll")
         if poll.room is not None and poll.room not in (ws._rooms or ()):
-            raise Refused("not_joined", "it is the poll of a room: join that first")
+            raise RequestError(
+                "not_joined", "it is the poll of a room: join that first"
+            )
         return poll
 
 
@@ -364,13 +367,13 @@ _HANDLERS: dict[str, Callable[..., str | None]] = {
 def _handler(request: dict[str, Any]) -> Callable[..., str | None]:
     kind = request.get("type")
     if not isinstance(kind, str):
-        raise Refused("bad_request", "type must be a text")
+        raise RequestError("bad_request", "type must be a text")
     if kind not in _HANDLERS:
-        raise Refused("unknown_type", f"no such type of request: {kind[:50]!r}")
+        raise RequestError("unknown_type", f"no such type of request: {kind[:50]!r}")
     return _HANDLERS[kind]
 
 
 def _user(ws: WebSocket) -> str:
     if ws.user is None:
-        raise Refused("unauthorized", "this needs a user id, and you have none")
+        raise RequestError("unauthorized", "this needs a user id, and you have none")
     return ws.user

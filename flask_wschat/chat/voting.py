@@ -32,7 +32,7 @@ logger = logging.getLogger("flask_wschat")
 INTERVAL = 0.1
 """Seconds between two tallies that a process publishes."""
 MOST_OPTIONS = 100
-LONGEST_NAME = 100
+_LONGEST = 100
 """Characters of a poll's name and of an option."""
 
 _RETRY = 1.0  # seconds until a tally that could not be published is tried again
@@ -236,10 +236,8 @@ class Conflated:
 
 
 def _checked(what: str, name: str) -> str:
-    if not isinstance(name, str) or not 1 <= len(name) <= LONGEST_NAME:
-        raise ValueError(
-            f"{what} must have 1 to {LONGEST_NAME} characters: {shown(name)}"
-        )
+    if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST:
+        raise ValueError(f"{what} must have 1 to {_LONGEST} characters: {shown(name)}")
     if not is_printable(name) or name != name.strip():
         raise ValueError(
             f"{what} must be one line without space around it: {shown(name)}"

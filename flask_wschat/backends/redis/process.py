@@ -47,7 +47,7 @@ _PROBED = {"READONLY", "LOADING", "NOAUTH", "WRONGPASS", "MISCONF", "MASTERDOWN"
 _QUIET = 60.0  # seconds without a refusal until the next one is news
 
 
-class Server(Protocol):
+class Endpoint(Protocol):
     """Where Redis is, and how its keys are called."""
 
     @property
@@ -62,7 +62,7 @@ class Process:
 
     def __init__(
         self,
-        server: Server,
+        server: Endpoint,
         host: Host | None,
         timings: Timings,
         presence_ttl: float,
