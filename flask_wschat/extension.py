@@ -157,7 +157,6 @@ class WSChat:
 
         def decorate(view: View) -> View:
             mistakes.check_view(view, rule)
-
             serve = views.by_view(view, self._sessions)
             self._add(
                 *(rule, view.__name__, serve, blueprint, subprotocols, options),

@@ -7,9 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flask import (
-    Response,
-)
+from flask import Response
 
 from ..codec import (
     Connection,

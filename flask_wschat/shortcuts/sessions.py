@@ -30,7 +30,7 @@ class Sessions:
 
     That makes a serializer for every request, and derives the key from the secret one
     for every signature. What is good here is good there; all else, and what ``app`` has
-    of its own, is for Flask to judge. ``quickly``: whether anything is not.
+    of its own, is for Flask to judge. ``quickly``: whether any may be opened here.
     """
 
     def __init__(self, app: Flask, *, quickly: bool = True) -> None:
@@ -118,7 +118,7 @@ _READING = {
     name: ("flask.sessions", f"SecureCookieSessionInterface.{name}")
     for name in ("open_session", "get_signing_serializer")
 }
-"""What is not called, and by whom it is to be."""
+"""What Flask reads a session with; where another is in its place, that is called."""
 
 
 class _Reader:
