@@ -66,10 +66,14 @@ ARROWS: Tree = {
         "pages": "",
         "memory": ".contract .pages errors messages",
         "sqlite": {
-            "people": "messages",
+            "people": "",
+            "polls": "messages",
             "tables": "messages backends.pages",
             "writer": ".tables errors transports backends.contract backends.pages",
-            "backend": ".people .tables .writer errors logs messages backends.contract",
+            "backend": (
+                ".people .polls .tables .writer",
+                "errors logs messages backends.contract",
+            ),
             "__init__": ".backend",
         },
         "redis": {

@@ -13,7 +13,8 @@ from ...errors import BackendError, ConfigError
 from ...logs import redacted
 from ...messages import Message, Page, Receipt, Tally
 from ..contract import Host, only
-from .people import People, Polls
+from .people import People
+from .polls import Polls
 from .tables import Messages
 from .writer import Writer
 

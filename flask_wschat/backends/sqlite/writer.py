@@ -25,7 +25,7 @@ from ...errors import BackendError
 from ...transports import Event
 from ..contract import Host
 from ..pages import Seen
-from . import tables as tables
+from . import tables
 
 logger = logging.getLogger("flask_wschat")
 _random = random.Random()  # the application's own may be seeded
