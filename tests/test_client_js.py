@@ -43,13 +43,13 @@ user => new Promise((resolve) => {
 
 
 class ChatServer(Process):
-    """``tests/chat_server.py`` on a port that stays the same over restarts."""
+    """``tests/support/chat_server.py`` on a port that stays the same over restarts."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         env = {"PORT": str(self.port), "WSCHAT_URL": url}
-        command = [sys.executable, "-m", "tests.chat_server"]
+        command = [sys.executable, "-m", "tests.support.chat_server"]
         super().__init__(command, folder / "server.log", env)
         self.start()
 

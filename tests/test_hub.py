@@ -1,3 +1,5 @@
+"""``Hub``: who is here, who gets what, and what is left when they go."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The ``WSCHAT_*`` configuration: what is read, warned of and refused."""
+
 from __future__ import annotations
 
 import logging

@@ -29,9 +29,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import client as testclient
+    from . import client
 
-    return getattr(testclient, name)
+    return getattr(client, name)
 
 
 @pytest.fixture

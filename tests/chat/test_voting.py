@@ -219,13 +219,16 @@ def test_a_process_without_a_loop_tells_all_before_it_ends() -> None:
     """A task that votes and returns; its thread is a daemon."""
     code = """
 import threading
-from tests.chat.test_voting import House
+from flask_wschat.backends import MemoryBackend
 from flask_wschat.chat.voting import Poll
 
-house = House()
-publish = house.publish
-house.publish = lambda topic, message: print(message.data, flush=True)
-poll = Poll(house, "Drinks", ["tea", "coffee"])
+class House:
+    backend = MemoryBackend()
+
+    def publish(self, topic, message):
+        print(message.data, flush=True)
+
+poll = Poll(House(), "Drinks", ["tea", "coffee"])
 
 def vote():
     for number in range(30):

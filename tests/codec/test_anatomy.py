@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flask_wschat.codec import explain
 
-from ..vectors import FRAMES, FrameVector
+from .vectors import FRAMES, FrameVector
 from .wire import frame
 
 

@@ -24,7 +24,7 @@ from flask_wschat.codec import (
     negotiate,
 )
 
-from ..vectors import INVALID_UTF8, VALID_UTF8
+from .vectors import INVALID_UTF8, VALID_UTF8
 from .wire import close, frame
 
 OK = Closed(1000, "")

@@ -24,7 +24,7 @@ from flask_wschat.codec import (
 from flask_wschat.codec.connection import FRAME_WORK
 from flask_wschat.errors import ConnectionClosed
 
-from ..vectors import INVALID_UTF8, VALID_UTF8
+from .vectors import INVALID_UTF8, VALID_UTF8
 from .wire import close, cut, frame, splits, xor
 
 LEGAL_CODES = [

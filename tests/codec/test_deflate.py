@@ -27,7 +27,7 @@ from flask_wschat.codec import (
 )
 from flask_wschat.errors import HandshakeError
 
-from ..vectors import (
+from .vectors import (
     DEFLATED,
     DEFLATED_FRAGMENTS,
     DEFLATED_FRAMES,

@@ -33,7 +33,7 @@ from flask_wschat.codec import (
     is_sendable,
 )
 
-from ..vectors import DEFLATED, INVALID_UTF8
+from .vectors import DEFLATED, INVALID_UTF8
 from .wire import close, cut, frame, splits, xor
 
 Told = tuple[list[Event], int | None]

@@ -9,7 +9,7 @@ import pytest
 from flask_wschat.codec import Frame, Opcode
 from flask_wschat.errors import MessageTooBig, ProtocolError
 
-from ..vectors import FRAMES, FrameVector
+from .vectors import FRAMES, FrameVector
 from .wire import MASK, frame, xor
 
 LIMIT = 1 << 20

@@ -25,7 +25,7 @@ from flask_wschat.codec import (
 from flask_wschat.codec import handshake as module
 from flask_wschat.errors import HandshakeError
 
-from ..vectors import ACCEPT, KEY, REQUEST, RESPONSE
+from .vectors import ACCEPT, KEY, REQUEST, RESPONSE
 
 HEADERS = {
     "host": "server.example.com",
