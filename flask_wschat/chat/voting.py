@@ -8,6 +8,7 @@ docs/decisions/15.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -180,6 +181,10 @@ class Conflated:
     def __init__(self, latest: Callable[[], None], name: str) -> None:
         self._latest = latest
         self._name = name
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._next = 0.0  # when it may be called again
         self._waiting = False  # a thread will call, with what is the latest then
@@ -187,6 +192,8 @@ class Conflated:
 
     def call(self, now: Callable[[], None]) -> None:
         """Call ``now``, or soon what does the same with the latest news."""
+        if self._pid != os.getpid():
+            self._begin()  # forked off: the thread that would call is the parent's
         with self._lock:
             if self._waiting:
                 return

@@ -249,3 +249,26 @@ thread.join()
     assert totals[0] == 1
     assert totals[-1] == 30
     assert len(totals) <= 3
+
+
+FORKS = """
+import os
+from flask_wschat.chat.voting import Conflated
+
+conflated = Conflated(lambda: None, "x")
+conflated.call(lambda: None)
+conflated.call(lambda: None)  # a thread of this process will
+pid = os.fork()
+if pid == 0:
+    conflated.call(lambda: print("called", flush=True))
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+def test_a_process_forked_off_while_a_call_is_due_calls_by_itself() -> None:
+    """As gunicorn's workers are with --preload: threads stay with their parent."""
+    child = subprocess.run(
+        [sys.executable, "-c", FORKS], timeout=DEADLINE, stdout=subprocess.PIPE
+    )
+    assert child.stdout == b"called\n"
