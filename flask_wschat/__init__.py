@@ -65,4 +65,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(globals().keys() | _HOMES.keys())  # also what is not imported yet
+    # Also what is not imported yet, and nothing that is for this file alone.
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

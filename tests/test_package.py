@@ -24,9 +24,11 @@ def test_dir_shows_what_is_not_imported_yet() -> None:
     assert answer.stdout.split("\n")[:2] == ["[]", "False"]
 
 
-def test_all_that_dir_shows_can_be_had() -> None:
+def test_all_that_dir_shows_can_be_had_and_is_for_users() -> None:
     for name in dir(flask_wschat):
         getattr(flask_wschat, name)
+    shown = {name for name in dir(flask_wschat) if not name.startswith("__")}
+    assert shown == set(flask_wschat.__all__)
     with pytest.raises(AttributeError, match="'WSChart'"):
         flask_wschat.WSChart  # noqa: B018
 
