@@ -7,9 +7,11 @@
 -- who knew the old ones take the new ones for newer.
 local action, voter, choice = ARGV[1], ARGV[2], ARGV[3]
 local function change()
-  local clock = redis.call('TIME')
-  local first = string.format('%d%03d', clock[1], math.floor(clock[2] / 1000))
-  redis.call('HSETNX', KEYS[1], 'version', first)
+  if redis.call('HEXISTS', KEYS[1], 'version') == 0 then
+    local clock = redis.call('TIME')
+    local first = string.format('%d%03d', clock[1], math.floor(clock[2] / 1000))
+    redis.call('HSET', KEYS[1], 'version', first)
+  end
   redis.call('HINCRBY', KEYS[1], 'version', 1)
 end
 local closed = redis.call('HEXISTS', KEYS[1], 'closed')
