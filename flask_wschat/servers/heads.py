@@ -94,6 +94,8 @@ def read_usual(data: bytes) -> Opening | None:
         or not is_upgrade(
             fields.get("HTTP_UPGRADE", ""), fields.get("HTTP_CONNECTION", "")
         )
+        # Refused, such a connection ends with the answer (RFC 9112 §9.6).
+        or "close" in fields["HTTP_CONNECTION"].lower()
     ):
         return None
     return Opening(target, fields, data[end + 4 :])

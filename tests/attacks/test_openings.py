@@ -322,3 +322,24 @@ def test_what_was_answered_by_http_opens_no_more(
         answer.begin()
         assert (answer.status, answer.read()) == (200, b"None True")
     assert chat._hub().count() == 0
+
+
+def test_a_refused_opening_that_asks_for_a_close_gets_it(
+    listening: LiveServer,
+) -> None:
+    lines = [
+        "GET /listen HTTP/1.1",
+        f"Host: 127.0.0.1:{listening.port}",
+        "Connection: Upgrade, Close",
+        "Upgrade: websocket",
+        f"Sec-WebSocket-Key: {KEY}",
+        "Sec-WebSocket-Version: 12",
+        "",
+        "",
+    ]
+    with listening.socket() as sock:
+        sock.sendall("\r\n".join(lines).encode())
+        answer = b""
+        while data := sock.recv(4096):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 426 ")
