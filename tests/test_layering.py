@@ -69,7 +69,10 @@ ARROWS: Tree = {
             "people": "",
             "polls": "messages",
             "tables": "messages backends.pages",
-            "writer": ".tables errors transports backends.contract backends.pages",
+            "forks": "",
+            "writer": (
+                ".forks .tables errors transports backends.contract backends.pages"
+            ),
             "backend": (
                 ".people .polls .tables .writer",
                 "errors logs messages backends.contract",

@@ -19,7 +19,7 @@ from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message
 from tests.backends.cluster import RecordingHost
-from tests.support.waiting import eventually
+from tests.support.waiting import LONG, eventually
 
 Start = Callable[..., tuple[SQLiteBackend, RecordingHost]]
 
@@ -587,3 +587,42 @@ def test_stop_lets_go_of_the_file(path: Path, start: Start) -> None:
     backend.stop()
     # SQLite deletes its log when the last connection is closed.
     assert [file.name for file in path.parent.iterdir()] == ["chat.db"]
+
+
+FORKS = """
+import os, sys, threading
+from tests.backends.cluster import RecordingHost
+from flask_wschat.backends.sqlite import SQLiteBackend
+from flask_wschat.messages import Message
+
+backend = SQLiteBackend(sys.argv[1])
+backend.start(RecordingHost())
+done = threading.Event()
+
+def publish():
+    while not done.is_set():
+        backend.publish("room:a", Message("x"), keep=True)
+
+thread = threading.Thread(target=publish)
+thread.start()
+for _ in range(20):
+    pid = os.fork()
+    if pid == 0:
+        backend.publish("room:b", Message("y"), keep=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+done.set()
+thread.join()
+print(backend.history("room:b").seq, flush=True)
+backend.stop()
+"""
+
+
+def test_who_is_forked_off_in_a_transaction_can_write(path: Path) -> None:
+    """As gunicorn's workers are with --preload, whose master has published."""
+    child = subprocess.run(
+        [sys.executable, "-c", FORKS, str(path)],
+        stdout=subprocess.PIPE,
+        timeout=LONG,
+    )
+    assert child.stdout == b"20\n"

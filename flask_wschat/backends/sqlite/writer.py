@@ -26,6 +26,7 @@ from ...transports import Event
 from ..contract import Host
 from ..pages import Seen
 from . import tables
+from .forks import Unforked
 
 logger = logging.getLogger("flask_wschat")
 _random = random.Random()  # the application's own may be seeded
@@ -92,6 +93,7 @@ class Writer:
         self._queue: SimpleQueue[_Job] = SimpleQueue()
         self._nothing: SimpleQueue[None] = SimpleQueue()  # to wait for, natively
         self._starters = [host.start_thread]
+        self._at_work = Unforked()
         self._ended = False
         self.fault: str | None = None
         # Only the thread uses what follows.
@@ -169,7 +171,8 @@ class Writer:
             ended = any(job.step is None for job in jobs)
             steps = [job for job in jobs if job.step is not None]
             try:
-                self._work(steps)
+                with self._at_work:
+                    self._work(steps)
             except Exception as error:  # a fault of ours must not end the thread
                 logger.exception("error in the thread of %s", self._path)
                 for job in steps:
