@@ -180,6 +180,7 @@ def run(
             watch_files(changed)
     stop.wait()
     server.close()
+    server.close()  # who comes back is to find the next process, not this one
     hub.shutdown()
     server.stop(timeout=1)
     if exit_code:

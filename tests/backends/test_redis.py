@@ -598,7 +598,7 @@ def test_garbage_is_ignored(
 
 
 def test_a_message_that_is_too_long_is_refused(serve: Serve, begin: Begin) -> None:
-    backend, _ = begin(serve().url)
+    backend, _ = begin(serve().url, timings=Timings(answer=DEADLINE))
     with pytest.raises(BackendError, match="16777216"):
         backend.publish(ROOM, Message("x" * (16 << 20)), keep=True)
     backend.publish(ROOM, Message("x" * (15 << 20)), keep=True)

@@ -9,8 +9,11 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.demos.serving import DEADLINE
 
-# What Chromium reports of a server that is away, and of a form that was refused.
-AWAY = r"ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|closed before a response"
+# What Chromium reports of a server that is away, and of a form that was refused. 426 is
+# the answer to the question by HTTP why a socket did not open, asked of one that ends.
+AWAY = (
+    "ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|closed before a response|status of 426"
+)
 REFUSED = r"status of 409"
 
 expect.set_options(timeout=DEADLINE * 1000)
