@@ -69,6 +69,7 @@ class WSChat:
 
     def __init__(self, app: Flask | None = None) -> None:
         self._rules: list[Callable[[Scope], None]] = []
+        self._views: dict[tuple[int, tuple[str, ...]], Callable[..., Any]] = {}
         self._authenticate: Callable[[], Any] | None = None
         self._apps: WeakSet[Flask] = WeakSet()
         self._only: Chat | None = None
@@ -159,7 +160,7 @@ class WSChat:
             mistakes.check_view(view, rule)
             serve = views.by_view(view, self._sessions)
             self._add(
-                *(rule, view.__name__, serve, blueprint, subprotocols, options),
+                *(rule, view, serve, blueprint, subprotocols, options),
                 blocking=True,
             )
             return view
@@ -198,9 +199,7 @@ class WSChat:
             serve = views.by_listener(
                 cls if plain else make, self._sessions, opens=opens
             )
-            self._add(
-                *(rule, cls.__name__, serve, blueprint, spoken, options), plain=plain
-            )
+            self._add(*(rule, cls, serve, blueprint, spoken, options), plain=plain)
             return cls
 
         return decorate
@@ -225,7 +224,7 @@ class WSChat:
     def _add(
         self,
         rule: str,
-        name: str,
+        made_of: Any,
         serve: views.Serve,
         blueprint: Blueprint | None,
         subprotocols: Sequence[str],
@@ -234,8 +233,10 @@ class WSChat:
         plain: bool = True,
         blocking: bool = False,
     ) -> None:
-        endpoint = options.pop("endpoint", None) or name
+        endpoint = options.pop("endpoint", None) or made_of.__name__
         view = views.dispatched(serve, subprotocols, plain=plain, blocking=blocking)
+        # One for each, as Flask wants of two rules for one endpoint.
+        view = self._views.setdefault((id(made_of), tuple(subprotocols)), view)
 
         def add_rule(scope: Scope) -> None:
             scope.add_url_rule(rule, endpoint, view, websocket=True, **options)

@@ -80,6 +80,29 @@ def test_a_factory_and_several_apps(serve: Serve) -> None:
         assert receive(second) == "to two"
 
 
+def test_two_rules_can_have_one_view(app: Flask, chat: WSChat, serve: Serve) -> None:
+    @chat.route("/one")
+    @chat.route("/two/<name>")
+    def view(ws: WebSocket, name: str = "nobody") -> None:
+        ws.send(name)
+
+    @chat.listener("/three")
+    @chat.listener("/four/<name>")
+    class Named(Listener):
+        def on_open(self, ws: WebSocket, name: str = "nobody") -> None:
+            ws.send(name)
+
+    server = serve(app)
+    for path, name in {
+        "/one": "nobody",
+        "/two/ann": "ann",
+        "/three": "nobody",
+        "/four/ann": "ann",
+    }.items():
+        with server.connect(path) as ws:
+            assert receive(ws) == name
+
+
 def test_blueprints_converters_and_url_for(app: Flask, serve: Serve) -> None:
     chat = WSChat()
     bp = Blueprint("api", __name__, url_prefix="/api")
