@@ -34,7 +34,7 @@ class Store(MemoryBackend):
         self.others: dict[str, dict[str, int]] = {}
         self.refreshed: list[tuple[list[tuple[str, str]], bool]] = []
         self.calls = 0
-        self.down = False
+        self.down = self.deaf = False
         self.unfit = ""
         self.asked: list[str] = []
 
@@ -48,7 +48,10 @@ class Store(MemoryBackend):
     ) -> list[tuple[str, str, bool]]:
         self._check()
         self.told.append(list(changes))
-        return super().attend(changes)
+        done = super().attend(changes)
+        if self.deaf:
+            raise BackendError("the answer was lost")
+        return done
 
     def present(self, topic: str) -> dict[str, int]:
         self._check()
@@ -158,6 +161,28 @@ def test_changes_gather_while_the_backend_is_busy(store: Store) -> None:
     assert not presence.busy
 
 
+def test_who_was_noted_though_the_answer_was_lost_is_heard_of(
+    hub: Hub, store: Store
+) -> None:
+    watcher = Reader(hub)
+    watcher.read(0)
+    loop = watcher.ws._transport.loop
+    told = 0
+    for others, came in [({}, ([], ["ann"])), ({"ann": 1}, (["ann"], []))]:
+        store.deaf = True
+        ann = Reader(hub, "ann")
+        assert len(news(watcher)) == told
+        store.deaf = False
+        hub.presence.tick(loop, 0)
+        assert news(watcher)[told:] == [(["ann"], [])]
+        store.deaf = True
+        ann.peer.close()
+        store.deaf, store.others[ROOM] = False, others
+        hub.presence.tick(loop, 0)
+        assert news(watcher)[told + 1 :] == [came]  # elsewhere she may be, too
+        told += 2
+
+
 def test_a_backend_that_fails_is_told_later_and_logged_once(
     hub: Hub, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,7 +201,7 @@ def test_a_backend_that_fails_is_told_later_and_logged_once(
         hub.presence.online(ROOM)
     store.down = False
     assert not hub.presence.tick(loop, 0)
-    assert news(watcher) == [(["ben"], [])]
+    assert news(watcher) == [(["ben"], ["ann"])]  # of her it may have been told
     assert hub.presence.online(ROOM) == ["ben"]
 
 

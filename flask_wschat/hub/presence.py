@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .. import envelope
@@ -48,6 +48,7 @@ class Presence:
         """Forget everything: this is another process now."""
         self._changes: dict[tuple[str, str], None] = {}
         self._taken: dict[tuple[str, str], None] = {}  # those being told
+        self._unsure: set[tuple[str, str]] = set()  # told, but without an answer
         self._telling = False
         self._known = False  # the backend knows of somebody here
         self._refresh_at = time.monotonic() + self._every
@@ -114,7 +115,7 @@ class Presence:
             while changes := loop.call(self._take):
                 returned = self._attend(changes)
                 self._faulty = False
-                self._announce(returned)
+                self._announce([*returned, *self._unheard(changes, returned)])
         except BaseException as error:  # else nobody's would be told any more
             loop.call_threadsafe(self._put_back, error)
 
@@ -150,8 +151,27 @@ class Presence:
                 return []
         return [done for change in changes for done in self._attend([change])]
 
+    def _unheard(
+        self,
+        changes: list[tuple[str, str, int]],
+        returned: list[tuple[str, str, bool]],
+    ) -> Iterator[tuple[str, str, bool]]:
+        """Yield how it stands with those of ``changes`` that were told before.
+
+        Where the backend had done it, and its answer was lost, it is no change for it
+        now, and nobody has heard. To hear it twice changes nothing for a client.
+        """
+        heard = {(topic, user) for topic, user, _ in returned}
+        for topic, user, count in changes if self._unsure else ():
+            if (topic, user) in self._unsure:
+                if (topic, user) not in heard and room_of(topic) is not None:
+                    there = count > 0 or user in self._backend.present(topic)
+                    yield topic, user, there
+                self._unsure.discard((topic, user))
+
     def _put_back(self, error: BaseException) -> None:
         """Leave it to the next tick."""
+        self._unsure.update(self._taken)
         for change in self._taken:
             self._changes.setdefault(change)
         self._telling = False

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.demos.serving import DEADLINE, DemoServer, Person, Tab
 from tests.support.ports import free_port
 from tests.support.processes import ROOT
+from tests.support.waiting import eventually
 
 # Starting the program takes up to a second.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(30)]
@@ -601,7 +602,7 @@ def test_all_processes_end_with_the_demo(tmp_path: Path) -> None:
     tab = go_online(person(server, "Ada"))
     server.interrupt()
     assert close_code(tab) == 1012
-    assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", int(port)), DEADLINE)
     assert "Traceback" not in server.log

@@ -149,7 +149,8 @@ class People:
         calls += scripts
         if left:
             calls.append(Call("SREM", [topics_key, *left]))
-        replies = self._run(calls, again=True)
+        # Once: a second time it would be no change, of which nobody would hear.
+        replies = self._run(calls, again=False)
         for topic, users in people.items():
             if users:
                 self._people[topic] = users
