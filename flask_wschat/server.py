@@ -179,7 +179,6 @@ def run(
         if is_reloaded():
             watch_files(changed)
     stop.wait()
-    server.close()
     server.close()  # who comes back is to find the next process, not this one
     hub.shutdown()
     server.stop(timeout=1)
