@@ -7,6 +7,7 @@ from typing import Any
 
 from .codec import is_sendable
 from .codec.accelerated import encode_message
+from .codec.closing import cut_reason
 from .errors import ConnectionClosed
 from .messages import as_json, shown
 from .peer import Peer
@@ -171,4 +172,4 @@ def as_close(code: Any, reason: Any) -> tuple[int, str]:
         raise ValueError(
             f"close code {code} may not be sent: use 1000, 1001, 3000-4999 \u2026"
         )
-    return int(code), reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
+    return int(code), cut_reason(reason)

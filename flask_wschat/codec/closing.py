@@ -47,10 +47,14 @@ def is_sendable(code: int) -> bool:
     )
 
 
+def cut_reason(reason: str) -> str:
+    """Return what of ``reason`` fits into a close frame: 123 bytes."""
+    return reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
+
+
 def close_payload(code: int, reason: str) -> bytes:
-    """Return a close frame's payload; ``reason`` cut to the 123 bytes that fit."""
-    text = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
-    return int(code).to_bytes(2, "big") + text.encode()
+    """Return a close frame's payload; ``reason`` is cut."""
+    return int(code).to_bytes(2, "big") + cut_reason(reason).encode()
 
 
 def parse_close(payload: bytes) -> tuple[int, str]:
