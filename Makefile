@@ -141,7 +141,7 @@ $(VENV)/.demo: $(PACKAGING)
 	@touch $@
 
 $(VENV)/.workers: $(PACKAGING)
-	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[redis]" "gunicorn[gevent]>=26.0"
+	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[redis]" "gunicorn[gevent]>=23.0"
 	@touch $@ $(VENV)/.demo
 
 .venv-oldest/.test: $(PACKAGING) tools/oldest.txt
