@@ -11,8 +11,8 @@ import pytest
 
 from flask_wschat import PollError, WebSocket, WSChat
 from flask_wschat.testing import WSChatClient, WSChatSession
-from tests.following import make_chat, url
 from tests.protocol.peers import Peer
+from tests.support.following import make_chat, url
 from tests.support.live import Serve
 
 __all__ = ["make_chat", "url"]

@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import ChatListener, WebSocket, WSChat
 from flask_wschat.chat.listener import PATIENCE
-from tests.following import make_chat, url
 from tests.protocol.peers import Peer
+from tests.support.following import make_chat, url
 from tests.support.live import Serve
 from tests.support.waiting import DEADLINE, eventually
 

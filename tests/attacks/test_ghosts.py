@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import Listener, WebSocket, WSChat
-from tests.following import chat, make_chat, server, url
+from tests.support.following import chat, make_chat, server, url
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import DEADLINE, eventually
 

@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection
 
 from flask_wschat import ChatListener, WebSocket, WSChat
 from flask_wschat.messages import room_topic
-from tests.following import Quick, in_threads, make_chat, url
+from tests.support.following import Quick, in_threads, make_chat, url
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import DEADLINE, eventually
 

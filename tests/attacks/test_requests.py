@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flask_wschat import WSChat
-from tests.following import Quick, make_chat, url
+from tests.support.following import Quick, make_chat, url
 from tests.support.live import Serve
 
 __all__ = ["make_chat", "url"]

@@ -15,10 +15,18 @@ import pytest
 from flask_wschat import ChatListener, WSChat
 from flask_wschat.client import open_over
 from flask_wschat.codec import ClientHandshake
+from tests.support.following import (
+    Follower,
+    Quick,
+    chat,
+    in_threads,
+    make_chat,
+    server,
+    url,
+)
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import DEADLINE, eventually
 
-from ..following import Follower, Quick, chat, in_threads, make_chat, server, url
 from ..protocol.peers import Peer
 
 __all__ = ["chat", "make_chat", "server", "url"]

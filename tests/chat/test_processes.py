@@ -11,10 +11,10 @@ import pytest
 from flask_wschat import WSChat
 from flask_wschat.testing import WSChatClient, WSChatSession
 from tests.support.chat_client import Json
+from tests.support.following import Follower, chat, make_chat, server, url
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import eventually
 
-from ..following import Follower, chat, make_chat, server, url
 from ..protocol.peers import Peer
 
 __all__ = ["chat", "make_chat", "server", "url"]

@@ -11,10 +11,10 @@ import pytest
 from flask import abort, current_app
 
 from flask_wschat import ChatListener, WebSocket, WSChat
+from tests.support.following import chat, make_chat, server, url
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import DEADLINE, eventually
 
-from ..following import chat, make_chat, server, url
 from ..protocol.peers import Peer
 
 __all__ = ["chat", "make_chat", "server", "url"]

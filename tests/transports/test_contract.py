@@ -22,8 +22,8 @@ from flask_wschat.transports.loop import EventedLoop
 from flask_wschat.transports.memory import MemoryTransport, pair
 from flask_wschat.transports.tls import TLSSocket
 from tests.support.certificate import make_pair
+from tests.support.waiting import DEADLINE, eventually
 
-DEADLINE = 5.0
 LIMIT = 64 * 1024
 """The queue's, in bytes."""
 BIG = encode_frame(Opcode.BINARY, b"big " * (1 << 21))
@@ -89,10 +89,7 @@ class Link(abc.ABC):
         return self
 
     def eventually(self, condition: Any) -> None:
-        until = time.monotonic() + DEADLINE
-        while not condition():
-            assert time.monotonic() < until, "it did not happen in time"
-            self.turn()
+        eventually(condition, sleep=lambda _: self.turn())
 
     def arrives(self, data: bytes) -> None:
         self.eventually(lambda: len(self.them.data) >= len(data))

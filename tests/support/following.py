@@ -12,11 +12,10 @@ import pytest
 from flask import Flask
 
 from flask_wschat import ChatListener, WSChat
+from tests.protocol.peers import Peer
 from tests.support.chat_client import ChatClient, Json
 from tests.support.live import LiveServer, Serve
 from tests.support.redis_server import RedisServer
-
-from .protocol.peers import Peer
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
