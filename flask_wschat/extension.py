@@ -235,7 +235,8 @@ class WSChat:
     ) -> None:
         endpoint = options.pop("endpoint", None) or made_of.__name__
         view = views.dispatched(serve, subprotocols, plain=plain, blocking=blocking)
-        # One for each, as Flask wants of two rules for one endpoint.
+        # The same each time, as Flask wants it of two rules for one endpoint. It holds
+        # what it is made of, so that the number stays that one's.
         view = self._views.setdefault((id(made_of), tuple(subprotocols)), view)
 
         def add_rule(scope: Scope) -> None:

@@ -240,6 +240,7 @@ class Upgrade:
             hub.let_in.discard(self)
 
     def _let_in(self, answer: bytes, chosen: str | None, plain: bool) -> WebSocket:
+        """Do what ``accept`` says; a hub that shuts down meanwhile waits for it."""
         try:
             taken = self._offer.accept(answer, self._let_go)
         except OSError as error:

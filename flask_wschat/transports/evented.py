@@ -90,8 +90,6 @@ class EventedTransport(Outbox):
     ) -> None:
         self.loop = loop or EventedLoop.current()
         super().__init__(max_queue, policy)
-        # The C type itself: its methods are found at once, unlike gevent's or
-        # socket.socket's, which put a Python object and checks before them.
         self._socket: Any = own(sock) if isinstance(sock, int) else sock
         if type(sock) is not RawSocket:
             limit_unsent(self._socket)
