@@ -44,6 +44,11 @@ class Settings:
     """Whether to agree to permessage-deflate, for messages from 256 bytes."""
     MAX_CONNECTIONS: int | None = None
     """Connections of one process; over it an opening gets HTTP 503."""
+    MAX_CONNECTIONS_PER_USER: int | None = None
+    """Connections of one user in a process; over it an opening gets HTTP 429."""
+    MAX_CONNECTIONS_PER_ADDRESS: int | None = None
+    """Connections of an IPv4 address, or of an IPv6 network of 64 bits, in a process;
+    over it an opening gets HTTP 429."""
     RATE_LIMIT: tuple[float, int] | None = None
     """Requests of one user to the ready-made chat: a second, and at once."""
     HISTORY_SIZE: int = 256
@@ -101,11 +106,10 @@ class Settings:
         self._need(
             "HISTORY_SIZE", _is_whole(self.HISTORY_SIZE, above=-1), "an integer >= 0"
         )
-        self._need(
-            "MAX_CONNECTIONS",
-            self.MAX_CONNECTIONS is None or _is_whole(self.MAX_CONNECTIONS, above=0),
-            "an integer > 0, or None",
-        )
+        for name in _OPTIONAL:
+            value = getattr(self, name)
+            works = value is None or _is_whole(value, above=0)
+            self._need(name, works, "an integer > 0, or None")
         rate = self.RATE_LIMIT
         self._need(
             "RATE_LIMIT",
@@ -139,7 +143,12 @@ class Settings:
             raise ConfigError(f"{PREFIX}{name} must be {what}, not {value!r}")
 
 
-_WHOLE = {"MAX_MESSAGE", "MAX_QUEUE", "MAX_CONNECTIONS", "HISTORY_SIZE"}
+_OPTIONAL = {
+    "MAX_CONNECTIONS",
+    "MAX_CONNECTIONS_PER_USER",
+    "MAX_CONNECTIONS_PER_ADDRESS",
+}
+_WHOLE = {"MAX_MESSAGE", "MAX_QUEUE", "HISTORY_SIZE", *_OPTIONAL}
 
 
 def _is_whole(value: object, *, above: int) -> bool:

@@ -103,6 +103,7 @@ ARROWS: Tree = {
         "feeds": ".audience .tallies envelope messages codec websocket",
         "home": "errors logs transports transports.loop transports.patched websocket",
         "members": ".audience .feeds messages websocket",
+        "places": "settings transports.patched",
         "claims": ".feeds .home .members errors messages websocket backends",
         "deliveries": ".home logs messages",
         "sweep": ".home errors settings codec transports websocket",
@@ -113,8 +114,8 @@ ARROWS: Tree = {
             "errors messages transports websocket",
         ),
         "hub": (
-            ".audience .claims .deliveries .feeds .home .members .presence",
-            ".rooms .subscriptions .sweep",
+            ".audience .claims .deliveries .feeds .home .members .places",
+            ".presence .rooms .subscriptions .sweep",
             "errors logs messages settings codec incoming websocket backends",
             "transports transports.ending transports.loop transports.waiting",
         ),
@@ -151,7 +152,10 @@ ARROWS: Tree = {
         "origins": "",
         "mistakes": "settings websocket",
         "legacy": "errors codec transports websocket servers.offers",
-        "gate": ".answers logs backends hub.hub shortcuts shortcuts.response",
+        "gate": (
+            ".answers errors logs backends hub.hub hub.places",
+            "shortcuts shortcuts.response",
+        ),
         "upgrade": (
             ".answers .gate .legacy .origins",
             "errors logs messages codec websocket",

@@ -36,6 +36,8 @@ def test_an_unknown_key_warns_with_the_nearest_name(
         ("PING_INTERVAL", -1),
         ("HISTORY_SIZE", -1),
         ("MAX_CONNECTIONS", 0),
+        ("MAX_CONNECTIONS_PER_USER", 0),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "5"),
         ("SLOW_POLICY", "wait"),
         ("COMPRESSION", "on"),
         ("ORIGINS", ["example.org"]),

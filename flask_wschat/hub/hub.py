@@ -39,6 +39,7 @@ from .deliveries import HOLD, Deliveries
 from .feeds import Feeds, framed
 from .home import Home
 from .members import Members
+from .places import places_for
 from .presence import Presence
 from .rooms import Rooms
 from .subscriptions import Subscriptions
@@ -94,6 +95,7 @@ class Hub:
         self.home = Home(self)
         self.feeds = Feeds(settings.MAX_QUEUE, self.home.later)
         self.members = Members(self.feeds)
+        self.places = places_for(settings)
         ttl = settings.PING_INTERVAL + settings.PING_TIMEOUT
         self.presence = Presence(self.members, backend, self.publish, ttl)
         self._topics = Subscriptions(backend, self.members.wants, new_event)
@@ -216,6 +218,8 @@ class Hub:
         rooms, ws._rooms = ws._rooms, None
         if not ws._gone:
             self._leaving.add(ws)
+        if self.places is not None:
+            self.places.give_back(ws)
         self.members.opening.discard(ws)
         self._claims.sharing.discard(ws)
         self.members.plain[EVERYONE].discard(ws)
@@ -318,6 +322,9 @@ class Hub:
 
     def forget_all(self) -> None:
         """Forget everybody: they are another process's, or ended with their loop."""
+        if self.places is not None:
+            for ws in self.everyone():
+                self.places.give_back(ws)
         self.members.clear()
         self._leaving = set()
         self._claims.sharing.clear()

@@ -12,8 +12,10 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from ..backends import Backend, MemoryBackend
+from ..errors import HandshakeError
 from ..hub.hub import Hub
-from ..logs import SparingLog
+from ..hub.places import network_of
+from ..logs import SparingLog, printable
 from ..shortcuts import may_take
 from ..shortcuts.response import NoAnswer
 from .answers import refusal
@@ -29,8 +31,8 @@ class Gate:
         self.authenticate = authenticate
         self._app_config = app.config
         self._threads = 0  # held by sockets
-        self._opening = 0  # places of those that are not in the hub yet
         self._lock = threading.Lock()
+        self._told_of_no_address = False
         self.storm = 0
         """Connections from which on a worker's restart brings many new requests."""
         self.log = SparingLog(logger)  # of what clients can make us say
@@ -86,18 +88,63 @@ class Gate:
         message = "too many connections, try again later"
         return refusal(503, message, [("Retry-After", "5")])
 
-    def take_place(self, limit: int) -> bool:
-        """Take one of ``limit`` places for a connection to be; False: all are taken."""
-        with self._lock:
-            if self.hub.count() + self._opening >= limit:
-                return False
-            self._opening += 1
-            return True
+    def take_place(self, holder: object, route: str, address: str | None) -> None:
+        """Take a place for a connection to be, and one of those for its address.
 
-    def give_place_back(self) -> None:
-        """Undo ``take_place``: the hub counts the connection now, or there is none."""
-        with self._lock:
-            self._opening -= 1
+        :raises HandshakeError: all are taken; ``holder`` has none.
+        """
+        places, settings = self.hub.places, self.hub.settings
+        assert places is not None
+        limit = settings.MAX_CONNECTIONS_PER_ADDRESS
+        if limit is not None:
+            if not address:
+                self._warn_of_no_address()
+            else:
+                name, whom = "MAX_CONNECTIONS_PER_ADDRESS", network_of(address)
+                if not places.take(holder, (name, whom), limit):
+                    self.log.warning(
+                        "address",
+                        "refused a WebSocket on %s: %s has WSCHAT_%s = %d of them here."
+                        " If that is a proxy of yours, add ProxyFix",
+                        *(route, printable(whom), name, limit),
+                    )
+                    raise _too_many(429, "too many connections from your address")
+        limit = settings.MAX_CONNECTIONS
+        name = "MAX_CONNECTIONS"
+        if limit is not None and not places.take(holder, (name, ""), limit):
+            places.give_back(holder)
+            self.log.warning("full", "refused a WebSocket: WSCHAT_%s = %d", name, limit)
+            raise _too_many(503, "too many connections")
+
+    def take_place_of(self, user: str, holder: object, route: str) -> None:
+        """Take one of the places for connections of ``user``.
+
+        :raises HandshakeError: all are taken; ``holder`` has none of any kind.
+        """
+        places, limit = self.hub.places, self.hub.settings.MAX_CONNECTIONS_PER_USER
+        assert places is not None
+        name = "MAX_CONNECTIONS_PER_USER"
+        if limit is not None and not places.take(holder, (name, user), limit):
+            places.give_back(holder)
+            self.log.warning(
+                "user",
+                "refused a WebSocket on %s: user %s has WSCHAT_%s = %d of them here",
+                *(route, printable(user), name, limit),
+            )
+            raise _too_many(429, "too many connections of this user")
+
+    def _warn_of_no_address(self) -> None:
+        if not self._told_of_no_address:
+            self._told_of_no_address = True
+            logger.warning(
+                "WSCHAT_MAX_CONNECTIONS_PER_ADDRESS limits nobody: the server knows no"
+                " address of a client, as behind a Unix socket. Have the proxy send"
+                " X-Forwarded-For, and add ProxyFix"
+            )
+
+
+def _too_many(status: int, message: str) -> HandshakeError:
+    return HandshakeError(status, f"{message}, try again later", [("Retry-After", "5")])
 
 
 def server_is_stopping(backend: Backend) -> Callable[[], bool]:

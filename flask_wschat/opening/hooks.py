@@ -79,8 +79,8 @@ class Hooks:
             # GreenletExit pywsgi would answer, on a socket that it has no more.
             upgrade.accepted._fail(error)
         finally:
-            if upgrade.has_place:
-                upgrade.give_place_back()
+            if self.gate.hub.places is not None:
+                self.gate.hub.places.give_back(upgrade)
             if upgrade.accepted is not None and offer.threads:
                 self.gate.count_thread(offer.threads, -1)
         return offer.answer(start_response)

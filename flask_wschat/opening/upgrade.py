@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Response
+from werkzeug.exceptions import HTTPException
 
 from ..codec import (
     Connection,
@@ -45,8 +46,8 @@ from .origins import is_one_of, is_rebound
 
 logger = logging.getLogger("flask_wschat")
 
-_CLOSE_CODES = {"2": 1000, "3": 1008, "4": 1008, "5": 1011}
-"""By the first digit of the HTTP status that an answer would have had."""
+_CLOSE_CODES = {"2": 1000, "3": 1008, "4": 1008, "5": 1011, "429": 1013, "503": 1013}
+"""By the HTTP status that an answer would have had, or its first digit."""
 
 USER = "wschat.user"
 """Where an environ says who the user is: the test client's, or a middleware's."""
@@ -64,7 +65,6 @@ class Upgrade:
     failed = False  # in the view, a function after the request, or the response
     status = ""  # of the application's answer
     view: Callable[[], Any] | None = None  # a blocking one, to run after the answer
-    has_place = False  # counted as a connection by the gate, not by the hub yet
 
     # What the checks found, for the 101 and the connection.
     _key = ""
@@ -94,20 +94,31 @@ class Upgrade:
     def admit(self, asked: Any) -> None:
         """Raise the HTTP refusal that this request, ``asked``, deserves, if any."""
         self._route = getattr(asked.url_rule, "rule", "")
+        limited = self._gate.hub.places is not None
         try:
             self._check_head()
             self._check_origin(asked)
-            self._check_room()
+            if limited:
+                # Before whatever may wait: until then others would find the same place.
+                self._gate.take_place(self, self._route, asked.remote_addr)
             self._check_backend()
             self._negotiate_compression()
         except HandshakeError as error:
-            self._reason = str(error)
-            raise refusal(error.status, str(error), error.headers) from None
+            raise self._refusal(error) from None
         user = self._environ.get(USER)
         if user is None:
             user = self._who()
         if user is not None:
             self._user = _as_user(user)
+            if limited:
+                try:
+                    self._gate.take_place_of(self._user, self, self._route)
+                except HandshakeError as error:
+                    raise self._refusal(error) from None
+
+    def _refusal(self, error: HandshakeError) -> HTTPException:
+        self._reason = str(error)
+        return refusal(error.status, self._reason, error.headers)
 
     def _check_head(self) -> None:
         environ = self._environ
@@ -169,25 +180,6 @@ class Upgrade:
                 printable(origin),
             )
             raise HandshakeError(403, "this host is not allowed")
-
-    def _check_room(self) -> None:
-        limit = self._gate.hub.settings.MAX_CONNECTIONS
-        if limit is None or self.has_place:
-            return
-        # Before whatever may wait: until then others would find the same place.
-        self.has_place = self._gate.take_place(limit)
-        if not self.has_place:
-            self._gate.log.warning(
-                "full", "refused a WebSocket: WSCHAT_MAX_CONNECTIONS = %d", limit
-            )
-            raise HandshakeError(
-                503, "too many connections, try again later", [("Retry-After", "5")]
-            )
-
-    def give_place_back(self) -> None:
-        """Count as one of those who wait for a connection no more."""
-        self.has_place = False
-        self._gate.give_place_back()
 
     def _check_backend(self) -> None:
         try:
@@ -313,8 +305,8 @@ class Upgrade:
             return ws
         try:
             hub.register(ws, loop, plain=plain, came_to=self._own)
-            if self.has_place:
-                self.give_place_back()
+            if hub.places is not None:
+                hub.places.hand_over(self, ws)
             self.accepted = ws
             ws._start(taken.received)
         except BaseException:
@@ -344,7 +336,7 @@ class Upgrade:
         if legacy is None:
             return  # it was told before
         self._legacy = None  # which knows us: both would be left to a collection
-        code = _CLOSE_CODES.get(status[:1], 1011)
+        code = _CLOSE_CODES.get(status[:3]) or _CLOSE_CODES.get(status[:1], 1011)
         if legacy.accepted:
             legacy.delist()
         if ws is not None and self.failed:

@@ -126,10 +126,19 @@ ENDS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("leaves", [False, True], ids=["stays", "leaves"])
+@pytest.mark.parametrize(
+    ("limit", "full"),
+    [("MAX_CONNECTIONS", 503), ("MAX_CONNECTIONS_PER_ADDRESS", 429)],
+)
 def test_no_more_are_let_in_than_there_are_places(
-    app: Flask, start: Callable[[Flask], LiveServer], end: str, leaves: bool
+    app: Flask,
+    start: Callable[[Flask], LiveServer],
+    end: str,
+    leaves: bool,
+    limit: str,
+    full: int,
 ) -> None:
-    app.config["WSCHAT_MAX_CONNECTIONS"] = 5
+    app.config[f"WSCHAT_{limit}"] = 5
     chat = WSChat(app)
     chat.listener("/listen")(Listener)
     waiting = Waiting()
@@ -143,7 +152,7 @@ def test_no_more_are_let_in_than_there_are_places(
         eventually(lambda: waiting.callers >= 5)
         refused = stack.enter_context(server.socket())
         send_opening(refused, "/listen", host=host)
-        assert read_status(refused) == 503
+        assert read_status(refused) == full
         assert waiting.callers == 5
         if leaves:
             for client in clients:
@@ -151,7 +160,7 @@ def test_no_more_are_let_in_than_there_are_places(
         waiting.then = ENDS[end]
         if end == "comes in" and not leaves:
             statuses = sorted(map(read_status, clients))
-            assert statuses == [101] * 5 + [503] * 35
+            assert statuses == [101] * 5 + [full] * 35
         for client in clients:
             client.close()
         opened: list[socket.socket] = []
@@ -164,7 +173,7 @@ def test_no_more_are_let_in_than_there_are_places(
             return len(opened) == 5
 
         eventually(fill)
-        assert ask(server, "/listen") == 503
+        assert ask(server, "/listen") == full
 
 
 @pytest.mark.parametrize("value", [False, True, "", 0, b"ann", object(), ("no", 401)])
