@@ -258,14 +258,14 @@ class Incoming:
             self._transport.pause()
 
     def _resume_if_room(self) -> None:
-        if (
-            self._paused
-            and not self._inbox
-            and self._transport.queued < self._hub.settings.MAX_QUEUE
-        ):
-            self._paused = False
-            self._heard = True
-            self._read_on()
+        if not self._paused or self._inbox:
+            return
+        if self._transport.queued >= self._hub.settings.MAX_QUEUE:
+            self._transport.notify_drained()  # then it is asked again
+            return
+        self._paused = False
+        self._heard = True
+        self._read_on()
 
     # -- out of it: a view
 

@@ -289,3 +289,16 @@ def test_completion_shows_what_users_call_and_nothing_else(opened: Open) -> None
     attributes = shown - vars(WebSocket).keys()
     assert attributes == WebSocket.__annotations__.keys()
     assert not hasattr(ws, "__dict__")
+
+
+def test_an_inbox_emptied_while_the_queue_is_full_is_filled_again(
+    opened: Open,
+) -> None:
+    ws, peer, _ = opened(MAX_QUEUE=1000)
+    peer.send("x" * INBOX_LIMIT)  # all that is read until it is taken
+    peer.transport.pause()  # it only talks, for now
+    ws.send("y" * 1000)
+    assert len(ws.receive(0)) == INBOX_LIMIT
+    peer.transport.resume()
+    peer.send("more")
+    assert ws.receive(0) == "more"
