@@ -29,6 +29,7 @@ _WORK = 128 * 1024
 inflate, see ``Connection.receive_data``. It takes less than half a millisecond
 (``python -m benchmarks.codec``). See docs/decisions/24."""
 _MESSAGE_COST = 64  # counted for each message besides its bytes: empty ones take room
+_DEAF: collections.deque[Any] = collections.deque(maxlen=0)  # an inbox that keeps none
 _TURN = 0.002  # seconds a listener may go on before others have their turn
 
 
@@ -378,7 +379,9 @@ class Incoming:
 
     def _close(self, code: int, reason: str) -> None:
         if not (self.closed or self._transport.loop.is_current()):
-            self._inbox = None  # now: a listener that closes hears no more
+            # Now: a listener that closes hears no more. And not None, as the loop may
+            # just be about to add something.
+            self._inbox = _DEAF
         self._in_loop(lambda: self._begin_close(code, reason))
 
     def _begin_close(self, code: int, reason: str) -> None:

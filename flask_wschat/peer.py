@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from .codec import CloseCode
+from .errors import ConnectionClosed
 from .incoming import Incoming, Sender
 from .logs import printable
 from .messages import as_message
@@ -40,9 +41,11 @@ class Peer(Incoming):
         while True:
             # Cleared before looking: what comes in between sets it again.
             self._woken.clear()
+            # Looked at first: what came before the end is in the inbox by then.
+            ended = self.closed
             if self._inbox:
                 return
-            if self.closed:
+            if ended:
                 raise self._closed_error()
             left = None if deadline is None else deadline - time.monotonic()
             if left is None or left > 0:
@@ -106,19 +109,23 @@ class Peer(Incoming):
         while not self.closed:
             with loop.lock:
                 if fits := not self._is_full():
-                    frame = self._connection.send(data)
+                    try:
+                        frame = self._connection.send(data)
+                    except ConnectionClosed:
+                        break
                     self._posted += len(frame)
             if fits:
                 loop.call_threadsafe(self._write_posted, frame)
                 return
             self._wait_for_room(patience)
-        raise self._closed_error()
+        # In the loop, which may just be about to note why.
+        raise loop.call(self._closed_error)
 
     def _write_posted(self, frame: bytes) -> None:
-        with self._transport.loop.lock:
+        with self._transport.loop.lock:  # else there is room meanwhile for one too many
             self._posted -= len(frame)
-        if not self.closed:
-            self._transport.admit(frame)
+            if not self.closed:
+                self._transport.admit(frame)
 
     def _sweep(self, now: float, interval: float, timeout: float) -> None:
         """Ping if it is time; end a peer that did not answer the last ping.

@@ -58,7 +58,7 @@ ARROWS: Tree = {
     },
     # What the user holds
     "incoming": "errors logs settings codec transports transports.ending",
-    "peer": "logs messages codec incoming",
+    "peer": "errors logs messages codec incoming",
     "websocket": "errors messages codec codec.accelerated codec.closing peer",
     # What processes share
     "backends": {
