@@ -18,7 +18,8 @@ ALL := tests -q -rfEs -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 test check check-long: export PYTHONDONTWRITEBYTECODE :=
 test check check-long: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 
-.PHONY: help demo test check check-long check-oldest check-next lint cov bench fuzz asan autobahn clean
+.PHONY: help demo test check check-long check-oldest check-next lint cov bench soak fuzz asan \
+	autobahn clean
 
 help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
@@ -31,6 +32,8 @@ help:
 	@echo "make test      everything, with Chromium, Redis and nginx"
 	@echo "make cov       tests with branch coverage"
 	@echo "make bench     speed, scale and latency beside eleven others, in a quarter of an hour"
+	@echo "make soak      a server under load and faults at once: does it stay small? 17 minutes"
+	@echo "               (SECONDS=60, SERVER=gunicorn, BACKEND=sqlite or redis)"
 	@echo "make fuzz      the codec against foreign ones, for ten minutes"
 	@echo "make asan      the C code's tests under sanitizers, in a few minutes (needs gcc)"
 	@echo "make autobahn  the protocol conformance suite, when wstest is installed"
@@ -104,6 +107,15 @@ bench: $(VENV)/.dev
 	@echo "==> Benchmarks (a quarter of an hour; needs two idle cores and a C compiler)"
 	@status=0; for part in benchmarks benchmarks.scale benchmarks.latency benchmarks.backends; do \
 		$(PY) -m $$part || status=1; done; exit $$status
+
+SECONDS ?= 900
+SERVER ?= run
+BACKEND ?= $(if $(filter gunicorn,$(SERVER)),sqlite,memory)
+soak: $(VENV)/.dev
+	@echo "==> A soak of $(SECONDS) s: $(SERVER) on $(BACKEND)"
+	@mkdir -p build
+	@$(PY) -m benchmarks.soak --seconds $(SECONDS) --server $(SERVER) --backend $(BACKEND) \
+		--picture build/soak.svg
 
 fuzz: $(VENV)/.dev
 	@echo "==> The codec against wsproto and websockets, 5000 examples each (10 minutes)"

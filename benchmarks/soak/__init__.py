@@ -1,0 +1,1 @@
+"""A server under everything at once, for long: does it stay as small as it was?"""
