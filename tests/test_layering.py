@@ -68,13 +68,14 @@ ARROWS: Tree = {
         "sqlite": {
             "people": "",
             "polls": "messages",
-            "tables": "messages backends.pages",
+            "once": "",
+            "tables": ".once messages backends.pages",
             "forks": "",
             "writer": (
                 ".forks .tables errors transports backends.contract backends.pages"
             ),
             "backend": (
-                ".people .polls .tables .writer",
+                ".once .people .polls .tables .writer",
                 "errors logs messages backends.contract",
             ),
             "__init__": ".backend",

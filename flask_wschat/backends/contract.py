@@ -157,6 +157,15 @@ class Backend(Protocol):
         for dead, and has to ``attend`` again for all it has.
         """
 
+    def once(self, key: str, seconds: float) -> bool:
+        """Return True to the first who asks for ``key``, in all processes, else False.
+
+        For at least so many ``seconds``; then the key is forgotten.
+        """
+
+    def asked(self, key: str) -> bool:
+        """Return whether ``once`` would return False; nothing changes by it."""
+
     def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
         """Make ``choice`` the voter's only one; None: the poll is closed.
 

@@ -15,6 +15,7 @@ from .contract import Host, only
 from .pages import select
 
 _MIDS = 4  # remembered for so many times as many messages as are kept
+_SOME_KEYS = 64  # of `once`, before the old ones are looked for
 _FEW = 8  # messages among which a mid is looked for one by one: a dict for more would
 # take 272 bytes (sys.getsizeof), and there may be a hundred thousand topics
 
@@ -101,6 +102,8 @@ class MemoryBackend:
         self._pid = 0
         self._present: set[tuple[str, str]] = set()
         self._polls: dict[str, _Poll] = {}
+        self._once: dict[str, float] = {}  # until when, by a clock that goes on
+        self._most_once = _SOME_KEYS
 
     def start(self, host: Host) -> None:
         self._host = only(host, self._host)
@@ -241,7 +244,29 @@ class MemoryBackend:
     def refresh(self) -> tuple[list[tuple[str, str]], bool]:
         with self._lock:
             self._turn(freed=2000)
+            self._forget_keys()
         return [], False
+
+    # -- what may happen once
+
+    def once(self, key: str, seconds: float) -> bool:
+        with self._lock:
+            if self.asked(key):
+                return False
+            self._once[key] = time.monotonic() + seconds
+            if len(self._once) > self._most_once:
+                self._forget_keys()
+        return True
+
+    def asked(self, key: str) -> bool:
+        until = self._once.get(key)
+        return until is not None and time.monotonic() <= until
+
+    def _forget_keys(self) -> None:
+        now = time.monotonic()
+        self._once = {key: until for key, until in self._once.items() if until >= now}
+        # All are looked at each time that they have doubled, not for each new one.
+        self._most_once = max(2 * len(self._once), _SOME_KEYS)
 
     # -- polls
 

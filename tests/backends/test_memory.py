@@ -88,3 +88,12 @@ def test_numbers_given_before_a_fork_are_those_of_one_process() -> None:
         [sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True
     )
     assert (answer.stdout, answer.stderr) == ("0\n", "")
+
+
+def test_keys_are_forgotten_though_nobody_asks_for_them() -> None:
+    backend = MemoryBackend()
+    for number in range(1000):
+        assert backend.once(f"{number}", -1)
+    assert len(backend._once) < 100
+    backend.refresh()
+    assert not backend._once

@@ -626,3 +626,15 @@ def test_who_is_forked_off_in_a_transaction_can_write(path: Path) -> None:
         timeout=LONG,
     )
     assert child.stdout == b"20\n"
+
+
+def test_a_file_of_an_older_version_gets_what_it_lacks(path: Path) -> None:
+    backend = SQLiteBackend(path)
+    backend.start(RecordingHost())
+    backend.once("k", 60)
+    backend.stop()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE once")
+    backend.start(RecordingHost())
+    assert backend.once("k", 60) and not backend.once("k", 60)
+    backend.stop()

@@ -10,7 +10,8 @@ one slot of a cluster:
 
 Beside them there are ``<prefix>:{presence}:alive`` and ``:dead``, the processes, and
 ``<prefix>:{process:<id>}:topics``, where each one has people; and for a poll the hashes
-``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``.
+``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``. What may happen once is noted
+in ``<prefix>:{once:<key>}:once``.
 
 Redis 7 takes 4.7 KB for a topic with one message (``redis-cli memory usage`` of its
 keys), as a stream begins with 4 KB; with ``stream-node-max-bytes 512`` in its
@@ -22,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -224,6 +226,27 @@ class RedisBackend:
     def refresh(self) -> tuple[list[tuple[str, str]], bool]:
         people = self._here().people
         return self._blocking(people.refresh)
+
+    # -- what may happen once
+
+    def once(self, key: str, seconds: float) -> bool:
+        name, mine = self._once(key), encode(secrets.token_hex(8))
+        life = max(round(seconds * 1000), 1)
+        # Whose it is shows by what is there, also where the first of these was sent
+        # twice because its answer was lost.
+        calls = [
+            Call("SET", [name, mine, "NX", "PX", life]),
+            Call("GET", [name]),
+        ]
+        process = self._here()
+        replies = self._blocking(lambda: process.run(calls, again=True))
+        return bool(replies[1] == mine)
+
+    def asked(self, key: str) -> bool:
+        return bool(self._run(Call("EXISTS", [self._once(key)]), again=True))
+
+    def _once(self, key: str) -> bytes:
+        return self._server.key("once:" + key, "once")
 
     # -- polls
 

@@ -13,6 +13,7 @@ from ...errors import BackendError, ConfigError
 from ...logs import redacted
 from ...messages import Message, Page, Receipt, Tally
 from ..contract import Host, only
+from . import once
 from .people import People
 from .polls import Polls
 from .tables import Messages
@@ -156,6 +157,14 @@ class SQLiteBackend:
         gone = self._call(people.refresh)
         dead, people.dead = people.dead, False
         return gone, dead
+
+    # -- what may happen once
+
+    def once(self, key: str, seconds: float) -> bool:
+        return self._call(lambda db: once.ask(db, key, seconds))
+
+    def asked(self, key: str) -> bool:
+        return self._call(lambda db: once.asked(db, key), writes=False)
 
     # -- polls
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ...messages import Delivery, Entry, Message, Page, Receipt
 from ..pages import Seen, select
+from . import once
 
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x57534368  # "WSCh", for `file` and for who takes the wrong file
@@ -85,12 +86,12 @@ def is_made(db: sqlite3.Connection) -> bool:
 
 def create(db: sqlite3.Connection) -> None:
     """Make the tables, unless they are there; inside a transaction."""
-    if is_made(db):
-        return
-    for statement in _SCHEMA.split(";\n"):
-        db.execute(statement)
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if not is_made(db):
+        for statement in _SCHEMA.split(";\n"):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    once.create(db)
 
 
 def newest(db: sqlite3.Connection) -> int:
