@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -32,9 +33,10 @@ from .messages import (
     user_topic,
 )
 from .opening import mistakes, views
-from .opening.answers import not_a_websocket
 from .opening.gate import Gate
 from .opening.hooks import Hooks
+from .opening.identity import Identity
+from .opening.plain import not_a_websocket
 from .running import folder as _folder  # noqa: F401  # it notes where we began
 from .settings import SILENCE, Settings
 from .shortcuts.contexts import AppContexts
@@ -46,16 +48,17 @@ logger = logging.getLogger("flask_wschat")
 
 View = TypeVar("View", bound=Callable[..., Any])
 ListenerClass = TypeVar("ListenerClass", bound=type[Listener])
-Authenticate = TypeVar("Authenticate", bound=Callable[[], Any])
 Scope = Blueprint | Flask
 
 _HUB = "wschat.hub"
 """Where ``app.extensions`` holds the ``Hub`` of an application."""
 _CHAT = "wschat.chat"
 """Where it holds what its ready-made chat shares."""
+_GATE = "wschat.gate"
+"""Where it holds what all its opening handshakes share."""
 
 
-class WSChat:
+class WSChat(Identity):
     """WebSockets for Flask applications.
 
     ``WSChat(app)``, or ``WSChat()`` and ``init_app(app)`` for each application. Outside
@@ -70,7 +73,6 @@ class WSChat:
     def __init__(self, app: Flask | None = None) -> None:
         self._rules: list[Callable[[Scope], None]] = []
         self._views: dict[tuple[int, tuple[str, ...]], Callable[..., Any]] = {}
-        self._authenticate: Callable[[], Any] | None = None
         self._apps: WeakSet[Flask] = WeakSet()
         self._only: Chat | None = None
         self._sessions = mistakes.SessionWatch()
@@ -121,17 +123,16 @@ class WSChat:
             "wschat", __name__, static_folder="static", static_url_path="/_wschat"
         )
         app.register_blueprint(client)
-        app.register_error_handler(WebsocketMismatch, self._answer_http)
-        Hooks(app, Gate(app, hub, self._who))
+        app.extensions[_GATE] = gate = Gate(app, hub, self._who)
+        answer = functools.partial(not_a_websocket, gate=gate)
+        app.register_error_handler(WebsocketMismatch, answer)
+        Hooks(app, gate)
         command = click.get_current_context(silent=True)
         if command is not None and command.info_name == "run":
             ending.close_on_sigterm()  # `flask run` leaves that to the system
 
     def _who(self) -> Any:
         return None if self._authenticate is None else self._authenticate()
-
-    def _answer_http(self, error: WebsocketMismatch) -> Any:
-        return not_a_websocket(error, self._who)
 
     # -- routes
 
@@ -203,23 +204,6 @@ class WSChat:
             return cls
 
         return decorate
-
-    def authenticate(
-        self,
-        function: Authenticate = None,  # type: ignore[assignment]  # told of below
-    ) -> Authenticate:
-        """Register who says which user a request is, before the 101.
-
-        Called without arguments in the request context; returns the user id (a text, an
-        integer, or an object whose class defines ``__str__``) or None for an anonymous
-        one. ``abort(401)`` refuses. Anything else, such as False, "" or 0, is an error
-        of the application's, answered with HTTP 500: it would make all strangers one.
-
-        :raises TypeError: ``function`` takes arguments, or is ``async``.
-        """
-        mistakes.check_authenticate(function)
-        self._authenticate = function
-        return function
 
     def _add(
         self,
@@ -413,6 +397,12 @@ class WSChat:
         if len(self._apps) != 1:
             raise RuntimeError(_NO_APP)
         return next(iter(self._apps))
+
+    def _gate(self) -> Gate:
+        app = self._app()
+        self._chat_of(app)  # which is ours
+        gate: Gate = app.extensions[_GATE]
+        return gate
 
     def _hub(self) -> Hub:
         return (self._only or self._chat_of(self._app())).hub

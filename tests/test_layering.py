@@ -149,17 +149,20 @@ ARROWS: Tree = {
     # From a request to an open WebSocket
     "opening": {
         "either": "",
-        "answers": "codec",
+        "answers": "",
         "origins": "",
+        "tickets": "errors messages codec backends",
         "mistakes": "settings websocket",
         "legacy": "errors codec transports websocket servers.offers",
         "gate": (
-            ".answers errors logs backends hub.hub hub.places",
+            ".answers .origins .tickets errors logs backends hub.hub hub.places",
             "shortcuts shortcuts.response",
         ),
+        "plain": ".answers .gate errors codec",
+        "identity": ".gate .mistakes errors logs",
         "upgrade": (
-            ".answers .gate .legacy .origins",
-            "errors logs messages codec websocket",
+            ".answers .gate .legacy",
+            "errors messages codec websocket",
             "transports transports.ending transports.evented transports.loop",
             "transports.threaded transports.tls transports.waiting",
             "servers.offers",
@@ -187,7 +190,8 @@ ARROWS: Tree = {
         "envelope messages settings websocket backends",
         "transports.ending transports.patched hub.hub",
         "chat.chat chat.listener chat.voting shortcuts.contexts running.folder",
-        "opening.answers opening.gate opening.hooks opening.mistakes opening.views",
+        "opening.gate opening.hooks opening.identity opening.mistakes opening.plain",
+        "opening.views",
     ),
     "server": (
         "transports.evented transports.loop transports.patched",
@@ -210,7 +214,9 @@ ARROWS: Tree = {
         "command": ".lines .screen .frames errors codec client",
     },
     "testing": {
-        "client": "errors codec websocket servers.offers opening.upgrade client",
+        "client": (
+            "errors codec websocket servers.offers opening.gate opening.upgrade client"
+        ),
         "__init__": ".client server",
     },
     "__main__": "terminal.command",
@@ -229,8 +235,8 @@ ONLY_IN: dict[str, Names] = {
     "redis": "backends.redis.backend",
     "flask": (
         "shortcuts.contexts shortcuts.response shortcuts.routing shortcuts.sessions",
-        "opening.answers opening.gate opening.hooks opening.mistakes",
-        "opening.upgrade opening.views",
+        "opening.answers opening.gate opening.hooks opening.identity opening.mistakes",
+        "opening.plain opening.tickets opening.upgrade opening.views",
         "extension running.debugging server testing.client",
     ),
 }

@@ -163,7 +163,7 @@ class Backend(Protocol):
         For at least so many ``seconds``; then the key is forgotten.
         """
 
-    def asked(self, key: str) -> bool:
+    def taken(self, key: str) -> bool:
         """Return whether ``once`` would return False; nothing changes by it."""
 
     def vote(self, poll: str, voter: str, choice: str) -> Tally | None:

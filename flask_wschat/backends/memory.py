@@ -251,14 +251,14 @@ class MemoryBackend:
 
     def once(self, key: str, seconds: float) -> bool:
         with self._lock:
-            if self.asked(key):
+            if self.taken(key):
                 return False
             self._once[key] = time.monotonic() + seconds
             if len(self._once) > self._most_once:
                 self._forget_keys()
         return True
 
-    def asked(self, key: str) -> bool:
+    def taken(self, key: str) -> bool:
         until = self._once.get(key)
         return until is not None and time.monotonic() <= until
 

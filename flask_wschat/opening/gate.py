@@ -12,15 +12,20 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from ..backends import Backend, MemoryBackend
-from ..errors import HandshakeError
+from ..errors import BackendError, HandshakeError
 from ..hub.hub import Hub
 from ..hub.places import network_of
 from ..logs import SparingLog, printable
 from ..shortcuts import may_take
 from ..shortcuts.response import NoAnswer
 from .answers import refusal
+from .origins import is_one_of, is_rebound
+from .tickets import Tickets
 
 logger = logging.getLogger("flask_wschat")
+
+USER = "wschat.user"
+"""Where an environ says who the user is: the test client's, or a middleware's."""
 
 
 class Gate:
@@ -29,6 +34,7 @@ class Gate:
     def __init__(self, app: Flask, hub: Hub, authenticate: Callable[[], Any]) -> None:
         self.hub = hub
         self.authenticate = authenticate
+        self.tickets = Tickets(app, hub.backend)
         self._app_config = app.config
         self._threads = 0  # held by sockets
         self._lock = threading.Lock()
@@ -42,6 +48,65 @@ class Gate:
             else Response
         )
         """What a view returns whose socket the server does not have any more."""
+
+    def check_origin(self, environ: dict[str, Any], asked: Any) -> None:
+        """Raise the refusal that a browser's request deserves for its page, if any.
+
+        Also one with a ticket: where a page of another site opens a socket, the cookies
+        of this one come along, and a view may believe them.
+        """
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is None:
+            return  # not a browser
+        allowed = self.hub.settings.ORIGINS
+        host = asked.host
+        own = f"{asked.scheme}://{host}"
+        if allowed is None:
+            fine = origin == own or is_one_of(origin, [own])
+        else:
+            fine = is_one_of(origin, [allowed] if isinstance(allowed, str) else allowed)
+        if not fine:
+            self.log.warning(
+                "origin",
+                "refused a WebSocket from origin '%s': this server is '%s'. Allow it"
+                " with WSCHAT_ORIGINS = ['%s']; behind a proxy, add ProxyFix",
+                printable(origin),
+                printable(own),
+                printable(origin),
+            )
+            raise HandshakeError(403, "this origin is not allowed")
+        if (
+            allowed is None
+            and asked.trusted_hosts is None
+            and host != self.server_name
+            and is_rebound(host, environ)
+        ):
+            self.log.warning(
+                "host",
+                "refused a WebSocket for host '%s', which came from a loopback address:"
+                " so does DNS rebinding. If the name is yours, allow it with"
+                " TRUSTED_HOSTS = ['%s'] (Flask 3.1) or WSCHAT_ORIGINS = ['%s'];"
+                " behind a proxy, have it send X-Forwarded-For",
+                printable(host),
+                printable(host.partition(":")[0]),
+                printable(origin),
+            )
+            raise HandshakeError(403, "this host is not allowed")
+
+    def by_ticket(self, environ: dict[str, Any], *, use: bool = True) -> str | None:
+        """Return the user whose ticket a request has; None: it has none.
+
+        With ``use`` False the ticket is as good afterwards as before.
+
+        :raises HandshakeError: it is for nobody, or that cannot be known now.
+        """
+        try:
+            return self.tickets.user_of(environ, use=use)
+        except HandshakeError as error:
+            self.log.warning("ticket", "refused a WebSocket: %s", error)
+            raise
+        except BackendError:
+            raise no_storage() from None
 
     def count_thread(self, limit: int, change: int) -> None:
         """Note that a socket begins (1) or ends (-1) to hold one of ``limit`` threads.
@@ -145,6 +210,13 @@ class Gate:
 
 def _too_many(status: int, message: str) -> HandshakeError:
     return HandshakeError(status, f"{message}, try again later", [("Retry-After", "5")])
+
+
+def no_storage() -> HandshakeError:
+    """Return the refusal of who came while the backend cannot be asked."""
+    return HandshakeError(
+        503, "the chat's storage is not there now", [("Retry-After", "2")]
+    )
 
 
 def server_is_stopping(backend: Backend) -> Callable[[], bool]:

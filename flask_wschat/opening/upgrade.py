@@ -21,7 +21,6 @@ from ..codec import (
     tokens,
 )
 from ..errors import BackendError, HandshakeError
-from ..logs import printable
 from ..messages import as_user
 from ..servers.offers import (
     OFFER,
@@ -40,17 +39,13 @@ from ..transports.tls import TLSSocket
 from ..transports.waiting import runs_here
 from ..websocket import WebSocket
 from .answers import refusal
-from .gate import Gate, max_requests, server_is_stopping
+from .gate import USER, Gate, max_requests, no_storage, server_is_stopping
 from .legacy import LegacyWebSocket
-from .origins import is_one_of, is_rebound
 
 logger = logging.getLogger("flask_wschat")
 
 _CLOSE_CODES = {"2": 1000, "3": 1008, "4": 1008, "5": 1011, "429": 1013, "503": 1013}
 """By the HTTP status that an answer would have had, or its first digit."""
-
-USER = "wschat.user"
-"""Where an environ says who the user is: the test client's, or a middleware's."""
 
 OPENED = "wschat.opened"
 """Where an environ has a callable that is told of the open ``WebSocket``."""
@@ -97,15 +92,17 @@ class Upgrade:
         limited = self._gate.hub.places is not None
         try:
             self._check_head()
-            self._check_origin(asked)
+            self._gate.check_origin(self._environ, asked)
             if limited:
                 # Before whatever may wait: until then others would find the same place.
                 self._gate.take_place(self, self._route, asked.remote_addr)
             self._check_backend()
             self._negotiate_compression()
+            user = self._environ.get(USER)
+            if user is None:
+                user = self._gate.by_ticket(self._environ)
         except HandshakeError as error:
             raise self._refusal(error) from None
-        user = self._environ.get(USER)
         if user is None:
             user = self._who()
         if user is not None:
@@ -142,52 +139,11 @@ class Upgrade:
         if "HTTP_HOST" not in environ:
             raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
 
-    def _check_origin(self, asked: Any) -> None:
-        origin = self._environ.get("HTTP_ORIGIN")
-        if origin is None:
-            return  # not a browser
-        allowed = self._gate.hub.settings.ORIGINS
-        host = asked.host
-        own = f"{asked.scheme}://{host}"
-        if allowed is None:
-            fine = origin == own or is_one_of(origin, [own])
-        else:
-            fine = is_one_of(origin, [allowed] if isinstance(allowed, str) else allowed)
-        if not fine:
-            self._gate.log.warning(
-                "origin",
-                "refused a WebSocket from origin '%s': this server is '%s'. Allow it"
-                " with WSCHAT_ORIGINS = ['%s']; behind a proxy, add ProxyFix",
-                printable(origin),
-                printable(own),
-                printable(origin),
-            )
-            raise HandshakeError(403, "this origin is not allowed")
-        if (
-            allowed is None
-            and asked.trusted_hosts is None
-            and host != self._gate.server_name
-            and is_rebound(host, self._environ)
-        ):
-            self._gate.log.warning(
-                "host",
-                "refused a WebSocket for host '%s', which came from a loopback address:"
-                " so does DNS rebinding. If the name is yours, allow it with"
-                " TRUSTED_HOSTS = ['%s'] (Flask 3.1) or WSCHAT_ORIGINS = ['%s'];"
-                " behind a proxy, have it send X-Forwarded-For",
-                printable(host),
-                printable(host.partition(":")[0]),
-                printable(origin),
-            )
-            raise HandshakeError(403, "this host is not allowed")
-
     def _check_backend(self) -> None:
         try:
             self._gate.hub.require_backend(self._own)
         except BackendError:
-            raise HandshakeError(
-                503, "the chat's storage is not there now", [("Retry-After", "2")]
-            ) from None
+            raise no_storage() from None
 
     def _negotiate_compression(self) -> None:
         offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS")

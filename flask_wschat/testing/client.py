@@ -24,7 +24,8 @@ from werkzeug.test import TestResponse
 from ..client import Client, open_over
 from ..codec import ClientHandshake, read_head
 from ..errors import ConnectionClosed, WSChatError
-from ..opening.upgrade import OPENED, USER
+from ..opening.gate import USER
+from ..opening.upgrade import OPENED
 from ..servers.offers import OFFER, StartResponse, Taken
 from ..websocket import WebSocket
 

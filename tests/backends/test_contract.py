@@ -676,12 +676,12 @@ def test_a_poll_closed_anywhere_is_closed_everywhere(two: Two) -> None:
 def test_a_key_is_had_once_and_by_one(two: Two) -> None:
     backends = [backend for backend, _ in two]
     had: list[bool] = []
-    assert not any(backend.asked("k") for backend in backends)
+    assert not any(backend.taken("k") for backend in backends)
     together(
         [lambda n=n: had.append(backends[n % 2].once("k", 60)) for n in range(20)]  # type: ignore[misc]
     )
     assert sorted(had) == [False] * 19 + [True]
-    assert all(backend.asked("k") for backend in backends)
+    assert all(backend.taken("k") for backend in backends)
     assert backends[1].once("l", 60) and not backends[0].once("l", 60)
 
 
@@ -690,13 +690,13 @@ def test_a_key_is_had_once_and_by_one(two: Two) -> None:
 )
 def test_a_key_may_be_any_text(backend: Backend, key: str) -> None:
     assert backend.once(key, 60)
-    assert not backend.once(key, 60) and backend.asked(key)
-    assert not backend.asked(key + ".") and backend.once(key + ".", 60)
+    assert not backend.once(key, 60) and backend.taken(key)
+    assert not backend.taken(key + ".") and backend.once(key + ".", 60)
 
 
 def test_a_key_is_forgotten_when_its_time_is_over(backend: Backend) -> None:
     assert backend.once("k", 0.05) and backend.once("long", 60)
-    eventually(lambda: not backend.asked("k"))
+    eventually(lambda: not backend.taken("k"))
     assert backend.once("k", 60) and not backend.once("k", 60)
     assert not backend.once("long", 60)
 

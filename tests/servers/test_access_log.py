@@ -47,16 +47,18 @@ def test_requests_and_sockets_have_their_lines(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         assert server.http("/page?a=b")[0] == 200
         assert server.http("/nowhere")[0] == 404
+        assert server.http("/echo?a=b&ticket=s.e-c_ret&c=d")[0] == 401
         for path in ("/listen", "/echo"):
             with server.connect(path):
                 last(server, f'"GET {path} HTTP/1.1" 101 -')
             last(server, f'"WebSocket {path} closed" 1000 -')
         with server.connect("/close/4001") as client:
             assert closed(client)[0] == 4001
-        eventually(lambda: len(lines(server)) == 8, "eight lines")
+        eventually(lambda: len(lines(server)) == 9, "nine lines")
         assert lines(server) == [
             '"GET /page?a=b HTTP/1.1" 200 -',
             '"GET /nowhere HTTP/1.1" 404 -',
+            '"GET /echo?a=b&ticket=…&c=d HTTP/1.1" 401 -',
             '"GET /listen HTTP/1.1" 101 -',
             '"WebSocket /listen closed" 1000 -',
             '"GET /echo HTTP/1.1" 101 -',

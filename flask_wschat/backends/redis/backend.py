@@ -10,8 +10,8 @@ one slot of a cluster:
 
 Beside them there are ``<prefix>:{presence}:alive`` and ``:dead``, the processes, and
 ``<prefix>:{process:<id>}:topics``, where each one has people; and for a poll the hashes
-``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``. What may happen once is noted
-in ``<prefix>:{once:<key>}:once``.
+``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``. What may happen once is
+noted in ``<prefix>:{once:<key>}:once``.
 
 Redis 7 takes 4.7 KB for a topic with one message (``redis-cli memory usage`` of its
 keys), as a stream begins with 4 KB; with ``stream-node-max-bytes 512`` in its
@@ -242,7 +242,7 @@ class RedisBackend:
         replies = self._blocking(lambda: process.run(calls, again=True))
         return bool(replies[1] == mine)
 
-    def asked(self, key: str) -> bool:
+    def taken(self, key: str) -> bool:
         return bool(self._run(Call("EXISTS", [self._once(key)]), again=True))
 
     def _once(self, key: str) -> bytes:

@@ -163,8 +163,8 @@ class SQLiteBackend:
     def once(self, key: str, seconds: float) -> bool:
         return self._call(lambda db: once.ask(db, key, seconds))
 
-    def asked(self, key: str) -> bool:
-        return self._call(lambda db: once.asked(db, key), writes=False)
+    def taken(self, key: str) -> bool:
+        return self._call(lambda db: once.taken(db, key), writes=False)
 
     # -- polls
 

@@ -25,7 +25,7 @@ def ask(db: sqlite3.Connection, key: str, seconds: float) -> bool:
     return cursor.rowcount == 1
 
 
-def asked(db: sqlite3.Connection, key: str) -> bool:
+def taken(db: sqlite3.Connection, key: str) -> bool:
     """Return whether ``key`` is there."""
     row = db.execute(
         "SELECT 1 FROM once WHERE name = ? AND until >= ?", (key, time.time())
