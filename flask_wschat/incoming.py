@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Protocol
 
+from . import endings
 from .codec import CloseCode, Closed, Connection
 from .codec import Event as Arrival
 from .errors import ConnectionClosed
@@ -367,7 +368,7 @@ class Incoming:
         """
         ordered = is_order(error)
         if ordered or self._transport.loop.has_killed(error):
-            self._close(CloseCode.SERVICE_RESTART, "service restart")
+            self._close(*endings.RESTART)
             if ordered:
                 raise error
             return
@@ -375,7 +376,7 @@ class Incoming:
             # First, so that a test which sees the close code has the error as well.
             self._hub.report(error, self)
         finally:
-            self._close(CloseCode.INTERNAL_ERROR, "internal error")
+            self._close(*endings.INTERNAL_ERROR)
 
     def _close(self, code: int, reason: str) -> None:
         if not (self.closed or self._transport.loop.is_current()):

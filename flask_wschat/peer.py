@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .codec import CloseCode
+from . import endings
+from .endings import Ending
 from .errors import ConnectionClosed
 from .incoming import Incoming, Sender
 from .logs import printable
@@ -141,12 +142,12 @@ class Peer(Incoming):
             self._sweep_at = now + timeout
             self._transport.write(self._connection.ping())
         elif standing is not None and standing == before:
-            self._let_go(f"takes nothing for {timeout:g} s")
+            self._let_go(f"takes nothing for {timeout:g} s", endings.TAKES_NOTHING)
         elif self._heard or before is not None or (self._paused and self._inbox):
             self._pinged = False
             self._sweep_at = now + max(interval - timeout, 0)
         else:
-            self._end(CloseCode.ABNORMAL, "ping timeout")
+            self._end(*endings.PING_TIMEOUT)
             self._transport.abort()
 
     def _dropped(self, count: int) -> None:
@@ -160,9 +161,10 @@ class Peer(Incoming):
 
     def _overflow(self) -> None:
         """Let go of a peer whose queue is full."""
-        self._let_go(f"is too slow: over {self._hub.settings.MAX_QUEUE} bytes wait")
+        limit = self._hub.settings.MAX_QUEUE
+        self._let_go(f"is too slow: over {limit} bytes wait", endings.TOO_SLOW)
 
-    def _let_go(self, why: str) -> None:
+    def _let_go(self, why: str, ending: Ending) -> None:
         """Close with 1013: the peer can come back and catch up."""
         if not self.closed:
             self._hub.log.warning(
@@ -172,7 +174,7 @@ class Peer(Incoming):
                 why,
             )
             self._transport.discard()
-            self._close(CloseCode.TRY_AGAIN_LATER, "too slow")
+            self._close(*ending)
 
     def _described(self) -> str:
         """Return what the log needs to know of this connection, on one line."""

@@ -187,7 +187,7 @@ def test_a_view_does_not_begin_after_an_error_in_after_request(
         begun.append(True)
 
     with server.connect("/view") as client:
-        assert closed(client) == (1011, "internal error")
+        assert closed(client) == (1011, "the handshake failed after its answer")
     assert not begun
 
 

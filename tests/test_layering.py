@@ -21,6 +21,7 @@ Tree = dict[str, "Names | Tree"]
 # top. A folder's name is its __init__, the part of it that is meant for others; one
 # that imports nothing is left out.
 ARROWS: Tree = {
+    "endings": "",
     "errors": "",
     "logs": "",
     "messages": "",
@@ -57,8 +58,8 @@ ARROWS: Tree = {
         "evented": ". .accelerated .loop .outbox .patched .queue .tls",
     },
     # What the user holds
-    "incoming": "errors logs settings codec transports transports.ending",
-    "peer": "errors logs messages codec incoming",
+    "incoming": "endings errors logs settings codec transports transports.ending",
+    "peer": "endings errors logs messages incoming",
     "websocket": "errors messages codec codec.accelerated codec.closing peer",
     # What processes share
     "backends": {
@@ -107,7 +108,7 @@ ARROWS: Tree = {
         "places": "settings transports.patched",
         "claims": ".feeds .home .members errors messages websocket backends",
         "deliveries": ".home logs messages",
-        "sweep": ".home errors settings codec transports websocket",
+        "sweep": ".home endings errors settings transports websocket",
         "subscriptions": "errors transports backends",
         "presence": ".members envelope errors messages transports backends",
         "rooms": (
@@ -117,7 +118,7 @@ ARROWS: Tree = {
         "hub": (
             ".audience .claims .deliveries .feeds .home .members .places",
             ".presence .rooms .subscriptions .sweep",
-            "errors logs messages settings codec incoming websocket backends",
+            "endings errors logs messages settings incoming websocket backends",
             "transports transports.ending transports.loop transports.waiting",
         ),
     },
@@ -126,7 +127,10 @@ ARROWS: Tree = {
         "voting": "envelope errors messages backends",
         "chat": ".voting errors messages rate transports hub.hub",
         "fields": "envelope messages",
-        "listener": ".chat .fields .voting envelope errors messages rate websocket",
+        "listener": (
+            ".chat .fields .voting",
+            "endings envelope errors messages rate websocket",
+        ),
     },
     # The same answers for less work, leaning on how others work inside
     "shortcuts": {
@@ -162,14 +166,14 @@ ARROWS: Tree = {
         "identity": ".gate .mistakes errors logs",
         "upgrade": (
             ".answers .gate .legacy",
-            "errors messages codec websocket",
+            "endings errors messages codec websocket",
             "transports transports.ending transports.evented transports.loop",
             "transports.threaded transports.tls transports.waiting",
             "servers.offers",
         ),
         "hooks": (
             ".either .gate .legacy .upgrade",
-            "codec servers.offers shortcuts.routing shortcuts.sessions",
+            "endings codec servers.offers shortcuts.routing shortcuts.sessions",
         ),
         "views": (
             ".answers .mistakes .upgrade",

@@ -479,7 +479,7 @@ def test_the_legacy_close_carries_its_code(
         assert closed(client) == (1000, "kicked")
     with server.connect("/fail") as client:
         assert receive(client) == "one"
-        assert closed(client) == (1008, "")
+        assert closed(client) == (1008, "404 Not Found")
 
 
 def test_json_of_the_tutorials(app: Flask, chat: WSChat, server: LiveServer) -> None:

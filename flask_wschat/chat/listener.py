@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .. import envelope
+from .. import endings, envelope
 from ..errors import (
     BackendError,
     ConnectionClosed,
@@ -322,7 +322,7 @@ class ChatListener(Listener):
         """Answer what is no request, or over the limit; but not for ever."""
         self._refused += 1
         if self._refused > PATIENCE:
-            ws.close(1008, "rate limit" if wait else "these are no requests")
+            ws.close(*(endings.RATE_LIMIT if wait else endings.NO_REQUESTS))
         elif wait:
             wait = round(wait + 0.0005, 3)
             message = f"too many requests: wait {wait} s"

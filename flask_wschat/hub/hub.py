@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from .. import endings
 from ..backends import Backend
-from ..codec import CloseCode
 from ..errors import BackendError
 from ..incoming import CallEach, call_each
 from ..logs import SparingLog
@@ -186,7 +186,7 @@ class Hub:
             self._topics.wait(ws._transport.loop, [user_topic(ws.user)])
         except BackendError as error:
             self._log_fault("new connections are closed with 1013", str(error))
-            ws.close(CloseCode.TRY_AGAIN_LATER, "try again later")
+            ws.close(*endings.NO_STORAGE)
 
     def _log_fault(self, what: str, fault: str) -> None:
         level = logging.DEBUG if fault == self._logged else logging.WARNING
@@ -270,7 +270,7 @@ class Hub:
         while True:
             # Again and again: some were let in before, and come only now.
             for ws in set(of(self.everyone(), came_to)) - told:
-                ws.close(CloseCode.SERVICE_RESTART, "service restart")
+                ws.close(*endings.RESTART)
                 told.add(ws)
             if time.monotonic() >= until or not (
                 of(self._leaving, came_to)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from ..codec import CloseCode
+from .. import endings
 from ..errors import ConnectionClosed
 from ..settings import Settings
 from ..transports import Loop
@@ -55,7 +55,7 @@ class Sweep:
         connections = list(swept.everyone())
         if swept.stopping is not None and swept.stopping():
             for ws in connections:
-                ws.close(CloseCode.SERVICE_RESTART, "service restart")
+                ws.close(*endings.RESTART)
         interval, timeout = swept.settings.PING_INTERVAL, swept.settings.PING_TIMEOUT
         for ws in connections:
             if ws._sweep_at <= now:

@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import Flask, got_request_exception, has_request_context, request
 
+from .. import endings
 from ..codec import is_upgrade
 from ..servers.offers import UPGRADE, find_offer
 from ..shortcuts.routing import Adapters
@@ -73,7 +74,7 @@ class Hooks:
             if upgrade.accepted is None:
                 raise
             if isinstance(error, Exception):
-                upgrade.accepted.close(1011, "internal error")
+                upgrade.accepted.close(*endings.HANDSHAKE_FAILED)
                 raise
             # It goes no further: a SystemExit would end the whole server, and for a
             # GreenletExit pywsgi would answer, on a socket that it has no more.

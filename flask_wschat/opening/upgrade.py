@@ -10,6 +10,7 @@ from typing import Any
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
+from .. import endings
 from ..codec import (
     Connection,
     Deflate,
@@ -219,7 +220,7 @@ class Upgrade:
             # A time limit of the application's, or the end of the server.
             self._given_up = True
             if self.accepted is not None:
-                self.accepted.close(1011, "internal error")
+                self.accepted.close(*endings.HANDSHAKE_FAILED)
             raise
         return ws
 
@@ -296,9 +297,11 @@ class Upgrade:
         if legacy.accepted:
             legacy.delist()
         if ws is not None and self.failed:
-            ws.close(1011, "internal error")
+            viewed = legacy.accepted  # what failed may have been the view
+            ending = endings.INTERNAL_ERROR if viewed else endings.HANDSHAKE_FAILED
+            ws.close(*ending)
         elif ws is not None and legacy.accepted:
-            ws.close(code)
+            ws.close(code, "" if code == 1000 else status.title())
         elif ws is None and self._offer.answered:
             # The server has promised a WebSocket: refuse in its terms.
             reason = f"{status.title()}: {self._reason}".rstrip(": ")

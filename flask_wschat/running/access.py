@@ -41,7 +41,7 @@ class AccessLog:
     def opened(self, address: str, line: str, path: str, ws: WebSocket) -> None:
         self.request(address, line, "101")
         if ws.closed:
-            self.request(address, f"WebSocket {path} closed", str(ws.close_code))
+            self._end(address, path, ws)
         else:
             self._sockets[ws] = address, path
 
@@ -49,7 +49,14 @@ class AccessLog:
         known = self._sockets.pop(ws, None)
         if known is not None:
             address, path = known
-            self.request(address, f"WebSocket {path} closed", str(ws.close_code))
+            self._end(address, path, ws)
+
+    def _end(self, address: str, path: str, ws: WebSocket) -> None:
+        what = f"WebSocket {path} closed"
+        if ws.close_reason:  # a client's own words end no field of the line
+            reason = ws.close_reason.replace('"', "'")
+            what = f"{printable(what, 350)}: {reason}"
+        self.request(address, what, str(ws.close_code))
 
 
 class LoggedHandler(WebSocketHandler):

@@ -64,7 +64,7 @@ def test_requests_and_sockets_have_their_lines(tmp_path: Path) -> None:
             '"GET /echo HTTP/1.1" 101 -',
             '"WebSocket /echo closed" 1000 -',
             '"GET /close/4001 HTTP/1.1" 101 -',
-            '"WebSocket /close/4001 closed" 4001 -',
+            '"WebSocket /close/4001 closed: kicked" 4001 -',
         ]
 
 
@@ -80,8 +80,12 @@ def test_clients_forge_no_lines(tmp_path: Path) -> None:
         assert max(map(len, lines(server))) < 600
         with RawClient(server) as client:
             client.open("/any/%0aforged%1b[2J%c2%85")
+            close = client.connection.close(4400, 'x" 200 -\nforged\x1b[2J')
+            client.socket.sendall(close)
         eventually(lambda: len(lines(server)) == 6, "six lines")
-        assert lines(server)[-1].startswith('"WebSocket /any/\\nforged\\x1b[2J')
+        line = lines(server)[-1]
+        assert line.startswith('"WebSocket /any/\\nforged\\x1b[2J')
+        assert line.endswith(" closed: x' 200 -\\nforged\\x1b[2J\" 4400 -")
         assert len(server.log.splitlines()) == len(server.log.split("\n")) - 1
 
 
