@@ -73,7 +73,7 @@ class Scheduler:
         self.tasks: list[Task] = []
         self.by_thread: dict[int, Task] = {}
         self.step = 0
-        self.active = 0  # calls within the package, so that a loop knows what it did
+        self.active = 0  # what was done, so that a loop knows when there is nothing
         self.choices: list[tuple[int, ...]] = []
         self.switches: list[str] = []
         self.errors: list[BaseException] = []
@@ -105,6 +105,7 @@ class Scheduler:
         finally:
             sys.settrace(None)
             task.finished = True
+            self.active += 1
             del self.by_thread[get_ident()]
             if not self.over:
                 self._hand_over(self._next(task))
@@ -141,6 +142,11 @@ class Scheduler:
 
     def block(self, ready: Callable[[], bool], limited: bool = False) -> bool:
         """Return True when ``ready``; False: it was limited, and nobody does it."""
+        self.active += 1
+        return self.idle(ready, limited)
+
+    def idle(self, ready: Callable[[], bool], limited: bool = False) -> bool:
+        """Do as ``block``, of which no loop need hear."""
         task = self.current()
         assert task is not None
         task.ready, task.limited = ready, limited

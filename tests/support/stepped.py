@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from flask_wschat.backends import Backend
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Connection, Event
 from flask_wschat.hub.hub import Hub
@@ -75,14 +76,14 @@ class SteppedLoop(ThreadedLoop):
         seen = -1
 
         def others_did_something() -> bool:
-            return scheduler.step + scheduler.active != seen
+            return scheduler.active != seen
 
         while True:
-            scheduler.block(others_did_something)
+            scheduler.idle(others_did_something)
             before = scheduler.active
             self._turn()
             idle = scheduler.active == before
-            seen = scheduler.step + scheduler.active if idle else -1
+            seen = scheduler.active if idle else -1
 
     def begin(self, function: Callable[[], Any]) -> Callable[[], Any]:
         return self._jobs.begin(function)
@@ -132,36 +133,73 @@ class Jobs:
         return self.begin(function)()
 
 
+def make_hub(backend: Backend | None = None, **settings: Any) -> Hub:
+    """Return one whose locks are those of a run."""
+    if backend is None:
+        backend = MemoryBackend()
+    errors: list[BaseException] = []
+    hub = Hub(
+        Settings(**settings),
+        backend,
+        dumps=repr,
+        loads=eval,
+        report=lambda error, ws=None: errors.append(error),
+    )
+    hub.errors = errors  # type: ignore[attr-defined]
+    hub.home.choosing = RLock()
+    if isinstance(backend, MemoryBackend):
+        vars(backend)["_lock"] = RLock()
+    return hub
+
+
 class Pair:
     """A connection in a loop that is stepped, and its peer's socket."""
 
-    def __init__(self, loop: SteppedLoop, **settings: Any) -> None:
-        self.settings = Settings(**settings)
-        self.errors: list[BaseException] = []
-        self.hub = Hub(
-            self.settings,
-            MemoryBackend(),
-            dumps=repr,
-            loads=eval,
-            report=lambda error, ws=None: self.errors.append(error),
-        )
-        self.loop = loop
+    ws: WebSocket
+
+    def __init__(
+        self,
+        loop: SteppedLoop,
+        *,
+        hub: Hub | None = None,
+        user: str | None = None,
+        open_now: bool = True,
+        **settings: Any,
+    ) -> None:
+        self.hub = hub or make_hub(**settings)
+        self.loop: Any = loop
+        self._user = user
         ours, self.peer = socket.socketpair()
         self.peer.setblocking(False)
         self.codec = Connection(client=True, max_message=1 << 30)
         self.events: list[Event] = []
         ours.setblocking(False)
-        self.ws: WebSocket = loop.do(self._open, ours.detach())
-        loop.settle()
+        self._descriptor = ours.detach()
+        if open_now:
+            loop.do(self._open, loop)
+            loop.settle()
 
-    def _open(self, descriptor: int) -> WebSocket:
-        transport = EventedTransport(
-            descriptor, self.loop, max_queue=self.settings.MAX_QUEUE
-        )
-        ws = WebSocket(transport, self.hub, Connection())
-        self.hub.register(ws, self.loop)
-        ws._start()
-        return ws
+    def open_where_the_others_are(self) -> None:
+        """Open in the hub's home, as a request does that came to ``loop``."""
+        home = self.hub.home
+
+        def open_there(loop: SteppedLoop) -> bool:
+            with home.choosing:
+                if home.loop_for(loop) is not loop:
+                    return False
+                self._open(loop)
+                return True
+
+        home.settled(self.loop)
+        while not (loop := home.loop_for(self.loop)).call(open_there, loop):
+            pass
+
+    def _open(self, loop: SteppedLoop) -> None:
+        limit = self.hub.settings.MAX_QUEUE
+        transport = EventedTransport(self._descriptor, loop, max_queue=limit)
+        self.ws = WebSocket(transport, self.hub, Connection(), user=self._user)
+        self.hub.register(self.ws, loop)
+        self.ws._start()
 
     def say(self, *messages: str | bytes) -> None:
         self.peer.sendall(b"".join(map(self.codec.send, messages)))
@@ -182,4 +220,4 @@ class Pair:
         self.loop.do(self.ws._transport.abort)
         self.peer.close()
         if error[0] is None:
-            assert not self.errors
+            assert not self.hub.errors  # type: ignore[attr-defined]

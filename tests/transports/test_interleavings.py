@@ -15,6 +15,8 @@ from flask_wschat.websocket import Listener, WebSocket
 from tests.support.interleaving import Explorer, Gate
 from tests.support.stepped import Pair, SteppedLoop
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
 FILES = ["websocket.py", "peer.py", "incoming.py", "transports/waiting.py"]
 Tasks = Generator[list[Callable[[], Any]], None, None]
 
