@@ -1,4 +1,7 @@
-"""``WSChat``: the Flask extension."""
+"""``WSChat``: the Flask extension.
+
+Over 450 lines, as half of them tell what its methods promise.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,7 @@ from .opening.gate import Gate
 from .opening.hooks import Hooks
 from .opening.identity import Identity
 from .opening.plain import not_a_websocket
+from .rate import Rate
 from .running import folder as _folder  # noqa: F401  # it notes where we began
 from .settings import SILENCE, Settings
 from .shortcuts.contexts import AppContexts
@@ -72,7 +76,7 @@ class WSChat(Identity):
 
     def __init__(self, app: Flask | None = None) -> None:
         self._rules: list[Callable[[Scope], None]] = []
-        self._views: dict[tuple[int, tuple[str, ...]], Callable[..., Any]] = {}
+        self._views: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._apps: WeakSet[Flask] = WeakSet()
         self._only: Chat | None = None
         self._sessions = mistakes.SessionWatch()
@@ -142,6 +146,7 @@ class WSChat(Identity):
         *,
         blueprint: Blueprint | None = None,
         subprotocols: Sequence[str] = (),
+        limit: Rate | None = None,
         **options: Any,
     ) -> Callable[[View], View]:
         """Register a view that lives as long as its socket: ``view(ws, **url_args)``.
@@ -150,18 +155,22 @@ class WSChat(Identity):
         handshake's has ended, with its teardown, so ``g`` is empty and nothing of it is
         held. When it returns the socket is closed with 1000; an ``abort()`` or any
         other exception closes it with 1008 or 1011. ``subprotocols``: those spoken
-        here, the preferred first. ``options`` are ``add_url_rule``'s (``endpoint``,
-        ``defaults``, ``host`` …).
+        here, the preferred first. ``limit``: messages of one user a second, and at
+        once, as ``(10, 50)``; over it 1008. ``options`` are ``add_url_rule``'s
+        (``endpoint``, ``defaults``, ``host`` …).
 
         :raises TypeError: the view cannot be called so, or is ``async``.
+        :raises ValueError: ``limit`` is none.
         """
         mistakes.check_rule("route", rule)
+        rate = mistakes.check_limit(limit)
 
         def decorate(view: View) -> View:
             mistakes.check_view(view, rule)
             serve = views.by_view(view, self._sessions)
             self._add(
                 *(rule, view, serve, blueprint, subprotocols, options),
+                limit=rate,
                 blocking=True,
             )
             return view
@@ -174,16 +183,20 @@ class WSChat(Identity):
         *,
         blueprint: Blueprint | None = None,
         subprotocols: Sequence[str] = (),
+        limit: Rate | None = None,
         **options: Any,
     ) -> Callable[[ListenerClass], ListenerClass]:
         """Register a ``Listener`` class; each connection gets an instance of its own.
 
         An idle connection holds no greenlet and no thread. Arguments as for ``route``;
-        the endpoint is the class's name.
+        the endpoint is the class's name. The ready-made chat's ``limit``, here instead
+        of ``WSCHAT_RATE_LIMIT``, is one of error replies first.
 
         :raises TypeError: it is no ``Listener``, or has a method that nobody calls.
+        :raises ValueError: ``limit`` is none.
         """
         mistakes.check_rule("listener", rule)
+        rate = mistakes.check_limit(limit)
 
         def decorate(cls: ListenerClass) -> ListenerClass:
             mistakes.check_listener(cls, rule)
@@ -194,13 +207,17 @@ class WSChat(Identity):
             def make() -> Listener:
                 listener = cls()
                 if isinstance(listener, ChatListener):
-                    listener._chat = self._chat()
+                    listener._chat, listener._limit = self._chat(), rate
                 return listener
 
             serve = views.by_listener(
                 cls if plain else make, self._sessions, opens=opens
             )
-            self._add(*(rule, cls, serve, blueprint, spoken, options), plain=plain)
+            self._add(
+                *(rule, cls, serve, blueprint, spoken, options),
+                limit=rate,
+                plain=plain,
+            )
             return cls
 
         return decorate
@@ -214,14 +231,20 @@ class WSChat(Identity):
         subprotocols: Sequence[str],
         options: dict[str, Any],
         *,
+        limit: Rate | None,
         plain: bool = True,
         blocking: bool = False,
     ) -> None:
         endpoint = options.pop("endpoint", None) or made_of.__name__
-        view = views.dispatched(serve, subprotocols, plain=plain, blocking=blocking)
+        view = views.dispatched(
+            *(serve, subprotocols, limit if plain else None),
+            plain=plain,
+            blocking=blocking,
+        )
         # The same each time, as Flask wants it of two rules for one endpoint. It holds
         # what it is made of, so that the number stays that one's.
-        view = self._views.setdefault((id(made_of), tuple(subprotocols)), view)
+        made_so = (id(made_of), tuple(subprotocols), limit)
+        view = self._views.setdefault(made_so, view)
 
         def add_rule(scope: Scope) -> None:
             scope.add_url_rule(rule, endpoint, view, websocket=True, **options)

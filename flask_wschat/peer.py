@@ -150,6 +150,16 @@ class Peer(Incoming):
             self._end(*endings.PING_TIMEOUT)
             self._transport.abort()
 
+    def _tell_rule(self, why: str) -> None:
+        self._hub.log.warning("rule", "%s %s; closed with 1008", self._described(), why)
+
+    def _refuse(self, ending: Ending) -> None:
+        """Fail a peer that goes against a rule; what came before counts."""
+        if frame := self._connection.fail(*ending):
+            self._transport.write(frame)
+            self._end(*ending)
+            self._transport.finish(self._hub.settings.CLOSE_TIMEOUT)
+
     def _dropped(self, count: int) -> None:
         self._hub.log.warning(
             "dropped",

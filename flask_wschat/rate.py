@@ -1,56 +1,98 @@
-"""How many requests a second somebody may make, and how many at once."""
+"""How many messages a second somebody may send, and how many at once."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
+from weakref import WeakValueDictionary
+
+Rate = tuple[float, int]
+"""Messages a second, over time, and messages at once."""
+
+
+def as_rate(value: Any) -> Rate | None:
+    """Return ``value``, also a list out of a file, as a rate; None: it is none."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        return None
+    per_second, burst = value
+    if isinstance(per_second, bool) or not isinstance(per_second, int | float):
+        return None
+    if isinstance(burst, bool) or not isinstance(burst, int):
+        return None
+    # Not those of which a bucket's arithmetic makes an infinity.
+    fits = 1e-6 <= per_second <= 1e9 and 1 <= burst <= 1e9
+    return (per_second, burst) if fits else None
 
 
 class Bucket:
-    """Holds up to ``burst`` requests, and ``per_second`` more each second."""
+    """Holds up to ``burst`` messages, and ``per_second`` more each second."""
 
-    __slots__ = ("_at", "_burst", "_left", "_per_second")
+    __slots__ = ("__weakref__", "_at", "_burst", "_left", "_per_second")
 
-    def __init__(self, per_second: float, burst: float) -> None:
+    def __init__(self, per_second: float, burst: int) -> None:
         self._per_second = per_second
         self._burst = burst
-        self._left = burst
+        self._left: float = burst
         self._at = time.monotonic()
 
     def take(self) -> float:
         """Take one; return 0.0, or how many seconds to wait where there is none."""
+        return 0.0 if self.take_some(1) else self.wait
+
+    def take_some(self, count: int) -> int:
+        """Take up to ``count``; return how many there were."""
         now = time.monotonic()
-        gained = (now - self._at) * self._per_second
-        self._left = min(self._left + gained, self._burst)
+        self._left = self._after(now)
         self._at = now
-        if self._left >= 1:
-            self._left -= 1
-            return 0.0
-        return (1 - self._left) / self._per_second
+        taken = min(int(self._left), count)
+        self._left -= taken
+        return taken
+
+    @property
+    def wait(self) -> float:
+        """Seconds until there is one."""
+        return max((1 - self._after(time.monotonic())) / self._per_second, 0.0)
 
     @property
     def full(self) -> bool:
         """Whether it is as good as a new one."""
-        passed = time.monotonic() - self._at
-        return self._left + passed * self._per_second >= self._burst
+        return self._after(time.monotonic()) >= self._burst
+
+    @property
+    def rate(self) -> Rate:
+        return self._per_second, self._burst
+
+    def _after(self, now: float) -> float:
+        gained = (now - self._at) * self._per_second
+        return min(self._left + gained, self._burst)
 
 
 class Buckets:
-    """One for each user of this process, or for each connection without one."""
+    """One for each user of a route in this process, or for each connection of nobody.
+
+    All connections of a user have the same one. Of who has left only those are kept
+    that are not full again: to come back brings nothing.
+    """
 
     def __init__(self) -> None:
-        self._users: dict[str, Bucket] = {}
+        self._all: WeakValueDictionary[tuple[str, str, Rate], Bucket]
+        self._all = WeakValueDictionary()
+        self._kept: dict[tuple[str, str, Rate], Bucket] = {}
         self._prune_at = 1000
 
-    def of(self, user: str | None, rate: tuple[float, float]) -> Bucket:
-        """Return the bucket of ``user``, or a new one for nobody."""
+    def of(self, user: str | None, rate: Rate, route: str = "") -> Bucket:
+        """Return the bucket of ``user`` for ``route``, or a new one for nobody."""
         if user is None:
             return Bucket(*rate)
-        bucket = self._users.get(user)
+        key = (user, route, rate)
+        bucket = self._kept.get(key) or self._all.get(key)
         if bucket is None:
-            if len(self._users) >= self._prune_at:
+            bucket = self._all.setdefault(key, Bucket(*rate))
+        if key not in self._kept:
+            if len(self._kept) >= self._prune_at:
                 # Copied in one step: other threads come here, too.
-                full = {name: b for name, b in list(self._users.items()) if not b.full}
-                self._users = full
-                self._prune_at = max(1000, 2 * len(full))
-            bucket = self._users.setdefault(user, Bucket(*rate))
+                kept = {key: b for key, b in list(self._kept.items()) if not b.full}
+                self._kept = kept
+                self._prune_at = max(1000, 2 * len(kept))
+            self._kept[key] = bucket
         return bucket

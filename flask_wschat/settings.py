@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from .errors import ConfigError
+from .rate import Rate, as_rate
 
 PREFIX = "WSCHAT_"
 SILENCE = 0.7
@@ -49,8 +50,8 @@ class Settings:
     MAX_CONNECTIONS_PER_ADDRESS: int | None = None
     """Connections of an IPv4 address, or of an IPv6 network of 64 bits, in a process;
     over it an opening gets HTTP 429."""
-    RATE_LIMIT: tuple[float, int] | None = None
-    """Requests of one user to the ready-made chat: a second, and at once."""
+    RATE_LIMIT: Rate | None = (50, 200)
+    """Messages of one user to the ready-made chat: a second, and at once."""
     HISTORY_SIZE: int = 256
     """Messages kept for each room."""
     HISTORY_TTL: float = 86400.0
@@ -113,14 +114,8 @@ class Settings:
         rate = self.RATE_LIMIT
         self._need(
             "RATE_LIMIT",
-            rate is None
-            or (
-                isinstance(rate, tuple)
-                and len(rate) == 2
-                and _is_number(rate[0], above=0)
-                and _is_whole(rate[1], above=0)
-            ),
-            "(requests a second, requests at once), as (10, 50), or None",
+            rate is None or as_rate(rate) is not None,
+            "(messages a second, messages at once), as (10, 50), or None",
         )
         for name in ("COMPRESSION", "SHORTCUTS"):
             is_bool = isinstance(getattr(self, name), bool)

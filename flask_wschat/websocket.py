@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from . import endings
 from .codec import is_sendable
 from .codec.accelerated import encode_message
 from .codec.closing import cut_reason
 from .errors import ConnectionClosed
+from .incoming import Callbacks
 from .messages import as_json, shown
 from .peer import Peer
+from .rate import Bucket
 
 
 class Listener:
@@ -156,6 +159,66 @@ class WebSocket(Peer):
         :raises ValueError: ``code`` may not be sent (RFC 6455 §7.4).
         """
         self._close(*as_close(code, reason))
+
+
+class LimitedWebSocket(WebSocket):
+    """One whose peer may send so much; over it 1008: see docs/decisions/36.
+
+    A class of its own, so that all others have nothing to ask for each message. What
+    was within the limit is handled, and answered, before the end.
+    """
+
+    __slots__ = ("_bucket", "_over", "_receives")
+
+    def __init__(self, *args: Any, bucket: Bucket, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._bucket = bucket
+        self._over = False
+        self._receives = False  # the view waits for a message
+
+    def _take_in(
+        self, messages: list[str | bytes], size: int, *, wake: bool = True
+    ) -> None:
+        if self.closed or self._over:
+            return
+        within = self._bucket.take_some(len(messages))
+        self._over = within < len(messages)
+        if within:
+            del messages[within:]
+            super()._take_in(messages, size, wake=wake)
+        if self._over:
+            rate = "{:g} messages a second and {} at once".format(*self._bucket.rate)
+            self._tell_rule(f"sends more than {rate}")
+            self._pause()
+            self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        handles = self._inbox or self._busy
+        if self._over and not handles and (self._listener or self._receives):
+            self._refuse(endings.RATE_LIMIT)
+
+    # -- where it may be done: who looks says so first, then asks whether it is over
+
+    def _resume_if_room(self) -> None:
+        if not self._over:
+            super()._resume_if_room()
+
+    def _listen(self, listener: Callbacks) -> None:
+        super()._listen(listener)
+        self._in_loop(self._end_if_done)
+
+    def _worked(self) -> None:
+        super()._worked()
+        self._end_if_done()
+
+    def _wait_for_message(self, timeout: float | None) -> None:
+        self._receives = True
+        try:
+            if self._over:
+                self._in_loop(self._end_if_done)
+            super()._wait_for_message(timeout)
+        finally:
+            self._receives = False
 
 
 def as_close(code: Any, reason: Any) -> tuple[int, str]:

@@ -27,7 +27,7 @@ ARROWS: Tree = {
     "messages": "",
     "envelope": "messages",
     "rate": "",
-    "settings": "errors",
+    "settings": "errors rate",
     # RFC 6455 and 7692, without I/O
     "codec": {
         "frames": "errors",
@@ -60,7 +60,10 @@ ARROWS: Tree = {
     # What the user holds
     "incoming": "endings errors logs settings codec transports transports.ending",
     "peer": "endings errors logs messages incoming",
-    "websocket": "errors messages codec codec.accelerated codec.closing peer",
+    "websocket": (
+        "endings errors messages rate codec codec.accelerated codec.closing",
+        "incoming peer",
+    ),
     # What processes share
     "backends": {
         "contract": "errors messages transports",
@@ -125,7 +128,7 @@ ARROWS: Tree = {
     # The ready-made chat
     "chat": {
         "voting": "envelope errors messages backends",
-        "chat": ".voting errors messages rate transports hub.hub",
+        "chat": ".voting errors messages rate websocket transports hub.hub",
         "fields": "envelope messages",
         "listener": (
             ".chat .fields .voting",
@@ -156,17 +159,17 @@ ARROWS: Tree = {
         "answers": "",
         "origins": "",
         "tickets": "errors messages codec backends",
-        "mistakes": "settings websocket",
+        "mistakes": "messages rate settings websocket",
         "legacy": "errors codec transports websocket servers.offers",
         "gate": (
-            ".answers .origins .tickets errors logs backends hub.hub hub.places",
+            ".answers .origins .tickets errors logs rate backends hub.hub hub.places",
             "shortcuts shortcuts.response",
         ),
         "plain": ".answers .gate errors codec",
         "identity": ".gate .mistakes errors logs",
         "upgrade": (
             ".answers .gate .legacy",
-            "endings errors messages codec websocket",
+            "endings errors messages rate codec websocket",
             "transports transports.ending transports.evented transports.loop",
             "transports.threaded transports.tls transports.waiting",
             "servers.offers",
@@ -177,7 +180,7 @@ ARROWS: Tree = {
         ),
         "views": (
             ".answers .mistakes .upgrade",
-            "errors logs websocket servers.offers",
+            "errors logs rate websocket servers.offers",
         ),
     },
     # What chat.run adds to a server
@@ -191,7 +194,7 @@ ARROWS: Tree = {
     },
     # WSChat
     "extension": (
-        "envelope messages settings websocket backends",
+        "envelope messages rate settings websocket backends",
         "transports.ending transports.patched hub.hub",
         "chat.chat chat.listener chat.voting shortcuts.contexts running.folder",
         "opening.gate opening.hooks opening.identity opening.mistakes opening.plain",

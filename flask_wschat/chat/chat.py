@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from ..errors import BackendError
 from ..hub.hub import Hub
 from ..messages import Delivery
-from ..rate import Bucket, Buckets
+from ..rate import Bucket, Buckets, Rate
 from ..transports import Loop
+from ..websocket import WebSocket
 from .voting import Poll
 
 _RETELL = 0.1  # seconds for which losses gather, until polls are told anew
@@ -39,10 +40,15 @@ class Chat:
             raise ValueError(f"the poll {name!r} was made with other options or room")
         return known
 
-    def bucket(self, user: str | None) -> Bucket | None:
-        """Return that of ``user``, or a new one for nobody; None: all may be asked."""
+    def bucket(self, ws: WebSocket, limit: Rate | None) -> Bucket | None:
+        """Return what the user of ``ws`` may ask, if that has a limit.
+
+        ``limit`` is that of its route alone; None: all others have one together.
+        """
+        if limit is not None:
+            return self._buckets.of(ws.user, limit, ws.route)
         rate = self.hub.settings.RATE_LIMIT
-        return None if rate is None else self._buckets.of(user, rate)
+        return None if rate is None else self._buckets.of(ws.user, rate)
 
     # -- a tally has no number: that one is missing shows by nothing
 

@@ -24,7 +24,7 @@ from ..messages import (
     room_topic,
     user_topic,
 )
-from ..rate import Bucket
+from ..rate import Bucket, Rate
 from ..websocket import Listener, WebSocket
 from . import fields
 from .chat import Chat
@@ -66,6 +66,7 @@ class ChatListener(Listener):
     """Characters of a message's id."""
 
     _chat: Chat  # its application's, given by who makes one
+    _limit: Rate | None = None  # its route's
     # Of a connection that never got so far as `on_open`.
     _bucket: Bucket | None = None
     _refused = 0  # messages over the limit or no requests, less requests since
@@ -92,7 +93,7 @@ class ChatListener(Listener):
         self._hub = hub = self._chat.hub
         settings = hub.settings
         self._max_data = min(self.max_data, settings.MAX_MESSAGE)
-        self._bucket = self._chat.bucket(ws.user)
+        self._bucket = bucket = self._chat.bucket(ws, self._limit)
         hello = envelope.hello(
             ws.id,
             ws.user,
@@ -103,7 +104,7 @@ class ChatListener(Listener):
             mid=self.max_mid,
             page=self.max_page,
             rooms=self.max_rooms,
-            rate=settings.RATE_LIMIT,
+            rate=None if bucket is None else bucket.rate,
         )
         ws.send(hello)
         ws._transport.loop.call(self._attach, ws)
@@ -322,7 +323,9 @@ class ChatListener(Listener):
         """Answer what is no request, or over the limit; but not for ever."""
         self._refused += 1
         if self._refused > PATIENCE:
-            ws.close(*(endings.RATE_LIMIT if wait else endings.NO_REQUESTS))
+            ending = endings.RATE_LIMIT if wait else endings.NO_REQUESTS
+            ws._tell_rule(f"goes on and on: {ending.reason}")
+            ws.close(*ending)
         elif wait:
             wait = round(wait + 0.0005, 3)
             message = f"too many requests: wait {wait} s"

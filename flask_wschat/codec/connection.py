@@ -217,6 +217,18 @@ class Connection:
         self._drop_message()  # nobody reads it any more
         return self._encode(_CLOSE, close_payload(code, reason))
 
+    def fail(self, code: int, reason: str) -> bytes:
+        """Return the close frame that fails the connection (§7.1.7).
+
+        Empty where it is not open. Unlike after ``close``, what the peer still sends is
+        not looked at, and no event comes of it; ``reason`` as there.
+        """
+        if self.state is not State.OPEN:
+            return b""
+        self._move(Move.FAIL)
+        self._drop()
+        return self._encode(_CLOSE, close_payload(code, reason))
+
     def _work(self, most: int, events: list[Event]) -> bool:
         """Append events until they took ``most``; False: there are no more.
 
@@ -282,8 +294,8 @@ class Connection:
 
     def _fail(self, fault: ProtocolError, events: list[Event]) -> None:
         """Fail the connection (§7.1.7): say why, once, and hear nothing more."""
-        if self.state is State.OPEN:
-            self._reply(_CLOSE, close_payload(fault.close_code, str(fault)))
+        if frame := self.fail(fault.close_code, str(fault)):
+            self._out = [*(self._out or ()), frame]
         self._move(Move.FAIL)
         self._drop()
         events.append(Closed(fault.close_code, str(fault)))

@@ -16,6 +16,7 @@ from ..errors import BackendError, HandshakeError
 from ..hub.hub import Hub
 from ..hub.places import network_of
 from ..logs import SparingLog, printable
+from ..rate import Buckets
 from ..shortcuts import may_take
 from ..shortcuts.response import NoAnswer
 from .answers import refusal
@@ -39,6 +40,8 @@ class Gate:
         self._threads = 0  # held by sockets
         self._lock = threading.Lock()
         self._told_of_no_address = False
+        self.buckets = Buckets()
+        """What the users of routes with a limit may send."""
         self.storm = 0
         """Connections from which on a worker's restart brings many new requests."""
         self.log = SparingLog(logger)  # of what clients can make us say

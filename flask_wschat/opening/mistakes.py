@@ -17,6 +17,8 @@ from typing import Any
 
 from flask import Flask, has_request_context
 
+from ..messages import shown
+from ..rate import Rate, as_rate
 from ..settings import PREFIX
 from ..websocket import Listener
 
@@ -116,6 +118,20 @@ def _meant(cls: type, name: str) -> str | None:
         return _MEANT.get(name.replace("_", "").lower())
     near = difflib.get_close_matches(name, _ASKED, 1, 0.8)
     return _REFUSED.get(name, near[0] if near else None) if _asks(cls) else None
+
+
+def check_limit(limit: Any) -> Rate | None:
+    """Return what a route's ``limit`` says, if anything.
+
+    :raises ValueError: it is no limit.
+    """
+    rate = as_rate(limit)
+    if rate is None and limit is not None:
+        raise ValueError(
+            "limit is (messages a second, messages at once) of one user, as (10, 50),"
+            f" unlike {shown(limit)}"
+        )
+    return rate
 
 
 def check_authenticate(function: Any) -> None:

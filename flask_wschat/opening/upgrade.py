@@ -23,6 +23,7 @@ from ..codec import (
 )
 from ..errors import BackendError, HandshakeError
 from ..messages import as_user
+from ..rate import Bucket, Rate
 from ..servers.offers import (
     OFFER,
     UPGRADE,
@@ -38,7 +39,7 @@ from ..transports.loop import EventedLoop, new_event
 from ..transports.threaded import ThreadedLoop
 from ..transports.tls import TLSSocket
 from ..transports.waiting import runs_here
-from ..websocket import WebSocket
+from ..websocket import LimitedWebSocket, WebSocket
 from .answers import refusal
 from .gate import USER, Gate, max_requests, no_storage, server_is_stopping
 from .legacy import LegacyWebSocket
@@ -69,6 +70,7 @@ class Upgrade:
     _deflate: Deflate | None = None
     _extension: str | None = None
     _route = ""
+    _bucket: Bucket | None = None
 
     _held: Event | None = None  # set when a TLS socket may go back to its server
     _ended = False
@@ -164,9 +166,15 @@ class Upgrade:
             raise RuntimeError(f"@chat.authenticate raised {error!r:.200}") from error
 
     def accept(
-        self, subprotocols: Sequence[str] = (), *, plain: bool = True
+        self,
+        subprotocols: Sequence[str] = (),
+        *,
+        plain: bool = True,
+        limit: Rate | None = None,
     ) -> WebSocket:
         """Answer 101 and return the open socket; ``plain``: see ``Hub.register``.
+
+        ``limit`` is that of its messages, if the connection is to know one.
 
         :raises ClientLeft: before it could be taken over.
         """
@@ -181,6 +189,8 @@ class Upgrade:
             self._key, subprotocol=chosen, extension=self._extension
         )
         self.begun = True
+        if limit is not None:
+            self._bucket = self._gate.buckets.of(self._user, limit, self._route)
         hub = self._gate.hub
         hub.let_in.add(self)
         try:
@@ -254,8 +264,13 @@ class Upgrade:
             taken.close()
             raise
         connection = Connection(max_message=settings.MAX_MESSAGE, deflate=self._deflate)
-        ws = WebSocket(
-            transport, hub, connection, user=self._user, subprotocol=subprotocol
+        known = {"user": self._user, "subprotocol": subprotocol}
+        ws = (
+            WebSocket(transport, hub, connection, **known)
+            if self._bucket is None
+            else LimitedWebSocket(
+                transport, hub, connection, bucket=self._bucket, **known
+            )
         )
         if self._given_up:
             transport.abort()  # by whoever waited for this

@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..errors import ConnectionClosed, check_ran
 from ..logs import SparingLog
+from ..rate import Rate
 from ..servers.offers import UPGRADE, ClientLeft
 from ..websocket import Listener, WebSocket
 from . import mistakes
@@ -30,7 +31,12 @@ Serve = Callable[[WebSocket, dict[str, Any]], None]
 
 
 def dispatched(
-    serve: Serve, subprotocols: Sequence[str], *, plain: bool, blocking: bool
+    serve: Serve,
+    subprotocols: Sequence[str],
+    limit: Rate | None,
+    *,
+    plain: bool,
+    blocking: bool,
 ) -> Callable[..., Response]:
     """Return what Flask dispatches to: it refuses, or opens the socket and serves it.
 
@@ -53,7 +59,7 @@ def dispatched(
             mistakes.warn_of_late_settings(app)
         upgrade.admit(asked)
         try:
-            ws = upgrade.accept(subprotocols, plain=plain)
+            ws = upgrade.accept(subprotocols, plain=plain, limit=limit)
         except ClientLeft:
             return upgrade.no_answer()
         if blocking:

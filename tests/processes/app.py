@@ -13,6 +13,7 @@ from flask_wschat.chat.listener import ChatListener
 OPTIONS = ("Ginger", "Oat", "None")
 
 app = Flask(__name__)
+app.config["WSCHAT_RATE_LIMIT"] = None
 app.config.from_prefixed_env("TEST")
 chat = WSChat(app)
 biscuits = chat.poll("Biscuits", OPTIONS)

@@ -17,6 +17,7 @@ from .peers import Chat, Meet, Peer
 @pytest.fixture
 def chat(app: Flask, request: pytest.FixtureRequest) -> WSChat:
     app.config["WSCHAT_MAX_MESSAGE"] = 100_000
+    app.config["WSCHAT_RATE_LIMIT"] = None
     app.config.update(getattr(request, "param", {}))
     chat = WSChat(app)
     chat.listener("/chat")(Chat)

@@ -17,6 +17,7 @@ PAGE = """<!doctype html><title>chat</title><script type="module">
 app = Flask(__name__)
 app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL", "memory://")
 app.config["WSCHAT_HISTORY_SIZE"] = 1000
+app.config["WSCHAT_RATE_LIMIT"] = None
 chat = WSChat(app)
 chat.listener("/chat")(ChatListener)
 
