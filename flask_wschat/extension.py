@@ -117,7 +117,7 @@ class WSChat(Identity):
             logger.warning("%s", fault)
         app.extensions["wschat"] = self
         app.extensions[_HUB] = hub
-        app.extensions[_CHAT] = chat = Chat(hub)
+        app.extensions[_CHAT] = chat = Chat(hub, self._has_logins)
         mistakes.note_settings(app)
         self._only = None if self._apps else chat
         self._apps.add(app)
@@ -134,6 +134,9 @@ class WSChat(Identity):
         command = click.get_current_context(silent=True)
         if command is not None and command.info_name == "run":
             ending.close_on_sigterm()  # `flask run` leaves that to the system
+
+    def _has_logins(self) -> bool:
+        return self._authenticate is not None
 
     def _who(self) -> Any:
         return None if self._authenticate is None else self._authenticate()

@@ -70,11 +70,13 @@ class Fan(Listener):
         chat.broadcast(message, room=self.room)
 
 
-chat.listener("/chat")(ChatListener)
+@chat.listener("/chat")
+class Open(ChatListener):
+    anonymous = "say"
 
 
 @chat.listener("/rooms")
-class ManyRooms(ChatListener):
+class ManyRooms(Open):
     max_rooms = 1_000_000
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 
 from ..errors import BackendError
 from ..hub.hub import Hub
@@ -12,6 +13,8 @@ from ..transports import Loop
 from ..websocket import WebSocket
 from .voting import Poll
 
+logger = logging.getLogger("flask_wschat")
+
 _RETELL = 0.1  # seconds for which losses gather, until polls are told anew
 _RETELL_AGAIN = 1.0  # and where the backend does not say how they stand
 
@@ -19,8 +22,13 @@ _RETELL_AGAIN = 1.0  # and where the backend does not say how they stand
 class Chat:
     """The polls of this process, and how often each user may ask."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(
+        self, hub: Hub, has_logins: Callable[[], bool] = lambda: False
+    ) -> None:
         self.hub = hub
+        self.has_logins = has_logins
+        """Whether the application says who somebody is."""
+        self._told_of_anonymous = False
         self.polls: dict[str, Poll] = {}
         """By name."""
         self._buckets = Buckets()
@@ -49,6 +57,17 @@ class Chat:
             return self._buckets.of(ws.user, limit, ws.route)
         rate = self.hub.settings.RATE_LIMIT
         return None if rate is None else self._buckets.of(ws.user, rate)
+
+    def tell_of_anonymous(self, name: str) -> None:
+        """Say, once, why people without a user id get nowhere."""
+        if not self._told_of_anonymous:
+            self._told_of_anonymous = True
+            logger.warning(
+                "%s refused somebody without a user id: with @chat.authenticate they"
+                " may join no room, unless it has a can_join that lets them, or"
+                ' anonymous = "say" or "read"',
+                name,
+            )
 
     # -- a tally has no number: that one is missing shows by nothing
 

@@ -6,7 +6,7 @@ It reads requests and answers each once; what it sends unasked goes through ``fe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from .. import endings, envelope
 from ..errors import (
@@ -41,8 +41,8 @@ class ChatListener(Listener):
 
     ``chat.listener("/chat")(ChatListener)``, or a subclass that says who may do what.
     The ``can_`` methods run in an app context; False, ``PermissionError`` or an
-    ``abort(403, "why")`` refuses. A user without an id may join and say, but not tell
-    or vote, and has no inbox.
+    ``abort(403, "why")`` refuses. A user without an id may not tell or vote, and has no
+    inbox; whether they may join and say is told by ``anonymous``.
     """
 
     awaits_room = True
@@ -54,6 +54,13 @@ class ChatListener(Listener):
     connection. If so, plain connections get it as it is, and any client that may join
     the room here reads what is said there: let ``can_join`` decide as the routes do.
     """
+    anonymous: Literal["say", "read", "none"] | None = None
+    """What people without a user id may do in rooms, as far as the hooks allow it.
+
+    None: "say" where the class has a ``can_join`` of its own, which is asked about
+    them, too, or the application has no ``@chat.authenticate``, and so nobody an id.
+    Else "none". See docs/decisions/34.
+    """
     max_data = 64 * 1024
     """Bytes of one message's data as JSON; ``WSCHAT_MAX_MESSAGE`` if that is less."""
     max_rooms = 100
@@ -64,6 +71,14 @@ class ChatListener(Listener):
     """Characters of a room's name, or a user's who is told something."""
     max_mid = 64
     """Characters of a message's id."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.anonymous not in ("say", "read", "none", None):
+            raise ValueError(
+                f'{cls.__name__}.anonymous is "say", "read", "none" or None, unlike'
+                f" {cls.anonymous!r}"
+            )
 
     _chat: Chat  # its application's, given by who makes one
     _limit: Rate | None = None  # its route's
@@ -151,6 +166,8 @@ class ChatListener(Listener):
         fresh = room not in (ws._rooms or ())
         if fresh and len(ws._rooms or ()) >= self.max_rooms:
             raise RequestError("too_many", f"over {self.max_rooms} rooms: leave one")
+        if ws.user is None:
+            self._check_anonymous("read", "say")
         try:
             self._ask(self.can_join, ws.user, room)
         except BaseException:
@@ -178,6 +195,8 @@ class ChatListener(Listener):
     def _say(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         data, text, mid = fields.said(request, self._max_data, self.max_mid)
         room = self._joined(ws, request)
+        if ws.user is None:
+            self._check_anonymous("say")
         self._ask(self.can_say, ws.user, room, data)
         sender = ANONYMOUS + ws.id if ws.user is None else ws.user
         message = Message(
@@ -274,6 +293,17 @@ class ChatListener(Listener):
             epoch, after = now.epoch, after if after <= now.seq else None
         return history(topic, after=after, epoch=epoch, limit=self.max_page)
 
+    def _check_anonymous(self, *enough: str) -> None:
+        """Raise ``RequestError`` unless people without an id may do so much."""
+        may = self.anonymous
+        if may is None:
+            asked = type(self).can_join is not ChatListener.can_join
+            may = "say" if asked or not self._chat.has_logins() else "none"
+            if may == "none":
+                self._chat.tell_of_anonymous(type(self).__qualname__)
+        if may not in enough:
+            raise RequestError("unauthorized", _NOBODY)
+
     def _attach(self, ws: WebSocket) -> None:
         self._hub.attach(ws, sharing=self.plain_rooms)
 
@@ -351,6 +381,7 @@ class ChatListener(Listener):
 
 
 _UNAVAILABLE = "the storage cannot be reached now"
+_NOBODY = "this needs a user id, and you have none"
 _FORBIDDEN = "the application does not allow it"
 
 _HANDLERS: dict[str, Callable[..., str | None]] = {
@@ -378,5 +409,5 @@ def _handler(request: dict[str, Any]) -> Callable[..., str | None]:
 
 def _user(ws: WebSocket) -> str:
     if ws.user is None:
-        raise RequestError("unauthorized", "this needs a user id, and you have none")
+        raise RequestError("unauthorized", _NOBODY)
     return ws.user

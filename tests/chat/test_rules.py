@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
-from flask import abort, current_app
+from flask import Flask, abort, current_app, request
 
 from flask_wschat import ChatListener, WebSocket, WSChat
+from tests.support.chat_client import ChatClient
 from tests.support.following import chat, make_chat, server, url
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import DEADLINE, eventually
@@ -235,3 +236,80 @@ def test_whether_a_user_is_online_decides_who_is_told(
         ann.ask("tell", to="ben", data=1, mid="1")
     eventually(lambda: not here.is_online("ben"))
     assert ann.fail("tell", to="ben", data=1, mid="2")["code"] == "forbidden"
+
+
+# ---- people without a user id --------------------------------------------------------
+
+
+class Bare(ChatListener):
+    pass
+
+
+class Own(ChatListener):
+    def can_join(self, user: str | None, room: str) -> bool:
+        return user is not None or room == "lobby"
+
+
+def open_to(app: Flask, cls: type[ChatListener], serve: Serve, *, logins: bool) -> Peer:
+    chat = WSChat(app)
+    chat.listener("/chat")(cls)
+    if logins:
+        chat.authenticate(lambda: request.args.get("user") or None)
+    server = serve(app)
+    if logins:
+        ann = Peer(server, "ann")
+        ann.ask("join", room="staff")
+        ann.ask("say", room="staff", data=1, mid="a")
+    return Peer(server, "")
+
+
+def said(peer: Peer, room: str) -> str:
+    """Return how far somebody gets."""
+    reply = ChatClient.ask(peer, "join", room=room)
+    if reply["ok"]:
+        reply = ChatClient.ask(peer, "say", room=room, data="hi", mid=room)
+        return "says" if reply["ok"] else f"reads, {reply['error']['code']}"
+    return str(reply["error"]["code"])
+
+
+@pytest.mark.parametrize("logins", [False, True])
+@pytest.mark.parametrize(
+    ("cls", "anonymous", "without", "with_logins"),
+    [
+        (Bare, None, "says says", "unauthorized unauthorized"),
+        (Bare, "say", "says says", "says says"),
+        (Bare, "read", *["reads, unauthorized reads, unauthorized"] * 2),
+        (Bare, "none", *["unauthorized unauthorized"] * 2),
+        (Own, None, *["says forbidden"] * 2),
+        (Own, "say", *["says forbidden"] * 2),
+        (Own, "read", *["reads, unauthorized forbidden"] * 2),
+        (Own, "none", *["unauthorized unauthorized"] * 2),
+    ],
+)
+def test_people_without_an_id_are_asked_for(
+    app: Flask,
+    serve: Serve,
+    cls: type[ChatListener],
+    anonymous: Any,
+    without: str,
+    with_logins: str,
+    logins: bool,
+) -> None:
+    given = {} if anonymous is None else {"anonymous": anonymous}
+    stranger = open_to(app, type("Chat", (cls,), given), serve, logins=logins)
+    got = f"{said(stranger, 'lobby')} {said(stranger, 'staff')}"
+    assert got == (with_logins if logins else without)
+
+
+def test_the_log_says_once_why_strangers_get_nowhere(
+    app: Flask, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = open_to(app, Bare, serve, logins=True)
+    assert said(stranger, "lobby") == said(stranger, "staff") == "unauthorized"
+    (record,) = caplog.records
+    assert record.message.startswith("Bare refused somebody without a user id")
+
+
+def test_what_people_without_an_id_may_is_one_of_three() -> None:
+    with pytest.raises(ValueError, match="anonymous"):
+        type("Chat", (ChatListener,), {"anonymous": "write"})

@@ -41,7 +41,8 @@ def make_chat(url: str) -> Iterator[Callable[..., WSChat]]:
         app.config["WSCHAT_RATE_LIMIT"] = None  # a test does at once what takes a day
         app.config.update({f"WSCHAT_{key}": value for key, value in config.items()})
         chat = WSChat(app)
-        chat.listener("/chat")(type("Chat", (listener,), {}))
+        strangers = {"anonymous": listener.anonymous or "say"}
+        chat.listener("/chat")(type("Chat", (listener,), strangers))
         chat.authenticate(lambda: flask.request.args.get("user") or None)
         made.append(chat)
         return chat
