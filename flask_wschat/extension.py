@@ -133,7 +133,7 @@ class WSChat(Identity):
         Hooks(app, gate)
         command = click.get_current_context(silent=True)
         if command is not None and command.info_name == "run":
-            ending.close_on_sigterm()  # `flask run` leaves that to the system
+            ending.close_on_signals()  # `flask run` leaves that to the system
 
     def _has_logins(self) -> bool:
         return self._authenticate is not None

@@ -6,6 +6,7 @@ handler's strict reading of requests, with a time limit, and ends as ``run`` doe
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
@@ -39,6 +40,16 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
 
     wsgi_handler = Handler
     server_class = Server
+
+    def init_process(self) -> None:
+        # Until it has handlers of its own, a new worker has its parent's, which tell
+        # nobody of a signal there; the patching that comes before takes a while.
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+            signal.signal(number, self._told_early)
+        super().init_process()
+
+    def _told_early(self, number: int, frame: object) -> None:
+        self.alive = False  # its loop does not begin then
 
 
 GeventWebSocketWorker = Worker

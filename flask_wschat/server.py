@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Literal, TextIO
 
@@ -25,6 +26,7 @@ from .running.access import AccessLog, LoggedHandler
 from .running.patching import ensure_patched
 from .running.watchdog import Watchdog
 from .servers.handler import WebSocketHandler, is_brief, opening_seconds, time_limit
+from .transports.ending import BRIEF
 from .transports.evented import limit_unsent
 from .transports.loop import EventedLoop
 from .transports.patched import RawSocket, get_ident
@@ -47,6 +49,8 @@ class Server(WSGIServer):
     def __init__(self, listener: Any, application: Any, **options: Any) -> None:
         options.setdefault("handler_class", WebSocketHandler)
         options.setdefault("spawn", _serve_soon)
+        self.requests: set[WSGIHandler] = set()
+        """Those who have one to answer, and views that came of one."""
         super().__init__(listener, application, **options)
 
     def do_read(self) -> Any:
@@ -152,8 +156,19 @@ def run(
         options = {"log": access, "handler_class": LoggedHandler}
     server = Server((host, port), served, **options)
     stop = gevent.event.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, stop.set)
+    until = 0.0
+
+    def end(seconds: float) -> None:
+        nonlocal until
+        if stop.is_set():
+            seconds = 0  # asked a second time
+            hub.closing.hurry()
+        until = time.monotonic() + seconds
+        stop.set()
+
+    drain = hub.settings.DRAIN
+    gevent.signal_handler(signal.SIGINT, end, min(drain, BRIEF))
+    gevent.signal_handler(signal.SIGTERM, end, drain)
     try:
         server.start()
     except OSError as error:
@@ -174,13 +189,15 @@ def run(
         def changed(code: int) -> None:
             nonlocal exit_code
             exit_code = code
-            loop.call_threadsafe(stop.set)
+            loop.call_threadsafe(end, min(drain, BRIEF))
 
         if is_reloaded():
             watch_files(changed)
     stop.wait()
     server.close()  # who comes back is to find the next process, not this one
-    hub.shutdown()
+    hub.shutdown(until - time.monotonic())
+    while server.requests and time.monotonic() < until:
+        gevent.sleep(0.01)
     server.stop(timeout=1)
     if exit_code:
         sys.exit(exit_code)

@@ -41,6 +41,9 @@ class Settings:
     """Seconds a client has to send its whole opening request."""
     CLOSE_TIMEOUT: float = 5.0
     """Seconds a peer has to answer a close frame."""
+    DRAIN: float = 10.0
+    """Seconds that a server which ends has for its connections: they are closed one
+    after another, and what runs for them may end."""
     COMPRESSION: bool = True
     """Whether to agree to permessage-deflate, for messages from 256 bytes."""
     MAX_CONNECTIONS: int | None = None
@@ -117,6 +120,8 @@ class Settings:
             rate is None or as_rate(rate) is not None,
             "(messages a second, messages at once), as (10, 50), or None",
         )
+        drains = _is_number(self.DRAIN, above=-1) and self.DRAIN >= 0
+        self._need("DRAIN", drains, "a number >= 0")
         for name in ("COMPRESSION", "SHORTCUTS"):
             is_bool = isinstance(getattr(self, name), bool)
             self._need(name, is_bool, "True or False")

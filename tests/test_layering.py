@@ -45,10 +45,10 @@ ARROWS: Tree = {
     },
     # Moving bytes
     "transports": {
-        "ending": "",
         "tls": "",
         "patched": "",
         "waiting": ". .patched",
+        "ending": ".waiting",
         "queue": "",
         "accelerated": ".queue",
         "loop": ". .accelerated .patched .waiting",
@@ -111,7 +111,8 @@ ARROWS: Tree = {
         "places": "settings transports.patched",
         "claims": ".feeds .home .members errors messages websocket backends",
         "deliveries": ".home logs messages",
-        "sweep": ".home endings errors settings transports websocket",
+        "drain": ".home endings settings transports websocket",
+        "sweep": ".drain .home errors settings transports websocket",
         "subscriptions": "errors transports backends",
         "presence": ".members envelope errors messages transports backends",
         "rooms": (
@@ -119,7 +120,7 @@ ARROWS: Tree = {
             "errors messages transports websocket",
         ),
         "hub": (
-            ".audience .claims .deliveries .feeds .home .members .places",
+            ".audience .claims .deliveries .drain .feeds .home .members .places",
             ".presence .rooms .subscriptions .sweep",
             "endings errors logs messages settings incoming websocket backends",
             "transports transports.ending transports.loop transports.waiting",
@@ -201,7 +202,7 @@ ARROWS: Tree = {
         "opening.views",
     ),
     "server": (
-        "transports.evented transports.loop transports.patched",
+        "transports.ending transports.evented transports.loop transports.patched",
         "hub.hub servers.handler",
         "running.access running.debugging running.patching running.watchdog",
     ),

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -76,6 +77,14 @@ class About(__import__("flask_wschat").Listener):
             "flags": [sys.flags.optimize, sys.flags.dev_mode, sys.warnoptions],
             "names": sorted({"annotations", "monkey"} & set(vars(main))),
         })
+
+@app.get("/slow")
+def slow():
+    def parts():
+        yield "begun"
+        time.sleep(0.5)
+        yield ", done"
+    return parts()
 
 @app.get("/fails")
 def fails():
@@ -240,15 +249,47 @@ def test_a_module_whose_folder_was_left_at_once_stays_unpatched(
 def test_a_signal_ends_it_without_a_word(
     run: Run, folder: Path, number: signal.Signals
 ) -> None:
+    """Ctrl-C waits a second for a view that goes on, SIGTERM until there is another."""
     (folder / "app.py").write_text(PROGRAM + RUN.format("log=None"))
     program = run("app.py")
     with connect("ws://" + program.url("/waits")) as ws:
         assert ws.receive(DEADLINE) == "begun"
-        assert program.end(number) == 0
+        program.signal(number)
         with pytest.raises(ConnectionClosed, match="1012"):
             ws.receive(DEADLINE)
+        if number == signal.SIGTERM:
+            program.signal(number)
+    began = time.monotonic()
+    assert program.wait() == 0
+    assert time.monotonic() - began < 8  # of ten seconds
     assert "Traceback" not in program.log
     assert all(" - - [" in line for line in program.lines[1:]), program.log
+
+
+def test_two_signals_at_once_say_1012_all_the_same(run: Run) -> None:
+    program = run("app.py")
+    with connect("ws://" + program.url("/waits")) as ws:
+        assert ws.receive(DEADLINE) == "begun"
+        program.signal(signal.SIGTERM)
+        program.signal(signal.SIGINT)  # another one, as of two the same one is left
+        with pytest.raises(ConnectionClosed, match="1012"):
+            ws.receive(DEADLINE)
+    assert program.wait() == 0
+
+
+def test_a_page_that_was_asked_for_is_answered(run: Run) -> None:
+    program = run("app.py")
+    url = "http://" + program.url("/slow")
+    with connect("ws://" + program.url("/waits")) as ws:
+        assert ws.receive(DEADLINE) == "begun"
+        with urllib.request.urlopen(url) as answer:
+            assert answer.read(5) == b"begun"
+            program.signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed, match="1012"):
+                ws.receive(DEADLINE)
+            assert answer.read() == b", done"
+    program.signal(signal.SIGTERM)  # or the view would have all the time there is
+    assert program.wait() == 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", ""])

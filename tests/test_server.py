@@ -826,25 +826,26 @@ def test_threads_running_out_are_warned_of(
     assert caplog.text.count("threads are held") == 1
 
 
-def test_a_shutdown_waits_for_who_was_let_in(
-    app: Flask, chat: WSChat, any_server: LiveServer
+def test_a_shutdown_waits_for_openings_and_lets_nobody_else_in(
+    app: Flask, chat: WSChat, server: LiveServer
 ) -> None:
-    """An opening that was answered 101 is no connection of the hub's before a while."""
+    """One that was answered 101 is no connection of the hub's before a while."""
     hub = chat._hub()
     opening = object()
-    hub.let_in.add(opening)
+    hub.closing.under_way.add(opening)
     shutdown = threading.Thread(target=hub.shutdown, args=(DEADLINE,))
-    with any_server.connect("/listen") as first:
+    with server.connect("/listen") as first:
         eventually(hub.count)
         shutdown.start()
         assert closed(first) == (1012, "service restart")
-        with any_server.connect("/listen") as second:
-            assert closed(second) == (1012, "service restart")
+        status, answer = ask(server, "/listen")
+        assert (status, b"Retry-After: 2" in answer) == (503, True)
         assert shutdown.is_alive()
-        hub.let_in.discard(opening)
+        hub.closing.under_way.discard(opening)
         shutdown.join(DEADLINE)
     assert not shutdown.is_alive()
-    assert not hub.let_in
+    with server.connect("/listen"):
+        eventually(hub.count)
 
 
 def test_a_shutdown_says_goodbye_to_everyone(

@@ -36,6 +36,7 @@ from ..websocket import WebSocket
 from .audience import deliver
 from .claims import CLAIM, Claims
 from .deliveries import HOLD, Deliveries
+from .drain import Closing
 from .feeds import Feeds, framed
 from .home import Home
 from .members import Members
@@ -91,7 +92,8 @@ class Hub:
         self.report = report or _log_error
         self.alone: Lonely | None = None
         """Is told of what is published before anybody has connected here."""
-        self._leaving: set[WebSocket] = set()  # ended, but their transports are not
+        self.leaving: set[WebSocket] = set()
+        """Connections that have ended, and their transports have not."""
         self.home = Home(self)
         self.feeds = Feeds(settings.MAX_QUEUE, self.home.later)
         self.members = Members(self.feeds)
@@ -104,24 +106,21 @@ class Hub:
             self.members, self._topics, self._claims, self.presence, self._finish
         )
         self._deliveries = Deliveries(self.home, self)
+        self.closing = Closing(self)
         self._sweep = Sweep(self.home, self)
         self._logged = ""  # the fault of the backend that the log knows of
-        self.stopping: Callable[[], bool] | None = None
-        """Tells the sweep that the server ends, and every connection with it."""
-        self.let_in: set[object] = set()
-        """Openings that were answered 101, and are no connections here yet."""
         self.on_end: Callable[[WebSocket], Any] | None = None
         """Told of each connection that ended, for a server's log."""
         self.on_lost: Callable[[list[str] | None], Any] | None = None
         """Told, in the loop, of topics (None: any) of which publications were lost."""
         backend.start(self)
-        ending.watch(self)
+        ending.watch(self.closing)
 
     # -- who is here
 
     def lives_in(self, loop: Loop) -> bool:
         """Whether connections live in ``loop``, or have not quite ended there."""
-        return self.home.loop is loop and bool(self._leaving or self.count())
+        return self.home.loop is loop and bool(self.leaving or self.count())
 
     def register(
         self,
@@ -217,7 +216,7 @@ class Hub:
         """
         rooms, ws._rooms = ws._rooms, None
         if not ws._gone:
-            self._leaving.add(ws)
+            self.leaving.add(ws)
         if self.places is not None:
             self.places.give_back(ws)
         self.members.opening.discard(ws)
@@ -238,7 +237,7 @@ class Hub:
 
     def gone(self, ws: WebSocket) -> None:
         """Note that the last of a connection that ended is gone."""
-        self._leaving.discard(ws)
+        self.leaving.discard(ws)
 
     def _finish(self, step: Callable[..., Any], *args: Any) -> None:
         try:
@@ -254,35 +253,11 @@ class Hub:
         """Take ``ws`` out of ``room``; False: it was not there."""
         return self.rooms.leave(ws, room)
 
-    def shutdown(self, timeout: float = 1.0, *, came_to: Loop | None = None) -> None:
-        """Close every connection with 1012, "service restart", and wait for it.
-
-        Also for those that somebody else has begun to close. ``timeout``: seconds for
-        the close frames to get out and be answered. ``came_to``: only those that came
-        to this loop, wherever they live.
-        """
-        loop = self.home.loop
-        if loop is None or self.home.pid != os.getpid() or not loop.is_alive():
-            return
-        of = self.home.of
-        told: set[WebSocket] = set()
-        until = time.monotonic() + timeout
-        while True:
-            # Again and again: some were let in before, and come only now.
-            for ws in set(of(self.everyone(), came_to)) - told:
-                ws.close(*endings.RESTART)
-                told.add(ws)
-            if time.monotonic() >= until or not (
-                of(self._leaving, came_to)
-                or self.presence.busy
-                or of(self.everyone(), came_to)
-                or (self.let_in and came_to is None)
-            ):
-                break
-            loop.event().wait(0.01)
-        if loop.is_current():
-            for ws in of(self._leaving, came_to):
-                ws._transport.abort()
+    def shutdown(
+        self, seconds: float | None = None, *, came_to: Loop | None = None
+    ) -> None:
+        """Close all connections, and wait for that: see ``Closing.drain``."""
+        self.closing.shutdown(seconds, came_to=came_to)
 
     def stop(self) -> None:
         """Let go of the backend."""
@@ -290,14 +265,6 @@ class Hub:
             self.backend.stop()
         except Exception as error:
             logger.warning("the backend cannot be stopped: %s", error)
-
-    def run_waiting(self, task: Callable[[], Any]) -> bool:
-        """Run ``task`` beside the loop if the caller may not wait; False: it may."""
-        loop = self.home.loop
-        if loop is None or not loop.is_current() or loop.may_wait():
-            return False
-        loop.run(task)
-        return True
 
     def count(self, topic: str = EVERYONE) -> int:
         """Return how many connections ``topic`` has here."""
@@ -311,6 +278,10 @@ class Hub:
         return self.members.everyone()
 
     # -- where they live
+
+    def is_telling(self) -> bool:
+        """Whether the backend is not told yet of some who came or went."""
+        return self.presence.busy
 
     def is_busy(self) -> bool:
         """Whether the backend is just told of some who are not here any more."""
@@ -326,7 +297,7 @@ class Hub:
             for ws in self.everyone():
                 self.places.give_back(ws)
         self.members.clear()
-        self._leaving = set()
+        self.leaving = set()
         self._claims.sharing.clear()
         self._deliveries.clear()
         self._topics.clear()

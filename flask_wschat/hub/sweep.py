@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
-from .. import endings
 from ..errors import ConnectionClosed
 from ..settings import Settings
 from ..transports import Loop
 from ..websocket import WebSocket
+from .drain import Closing
 from .home import Home
 
 
@@ -18,7 +18,7 @@ class Swept(Protocol):
     """What is looked after."""
 
     settings: Settings
-    stopping: Callable[[], bool] | None
+    closing: Closing
 
     def everyone(self) -> Iterator[WebSocket]: ...
     def report(self, error: BaseException, ws: WebSocket | None = None) -> None: ...
@@ -53,9 +53,8 @@ class Sweep:
         if loop is None:
             return
         connections = list(swept.everyone())
-        if swept.stopping is not None and swept.stopping():
-            for ws in connections:
-                ws.close(*endings.RESTART)
+        if swept.closing.is_stopping():
+            swept.closing.drain()
         interval, timeout = swept.settings.PING_INTERVAL, swept.settings.PING_TIMEOUT
         for ws in connections:
             if ws._sweep_at <= now:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 from collections.abc import Callable
@@ -222,24 +223,39 @@ def no_storage() -> HandshakeError:
     )
 
 
-def server_is_stopping(backend: Backend) -> Callable[[], bool]:
-    """Return what tells whether this process was asked to end.
+class Worker:
+    """gunicorn's worker, where this process is one: its method is SIGTERM's handler.
 
-    gunicorn's workers wait for views under way before they end, and blocking views
-    wait for their clients: the sockets must be closed when that wait begins.
+    It waits for views under way before it ends, and blocking views wait for their
+    clients: the sockets must be closed when that wait begins.
     """
-    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    workers = getattr(getattr(worker, "cfg", None), "workers", 1)
-    if workers > 1 and isinstance(backend, MemoryBackend):
+
+    def __init__(self) -> None:
+        self._worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        cfg = getattr(self._worker, "cfg", None)
+        self.max_requests = int(getattr(cfg, "max_requests", 0))
+        """Requests after which it ends; 0: any number."""
+        # It is killed, too, when it has not reported for `timeout` seconds.
+        times = [getattr(cfg, name, 0) for name in ("graceful_timeout", "timeout")]
+        least = min((seconds for seconds in times if seconds), default=math.inf)
+        self.grace = max(least / 2, least - _UNSEEN)
+        """Seconds that it has, at least, from when it is seen that it stops."""
+        self.workers = int(getattr(cfg, "workers", 1))
+
+    def is_stopping(self) -> bool:
+        return not getattr(self._worker, "alive", True)
+
+
+_UNSEEN = 2.5  # seconds: two turns of the worker's own, and half of one to exit
+
+
+def find_worker(backend: Backend) -> Worker:
+    """Return what is known of this process's server; warn where it has many."""
+    worker = Worker()
+    if worker.workers > 1 and isinstance(backend, MemoryBackend):
         logger.warning(
             "each of %d workers has rooms and users of its own: set WSCHAT_URL to"
             " redis://... or sqlite:///... for all to share them",
-            workers,
+            worker.workers,
         )
-    return lambda: not getattr(worker, "alive", True)
-
-
-def max_requests() -> int:
-    """Return how many requests gunicorn lets this worker have; 0: any number."""
-    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return int(getattr(getattr(worker, "cfg", None), "max_requests", 0))
+    return worker

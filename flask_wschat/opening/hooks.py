@@ -59,6 +59,8 @@ class Hooks:
         except OSError:  # no loop for it can be started
             return self.gate.no_descriptors()(environ, start_response)
         environ[UPGRADE] = upgrade
+        under_way = self.gate.hub.closing.under_way
+        under_way.add(upgrade)
         try:
             result = self._wsgi_app(environ, upgrade.respond)
             upgrade.end()
@@ -84,6 +86,7 @@ class Hooks:
                 self.gate.hub.places.give_back(upgrade)
             if upgrade.accepted is not None and offer.threads:
                 self.gate.count_thread(offer.threads, -1)
+            under_way.discard(upgrade)
         return offer.answer(start_response)
 
     def request_context(self, environ: dict[str, Any]) -> Any:

@@ -41,7 +41,7 @@ from ..transports.tls import TLSSocket
 from ..transports.waiting import runs_here
 from ..websocket import LimitedWebSocket, WebSocket
 from .answers import refusal
-from .gate import USER, Gate, max_requests, no_storage, server_is_stopping
+from .gate import USER, Gate, find_worker, no_storage
 from .legacy import LegacyWebSocket
 
 logger = logging.getLogger("flask_wschat")
@@ -95,6 +95,7 @@ class Upgrade:
         limited = self._gate.hub.places is not None
         try:
             self._check_head()
+            self._check_end()
             self._gate.check_origin(self._environ, asked)
             if limited:
                 # Before whatever may wait: until then others would find the same place.
@@ -141,6 +142,12 @@ class Upgrade:
             raise HandshakeError(400, "a WebSocket handshake has no body")
         if "HTTP_HOST" not in environ:
             raise HandshakeError(400, "no Host header (RFC 9112 §3.2)")
+
+    def _check_end(self) -> None:
+        if self._gate.hub.closing.is_stopping():
+            raise HandshakeError(
+                503, "this server restarts, try again", [("Retry-After", "2")]
+            )
 
     def _check_backend(self) -> None:
         try:
@@ -191,15 +198,6 @@ class Upgrade:
         self.begun = True
         if limit is not None:
             self._bucket = self._gate.buckets.of(self._user, limit, self._route)
-        hub = self._gate.hub
-        hub.let_in.add(self)
-        try:
-            return self._let_in(answer, chosen, plain)
-        finally:
-            hub.let_in.discard(self)
-
-    def _let_in(self, answer: bytes, chosen: str | None, plain: bool) -> WebSocket:
-        """Do what ``accept`` says; a hub that shuts down meanwhile waits for it."""
         try:
             taken = self._offer.accept(answer, self._let_go)
         except OSError as error:
@@ -210,9 +208,9 @@ class Upgrade:
         if isinstance(taken.sock, TLSSocket):
             self._held = new_event()
         hub = self._gate.hub
-        if hub.stopping is None:
-            hub.stopping = server_is_stopping(hub.backend)
-            self._gate.storm = max_requests() // 2
+        if hub.closing.server is None:
+            worker = hub.closing.server = find_worker(hub.backend)
+            self._gate.storm = worker.max_requests // 2
         try:
             ws = None
             while ws is None:

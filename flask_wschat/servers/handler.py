@@ -42,6 +42,7 @@ from .offers import (
 )
 
 _NO_LOG = getattr(gevent.pywsgi, "_NoopLog", ())  # for ``log=None``
+_UNCOUNTED: set[Any] = set()  # of servers that do not ask
 MAX_OPENING = 16 * 1024
 """Bytes asked for at once of a handshake."""
 KEEP_ALIVE = 65.0
@@ -283,7 +284,12 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
             self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def handle_one_response(self) -> None:
-        super().handle_one_response()
+        requests: set[Any] = getattr(self.server, "requests", _UNCOUNTED)
+        requests.add(self)
+        try:
+            super().handle_one_response()
+        finally:
+            requests.discard(self)
         body = self.wsgi_input
         # The first spares a handshake the second, which asks an abstract class.
         if type(body) is not Input and isinstance(body, Body) and not body.ended:

@@ -12,21 +12,33 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .waiting import start_thread
+
 
 class Closing(Protocol):
     """What has connections to close."""
 
-    def shutdown(self) -> Any:
-        """Close them all, and wait for that; not at all where there are none."""
+    def drain(self, seconds: float | None = None) -> Any:
+        """Begin to close them all, within so many seconds; its own, unless given."""
+
+    def shutdown(self, seconds: float | None = None) -> Any:
+        """``drain``, and wait for that; not at all where there are none."""
+
+    def hurry(self) -> Any:
+        """Let that end at once."""
 
     def stop(self) -> Any:
         """Let go of all else."""
 
-    def run_waiting(self, task: Callable[[], Any]) -> bool:
-        """Run ``task`` where it may wait, if the caller may not; False: it may."""
+    def run_beside(self, task: Callable[[], Any]) -> bool:
+        """Run ``task`` beside the caller, if that is in its loop; False: it is not."""
 
+
+BRIEF = 1.0
+"""Seconds to close all where somebody at a terminal waits for it."""
 
 _open: weakref.WeakSet[Closing] = weakref.WeakSet()
+_at_exit: float | None = None
 
 
 def watch(closing: Closing) -> None:
@@ -34,35 +46,71 @@ def watch(closing: Closing) -> None:
     _open.add(closing)
 
 
-@atexit.register
-def close_all() -> None:
+def close_all(seconds: float | None = None) -> None:
     """Close all that is open, as at the interpreter's exit."""
-    for closing in list(_open):
-        closing.shutdown()
+    closings = list(_open)
+    for closing in closings:  # all at the same time
+        closing.drain(seconds)
+    for closing in closings:
+        closing.shutdown(seconds)
         closing.stop()
 
 
-def close_on_sigterm() -> None:
+@atexit.register
+def _close_at_exit() -> None:
+    try:
+        close_all(_at_exit)
+    except (KeyboardInterrupt, SystemExit):  # a second signal
+        _hurry()
+        close_all()
+
+
+def _hurry() -> None:
+    for closing in list(_open):
+        closing.hurry()
+
+
+def close_on_signals() -> None:
     """Let SIGTERM close what is open before it ends the process, as it does anyway.
 
-    Only where nobody else has a say in what SIGTERM does, and in the main thread.
+    Only where nobody else has a say in what SIGTERM does, and in the main thread. Any
+    other end, as by Ctrl-C, takes ``BRIEF`` seconds at most.
     """
+    global _at_exit
+    _at_exit = BRIEF
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with contextlib.suppress(ValueError):  # this is another thread
             signal.signal(signal.SIGTERM, _close_and_end)
 
 
-def _close_and_end(number: int, frame: object) -> None:
-    def close_and_end() -> None:
-        try:
-            close_all()
-        finally:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+_begun = _done = 0  # the process that began to end, and the one that may
 
-    signal.signal(number, signal.SIG_IGN)  # once is enough
-    if not any(closing.run_waiting(close_and_end) for closing in list(_open)):
-        close_and_end()
+
+def _close_and_end(number: int, frame: object) -> None:
+    """The first time close all, the second time at once; then end as by default.
+
+    This may have come in the middle of a view that is waited for, so it does not wait.
+    """
+    global _begun
+    pid = os.getpid()
+    if _done == pid:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    elif _begun == pid:
+        _hurry()
+    else:
+        _begun = pid
+        if not any(closing.run_beside(_close_then_end) for closing in list(_open)):
+            start_thread(_close_then_end)
+
+
+def _close_then_end() -> None:
+    global _done
+    try:
+        close_all()
+    finally:
+        _done = os.getpid()
+        os.kill(_done, signal.SIGTERM)  # only the main thread can let go of it
 
 
 _STOPPING = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGABRT", "SIGHUP", "SIGALRM")
