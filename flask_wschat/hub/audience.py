@@ -8,6 +8,9 @@ from ..codec import EncodedMessage
 from ..transports import Transport
 from ..websocket import WebSocket
 
+Forms = list[tuple[int | None, list[Transport]]]
+"""By ``window_bits``."""
+
 
 class Audience(set[WebSocket]):
     """Connections that are sent the same, all open.
@@ -17,24 +20,28 @@ class Audience(set[WebSocket]):
     --only fan``; as the other numbers here). See docs/decisions/12.
     """
 
-    _uncompressed: list[Transport] | None = None
+    _forms: Forms | None = None
 
     def add(self, element: WebSocket) -> None:
         super().add(element)
-        self._uncompressed = None
+        self._forms = None
 
     def discard(self, element: object) -> None:
         super().discard(element)
-        self._uncompressed = None
+        self._forms = None
 
-    def uncompressed(self) -> list[Transport]:
-        """Return the transports of those without compression: not to be changed."""
-        if self._uncompressed is None:
-            found = [ws._transport for ws in self if ws._window_bits is None]
-            # In the order in which their memory lies, ours and the kernel's: it makes a
-            # broadcast to 1000 cheaper by a thirteenth.
-            self._uncompressed = sorted(found, key=_descriptor)
-        return self._uncompressed
+    def forms(self) -> Forms:
+        """Return the transports of those who get the same bytes: not to be changed."""
+        if self._forms is None:
+            forms: dict[int | None, list[Transport]] = {}
+            for ws in self:
+                forms.setdefault(ws._window_bits, []).append(ws._transport)
+            for transports in forms.values():
+                # In the order in which their memory lies, ours and the kernel's: it
+                # makes a broadcast to 1000 cheaper by a thirteenth.
+                transports.sort(key=_descriptor)
+            self._forms = list(forms.items())
+        return self._forms
 
 
 def _descriptor(transport: Transport) -> int:
@@ -51,17 +58,15 @@ def deliver(
     if key is not None:
         others = list(receivers)
     else:
-        # Those without compression, most often all, by one call.
+        # One call for all without compression, and one for each window of the others.
         audience = receivers if isinstance(receivers, Audience) else Audience(receivers)
-        simple = audience.uncompressed()
-        refused = set(simple[0].write_all(simple, message.plain)) if simple else set()
-        if not refused and len(simple) == len(receivers):
+        refused: set[Transport] = set()
+        for window_bits, transports in audience.forms():
+            frame = message.frame(window_bits)
+            refused.update(transports[0].write_all(transports, frame))
+        if not refused:
             return
-        others = [
-            ws
-            for ws in receivers
-            if ws._window_bits is not None or ws._transport in refused
-        ]
+        others = [ws for ws in receivers if ws._transport in refused]
     for ws in others:
         if not ws._transport.write(message.frame(ws._window_bits), key):
             ws._overflow()
