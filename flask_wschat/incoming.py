@@ -43,6 +43,7 @@ class Membership(Protocol):
 
     settings: Settings
     log: SparingLog  # of what clients can bring about
+    backlog: Any  # the hub's ``Backlog``
 
     def dumps(self, data: Any) -> str: ...
     def loads(self, text: str | bytes) -> Any: ...
@@ -197,6 +198,7 @@ class Incoming:
         transport = self._transport
         if reply := self._connection.data_to_send():
             transport.write(reply)
+            self._hub.backlog.look()
             if transport.queued >= self._hub.settings.MAX_QUEUE:
                 # It makes us answer and does not read the answers.
                 self._pause()

@@ -6,6 +6,7 @@ one, sees what they may call. It is one object for all that: see docs/decisions/
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -68,6 +69,7 @@ class Peer(Incoming):
             return
         if self._is_full() and transport.loop.may_wait():
             self._wait_for_room(patience)
+        self._hub.backlog.look()
         if self.closed:
             raise self._closed_error()
         if not transport.write(self._connection.send(data)):
@@ -106,8 +108,11 @@ class Peer(Incoming):
 
     def _post(self, data: str | bytes, patience: float) -> None:
         """Send from a thread that is not the loop's."""
-        loop = self._transport.loop
+        loop, backlog = self._transport.loop, self._hub.backlog
         while not self.closed:
+            if backlog.posted > backlog.posted_limit:
+                with contextlib.suppress(TimeoutError):
+                    loop.call(int)  # what was posted before is queued, or gone, by then
             with loop.lock:
                 if fits := not self._is_full():
                     try:
@@ -115,6 +120,7 @@ class Peer(Incoming):
                     except ConnectionClosed:
                         break
                     self._posted += len(frame)
+                    backlog.posted += len(frame)
             if fits:
                 loop.call_threadsafe(self._write_posted, frame)
                 return
@@ -123,8 +129,10 @@ class Peer(Incoming):
         raise loop.call(self._closed_error)
 
     def _write_posted(self, frame: bytes) -> None:
+        self._hub.backlog.look()
         with self._transport.loop.lock:  # else there is room meanwhile for one too many
             self._posted -= len(frame)
+            self._hub.backlog.posted -= len(frame)
             if not self.closed:
                 self._transport.admit(frame)
 

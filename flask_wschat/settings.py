@@ -31,6 +31,8 @@ class Settings:
     """Bytes of one incoming message; more closes with 1009."""
     MAX_QUEUE: int = 1 << 20
     """Bytes that may wait for a connection that does not keep up."""
+    MAX_QUEUED: int = 256 << 20
+    """Bytes of memory that may wait for all connections of a process."""
     SLOW_POLICY: Literal["close", "drop_oldest"] = "close"
     """What a full queue does: close with 1013, or lose its oldest messages."""
     PING_INTERVAL: float = 25.0
@@ -108,6 +110,11 @@ class Settings:
         for name in ("MAX_MESSAGE", "MAX_QUEUE"):
             self._need(name, _is_whole(getattr(self, name), above=0), "an integer > 0")
         self._need(
+            "MAX_QUEUED",
+            _is_whole(self.MAX_QUEUED, above=self.MAX_QUEUE - 1),
+            f"an integer >= {PREFIX}MAX_QUEUE ({self.MAX_QUEUE})",
+        )
+        self._need(
             "HISTORY_SIZE", _is_whole(self.HISTORY_SIZE, above=-1), "an integer >= 0"
         )
         for name in _OPTIONAL:
@@ -148,7 +155,7 @@ _OPTIONAL = {
     "MAX_CONNECTIONS_PER_USER",
     "MAX_CONNECTIONS_PER_ADDRESS",
 }
-_WHOLE = {"MAX_MESSAGE", "MAX_QUEUE", "HISTORY_SIZE", *_OPTIONAL}
+_WHOLE = {"MAX_MESSAGE", "MAX_QUEUE", "MAX_QUEUED", "HISTORY_SIZE", *_OPTIONAL}
 
 
 def _is_whole(value: object, *, above: int) -> bool:

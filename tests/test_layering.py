@@ -53,8 +53,8 @@ ARROWS: Tree = {
         "accelerated": ".queue",
         "loop": ". .accelerated .patched .waiting",
         "threaded": ".loop",
-        "outbox": ".accelerated",
-        "memory": ". .outbox",
+        "outbox": ".accelerated .queue",
+        "memory": ". .accelerated .outbox",
         "evented": ". .accelerated .loop .outbox .patched .queue .tls",
     },
     # What the user holds
@@ -104,6 +104,7 @@ ARROWS: Tree = {
     # The connections of this process, and who is where
     "hub": {
         "audience": "codec transports websocket",
+        "backlog": "endings logs transports.accelerated websocket",
         "tallies": "envelope messages",
         "feeds": ".audience .tallies envelope messages codec websocket",
         "home": "errors logs transports transports.loop transports.patched websocket",
@@ -120,8 +121,8 @@ ARROWS: Tree = {
             "errors messages transports websocket",
         ),
         "hub": (
-            ".audience .claims .deliveries .drain .feeds .home .members .places",
-            ".presence .rooms .subscriptions .sweep",
+            ".audience .backlog .claims .deliveries .drain .feeds .home .members",
+            ".places .presence .rooms .subscriptions .sweep",
             "endings errors logs messages settings incoming websocket backends",
             "transports transports.ending transports.loop transports.waiting",
         ),

@@ -33,6 +33,8 @@ def test_an_unknown_key_warns_with_the_nearest_name(
         ("MAX_MESSAGE", 0),
         ("MAX_MESSAGE", "1 MiB"),
         ("MAX_QUEUE", True),
+        ("MAX_QUEUED", (1 << 20) - 1),
+        ("MAX_QUEUED", None),
         ("PING_INTERVAL", -1),
         ("DRAIN", -0.1),
         ("DRAIN", True),

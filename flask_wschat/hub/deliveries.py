@@ -6,6 +6,7 @@ In order, and never for so long at once that others of the loop wait for their t
 from __future__ import annotations
 
 import collections
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -20,6 +21,8 @@ MOST = 50_000
 """Deliveries that may wait for the loop, whoever published them."""
 HOLD = 1000
 """How many may wait before who publishes here is made to wait, too."""
+_COST = 256  # bytes of memory that a delivery takes besides its data
+_HOLD_PART = 16  # of the bytes that may wait, one part in so many does it as well
 
 
 class Recipients(Protocol):
@@ -34,10 +37,15 @@ class Recipients(Protocol):
 
 
 class Deliveries:
-    """A queue from any thread into the loop of ``home``, for ``recipients`` there."""
+    """A queue from any thread into the loop of ``home``, for ``recipients`` there.
 
-    def __init__(self, home: Home, recipients: Recipients) -> None:
+    ``limit``: bytes of memory that may wait.
+    """
+
+    def __init__(self, home: Home, recipients: Recipients, limit: int) -> None:
         self._home = home
+        self._limit = limit
+        self._size = 0  # bytes that wait, under the loop's lock
         self._recipients = recipients
         self.waiting: collections.deque[Delivery | Callable[[], None]]
         """What is not passed on yet, and what is to be called in between."""
@@ -49,20 +57,36 @@ class Deliveries:
     def clear(self) -> None:
         """Forget everything: this is another process now."""
         self.waiting.clear()
+        self._size = 0
         self._lost.clear()
         self._at_it = False
 
     def put(self, delivery: Delivery) -> None:
         """Pass ``delivery`` on when its time has come; from any thread."""
-        if len(self.waiting) > MOST:
+        loop = self._home.loop
+        if loop is None:
+            return
+        if len(self.waiting) > MOST or self._size > self._limit:
             # Nothing is left out in silence: the chat's connections read it again.
-            self.waiting.clear()
+            with loop.lock:
+                count = len(self.waiting)
+                self.waiting.clear()
+                self._size = 0
             self._recipients.log.warning(
-                "deliveries", "%d deliveries waited for the loop, and are lost", MOST
+                "deliveries", "%d deliveries waited for the loop, and are lost", count
             )
             self._recipients.lost(None)
             return
+        size = _size(delivery)
+        with loop.lock:
+            self._size += size
         self.call(delivery)
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits that who publishes has to."""
+        size, limit = self._size, self._limit // _HOLD_PART
+        return len(self.waiting) > HOLD or size > limit
 
     def call(self, what: Delivery | Callable[[], None]) -> None:
         """Call ``what`` in its order among the deliveries, however many there are."""
@@ -77,6 +101,7 @@ class Deliveries:
                 loop.call_threadsafe(self._work)
             except ValueError:  # the loop has ended
                 self.waiting.clear()
+                self._size = 0
 
     def lose(self, topics: Iterable[str]) -> None:
         """Have the readers of ``topics`` told of a loss, in turns as well."""
@@ -91,7 +116,7 @@ class Deliveries:
             return  # it is a part of a delivery: the others come after it
         # A thread may sleep: no event is safe in both worlds.
         wait = loop.event().wait if loop.is_current() else time.sleep
-        while len(self.waiting) > HOLD and loop.is_alive():
+        while self.behind and loop.is_alive():
             wait(0.002)
 
     # -- in the loop
@@ -99,7 +124,7 @@ class Deliveries:
     def _work(self) -> None:
         if self._at_it or not self._home.is_here():
             return  # a delivery led to a publication: it comes after, in order
-        if self._resting is self._home.stay and len(self.waiting) <= HOLD:
+        if self._resting is self._home.stay and not self.behind:
             return
         self._at_it = True
         # Better that the others wait longer than that much of a flood is lost.
@@ -128,11 +153,20 @@ class Deliveries:
     def _next(self) -> None:
         if self._lost:
             self._recipients.tell_of_loss(self._lost.popitem()[0])
+        loop = self._home.loop
+        assert loop is not None
         try:
-            what = self.waiting.popleft()
+            with loop.lock:
+                what = self.waiting.popleft()
+                if isinstance(what, Delivery):
+                    self._size -= _size(what)
         except IndexError:  # another thread has thrown all away, or there was none
             return
         if isinstance(what, Delivery):
             self._recipients.pass_on(what)
         else:
             what()
+
+
+def _size(delivery: Delivery) -> int:
+    return sys.getsizeof(delivery.message.data) + _COST

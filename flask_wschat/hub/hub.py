@@ -34,8 +34,9 @@ from ..transports.loop import new_event
 from ..transports.waiting import run_blocking, start_thread
 from ..websocket import WebSocket
 from .audience import deliver
+from .backlog import Backlog
 from .claims import CLAIM, Claims
-from .deliveries import HOLD, Deliveries
+from .deliveries import Deliveries
 from .drain import Closing
 from .feeds import Feeds, framed
 from .home import Home
@@ -94,6 +95,7 @@ class Hub:
         """Is told of what is published before anybody has connected here."""
         self.leaving: set[WebSocket] = set()
         """Connections that have ended, and their transports have not."""
+        self.backlog = Backlog(settings.MAX_QUEUED, self)
         self.home = Home(self)
         self.feeds = Feeds(settings.MAX_QUEUE, self.home.later)
         self.members = Members(self.feeds)
@@ -105,7 +107,7 @@ class Hub:
         self.rooms = Rooms(
             self.members, self._topics, self._claims, self.presence, self._finish
         )
-        self._deliveries = Deliveries(self.home, self)
+        self._deliveries = Deliveries(self.home, self, settings.MAX_QUEUED)
         self.closing = Closing(self)
         self._sweep = Sweep(self.home, self)
         self._logged = ""  # the fault of the backend that the log knows of
@@ -298,6 +300,7 @@ class Hub:
                 self.places.give_back(ws)
         self.members.clear()
         self.leaving = set()
+        self.backlog.clear()
         self._claims.sharing.clear()
         self._deliveries.clear()
         self._topics.clear()
@@ -313,7 +316,7 @@ class Hub:
         receipt = self.backend.publish(topic, message, keep=keep)
         if self.alone is not None:
             self.alone()
-        if len(self._deliveries.waiting) > HOLD:
+        if self._deliveries.behind:
             self._deliveries.hold_back()
         return receipt
 
@@ -375,6 +378,7 @@ class Hub:
         if delivery.message.event == CLAIM.event:
             self._claims.obey(delivery.topic, self.rooms.put_out)
             return
+        self.backlog.look()
         try:
             self._send_to_plain(delivery)
         finally:
@@ -410,6 +414,7 @@ class Hub:
     def tick(self, loop: Loop, now: float, watched: bool) -> bool:
         """Look after all but the connections; True: there is more to do."""
         self._claims.tick(now)
+        self.backlog.look()
         more = self._topics.tick(loop, now)
         return self.presence.tick(loop, now, watched) or more
 

@@ -257,6 +257,7 @@ class Upgrade:
                 max_queue=settings.MAX_QUEUE,
                 # What the ready-made chat numbers must not lack some in the middle.
                 policy=settings.SLOW_POLICY if plain else "close",
+                allowance=hub.backlog.allowance,
             )
         except BaseException:
             taken.close()

@@ -115,7 +115,8 @@ class Transport(Protocol):
     def offer(self, frame: bytes) -> bool:
         """Queue a whole frame if there is room; from any thread.
 
-        False: there is none, or this is not the loop's thread; nothing has happened.
+        False: there is none, for this peer or for all, or this is not the loop's
+        thread; nothing has happened.
         """
 
     def write(self, frame: bytes, key: str | None = None) -> bool:
@@ -133,6 +134,17 @@ class Transport(Protocol):
 
         Return those that could not take it as simply as that: to ``write`` it to.
         """
+
+    @staticmethod
+    def held(transports: list[Any]) -> list[int]:
+        """Return the bytes of memory that the queue of each of ``transports`` holds.
+
+        They are of one loop and kind. Of what several hold each has a part, so that the
+        sum is what all of them hold. The kernel's memory is not counted.
+        """
+
+    def send_now(self) -> None:
+        """Send what the peer takes at once, without waiting for the turn's end."""
 
     def expect(self, place: memoryview) -> None:
         """Put the next bytes there, if that spares a copy, and tell by ``_placed``.

@@ -1,5 +1,5 @@
-/* Puts a broadcast into many queues in one call, and sends it from them in another; reads
-   from a socket without a buffer for each read.
+/* Puts a broadcast into many queues in one call, sends it from them in another, and tells
+   what memory they hold; reads from a socket without a buffer for each read.
 
    `Queue` holds what `queue.Queue`, its Python twin, does, as plain C fields, so that a
    thousand of them can be looked at without a call for each. All that is not the usual
@@ -15,20 +15,52 @@
 #include <sys/types.h>
 
 #ifndef Py_XSETREF /* not in the stable ABI */
-#define Py_XSETREF(place, value)          \
-    do {                                  \
-        PyObject *old = (place);          \
-        (place) = (value);                \
-        Py_XDECREF(old);                  \
+#define Py_XSETREF(place, value)             \
+    do {                                     \
+        PyObject *old = (PyObject *)(place); \
+        (place) = (value);                   \
+        Py_XDECREF(old);                     \
     } while (0)
 #endif
 
 #define AT_ONCE 256 /* sends between two looks at Python's objects */
 #define BATCH 65536 /* as in outbox.py */
 #define READ_SIZE 65536
+#define PLACE 8 /* these as in queue.py */
+#define FRAME_COST 64
+#define SAMPLE 256
 
 typedef struct {
     PyObject_HEAD
+    Py_ssize_t left;
+} Allowance;
+
+static int
+allowance_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    ((Allowance *)self)->left = PY_SSIZE_T_MAX;
+    return PyArg_ParseTuple(args, "|n", &((Allowance *)self)->left) ? 0 : -1;
+}
+
+static PyMemberDef allowance_members[] = {
+    {"left", T_PYSSIZET, offsetof(Allowance, left), 0,
+     "Bytes until somebody has to look at what the queues really hold."},
+    {NULL}};
+
+static PyType_Slot allowance_slots[] = {{Py_tp_init, allowance_init},
+                                        {Py_tp_new, PyType_GenericNew},
+                                        {Py_tp_members, allowance_members},
+                                        {0, NULL}};
+
+static PyType_Spec allowance_spec = {"flask_wschat.transports._speedups.Allowance",
+                                     sizeof(Allowance), 0, Py_TPFLAGS_DEFAULT,
+                                     allowance_slots};
+
+static PyTypeObject *allowance_type;
+
+typedef struct {
+    PyObject_HEAD
+    Allowance *allowance; /* of all queues of an application */
     PyObject *frames; /* list of bytes */
     PyObject *batch;  /* bytes or memoryview, partly sent; empty if none */
     Py_ssize_t size;
@@ -43,9 +75,11 @@ static int
 queue_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     Queue *queue = (Queue *)self;
+    PyObject *allowance;
     Py_ssize_t limit;
-    static char *names[] = {"limit", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n", names, &limit))
+    static char *names[] = {"limit", "allowance", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nO!", names, &limit, allowance_type,
+                                     &allowance))
         return -1;
     PyObject *frames = PyList_New(0);
     PyObject *batch = PyBytes_FromStringAndSize(NULL, 0);
@@ -54,6 +88,8 @@ queue_init(PyObject *self, PyObject *args, PyObject *kwargs)
         Py_XDECREF(batch);
         return -1;
     }
+    Py_INCREF(allowance);
+    Py_XSETREF(queue->allowance, (Allowance *)allowance);
     Py_XSETREF(queue->frames, frames);
     Py_XSETREF(queue->batch, batch);
     queue->size = 0;
@@ -76,6 +112,7 @@ queue_traverse(PyObject *self, visitproc visit, void *arg)
 static int
 queue_clear(PyObject *self)
 {
+    Py_CLEAR(((Queue *)self)->allowance); /* holds nothing: no part of a circle */
     Py_CLEAR(((Queue *)self)->frames);
     Py_CLEAR(((Queue *)self)->batch);
     return 0;
@@ -93,6 +130,8 @@ queue_dealloc(PyObject *self)
 }
 
 static PyMemberDef queue_members[] = {
+    {"allowance", T_OBJECT_EX, offsetof(Queue, allowance), READONLY,
+     "What all queues of an application may take; who fills one takes from it."},
     {"frames", T_OBJECT_EX, offsetof(Queue, frames), READONLY,
      "Those not on their way yet; who appends one adds its bytes to `size`."},
     {"batch", T_OBJECT_EX, offsetof(Queue, batch), 0, "What is partly sent."},
@@ -141,7 +180,13 @@ queue_add(PyObject *self, PyObject *const *args, Py_ssize_t count)
     if (!need(count == 2 && PyBytes_Check(args[0]) && PyList_Check(args[1]),
               "add() takes bytes and a list"))
         return NULL;
-    int added = add((Queue *)self, args[0], PyBytes_Size(args[0]), args[1]);
+    Queue *queue = (Queue *)self;
+    if (queue->allowance == NULL || queue->allowance->left < 0)
+        return PyLong_FromLong(0);
+    Py_ssize_t length = PyBytes_Size(args[0]);
+    int added = add(queue, args[0], length, args[1]);
+    if (added > 0)
+        queue->allowance->left -= length + FRAME_COST;
     return added < 0 ? NULL : PyLong_FromLong(added);
 }
 
@@ -354,6 +399,61 @@ flush_ready(PyObject *module, PyObject *queues)
     return others;
 }
 
+/* Return the bytes of memory that a queue holds; -1 with an error set. As in queue.py. */
+static Py_ssize_t
+held_by(Queue *queue)
+{
+    double size = 0, of_all = 0, of_us = 0;
+    PyObject *batch = queue->batch, *whole = NULL;
+    if (queue->frames == NULL || batch == NULL)
+        return 0;
+    Py_ssize_t count = PyList_Size(queue->frames), waiting = queue->size;
+    for (Py_ssize_t index = 0; index < count; index += count / SAMPLE + 1) {
+        PyObject *frame = PyList_GetItem(queue->frames, index);
+        if (PyBytes_Check(frame)) {
+            double bytes = (double)(PyBytes_Size(frame) + FRAME_COST - PLACE);
+            of_all += bytes;
+            of_us += bytes / (double)Py_REFCNT(frame);
+        }
+    }
+    if (PyBytes_Check(batch)) {
+        Py_INCREF(batch);
+        whole = batch;
+    } else if ((whole = PyObject_GetAttrString(batch, "obj")) == NULL)
+        return -1;
+    if (PyBytes_Check(whole) && PyBytes_Size(whole)) {
+        waiting -= PyObject_Length(batch);
+        size = (double)(PyBytes_Size(whole) + FRAME_COST - PLACE);
+        size /= (double)(Py_REFCNT(whole) - 1);
+    }
+    Py_DECREF(whole);
+    if (of_all)
+        size += (double)(waiting + count * (FRAME_COST - PLACE)) * (of_us / of_all);
+    return (Py_ssize_t)size + count * PLACE;
+}
+
+static PyObject *
+held(PyObject *module, PyObject *queues)
+{
+    if (!need(PyList_Check(queues), "held() takes a list"))
+        return NULL;
+    PyObject *all = PyList_New(0);
+    for (Py_ssize_t index = 0; all != NULL && index < PyList_Size(queues); index++) {
+        PyObject *queue = PyList_GetItem(queues, index), *size = NULL;
+        Py_ssize_t bytes = -1;
+        if (PyObject_TypeCheck(queue, queue_type))
+            bytes = held_by((Queue *)queue);
+        else
+            PyErr_SetString(PyExc_TypeError, "this is not a queue");
+        if (bytes >= 0)
+            size = PyLong_FromSsize_t(bytes);
+        if (size == NULL || PyList_Append(all, size) < 0)
+            Py_CLEAR(all);
+        Py_XDECREF(size);
+    }
+    return all;
+}
+
 /* Where bytes land before it is known how many there are. Nobody else can use it meanwhile:
    the call does not wait, and so does not let go of the interpreter. */
 static char landing[READ_SIZE];
@@ -382,6 +482,7 @@ receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
 static PyMethodDef functions[] = {
     {"add_to_all", (PyCFunction)(void (*)(void))add_to_all, METH_FASTCALL,
      "Queue a frame in each of a list of queues; return those without room."},
+    {"held", held, METH_O, "Return the bytes of memory that each of a list of queues holds."},
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL,
      "Return what a socket has, at most 64 KiB."},
     {"flush_ready", flush_ready, METH_O,
@@ -398,12 +499,15 @@ PyInit__speedups(void)
     PyObject *module = PyModule_Create(&module_def);
     if (module == NULL)
         return NULL;
+    allowance_type = (PyTypeObject *)PyType_FromSpec(&allowance_spec);
     queue_type = (PyTypeObject *)PyType_FromSpec(&queue_spec);
-    if (queue_type == NULL ||
+    if (allowance_type == NULL || queue_type == NULL ||
+        PyModule_AddObject(module, "Allowance", (PyObject *)allowance_type) < 0 ||
         PyModule_AddObject(module, "Queue", (PyObject *)queue_type) < 0) {
         Py_DECREF(module);
         return NULL;
     }
-    Py_INCREF(queue_type); /* AddObject took the first reference */
+    Py_INCREF(allowance_type); /* AddObject took the first reference */
+    Py_INCREF(queue_type);
     return module;
 }

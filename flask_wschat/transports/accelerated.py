@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 
-from .queue import Queue, add_to_all, flush_ready, receive
+from .queue import Allowance, Queue, add_to_all, flush_ready, held, receive
 
 __all__ = [
     "ACCELERATED",
+    "Allowance",
     "Queue",
     "add_to_all",
     "flush_ready",
+    "held",
     "receive",
 ]
 
@@ -22,7 +24,14 @@ ACCELERATED = False
 
 if not os.environ.get("WSCHAT_PUREPYTHON"):
     try:
-        from ._speedups import Queue, add_to_all, flush_ready, receive
+        from ._speedups import (
+            Allowance,
+            Queue,
+            add_to_all,
+            flush_ready,
+            held,
+            receive,
+        )
     except ImportError:
         pass  # no compiler when this was installed, or a Python that has no stable ABI
     else:

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from . import Receiver
-from .accelerated import add_to_all, receive
+from .accelerated import Allowance, add_to_all, receive
 from .loop import EventedLoop
-from .outbox import Outbox
+from .outbox import Outbox, held
 from .patched import RawSocket, own
-from .queue import READ_SIZE
+from .queue import PLACE, READ_SIZE
 from .tls import TLSSocket
 
 SMALL_READ = 2048
@@ -87,9 +87,10 @@ class EventedTransport(Outbox):
         *,
         max_queue: int,
         policy: Literal["close", "drop_oldest"] = "close",
+        allowance: Allowance | None = None,
     ) -> None:
         self.loop = loop or EventedLoop.current()
-        super().__init__(max_queue, policy)
+        super().__init__(max_queue, policy, allowance)
         self._socket: Any = own(sock) if isinstance(sock, int) else sock
         if type(sock) is not RawSocket:
             limit_unsent(self._socket)
@@ -125,7 +126,7 @@ class EventedTransport(Outbox):
         if key is None and self.offer(frame):
             return True
         if self.size >= self.limit > 0:
-            self._flush_early()
+            self.send_now()
         if self._socket is None:
             return True  # the loss is being told; there is nobody to queue for
         if not self.push(frame, key):
@@ -149,12 +150,11 @@ class EventedTransport(Outbox):
                 self.loop.flush_soon()
             unflushed.append(self)
 
-    def _flush_early(self) -> None:
-        """Send now what a full queue holds.
-
-        Who writes much at once does not let the loop have its turn, in which it would
-        be sent: then the peer is not slow at all.
-        """
+    def send_now(self) -> None:
+        # Who writes much at once does not let the loop have its turn, in which it would
+        # be sent: then the peer is not slow at all.
+        if self._socket is None:
+            return
         blocked = self._writer is not None and self._writer.active
         before = self.size
         self.flush()
@@ -181,12 +181,18 @@ class EventedTransport(Outbox):
     def write_all(
         transports: list[EventedTransport], frame: bytes
     ) -> list[EventedTransport]:
-        loop = transports[0].loop
+        first, loop = transports[0], transports[0].loop
+        # The frame is there once, the places are not.
+        first.allowance.left -= len(frame) + PLACE * len(transports)
         was_empty = not loop.unflushed
         refused = add_to_all(transports, frame, loop.unflushed)
         if was_empty and loop.unflushed:
             loop.flush_soon()
         return refused
+
+    @staticmethod
+    def held(transports: list[EventedTransport]) -> list[int]:
+        return held(transports)
 
     def flush(self) -> None:
         """Send what the socket takes of the queue, now."""

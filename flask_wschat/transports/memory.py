@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from . import Receiver, T
-from .outbox import Outbox
+from .accelerated import Allowance
+from .outbox import Outbox, held
 
 
 class InlineLoop:
@@ -88,10 +89,11 @@ class MemoryTransport:
         *,
         max_queue: int,
         policy: Literal["close", "drop_oldest"] = "close",
+        allowance: Allowance | None = None,
     ) -> None:
         self.loop = loop
         self.peer: MemoryTransport | None = None
-        self._outbox = Outbox(max_queue, policy)
+        self._outbox = Outbox(max_queue, policy, allowance)
         self._receiver: Receiver | None = None
         self._inbound = bytearray()
         self._paused = True
@@ -112,7 +114,10 @@ class MemoryTransport:
         self.resume()
 
     def offer(self, frame: bytes) -> bool:
-        return self._outbox.size < self._outbox.limit and self.write(frame)
+        outbox = self._outbox
+        if outbox.size >= outbox.limit or outbox.allowance.left < 0:
+            return False
+        return self.write(frame)
 
     def write(self, frame: bytes, key: str | None = None) -> bool:
         if not self.open:
@@ -137,6 +142,13 @@ class MemoryTransport:
         transports: list[MemoryTransport], frame: bytes
     ) -> list[MemoryTransport]:
         return transports
+
+    @staticmethod
+    def held(transports: list[MemoryTransport]) -> list[int]:
+        return held([transport._outbox for transport in transports])
+
+    def send_now(self) -> None:
+        self._flush()
 
     def expect(self, place: memoryview) -> None:
         pass  # all is copied here anyway
@@ -217,11 +229,15 @@ def pair(
     *,
     max_queue: int = 1 << 20,
     policy: Literal["close", "drop_oldest"] = "close",
+    allowance: Allowance | None = None,
 ) -> tuple[MemoryTransport, MemoryTransport]:
-    """Return two ends: what one writes, the other's receiver is told."""
+    """Return two ends: what one writes, the other's receiver is told.
+
+    ``allowance`` is of the first one's queue.
+    """
     loop = InlineLoop()
     ends = (
-        MemoryTransport(loop, max_queue=max_queue, policy=policy),
+        MemoryTransport(loop, max_queue=max_queue, policy=policy, allowance=allowance),
         MemoryTransport(loop, max_queue=max_queue, policy=policy),
     )
     ends[0].peer, ends[1].peer = ends[1], ends[0]

@@ -5,14 +5,17 @@ See docs/decisions/06.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from .accelerated import Queue
+from . import accelerated
+from .accelerated import Allowance, Queue
+from .queue import FRAME_COST
 
 _CONTROL = 0x8  # the opcode bit that makes a frame a control frame (RFC 6455 §5.2)
 
 _KEY_COST = 64  # counted for each key besides its frame
+_KEY_MEMORY = 128  # bytes that a key takes, its own included
 BATCH = 64 * 1024
 """Bytes gathered into one send; a larger frame goes alone, without a copy."""
 
@@ -29,8 +32,13 @@ class Outbox(Queue):
 
     __slots__ = ("_draining", "_keyed", "_keys", "dropped", "policy")
 
-    def __init__(self, limit: int, policy: Literal["close", "drop_oldest"]) -> None:
-        super().__init__(limit)
+    def __init__(
+        self,
+        limit: int,
+        policy: Literal["close", "drop_oldest"],
+        allowance: Allowance | None = None,
+    ) -> None:
+        super().__init__(limit, allowance or Allowance())
         self.policy = policy
         self.dropped = 0
         """Messages lost to ``drop_oldest`` since ``take_dropped``."""
@@ -59,6 +67,7 @@ class Outbox(Queue):
         """Add ``frame``, whatever waits."""
         self.frames.append(frame)
         self.size += len(frame)
+        self.allowance.left -= len(frame) + FRAME_COST
 
     def drain(self, send: Callable[[bytes | memoryview], int]) -> bool:
         """Pass what waits to ``send``, which returns how many bytes it took.
@@ -90,6 +99,7 @@ class Outbox(Queue):
                 self.batch = b""
         finally:
             self._draining = False
+        self._keys = None
         return True
 
     def clear(self) -> None:
@@ -155,3 +165,14 @@ class Outbox(Queue):
                 self.dropped += 1
         frames[:index] = keep
         return True
+
+
+def held(outboxes: Sequence[Outbox]) -> list[int]:
+    """Return the bytes of memory that each holds: see ``accelerated.held``.
+
+    A frame with a key may count for less than it is, as its queue has it twice.
+    """
+    return [
+        size if outbox._keys is None else size + _KEY_MEMORY * len(outbox._keys)
+        for size, outbox in zip(accelerated.held(list(outboxes)), outboxes, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""What of a transport has a twin in C: many queues filled or sent at once; reads.
+"""What of a transport has a twin in C: many queues filled, sent or weighed; reads.
 
 See docs/decisions/12.
 """
@@ -6,21 +6,44 @@ See docs/decisions/12.
 from __future__ import annotations
 
 import os
+import sys
 from threading import get_native_id  # gevent's patches leave it alone
 from typing import Any, TypeVar
 
 READ_SIZE = 64 * 1024
 """Bytes asked for by one read."""
+PLACE = 8
+"""Bytes of memory that a place in a queue takes, whatever else holds the frame."""
+FRAME_COST = 64
+"""Bytes of memory that a frame takes besides its own, a place for it included."""
+
+SAMPLE = 256
+"""Frames of a queue that are looked at to know what is shared."""
+
+
+class Allowance:
+    """What the queues of an application may take before somebody looks at them all.
+
+    Whoever fills a queue takes from it; what was sent is not given back, so it is lower
+    than what is really free. See docs/decisions/38.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int = sys.maxsize) -> None:
+        self.left = left
+        """Bytes of memory; under 0 it is time to look."""
 
 
 class Queue:
     """The state of a queue; its C twin has the same, for ``flush_ready`` to read.
 
-    ``limit``: bytes that may wait.
+    ``limit``: bytes that may wait. ``allowance``: of all queues of an application.
     """
 
     __slots__ = (
         "_thread",
+        "allowance",
         "batch",
         "fd",
         "flushing",
@@ -30,7 +53,8 @@ class Queue:
         "watched",
     )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, allowance: Allowance) -> None:
+        self.allowance = allowance
         self.frames: list[bytes] = []
         """Those not on their way yet; who appends one adds its bytes to ``size``."""
         self.batch: bytes | memoryview = b""
@@ -50,9 +74,17 @@ class Queue:
     def add(self, frame: bytes, unflushed: list[Any]) -> int:
         """Queue ``frame`` if there is room, and list the queue for the next flush.
 
-        Return 0 if there is none or another thread than its maker's asks, 2 if it is
-        the first one listed, else 1.
+        Return 0 if there is none, here or in the ``allowance``, or another thread than
+        its maker's asks; 2 if it is the first one listed, else 1.
         """
+        if self.allowance.left < 0:
+            return 0
+        added = self._add(frame, unflushed)
+        if added:
+            self.allowance.left -= len(frame) + FRAME_COST
+        return added
+
+    def _add(self, frame: bytes, unflushed: list[Any]) -> int:
         if self.size >= self.limit or get_native_id() != self._thread:
             return 0
         self.frames.append(frame)
@@ -68,8 +100,45 @@ Q = TypeVar("Q", bound=Queue)
 
 
 def add_to_all(queues: list[Q], frame: bytes, unflushed: list[Any]) -> list[Q]:
-    """Queue ``frame`` in each of ``queues``; return those without room."""
-    return [queue for queue in queues if not queue.add(frame, unflushed)]
+    """Queue ``frame`` in each of ``queues``; return those without room.
+
+    The caller takes from their allowance: the frame is there once for all.
+    """
+    return [queue for queue in queues if not queue._add(frame, unflushed)]
+
+
+def held(queues: list[Q]) -> list[int]:
+    """Return the bytes of memory that each of ``queues`` holds.
+
+    Of a frame that several hold each has a part, so that the sum is what all of them
+    hold. How much is shared is asked of ``SAMPLE`` frames of each, or a few less.
+    """
+    return [_held_by(queue) for queue in queues]
+
+
+def _held_by(queue: Queue) -> int:
+    frames, waiting = queue.frames, queue.size
+    count = len(frames)
+    more = FRAME_COST - PLACE
+    size = of_all = of_us = 0.0
+    for index in range(0, count, count // SAMPLE + 1):
+        # One reference is the call's own.
+        holders = sys.getrefcount(frames[index]) - 1
+        of_all += len(frames[index]) + more
+        of_us += (len(frames[index]) + more) / holders
+    wholes = [_whole(queue.batch)]  # in a list, whose reference is the only one more
+    if wholes[0]:
+        waiting -= len(queue.batch)
+        size = (len(wholes[0]) + more) / (sys.getrefcount(wholes[0]) - 2)
+    if of_all:
+        size += (waiting + count * more) * (of_us / of_all)
+    return int(size) + count * PLACE
+
+
+def _whole(batch: bytes | memoryview) -> bytes:
+    """Return the object whose memory a batch keeps."""
+    whole = batch.obj if isinstance(batch, memoryview) else batch
+    return whole if isinstance(whole, bytes) else b""
 
 
 def flush_ready(queues: list[Q]) -> list[Q]:

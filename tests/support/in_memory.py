@@ -56,7 +56,11 @@ def open_pair(**config: Any) -> Opened:
     """Return an open WebSocket, its peer, and its hub with these settings."""
     settings = Settings(**config)
     hub = Hub(settings, MemoryBackend(), dumps=repr, loads=lambda text: eval(str(text)))
-    ours, theirs = pair(max_queue=settings.MAX_QUEUE, policy=settings.SLOW_POLICY)
+    ours, theirs = pair(
+        max_queue=settings.MAX_QUEUE,
+        policy=settings.SLOW_POLICY,
+        allowance=hub.backlog.allowance,
+    )
     peer = Peer(theirs)
     theirs.start(peer)
     ws = WebSocket(ours, hub, Connection(max_message=settings.MAX_MESSAGE))
@@ -69,7 +73,9 @@ def another(
     hub: Hub, user: str | None = None, *, plain: bool = True
 ) -> tuple[WebSocket, Peer]:
     """Return one more WebSocket of ``hub``, and its peer."""
-    ours, theirs = pair(max_queue=hub.settings.MAX_QUEUE)
+    ours, theirs = pair(
+        max_queue=hub.settings.MAX_QUEUE, allowance=hub.backlog.allowance
+    )
     peer = Peer(theirs)
     theirs.start(peer)
     ws = WebSocket(ours, hub, Connection(), user=user)
@@ -82,7 +88,9 @@ class Reader:
     """A connection of the ready-made chat that is in room ``a``."""
 
     def __init__(self, hub: Hub, user: str | None = None) -> None:
-        ours, theirs = pair(max_queue=hub.settings.MAX_QUEUE)
+        ours, theirs = pair(
+            max_queue=hub.settings.MAX_QUEUE, allowance=hub.backlog.allowance
+        )
         self.peer = Peer(theirs)
         theirs.start(self.peer)
         self.hub = hub

@@ -229,7 +229,7 @@ def twin(request: pytest.FixtureRequest) -> Any:
 
 
 def test_a_broadcast_is_added_to_all_that_have_room(twin: Any) -> None:
-    queues = [twin.Queue(10) for _ in range(5)]
+    queues = [twin.Queue(10, twin.Allowance()) for _ in range(5)]
     unflushed: list[Any] = []
     assert queues[0].add(b"x" * 9, unflushed) == 2
     assert queues[1].add(b"x" * 20, unflushed) == 1
@@ -242,8 +242,55 @@ def test_a_broadcast_is_added_to_all_that_have_room(twin: Any) -> None:
     assert queues[0].add(b"", unflushed) == 0
 
 
+def test_what_is_held_is_counted_once(twin: Any) -> None:
+    """All of a frame for who has it alone, else a part; and a place in each queue."""
+    queues = [twin.Queue(1 << 30, twin.Allowance()) for _ in range(10)]
+    assert twin.held(queues) == [0] * 10
+    more, place = in_python.FRAME_COST - in_python.PLACE, in_python.PLACE
+    for _ in range(3):
+        assert not twin.add_to_all(queues, bytes(9_944), [])
+    assert twin.held(queues) == [3 * ((9_944 + more) // 10 + place)] * 10
+    queues[0].add(bytes(100), [])
+    assert twin.held(queues)[0] - twin.held(queues)[1] == 100 + more + place
+    whole = bytes(50_000)
+    for queue in queues[5:]:
+        queue.batch = memoryview(whole)[40_000:]
+        queue.size += 10_000
+    del whole
+    assert twin.held(queues)[5] - twin.held(queues)[4] == (50_000 + more) // 5
+    queues[4].batch = bytes(777)
+    queues[4].size += 777
+    assert twin.held(queues)[4] - twin.held(queues)[3] == 777 + more
+
+
+def test_what_many_frames_hold_is_known_by_a_part_of_them(twin: Any) -> None:
+    mine, theirs = (twin.Queue(1 << 30, twin.Allowance()) for _ in range(2))
+    for number in range(50_000):
+        mine.add(b"%099d" % number, [])
+        twin.add_to_all([mine, theirs], b"%099d" % number, [])
+    place, frame = in_python.PLACE, 99 + in_python.FRAME_COST - in_python.PLACE
+    in_all = 100_000 * frame + 150_000 * place
+    assert sum(twin.held([mine, theirs])) == pytest.approx(in_all, rel=0.05)
+
+
+def test_who_fills_a_queue_takes_from_the_allowance(twin: Any) -> None:
+    """All that it allows is taken before anybody has to look, and one frame."""
+    allowance = twin.Allowance(1000)
+    queue, cost = twin.Queue(1 << 20, allowance), in_python.FRAME_COST
+    assert queue.allowance is allowance
+    assert queue.add(bytes(100), [])
+    assert allowance.left == 900 - cost
+    assert queue.add(bytes(10_000), [])
+    assert allowance.left < 0
+    assert queue.add(b"x", []) == 0
+    assert len(queue.frames) == 2
+    assert not twin.add_to_all([queue], b"x", [])  # its caller has looked
+    allowance.left = 0
+    assert queue.add(b"x", []) == 1
+
+
 def test_another_thread_adds_nothing(twin: Any) -> None:
-    mine = twin.Queue(10)
+    mine = twin.Queue(10, twin.Allowance())
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(mine.add, b"x", []).result(5) == 0
     assert mine.frames == []
@@ -287,7 +334,12 @@ def test_receive_knows_no_large_descriptor() -> None:
     "call",
     [
         lambda: accelerated.receive("x", 1),  # type: ignore[arg-type]
-        lambda: accelerated.Queue(1).add("x", []),  # type: ignore[arg-type]
+        lambda: accelerated.Queue(1, accelerated.Allowance()).add("x", []),  # type: ignore[arg-type]
+        lambda: accelerated.Queue(1, None),  # type: ignore[arg-type]
+        lambda: accelerated.Queue(1),  # type: ignore[call-arg]
+        lambda: accelerated.Allowance("x"),  # type: ignore[arg-type]
+        lambda: accelerated.held([object()]),  # type: ignore[type-var]
+        lambda: accelerated.held(()),  # type: ignore[arg-type]
         lambda: accelerated.add_to_all([object()], b"x", []),  # type: ignore[type-var]
         lambda: accelerated.add_to_all((), b"x", []),  # type: ignore[arg-type]
     ],
