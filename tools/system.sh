@@ -16,9 +16,13 @@ found() {
     return 1
 }
 
+# Chromium without its windows: the browser tests take half the processor's time.
+shell=chromium-headless-shell
+chromium="chromium|chromium-browser|google-chrome"
+
 # Lines of: the command (or one of several), then Debian's package.
 wanted() {
-    echo "chromium|chromium-browser|google-chrome chromium"
+    echo "$shell|$chromium chromium"
     echo "redis-server|valkey-server redis-server"
     echo "nginx nginx"
     echo "haproxy haproxy"
@@ -49,6 +53,11 @@ missing() {
     fi
 }
 
+if ! found $shell; then
+    if ! found "$chromium" || apt-cache show $shell >/dev/null 2>&1; then
+        apt_install $shell || true
+    fi
+fi
 packages=$(missing)
 # One at a time: a package that a distribution lacks must not keep the others away.
 for package in $packages; do
