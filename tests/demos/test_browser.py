@@ -234,6 +234,7 @@ def test_a_link_to_a_room_leads_there_after_the_login(meet: Meet) -> None:
     second = other.open("/group#Tea%20time")
     second.get_by_label("Your name").fill("Ada")
     second.keyboard.press("Enter")
+    expect(second.get_by_role("alert")).to_contain_text("taken")
     second.get_by_label("Your name").fill("Ben")
     second.keyboard.press("Enter")
     entered(second, "Tea time")
