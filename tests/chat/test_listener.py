@@ -318,16 +318,16 @@ def test_a_hundred_thousand_rooms_are_cheap(chat: WSChat, server: LiveServer) ->
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_ten_thousand_rooms_are_joined_at_a_steady_rate(
+def test_thousands_of_rooms_are_joined_at_a_steady_rate(
     chat: WSChat, server: LiveServer
 ) -> None:
     took = []
-    for number in range(100):
+    for number in range(40):
         peer = Quick(server, f"u{number}")
         start = time.monotonic()
         refs = [peer.put("join", room=f"{number} {n}") for n in range(100)]
         for ref in refs:
             assert peer.reply(ref)["ok"]
         took.append(time.monotonic() - start)
-    first, last = sorted(took[:20])[10], sorted(took[-20:])[10]
+    first, last = sorted(took[:10])[5], sorted(took[-10:])[5]
     assert last < 3 * first + 0.05, (first, last)
