@@ -26,6 +26,8 @@ from .support.redis_server import RedisServer
 
 hypothesis.settings.register_profile("dev", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("ci", max_examples=500, deadline=None)
+# For a long run, not for every change: `make fuzz`.
+hypothesis.settings.register_profile("fuzz", max_examples=5_000, deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
 pytest_plugins = ["pytester"]

@@ -49,6 +49,9 @@ TTL = 10
 SETTLING = 100.0
 """Seconds until all has to be back; SQLite keeps what it deletes for a minute."""
 SETTINGS = {
+    # Few, so that what is remembered of each room, four ids for a message that is
+    # kept, is soon as much as it gets.
+    "HISTORY_SIZE": 20,
     "HISTORY_TTL": TTL,
     "MAX_QUEUE": 256 * 1024,
     "RATE_LIMIT": [100, 200],

@@ -32,7 +32,7 @@ class Figure:
 
 
 FIGURES = [
-    Figure("memory", "resident memory, MiB", 0.1, 8),
+    Figure("memory", "resident memory, MiB", 0.05, 4),
     Figure("objects", "objects of the garbage collector", 0.05, 4000),
     Figure("connections", "connections", flat=False),
     Figure("greenlets", "greenlets", slack=3, flat=False),

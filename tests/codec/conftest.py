@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import hypothesis
 import pytest
 
 from flask_wschat.codec import connection
 
 from .twins import TWINS
-
-# For a long run, not for every change:
-#   pytest tests/codec --hypothesis-profile=fuzz --timeout=0 -m "not slow"
-hypothesis.settings.register_profile("fuzz", max_examples=5_000, deadline=None)
 
 
 @pytest.fixture(scope="module", params=list(TWINS), autouse=True)
