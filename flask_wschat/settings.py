@@ -140,8 +140,8 @@ class Settings:
         origins = [self.ORIGINS] if isinstance(self.ORIGINS, str) else self.ORIGINS
         self._need(
             "ORIGINS",
-            all(o == "*" or o == "null" or "://" in o for o in origins or ()),
-            'origins such as "https://example.org", or "*"',
+            all(map(_is_origin, origins or ())),
+            'origins such as "https://example.org" or "https://*.example.org", or "*"',
         )
 
     def _need(self, name: str, works: bool, what: str) -> None:
@@ -156,6 +156,15 @@ _OPTIONAL = {
     "MAX_CONNECTIONS_PER_ADDRESS",
 }
 _WHOLE = {"MAX_MESSAGE", "MAX_QUEUE", "MAX_QUEUED", "HISTORY_SIZE", *_OPTIONAL}
+
+
+def _is_origin(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    _, found, host = value.partition("://")
+    # A star anywhere else would match nothing, and one alone everything.
+    starred = "*" not in host or (host.startswith("*.") and "*" not in host[2:])
+    return value in ("*", "null") or bool(found and starred and host != "*.")
 
 
 def _is_whole(value: object, *, above: int) -> bool:

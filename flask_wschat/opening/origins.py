@@ -17,6 +17,7 @@ _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
     r"(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::(?P<port>[0-9]{0,5}))?/?\Z"
 )
+_BELOW = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\Z")
 _PORT = re.compile(r":[0-9]*\Z")
 _IMPLIED = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 _PROXIED = {
@@ -29,10 +30,25 @@ _PROXIED = {
 def is_one_of(origin: str, allowed: Iterable[str]) -> bool:
     """Whether ``origin`` is one of ``allowed``, however either is written.
 
-    "null", which pages in sandboxes and from files have, is only "null".
+    "null", which pages in sandboxes and from files have, is only "null". A host that
+    begins with ``*.`` stands for all below it, at any depth, and not for itself.
     """
     wanted = _normal(origin)
-    return any(name == "*" or _normal(name) == wanted for name in allowed)
+    return any(name == "*" or _fits(wanted, _normal(name)) for name in allowed)
+
+
+def _fits(origin: tuple[str, str, str], allowed: tuple[str, str, str]) -> bool:
+    if origin == allowed:
+        return True
+    scheme, host, port = allowed
+    if not host.startswith("*."):
+        return False
+    below, of = origin[1], host[1:]
+    return (
+        (origin[0], origin[2]) == (scheme, port)
+        and below.endswith(of)
+        and _BELOW.match(below[: -len(of)]) is not None
+    )
 
 
 def _normal(origin: str) -> tuple[str, str, str]:
