@@ -105,7 +105,8 @@ cov: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@echo "==> Benchmarks (a quarter of an hour; needs two idle cores and a C compiler)"
-	@status=0; for part in benchmarks benchmarks.scale benchmarks.latency benchmarks.backends; do \
+	@status=0; for part in benchmarks benchmarks.scale benchmarks.latency \
+		benchmarks.stalled benchmarks.backends; do \
 		$(PY) -m $$part || status=1; done; exit $$status
 
 SECONDS ?= 900
