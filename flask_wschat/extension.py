@@ -37,6 +37,7 @@ from .messages import (
 )
 from .opening import mistakes, views
 from .opening.gate import Gate
+from .opening.health import Health
 from .opening.hooks import Hooks
 from .opening.identity import Identity
 from .opening.plain import not_a_websocket
@@ -126,6 +127,7 @@ class WSChat(Identity):
         client = Blueprint(
             "wschat", __name__, static_folder="static", static_url_path="/_wschat"
         )
+        Health(hub, client)
         app.register_blueprint(client)
         app.extensions[_GATE] = gate = Gate(app, hub, self._who)
         answer = functools.partial(not_a_websocket, gate=gate)

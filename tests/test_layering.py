@@ -169,6 +169,7 @@ ARROWS: Tree = {
         ),
         "plain": ".answers .gate errors codec",
         "identity": ".gate .mistakes errors logs",
+        "health": ".gate errors messages hub.hub",
         "upgrade": (
             ".answers .gate .legacy",
             "endings errors messages rate codec websocket",
@@ -199,8 +200,8 @@ ARROWS: Tree = {
         "envelope messages rate settings websocket backends",
         "transports.ending transports.patched hub.hub",
         "chat.chat chat.listener chat.voting shortcuts.contexts running.folder",
-        "opening.gate opening.hooks opening.identity opening.mistakes opening.plain",
-        "opening.views",
+        "opening.gate opening.health opening.hooks opening.identity opening.mistakes",
+        "opening.plain opening.views",
     ),
     "server": (
         "transports.ending transports.evented transports.loop transports.patched",
@@ -244,8 +245,8 @@ ONLY_IN: dict[str, Names] = {
     "redis": "backends.redis.backend",
     "flask": (
         "shortcuts.contexts shortcuts.response shortcuts.routing shortcuts.sessions",
-        "opening.answers opening.gate opening.hooks opening.identity opening.mistakes",
-        "opening.plain opening.tickets opening.upgrade opening.views",
+        "opening.answers opening.gate opening.health opening.hooks opening.identity",
+        "opening.mistakes opening.plain opening.tickets opening.upgrade opening.views",
         "extension running.debugging server testing.client",
     ),
 }

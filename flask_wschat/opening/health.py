@@ -1,0 +1,64 @@
+"""``/_wschat/live`` and ``/_wschat/ready``: whether to restart, whether to send people.
+
+They are for what runs processes, and anybody may read them: no words of storages.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from flask import Blueprint, Response, jsonify
+
+from ..errors import BackendError
+from ..hub.hub import Hub
+from ..messages import EVERYONE
+from .gate import Worker
+
+FRESH = 1.0
+"""Seconds that the storage's last answer counts, so that it is asked no more often."""
+
+
+class Health:
+    """What the pages of an application say."""
+
+    def __init__(self, hub: Hub, blueprint: Blueprint) -> None:
+        self._hub = hub
+        self._asking = threading.Lock()
+        self._asked_at = -FRESH
+        self._answers = True
+        # As no rule of the application's looks, which has the first say then.
+        rule = "/_wschat/<any(live, ready):page>"
+        blueprint.add_url_rule(rule, "health", self._page)
+
+    def _page(self, page: str) -> Response:
+        reasons = self._reasons() if page == "ready" else []
+        answer = jsonify({page: not reasons, "reasons": reasons})
+        answer.status_code = 503 if reasons else 200
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
+
+    def _reasons(self) -> list[str]:
+        """Return why nobody should be sent here now, in words for programs."""
+        closing = self._hub.closing
+        server = closing.server or Worker()
+        if closing.is_stopping() or server.is_stopping():
+            return ["draining"]
+        return [] if self._storage_answers() else ["storage"]
+
+    def _storage_answers(self) -> bool:
+        """Whether what is published reaches this process, as far as that is known."""
+        backend = self._hub.backend
+        if backend.fault() is not None:  # it is deaf, too, see `backends.redis`
+            return False
+        # Who comes while another one asks has the answer before.
+        if time.monotonic() - self._asked_at >= FRESH and self._asking.acquire(False):
+            try:
+                backend.present(EVERYONE)
+                self._answers = True
+            except BackendError:
+                self._answers = False
+            finally:
+                self._asked_at = time.monotonic()
+                self._asking.release()
+        return self._answers and backend.fault() is None
