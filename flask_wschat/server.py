@@ -25,6 +25,7 @@ from .hub.hub import Hub
 from .running.access import AccessLog, LoggedHandler
 from .running.patching import ensure_patched
 from .running.watchdog import Watchdog
+from .servers.accepting import or_nothing_left
 from .servers.handler import WebSocketHandler, is_brief, opening_seconds, time_limit
 from .transports.ending import BRIEF
 from .transports.evented import limit_unsent
@@ -45,6 +46,8 @@ class Server(WSGIServer):
 
     tuned = sys.platform == "linux"
     """Accepted sockets have the listening one's options: all that ours need."""
+    max_delay = 0.2
+    """Seconds until it is tried again where none could be accepted; gevent's is 1."""
 
     def __init__(self, listener: Any, application: Any, **options: Any) -> None:
         options.setdefault("handler_class", WebSocketHandler)
@@ -66,11 +69,16 @@ class Server(WSGIServer):
             or not hasattr(listener, "_accept")
             or not is_brief(self.application)
         ):
-            return super().do_read()
+            try:
+                return super().do_read()
+            except OSError as error:
+                raise or_nothing_left(error) from None
         try:
             descriptor, address = listener._accept()
         except BlockingIOError:
             return None
+        except OSError as error:
+            raise or_nothing_left(error) from None
         sock = RawSocket(listener.family, listener.type, listener.proto, descriptor)
         return sock, address
 

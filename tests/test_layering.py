@@ -146,6 +146,7 @@ ARROWS: Tree = {
     },
     # Who hands over a socket
     "servers": {
+        "accepting": "logs",
         "offers": "transports.tls transports.patched",
         "heads": "errors codec codec.handshake",
         "bodies": "errors codec.handshake transports.loop",
@@ -205,7 +206,7 @@ ARROWS: Tree = {
     ),
     "server": (
         "transports.ending transports.evented transports.loop transports.patched",
-        "hub.hub servers.handler",
+        "hub.hub servers.accepting servers.handler",
         "running.access running.debugging running.patching running.watchdog",
     ),
     "gunicorn": "codec servers.handler servers.heads server",
@@ -240,7 +241,7 @@ ONLY_IN: dict[str, Names] = {
         "transports.loop transports.patched transports.waiting",
         "servers.bodies servers.handler running.boot server",
     ),
-    "greenlet": "transports.loop transports.waiting",
+    "greenlet": "transports.loop transports.waiting servers.accepting",
     "geventwebsocket": "servers.offers servers.handler opening.legacy",
     "redis": "backends.redis.backend",
     "flask": (
