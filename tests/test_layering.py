@@ -52,7 +52,7 @@ ARROWS: Tree = {
         "queue": "",
         "accelerated": ".queue",
         "loop": ". .accelerated .patched .waiting",
-        "threaded": ".loop",
+        "threaded": ".loop .waiting",
         "outbox": ".accelerated .queue",
         "memory": ". .accelerated .outbox",
         "evented": ". .accelerated .loop .outbox .patched .queue .tls",

@@ -29,6 +29,8 @@ class Host(Protocol):
 
         Called in a greenlet of an unpatched process, a thread of a pool runs it, so
         that the loop goes on; anywhere else the caller's own.
+
+        :raises OSError: there is no thread for it, or ``function`` does.
         """
 
     def event(self) -> Event:
@@ -36,7 +38,10 @@ class Host(Protocol):
         stopping its loop; ``set`` may be called from any thread."""
 
     def start_thread(self, function: Callable[[], None]) -> None:
-        """Run ``function`` in a thread of the system's, patched or not, as a daemon."""
+        """Run ``function`` in a thread of the system's, patched or not, as a daemon.
+
+        :raises OSError: none can be had.
+        """
 
 
 def only(host: Host, known: Host | None) -> Host:

@@ -147,12 +147,13 @@ class Gate:
             limit,
         )
 
-    def no_descriptors(self) -> HTTPException:
-        """Return the refusal of a process that may open no more files; say why."""
+    def exhausted(self, error: BaseException) -> HTTPException:
+        """Return the refusal of a process that can have no more of something."""
         self.log.warning(
-            "descriptors",
-            "refused a WebSocket: this process has as many open files as it may"
-            " (see ulimit -n); WSCHAT_MAX_CONNECTIONS refuses before that",
+            "exhausted",
+            "refused a WebSocket: this process can have no more open files, or threads:"
+            " %s. See ulimit -n; WSCHAT_MAX_CONNECTIONS refuses before that",
+            error,
         )
         message = "too many connections, try again later"
         return refusal(503, message, [("Retry-After", "5")])

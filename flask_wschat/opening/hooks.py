@@ -56,8 +56,8 @@ class Hooks:
             environ["HTTP_UPGRADE"] = "websocket"
         try:
             upgrade = Upgrade(self.gate, environ, offer, start_response)
-        except OSError:  # no loop for it can be started
-            return self.gate.no_descriptors()(environ, start_response)
+        except OSError as error:  # no loop for it can be started
+            return self.gate.exhausted(error)(environ, start_response)
         environ[UPGRADE] = upgrade
         under_way = self.gate.hub.closing.under_way
         under_way.add(upgrade)

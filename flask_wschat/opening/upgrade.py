@@ -202,9 +202,9 @@ class Upgrade:
             taken = self._offer.accept(answer, self._let_go)
         except OSError as error:
             raise ClientLeft from error
-        except NoDescriptors:
+        except NoDescriptors as error:
             self.begun = False
-            raise self._gate.no_descriptors() from None
+            raise self._gate.exhausted(error.__cause__ or error) from None
         if isinstance(taken.sock, TLSSocket):
             self._held = new_event()
         hub = self._gate.hub

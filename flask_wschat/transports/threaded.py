@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from .loop import EventedLoop
+from .waiting import threads_may_lack
 
 _DESCRIPTORS = 16  # more than a loop needs, and what is imported for it
 
@@ -44,16 +45,18 @@ class ThreadedLoop(EventedLoop):
             for _ in range(_DESCRIPTORS):
                 stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
         started: Future[None] = Future()
-        threading.Thread(
+        thread = threading.Thread(
             target=self._run_loop, args=(started,), name="wschat-loop", daemon=True
-        ).start()
+        )
+        with threads_may_lack():
+            thread.start()
         started.result()
 
     @classmethod
     def shared(cls) -> ThreadedLoop:
         """Return this process's loop; started at the first call, anew after a fork.
 
-        :raises OSError: it cannot be started, as at the limit of open files.
+        :raises OSError: it cannot be started, as at the limit of open files or threads.
         """
         with cls._sharing:
             if cls._shared is None or cls._shared._pid != os.getpid():

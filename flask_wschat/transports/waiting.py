@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -68,12 +68,31 @@ class NativeEvent:
 
 
 def start_thread(function: Callable[[], None]) -> None:
-    """Run ``function`` in a thread of the system's, also in a patched process."""
-    start_new_thread(function, ())
+    """Run ``function`` in a thread of the system's, also in a patched process.
+
+    :raises OSError: none can be had.
+    """
+    with threads_may_lack():
+        start_new_thread(function, ())
+
+
+@contextlib.contextmanager
+def threads_may_lack() -> Iterator[None]:
+    """Have a thread that cannot be had told as what it is, a limit of the system's.
+
+    :raises OSError: in the place of Python's RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{error} (see ulimit -u)") from error
 
 
 def run_blocking(function: Callable[[], T]) -> T:
-    """Return what ``function`` returns; a greenlet's loop goes on meanwhile."""
+    """Return what ``function`` returns; a greenlet's loop goes on meanwhile.
+
+    :raises OSError: there is no thread for it, or ``function`` does.
+    """
     if not runs_here() or gevent.monkey.is_module_patched("socket"):
         return function()
 
@@ -84,7 +103,8 @@ def run_blocking(function: Callable[[], T]) -> T:
         except BaseException as error:
             return None, error
 
-    result, error = gevent.get_hub().threadpool.apply(run)
+    with threads_may_lack():
+        result, error = gevent.get_hub().threadpool.apply(run)
     if error is not None:
         raise error
     return result  # type: ignore[no-any-return]

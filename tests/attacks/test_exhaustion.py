@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from flask import Flask
+from werkzeug.serving import make_server
 
 from flask_wschat import Listener, WSChat
-from flask_wschat.testing import Refused, WSChatClient
+from flask_wschat.server import LiveServer
+from flask_wschat.transports.threaded import ThreadedLoop
+from tests.support.live import stop
 
 from ..servers.serving import (
     DEADLINE,
@@ -25,6 +29,7 @@ from ..servers.serving import (
     gunicorn_command,
     receive,
 )
+from .test_openings import read_status, send_opening
 
 WAYS = {
     "run": ("-m", "tests.servers.serve", "run", "ADDRESS"),
@@ -63,6 +68,77 @@ def descriptors_left(server: Server, count: int) -> Iterator[None]:
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (last + 1, hard))
     yield
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+THREADS: dict[str, str] = {
+    "memory": "memory://",
+    "sqlite": "sqlite:///{folder}/chat.db",
+    "redis": "{redis}",
+}
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """Take away, and give back, what a new thread needs.
+
+    RLIMIT_NPROC does not bind root; that the system has no place for the stack, does.
+    """
+    monkeypatch.setattr(ThreadedLoop, "_shared", None)  # it has a thread already
+    before = threading.stack_size()
+
+    def limit(none: bool) -> None:
+        threading.stack_size(1 << 46 if none else before)
+
+    yield limit
+    threading.stack_size(before)
+
+
+@contextlib.contextmanager
+def serving(app: Flask, kind: str) -> Iterator[int]:
+    """Serve on a port; no thread is needed for one more request."""
+    if kind == "gevent":
+        live = LiveServer(app)
+        yield live.port
+        live.stop()
+        return
+    server = make_server("127.0.0.1", 0, app)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("url", THREADS)
+@pytest.mark.parametrize("kind", ["gevent", "threads"])
+def test_without_threads_openings_get_503_until_there_are_some(
+    request: pytest.FixtureRequest,
+    app: Flask,
+    url: str,
+    kind: str,
+    tmp_path: Path,
+    no_threads: Callable[[bool], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    redis = request.getfixturevalue("redis").url if url == "redis" else ""
+    app.config["WSCHAT_URL"] = THREADS[url].format(folder=tmp_path, redis=redis)
+    WSChat(app).listener("/listen")(Listener)
+    needs_none = (kind, url) == ("gevent", "memory")
+    with serving(app, kind) as port:
+        no_threads(True)
+        assert {status(port) for _ in range(20)} == {101 if needs_none else 503}
+        no_threads(False)
+        assert "Traceback" not in caplog.text
+        assert caplog.text.count("can't start new thread") == (not needs_none)
+        eventually(lambda: status(port) == 101, "it goes on")
+    stop(app)
+
+
+def status(port: int) -> int:
+    with socket.create_connection(("127.0.0.1", port), DEADLINE) as sock:
+        send_opening(sock, "/listen", host="localhost")
+        return read_status(sock)
 
 
 @pytest.mark.slow

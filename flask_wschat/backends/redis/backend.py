@@ -109,7 +109,10 @@ class RedisBackend:
 
     def fault(self) -> str | None:
         process = self._here()
-        process.listen()
+        try:
+            process.listen()
+        except BackendError as error:
+            return str(error)
         return process.subscriber.fault
 
     def _here(self) -> Process:
@@ -124,7 +127,12 @@ class RedisBackend:
         return process
 
     def _blocking(self, function: Callable[[], T]) -> T:
-        return function() if self._host is None else self._host.run_blocking(function)
+        if self._host is None:
+            return function()
+        try:
+            return self._host.run_blocking(function)
+        except OSError as error:
+            raise BackendError(str(error)) from error
 
     def _run(self, call: Call, *, again: bool) -> Reply:
         """Return the reply to one command; ``again``: it may be sent twice.

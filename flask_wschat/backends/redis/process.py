@@ -94,15 +94,25 @@ class Process:
         )
 
     def listen(self) -> None:
-        """Have the connection for publications. Does not wait."""
+        """Have the connection for publications. Does not wait.
+
+        :raises BackendError: there is no thread, or descriptor, for it; the next one
+            who calls tries again.
+        """
         if self._listening:
             return
-        with self._lock:
-            if self._listening:
-                return
-            self.subscriber.prepare()
-            self._listening = True
-        run = self.subscriber.run
+        try:
+            with self._lock:
+                if self._listening:
+                    return
+                self.subscriber.prepare()
+                self._listening = True
+            self._begin(self.subscriber.run)
+        except (OSError, RuntimeError) as error:
+            self._listening = False
+            raise BackendError(f"Redis cannot be listened to: {error}") from error
+
+    def _begin(self, run: Callable[[], None]) -> None:
         if self._patched or self._host is None:
             # Patched, this is a greenlet in the loop that the connections are in: it
             # uses the loop's sockets, and hands on without waking another thread.

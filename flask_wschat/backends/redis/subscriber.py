@@ -234,6 +234,9 @@ class Subscriber:
 
     def prepare(self) -> None:
         """Make ready for ``run``, which is about to begin."""
+        if self._bell is not None:  # it did not: there was no thread for it
+            self._bell.close()
+            self._ear.close()
         self._ear, self._bell = socket.socketpair()
         self._ear.setblocking(False)
         self._bell.setblocking(False)

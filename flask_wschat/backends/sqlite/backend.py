@@ -99,7 +99,10 @@ class SQLiteBackend:
         if self._host is None:
             return "the backend is not started, or stopped"
         writer = self._process().writer
-        writer.start()  # it opens the file, so that the next one who asks knows
+        try:
+            writer.start()  # it opens the file, so that the next one who asks knows
+        except BackendError as error:
+            return str(error)
         return writer.fault
 
     # -- messages

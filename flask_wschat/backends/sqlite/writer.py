@@ -109,9 +109,14 @@ class Writer:
     # -- for the callers
 
     def start(self) -> None:
-        """Start the thread, unless that was done."""
+        """Start the thread, unless that was done; ``BackendError``: there is none."""
         with contextlib.suppress(IndexError):
-            self._starters.pop()(self._run)  # of two callers only one gets it
+            start = self._starters.pop()  # of two callers only one gets it
+            try:
+                start(self._run)
+            except OSError as error:
+                self._starters.append(start)  # for the next one who calls
+                raise BackendError(f"{self._path} needs a thread: {error}") from error
 
     def call(self, step: Callable[[sqlite3.Connection], T], writes: bool = True) -> T:
         """Return what ``step`` returns, when it is on the disk.
@@ -157,9 +162,9 @@ class Writer:
     def _put(self, step: Step | None, writes: bool) -> _Job:
         if self._ended:
             raise BackendError(f"{self._path} is closed: this backend was stopped")
+        self.start()
         job = _Job(step, writes, self._host.event())
         self._queue.put(job)
-        self.start()
         return job
 
     # -- the thread
