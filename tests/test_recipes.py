@@ -11,7 +11,6 @@ from flask import Flask, abort, request
 from flask_login import (
     LoginManager,
     UserMixin,
-    current_user,
     login_user,
     logout_user,
     user_logged_out,
@@ -21,6 +20,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_wschat import WebSocket, WSChat
 from flask_wschat.testing import Refused, WSChatClient
+from tests.support.readme import SNIPPETS
 
 
 def with_me(app: Flask, **options: Any) -> WSChat:
@@ -41,6 +41,9 @@ def status(client: WSChatClient, path: str = "/me", **options: Any) -> int:
 
 
 # -- Flask-Login
+
+
+ACCOUNTS = SNIPPETS["accounts.py", "", ""]
 
 
 class User(UserMixin):  # type: ignore[misc]
@@ -64,13 +67,7 @@ def with_login(app: Flask) -> WSChat:
         return ""
 
     chat = with_me(app)
-
-    @chat.authenticate
-    def who() -> str | None:
-        user_id: str | None = current_user.get_id()
-        return user_id
-
-    chat.disconnect_on(user_logged_out)
+    exec(ACCOUNTS.replace("from app import chat\n", ""), {"chat": chat})
     return chat
 
 
