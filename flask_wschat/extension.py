@@ -104,6 +104,7 @@ class WSChat(Identity):
             backends.open(
                 settings.URL,
                 size=settings.HISTORY_SIZE,
+                max_bytes=settings.HISTORY_BYTES,
                 ttl=settings.HISTORY_TTL,
                 presence_ttl=SILENCE * (settings.PING_INTERVAL + settings.PING_TIMEOUT),
             ),

@@ -168,6 +168,13 @@ class Entry(NamedTuple):
     to: str | None = None
 
 
+def size_of(data: str | bytes) -> int:
+    """Return how many bytes ``data`` has, a text in UTF-8."""
+    if isinstance(data, str) and not data.isascii():
+        return len(data.encode())
+    return len(data)
+
+
 class Delivery(NamedTuple):
     """A publication as it reaches a process."""
 

@@ -59,6 +59,8 @@ class Settings:
     """Messages of one user to the ready-made chat: a second, and at once."""
     HISTORY_SIZE: int = 256
     """Messages kept for each room."""
+    HISTORY_BYTES: int = 1 << 20
+    """Bytes of data kept for each room; the newest message always."""
     HISTORY_TTL: float = 86400.0
     """Seconds a message is kept."""
     SHORTCUTS: bool = True
@@ -107,7 +109,7 @@ class Settings:
             "HISTORY_TTL",
         ):
             self._need(name, _is_number(getattr(self, name), above=0), "a number > 0")
-        for name in ("MAX_MESSAGE", "MAX_QUEUE"):
+        for name in ("MAX_MESSAGE", "MAX_QUEUE", "HISTORY_BYTES"):
             self._need(name, _is_whole(getattr(self, name), above=0), "an integer > 0")
         self._need(
             "MAX_QUEUED",
@@ -155,7 +157,8 @@ _OPTIONAL = {
     "MAX_CONNECTIONS_PER_USER",
     "MAX_CONNECTIONS_PER_ADDRESS",
 }
-_WHOLE = {"MAX_MESSAGE", "MAX_QUEUE", "MAX_QUEUED", "HISTORY_SIZE", *_OPTIONAL}
+_WHOLE = {"MAX_MESSAGE", "MAX_QUEUE", "MAX_QUEUED", *_OPTIONAL}
+_WHOLE |= {"HISTORY_SIZE", "HISTORY_BYTES"}
 
 
 def _is_origin(value: object) -> bool:

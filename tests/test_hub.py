@@ -100,12 +100,12 @@ def test_claims_are_renewed_where_the_storage_may_have_lost_them(opened: Open) -
         each()
 
     sweep()
-    backend._topics.clear()
+    backend._claimed.clear()
     sweep()  # once in a while is enough, as long as nothing is known to be lost
     assert not backend.history(room_topic("a")).plain
     hub.lost(None)
     assert backend.history(room_topic("a")).plain
-    backend._topics.clear()
+    backend._claimed.clear()
     sweep()
     assert backend.history(room_topic("a")).plain
     assert not backend.history(room_topic("b")).plain

@@ -73,7 +73,7 @@ ARROWS: Tree = {
             "people": "",
             "polls": "messages",
             "once": "",
-            "tables": ".once messages backends.pages",
+            "tables": ".once messages backends.contract backends.pages",
             "forks": "",
             "writer": (
                 ".forks .tables errors transports backends.contract backends.pages"

@@ -40,6 +40,7 @@ def test_an_unknown_key_warns_with_the_nearest_name(
         ("DRAIN", True),
         ("DRAIN", "10"),
         ("HISTORY_SIZE", -1),
+        ("HISTORY_BYTES", 0),
         ("MAX_CONNECTIONS", 0),
         ("MAX_CONNECTIONS_PER_USER", 0),
         ("MAX_CONNECTIONS_PER_ADDRESS", "5"),

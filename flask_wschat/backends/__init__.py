@@ -15,8 +15,9 @@ __all__ = ["Backend", "Host", "MemoryBackend", "open"]
 def open(url: str | Backend, **options: Any) -> Backend:
     """Return the backend that ``url`` names, not yet started, or is.
 
-    ``options`` are how much it keeps: ``size`` (messages of a topic), ``ttl`` and
-    ``presence_ttl`` (seconds). A backend that is handed in has its own.
+    ``options`` are how much it keeps: ``size`` and ``max_bytes`` (messages of a topic,
+    and their bytes), ``ttl`` and ``presence_ttl`` (seconds). A backend that is handed
+    in has its own.
 
     :raises ConfigError: ``url`` names none, or its package is missing.
     """

@@ -11,6 +11,11 @@ from ..transports import Event
 
 T = TypeVar("T")
 
+EMPTY = 180.0
+"""Seconds for which a topic lives that was asked about or claimed, and in which nothing
+is kept: a stranger who looks at many rooms leaves nothing behind. Claims are renewed
+three times in it. See docs/decisions/40."""
+
 
 class Host(Protocol):
     """What a backend calls in the process it serves; from whichever thread."""
@@ -97,6 +102,8 @@ class Backend(Protocol):
         """Append to the topic's history if ``keep``, and deliver, in one step.
 
         Every process gets the kept messages of a topic in the order of their numbers.
+        Of a topic the newest ``size`` are kept, as many of them as have ``max_bytes``
+        of data together; the newest one always.
         A kept message whose ``mid`` the same ``sender`` used before in this topic is
         neither stored nor delivered; the receipt is the first one's, not ``fresh``.
         ``mid`` are remembered for at least four times as many messages as are kept.
@@ -126,16 +133,18 @@ class Backend(Protocol):
         from the next ``history`` or kept ``publish`` on, so that nobody takes new
         numbers for old ones.
 
-        A topic asked about has an epoch from then on, for as long as a message would
-        be kept, so that who saw it empty can resume.
+        A topic asked about has an epoch from then on, for ``EMPTY`` seconds at least
+        (or for as long as a message is kept, if that is less), so that who saw it empty
+        can resume; and for as long as it is subscribed by who publishes.
         """
 
     def claim(self, topics: Sequence[str], message: Message) -> None:
         """Note that ``topics`` are for plain connections: their pages are ``plain``.
 
         It is forgotten like an epoch: when it was neither renewed, nor a message kept,
-        nor the history asked for, for as long as a message would be kept. In topics
-        that were not noted before, ``message`` is delivered in the same step.
+        nor the history asked for, for as long as a message would be kept; where none
+        is, for ``EMPTY`` seconds. In topics that were not noted before, ``message`` is
+        delivered in the same step.
         """
 
     def attend(

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 
 from ..errors import BackendError
-from ..messages import Delivery, Entry, Message, Page, Receipt, Tally
-from .contract import Host, only
+from ..messages import Delivery, Entry, Message, Page, Receipt, Tally, size_of
+from .contract import EMPTY, Host, only
 from .pages import select
 
 _MIDS = 4  # remembered for so many times as many messages as are kept
@@ -23,13 +23,14 @@ _FEW = 8  # messages among which a mid is looked for one by one: a dict for more
 class _Topic:
     """What is kept of a topic. Small: there may be a hundred thousand."""
 
-    __slots__ = ("entries", "era", "mids", "plain", "seq")
+    __slots__ = ("bytes", "entries", "era", "mids", "plain", "seq")
 
     def __init__(self, era: str) -> None:
         self.era = era
         """What its epoch is made of, with its name."""
         self.seq = 0
         self.plain = False
+        self.bytes = 0
         # A list, as an empty deque has room for 64. The first ones of it may be more
         # than are kept: see `MemoryBackend._append`.
         self.entries: list[Entry] = []
@@ -76,16 +77,23 @@ class _Poll:
 
 
 class MemoryBackend:
-    """Topics of this process: ``size`` messages each, none over ``ttl`` seconds old.
+    """Topics of this process: ``size`` messages each, of ``max_bytes``, none over
+    ``ttl`` seconds old.
 
     Nothing of it outlives the process, so its epochs do not either. Other processes
     share nothing with it, and have nobody present.
     """
 
     def __init__(
-        self, *, size: int = 256, ttl: float = 86400.0, presence_ttl: float = 45.0
+        self,
+        *,
+        size: int = 256,
+        max_bytes: int = 1 << 20,
+        ttl: float = 86400.0,
+        presence_ttl: float = 45.0,
     ) -> None:
         self._size = size
+        self._max_bytes = max_bytes
         self._ttl = ttl
         self._host: Host | None = None
         # One lock over number, history and hand-over: so the order is the same for all.
@@ -98,6 +106,10 @@ class MemoryBackend:
         self._idle: dict[str, _Topic] = {}
         self._ended: dict[str, _Topic] = {}
         self._turned = time.time()
+        # Claimed topics in which nothing is kept, in the same manner.
+        self._claimed: set[str] = set()
+        self._claimed_before: set[str] = set()
+        self._claims_turned = self._turned
         self._era = ""
         self._pid = 0
         self._present: set[tuple[str, str]] = set()
@@ -134,8 +146,8 @@ class MemoryBackend:
                 host.deliver(Delivery(topic, message, 0, now))
             return Receipt(0, now, "")
         with self._lock:
-            kept = self._topic(topic)
-            epoch = _epoch(kept, topic)
+            kept = self._topic(topic) or self._new(topic)
+            epoch = _epoch(kept.era, topic)
             if message.mid is not None:
                 first = kept.find(message.sender, message.mid)
                 if first is not None:
@@ -156,12 +168,11 @@ class MemoryBackend:
     ) -> Page:
         with self._lock:
             kept = self._topic(topic)
-            entries, newest, current = kept.entries, kept.seq, _epoch(kept, topic)
-            oldest = time.time() - self._ttl
-            gone = max(len(entries) - self._size, 0)
-            while gone < len(entries) and entries[gone].at < oldest:
-                gone += 1
-            del entries[:gone]
+            if kept is None:  # and is not made: anybody may ask for any room
+                kept = _Topic(self._era)
+                kept.plain = self._is_claimed(topic)
+            entries, newest, current = kept.entries, kept.seq, _epoch(kept.era, topic)
+            self._trim(kept, time.time() - self._ttl)
             first = newest - len(entries) + 1
             numbers, recovered = select(
                 first,
@@ -178,20 +189,33 @@ class MemoryBackend:
         with self._lock:
             for topic in topics:
                 kept = self._topic(topic)
-                if not kept.plain:
-                    kept.plain = True
+                if kept is not None:
+                    known, kept.plain = kept.plain, True
+                else:
+                    known = self._is_claimed(topic)
+                    self._claimed.add(topic)
+                if not known:
                     self.publish(topic, message)
 
-    def _topic(self, name: str) -> _Topic:
+    def _is_claimed(self, topic: str) -> bool:
+        return topic in self._claimed or topic in self._claimed_before
+
+    def _topic(self, name: str) -> _Topic | None:
+        """Return what is kept of a topic; None: nothing was said there."""
         if self._pid != os.getpid():
             self._begin()
         self._turn()
         kept = self._topics.get(name)
         if kept is None:
             kept = self._idle.pop(name, None)
-            if kept is None:
-                kept = _Topic(self._era)
-            self._topics[name] = kept
+            if kept is not None:
+                self._topics[name] = kept
+        return kept
+
+    def _new(self, name: str) -> _Topic:
+        kept = self._topics[name] = _Topic(self._era)
+        if self._is_claimed(name):
+            kept.plain = True
         return kept
 
     def _begin(self) -> None:
@@ -210,19 +234,38 @@ class MemoryBackend:
             self._ended, self._idle, self._topics = self._idle, self._topics, {}
             # What is dropped now and comes again counts from 1 again.
             self._era = secrets.token_hex(8)
+        if now - self._claims_turned >= min(self._ttl, EMPTY):
+            self._claims_turned = now
+            self._claimed_before, self._claimed = self._claimed, set()
 
     def _append(self, kept: _Topic, message: Message) -> tuple[int, float]:
-        entries, size = kept.entries, self._size
+        entries, size, most = kept.entries, self._size, self._max_bytes
         # The clock may be set back: what is older must not seem younger.
         at = max(time.time(), entries[-1].at) if entries else time.time()
         kept.seq = seq = kept.seq + 1
         kept.remember(message, seq, at, _MIDS * size)
         data, sender, mid = message.data, message.sender, message.mid
         entries.append(Entry(seq, data, at, sender, mid, message.json, message.to))
+        kept.bytes += size_of(data)
         # Moving the rest down for each message would cost the more the more are kept.
-        if len(entries) > size + size // 8:
-            del entries[: len(entries) - size]
+        if len(entries) > size + size // 8 or kept.bytes > most + most // 8:
+            self._trim(kept)
         return seq, at
+
+    def _trim(self, kept: _Topic, since: float = 0.0) -> None:
+        """Let go of what is too much, and of what is older than ``since``."""
+        entries, taken = kept.entries, kept.bytes
+        gone, last = 0, len(entries) - 1
+        while gone <= last and (
+            last - gone >= self._size
+            or (taken > self._max_bytes and gone < last)
+            or entries[gone].at < since
+        ):
+            taken -= size_of(entries[gone].data)
+            gone += 1
+        if gone:
+            del entries[:gone]
+            kept.bytes = taken
 
     # -- people
 
@@ -299,10 +342,10 @@ class MemoryBackend:
             return state.tally()
 
 
-def _epoch(kept: _Topic, name: str) -> str:
+def _epoch(era: str, name: str) -> str:
     """Return the epoch of the topic ``name``, which no other topic has.
 
     Made when it is asked for: to store it would take 60 bytes for each topic. No other
     topic's tells it, as the era is random and never leaves the process.
     """
-    return f"{hash(kept.era + name):x}"
+    return f"{hash(era + name):x}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -71,8 +73,13 @@ class Store(Protocol):
 
     def __init__(self, folder: Path) -> None: ...
 
-    def make(self, *, size: int, ttl: float, presence_ttl: float) -> Backend:
+    def make(
+        self, *, size: int, max_bytes: int, ttl: float, presence_ttl: float
+    ) -> Backend:
         """Return a new instance, not started."""
+
+    def topics(self, backend: Backend) -> set[str]:
+        """Return the topics of which anything at all is stored."""
 
     def close(self) -> None:
         """Undo what making it began; every instance is stopped by then."""
@@ -84,8 +91,12 @@ class MemoryStore:
     def __init__(self, folder: Path) -> None:
         pass
 
-    def make(self, **options: Any) -> Backend:
+    def make(self, *, linger: float = 0.0, **options: Any) -> Backend:
         return MemoryBackend(**options)
+
+    def topics(self, backend: Any) -> set[str]:
+        parts = (backend._topics, backend._idle, backend._ended, backend._claimed)
+        return {*backend._claimed_before, *(name for part in parts for name in part)}
 
     def close(self) -> None:
         pass
@@ -100,6 +111,11 @@ class SQLiteStore:
     def make(self, **options: Any) -> Backend:
         return SQLiteBackend(self.path, **options)
 
+    def topics(self, backend: Backend) -> set[str]:
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            found = db.execute("SELECT name FROM topics UNION SELECT topic FROM mids")
+            return {name for (name,) in found}
+
     def close(self) -> None:
         pass
 
@@ -111,8 +127,14 @@ class RedisStore:
         self.server = RedisServer()
         self.server.start()
 
-    def make(self, **options: Any) -> Backend:
+    def make(self, *, linger: float = 0.0, **options: Any) -> Backend:
         return RedisBackend(self.server.url, **options)
+
+    def topics(self, backend: Backend) -> set[str]:
+        with self.server.client() as client:
+            keys = [key.decode() for key in client.scan_iter()]
+        names = {key.split("{", 1)[1].rpartition("}")[0] for key in keys}
+        return {name for name in names if not name.startswith("presence")}
 
     def close(self) -> None:
         self.server.stop()
@@ -127,7 +149,12 @@ class Cluster:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.options = {"size": 5, "ttl": 3600.0, "presence_ttl": 60.0}
+        self.options = {
+            "size": 5,
+            "max_bytes": 1_000_000,
+            "ttl": 3600.0,
+            "presence_ttl": 60.0,
+        }
         self._started: list[Backend] = []
 
     def start(self, **options: Any) -> tuple[Backend, RecordingHost]:

@@ -301,6 +301,167 @@ def test_age_is_that_of_each_message(cluster: Cluster) -> None:
     assert numbers(backend.history(ROOM).entries) == [2]
 
 
+# -- bytes
+
+
+def test_bytes_bound_what_is_kept(cluster: Cluster) -> None:
+    backend, host = cluster.start(max_bytes=100, size=50)
+    backend.subscribe([ROOM])
+
+    def say(*sizes: int) -> list[int]:
+        for size in sizes:
+            data = ("x" * size, b"\xff" * size)[size % 2]
+            backend.publish(ROOM, Message(data), keep=True)
+        return [entry.seq for entry in backend.history(ROOM).entries]
+
+    assert say(40, 30, 30) == [1, 2, 3]
+    assert say(1) == [2, 3, 4]
+    assert say(69) == [3, 4, 5]
+    assert say(99) == say() == [6]
+    assert say(1, 0, 0) == [6, 7, 8, 9]
+    assert say(1) == [7, 8, 9, 10]
+    # The newest is kept, whatever its size; and takes nothing from the next ones.
+    assert say(101) == [11]
+    assert say(0) == [12]
+    assert say(*[1] * 49) == list(range(12, 62))
+    assert say(*[2] * 50) == list(range(62, 112))
+    assert say(1, 1) == list(range(64, 114))
+    deliveries = host.wait_for_count(113)
+    assert [d.seq for d in deliveries] == list(range(1, 114))
+    assert host.losses == []
+
+
+def test_bytes_of_a_text_are_those_of_utf_8(cluster: Cluster) -> None:
+    backend, _ = cluster.start(max_bytes=8)
+    for data, kept in [("🐢", [1]), ("🐢", [1, 2]), ("ż", [2, 3]), ("żó", [3, 4])]:
+        message = Message(data, sender="żółw", mid="🐢" * len(kept) + data)
+        backend.publish(ROOM, message, keep=True)
+        assert [entry.seq for entry in backend.history(ROOM).entries] == kept
+
+
+def test_whoever_missed_what_the_bytes_pushed_out_is_told_so(two: Two) -> None:
+    (backend, _), (other, host) = two
+    other.subscribe([ROOM])
+    big = "x" * 300_000
+    for number in range(1, 5):
+        backend.publish(ROOM, Message(big, sender="ann", mid=str(number)), keep=True)
+    host.wait_for_count(4)
+    for process in (backend, other):
+        epoch = process.history(ROOM).epoch
+        assert not process.history(ROOM, after=0, epoch=epoch).recovered
+        page = process.history(ROOM, after=1, epoch=epoch)
+        assert page.recovered
+        assert [entry.seq for entry in page.entries] == [2, 3, 4]
+        assert [e.seq for e in process.history(ROOM, before=3).entries] == [2]
+        assert process.history(ROOM, before=2).entries == []
+        # It was stored, and a repetition is known though it is not kept any more.
+        again = Message(big, sender="ann", mid="1")
+        receipt = process.publish(ROOM, again, keep=True)
+        assert (receipt.seq, receipt.fresh) == (1, False)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_newest_is_kept_where_only_so_much_may_be(
+    cluster: Cluster, size: int
+) -> None:
+    backend, _ = cluster.start(max_bytes=1, size=size)
+    for number in range(1, 8):
+        epoch = backend.publish(ROOM, Message(f"{number}" * 9), keep=True).epoch
+        backend.publish(ROOM, Message("passing" * 99))
+        page = backend.history(ROOM, after=number - 1, epoch=epoch)
+        assert page.recovered
+        assert [entry.data for entry in page.entries] == [f"{number}" * 9]
+        missed = backend.history(ROOM, after=number - 2, epoch=epoch)
+        assert missed.recovered == (number == 1)
+
+
+def test_bytes_of_what_age_has_ended_are_free(cluster: Cluster) -> None:
+    backend, _ = cluster.start(max_bytes=10, ttl=0.5)
+    publish(backend, 5)
+    backend.publish("room:b", Message("x" * 10), keep=True)
+    eventually(lambda: not backend.history(ROOM).entries)
+    first = backend.publish(ROOM, Message("x" * 5), keep=True).seq
+    backend.publish(ROOM, Message("y" * 5), keep=True)
+    assert [e.seq for e in backend.history(ROOM).entries] == [first, first + 1]
+    eventually(lambda: not backend.history("room:b").entries)
+    first = backend.publish("room:b", Message("x" * 10), keep=True).seq
+    assert [e.seq for e in backend.history("room:b").entries] == [first]
+
+
+# -- topics in which nothing is kept
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Topics in which nothing is kept live for 0.3 seconds."""
+    for module in ("memory", "sqlite.tables", "redis.backend"):
+        monkeypatch.setattr(f"flask_wschat.backends.{module}.EMPTY", 0.3)
+
+
+def test_who_looks_at_rooms_leaves_nothing(forgetful: None, cluster: Cluster) -> None:
+    backend, _ = cluster.start(linger=0.1)
+    claimed = Message("", event="claim")
+    for number in range(50):
+        topic = f"room:{number}"
+        backend.subscribe([topic])
+        backend.history(topic)
+        backend.publish(topic, Message("passing"))
+        backend.attend([(topic, "ann", 1)])
+        backend.claim([f"room:claimed {number}"], claimed)
+        backend.unsubscribe([topic])
+        backend.attend([(topic, "ann", 0)])
+    publish(backend, 1)
+
+    def is_over() -> bool:
+        backend.refresh()
+        backend.claim(["room:held"], claimed)
+        return cluster.store.topics(backend) == {ROOM, "room:held"}
+
+    eventually(is_over)
+    assert backend.history("room:held").plain
+    assert not backend.history("room:claimed 0").plain
+    assert numbers(backend.history(ROOM).entries) == [1]
+
+
+def test_who_waits_in_an_empty_room_need_not_read_it_again(
+    forgetful: None, sharing: Cluster
+) -> None:
+    backend, host = sharing.start(linger=0.1)
+    other, _ = sharing.start(linger=0.1)
+
+    def is_forgotten() -> bool:
+        return not sharing.store.topics(backend)
+
+    backend.subscribe([ROOM])
+    epoch = backend.history(ROOM).epoch
+    eventually(is_forgotten)
+    assert backend.history(ROOM).epoch == epoch == other.history(ROOM).epoch
+    eventually(is_forgotten)
+    first = backend.publish(ROOM, Message("1"), keep=True)
+    assert (first.seq, first.epoch) == (1, epoch)
+    assert host.wait_for_count(1)[0].epoch == epoch
+    assert other.publish(ROOM, Message("2"), keep=True).epoch == epoch
+    page = other.history(ROOM, after=0, epoch=epoch)
+    assert page.recovered
+    assert numbers(page.entries) == [1, 2]
+
+
+def test_who_saw_another_empty_room_is_told_so(
+    forgetful: None, sharing: Cluster
+) -> None:
+    backend, host = sharing.start(linger=0.1)
+    other, _ = sharing.start(linger=0.1)
+    backend.subscribe([ROOM])
+    seen = backend.history(ROOM).epoch
+    eventually(lambda: not sharing.store.topics(backend))
+    # It could not know of those who wait in another process.
+    assert other.publish(ROOM, Message("1"), keep=True).epoch != seen
+    assert host.wait_for_count(1)[0].epoch != seen
+    page = backend.history(ROOM, after=0, epoch=seen)
+    assert not page.recovered
+    assert numbers(page.entries) == [1]
+
+
 # -- resume
 
 

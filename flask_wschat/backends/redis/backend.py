@@ -3,8 +3,9 @@
 A topic's keys and its channel begin with ``<prefix>:{<topic>}``, so that they are in
 one slot of a cluster:
 
-    :meta       hash      epoch; seq, the newest number; plain, if it was claimed
-    :log        stream    the kept messages, their ids <seq>-0
+    :meta       hash      epoch; seq, the newest number; plain, if it was claimed; said
+                          and floor, bytes: see publish.lua
+    :log        stream    the kept messages, their ids <seq>-<bytes said before>
     :mids       zset      digests of the ids that senders gave messages, by number
     :users      hash      who is there, in which processes
 
@@ -31,8 +32,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ...errors import BackendError, ConfigError
 from ...logs import SparingLog, printable, redacted
-from ...messages import Entry, Message, Page, Receipt, Tally
-from ..contract import Host, T, only
+from ...messages import Entry, Message, Page, Receipt, Tally, size_of
+from ..contract import EMPTY, Host, T, only
 from .packing import (
     MAX_SIZE,
     pack_message,
@@ -67,7 +68,8 @@ _META_LONGER = 60.0  # seconds a topic's epoch outlives its messages
 
 
 class RedisBackend:
-    """Topics in the Redis, or Valkey, at ``url``: ``size`` messages each.
+    """Topics in the Redis, or Valkey, at ``url``: ``size`` messages each, of
+    ``max_bytes``.
 
     None is kept over ``ttl`` seconds; a process that was silent for ``presence_ttl``
     seconds has nobody.
@@ -80,13 +82,16 @@ class RedisBackend:
         url: str,
         *,
         size: int = 256,
+        max_bytes: int = 1 << 20,
         ttl: float = 86400.0,
         presence_ttl: float = 45.0,
         timings: Timings = Timings(),  # noqa: B008 - immutable
     ) -> None:
         self._server = _Server(url, timings.answer)
         self._size = size
+        self._max_bytes = max_bytes
         self._ttls = (round(ttl * 1000), round((ttl + _META_LONGER) * 1000))
+        self._empty_ttl = round(min(ttl, EMPTY) * 1000)
         self._presence_ttl = presence_ttl
         self._timings = timings
         self._host: Host | None = None
@@ -169,6 +174,7 @@ class RedisBackend:
         mid = _scoped(message.sender, message.mid)
         epoch, seq = self._here().seen.get(topic)
         args: list[Arg] = [channel, body, self._size, *self._ttls, mid, epoch, seq]
+        args += [self._max_bytes, size_of(message.data)]
         call = self._publish.call(self._server.keys(topic), args)
         seq, at_text, epoch_name, fresh = self._run(call, again=bool(mid))
         return Receipt(seq, float(at_text), epoch_name.decode(), bool(fresh))
@@ -188,6 +194,7 @@ class RedisBackend:
         seen = process.seen.get(topic)
         channel = self._server.channel(topic)
         args: list[Arg] = [limit, *bounds, epoch or "", *self._ttls, *seen, channel]
+        args.append(self._empty_ttl)
         call = self._history.call(self._server.keys(topic), args)
         name, seq, recovered, backwards, items, plain = self._run(call, again=True)
         if process.wishes.name(channel) is not None:
@@ -212,7 +219,12 @@ class RedisBackend:
         calls = [
             self._claim.call(
                 self._server.keys(topic),
-                [self._server.channel(topic), payload, self._ttls[1]],
+                [
+                    self._server.channel(topic),
+                    payload,
+                    self._ttls[1],
+                    self._empty_ttl,
+                ],
             )
             for topic in topics
         ]

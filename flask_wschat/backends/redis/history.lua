@@ -2,8 +2,9 @@
 -- if the calling process was given numbers that are yet to come.
 -- KEYS: meta, log, mids
 -- ARGV: limit, after or '', before or '', the epoch to resume or '', ttl and meta's ttl
---       in ms, the epoch and number that the process has seen, if any, and the channel,
---       which is told where there is a new epoch: see publish.lua
+--       in ms, the epoch and number that the process has seen, if any, the channel, which
+--       is told where there is a new epoch: see publish.lua; and meta's ttl where nothing
+--       was ever kept
 -- Returns the epoch, the newest number, 1 if all after `after` is there or else 0, 1 if
 -- the entries are in reverse order or else 0, the entries, 1 if it is claimed.
 local clock = redis.call('TIME')
@@ -12,16 +13,17 @@ local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'plain')
 local epoch, seq, plain = meta[1], tonumber(meta[2] or 0), meta[3] and 1 or 0
 
 if not epoch or (epoch == ARGV[7] and tonumber(ARGV[8]) > seq) then
+  local seen = not epoch and ARGV[7] ~= '' and ARGV[8] == '0'
   if not epoch then
     redis.call('DEL', KEYS[2], KEYS[3])
   end
-  epoch = string.format('%x%05x', clock[1], clock[2])
+  epoch = seen and ARGV[7] or string.format('%x%05x', clock[1], clock[2])
   redis.call('HSET', KEYS[1], 'epoch', epoch)
   local at = string.format('%d.%06d', clock[1], clock[2])
   redis.call('PUBLISH', ARGV[9], '0 ' .. at .. ' - {"event":"made"}\n')
 end
 local same = epoch == ARGV[4] and after
-redis.call('PEXPIRE', KEYS[1], ARGV[6])
+redis.call('PEXPIRE', KEYS[1], seq > 0 and ARGV[6] or ARGV[10])
 
 local oldest_time = clock[1] + clock[2] / 1e6 - ARGV[5] / 1000
 local oldest, outdated

@@ -30,7 +30,8 @@ from .wire import (
 logger = logging.getLogger("flask_wschat")
 
 _WORDS = {
-    "OOM": "its memory is full: raise maxmemory, or lower WSCHAT_HISTORY_SIZE",
+    "OOM": "its memory is full: raise maxmemory, or lower WSCHAT_HISTORY_SIZE or"
+    " WSCHAT_HISTORY_BYTES",
     "READONLY": "it is a read-only replica: WSCHAT_URL must name the primary",
     "LOADING": "it is still loading its data: wait",
     "NOAUTH": "it wants a password: redis://user:password@host in WSCHAT_URL",

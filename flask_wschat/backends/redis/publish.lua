@@ -1,8 +1,14 @@
 -- Append a message and publish it, unless its mid is known. All of it or nothing: the
 -- first write is one that Redis refuses when its memory is full.
 -- KEYS: meta, log, mids
--- ARGV: channel, body, size, ttl and meta's ttl in ms, mid or '', and the epoch and
---       number that the caller has seen, if any
+-- ARGV: channel, body, size, ttl and meta's ttl in ms, mid or '', the epoch and number
+--       that the caller has seen, if any, the bytes that may be kept, and those of this
+--       one's data
+-- Where Redis has forgotten a topic that the caller has seen empty, its epoch stays: those
+-- who wait in it for the first message need not read it again.
+-- An entry's id is <number>-<bytes said before it>: so what is kept is known from the
+-- oldest one's id, whatever took the others away. `floor` is not over that: only where it
+-- says that there may be too much, the oldest ones are looked at.
 -- Where there is a new epoch, the channel is told first: what was known of the topic may
 -- be lost with the old one, and be known by those who listen.
 -- Returns the number, the time, the epoch and 1. Where the mid is known, 0 instead of
@@ -10,9 +16,10 @@
 local clock = redis.call('TIME')
 local at = string.format('%d.%06d', clock[1], clock[2])
 local new_epoch = string.format('%x%05x', clock[1], clock[2])
-local size, mid = tonumber(ARGV[3]), ARGV[6]
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
+local size, mid, most = tonumber(ARGV[3]), ARGV[6], tonumber(ARGV[9])
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'said', 'floor')
 local epoch, made = meta[1], false
+local before, floor = tonumber(meta[3] or 0), tonumber(meta[4] or 0)
 
 if epoch and mid ~= '' then
   local score = redis.call('ZSCORE', KEYS[3], mid)
@@ -24,6 +31,9 @@ end
 
 if not epoch then
   epoch, made = new_epoch, true
+  if ARGV[7] ~= '' and ARGV[8] == '0' then
+    epoch = ARGV[7]
+  end
   redis.call('HSET', KEYS[1], 'epoch', epoch)
   redis.call('DEL', KEYS[2], KEYS[3])
 elseif epoch == ARGV[7] and tonumber(ARGV[8]) > tonumber(meta[2] or 0) then
@@ -35,7 +45,24 @@ if made then
   redis.call('PUBLISH', ARGV[1], '0 ' .. at .. ' - {"event":"made"}\n')
 end
 local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-redis.call('XADD', KEYS[2], 'MAXLEN', size, seq .. '-0', 'at', at, 'body', ARGV[2])
+local id = string.format('%d-%.0f', seq, before)
+redis.call('XADD', KEYS[2], 'MAXLEN', size, id, 'at', at, 'body', ARGV[2])
+local said = redis.call('HINCRBY', KEYS[1], 'said', ARGV[10])
+if said - floor > most then
+  repeat
+    local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
+    local number, under = string.match(oldest[1], '^(%d+)%-(%d+)$')
+    floor = tonumber(under)
+    if said - floor > most and tonumber(number) < seq then
+      redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f', number + 1))
+      local body = oldest[2][4]
+      floor = floor + #body - string.find(body, '\n', 1, true)
+    else
+      break
+    end
+  until said - floor <= most
+  redis.call('HSET', KEYS[1], 'floor', string.format('%.0f', floor))
+end
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 if mid ~= '' then

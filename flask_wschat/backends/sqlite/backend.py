@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from ...errors import BackendError, ConfigError
@@ -45,6 +45,7 @@ class SQLiteBackend:
         path: str | os.PathLike[str],
         *,
         size: int = 256,
+        max_bytes: int = 1 << 20,
         ttl: float = 86400.0,
         presence_ttl: float = 45.0,
         linger: float = 10.0,
@@ -57,6 +58,7 @@ class SQLiteBackend:
         """
         self._path = Path(path).absolute()  # a server may change its directory
         self._size = size
+        self._max_bytes = max_bytes
         self._ttl = ttl
         self._presence_ttl = presence_ttl
         self._linger = linger
@@ -68,10 +70,7 @@ class SQLiteBackend:
     def from_url(
         cls,
         url: str,
-        *,
-        size: int = 256,
-        ttl: float = 86400.0,
-        presence_ttl: float = 45.0,
+        **options: Any,
     ) -> SQLiteBackend:
         """Return a backend for ``sqlite:///file.db``, or ``sqlite:////absolute.db``.
 
@@ -84,7 +83,7 @@ class SQLiteBackend:
                 " directory) or sqlite:////var/lib/file.db do, not"
                 f" {redacted(url)!r}"
             )
-        return cls(unquote(path), size=size, ttl=ttl, presence_ttl=presence_ttl)
+        return cls(unquote(path), **options)
 
     def start(self, host: Host) -> None:
         self._host = only(host, self._host)
@@ -205,7 +204,9 @@ class _Process:
     """What one process has of a backend; another one, forked off, makes its own."""
 
     def __init__(self, backend: SQLiteBackend, host: Host) -> None:
-        self.messages = Messages(backend._size, backend._ttl, backend._linger)
+        self.messages = Messages(
+            backend._size, backend._max_bytes, backend._ttl, backend._linger
+        )
         self.people = People(backend._presence_ttl)
         self.polls = Polls()
         messages = self.messages

@@ -11,29 +11,34 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from ...messages import Delivery, Entry, Message, Page, Receipt
+from ...messages import Delivery, Entry, Message, Page, Receipt, size_of
+from ..contract import EMPTY
 from ..pages import Seen, select
 from . import once
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x57534368  # "WSCh", for `file` and for who takes the wrong file
 
 # The log's last row is never deleted: so ids go on without a hole for as long as the
-# file lives, and a reader that finds one knows that it came too late.
+# file lives, and a reader that finds one knows that it came too late. `said` are the
+# bytes said in the topic before the row's; a topic's are all of them, `first` is the
+# number under which none is kept for what the others have, `under` the bytes before it.
 _SCHEMA = """
 CREATE TABLE log (
     id INTEGER PRIMARY KEY, topic TEXT NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL,
     epoch TEXT NOT NULL, sender TEXT, mid TEXT, json INTEGER NOT NULL, recipient TEXT,
-    extra TEXT, data
+    extra TEXT, said INTEGER NOT NULL, data
 );
 CREATE INDEX log_kept ON log (topic, seq) WHERE seq > 0;
 CREATE INDEX log_passing ON log (at) WHERE seq = 0;
 CREATE TABLE topics (
     name TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL,
-    plain INTEGER NOT NULL
+    plain INTEGER NOT NULL, said INTEGER NOT NULL, first INTEGER NOT NULL,
+    under INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX topics_empty ON topics (at) WHERE seq = 0;
 CREATE TABLE mids (
     topic TEXT NOT NULL, sender TEXT NOT NULL, mid TEXT NOT NULL, seq INTEGER NOT NULL,
     at REAL NOT NULL, PRIMARY KEY (topic, sender, mid)
@@ -121,12 +126,27 @@ def as_delivery(row: tuple[Any, ...]) -> Delivery:
     return Delivery(topic, message, seq, at, epoch)
 
 
-class Messages:
-    """Topics: their numbers, and ``size`` messages each of at most ``ttl`` seconds."""
+class _Topic(NamedTuple):
+    """A row of ``topics``, but for its name."""
 
-    def __init__(self, size: int, ttl: float, linger: float) -> None:
+    epoch: str
+    seq: int
+    at: float
+    plain: int
+    said: int
+    first: int
+    under: int
+
+
+class Messages:
+    """Topics: their numbers, and ``size`` messages each, of ``max_bytes``, of at most
+    ``ttl`` seconds."""
+
+    def __init__(self, size: int, max_bytes: int, ttl: float, linger: float) -> None:
         self._size = size
+        self._max_bytes = max_bytes
         self._ttl = ttl
+        self._empty_ttl = min(ttl, EMPTY)
         self._linger = linger
         self.seen = Seen()
         # Topics that have rows too many, and when these have been there for all to see.
@@ -137,10 +157,10 @@ class Messages:
         self, db: sqlite3.Connection, topic: str, message: Message, keep: bool
     ) -> Receipt:
         at = time.time()
-        seq, epoch = 0, ""
+        seq, epoch, before = 0, "", 0
         if keep and self._size:
-            epoch, seq, latest, _ = self._topic(db, topic, at)
-            epoch = self._epoch(db, topic, epoch, seq)
+            known = self._topic(db, topic, at)
+            epoch = self._epoch(db, topic, known)
             scope = message.sender or ""
             if message.mid is not None:
                 first = db.execute(
@@ -151,19 +171,22 @@ class Messages:
                 if first is not None:
                     return Receipt(first[0], first[1], epoch, False)
             # The clock may be set back: what is older must not seem younger.
-            at = max(at, latest)
-            seq += 1
+            at, before, seq = max(at, known.at), known.said, known.seq + 1
+            said = before + size_of(message.data)
+            first = self._first(db, topic, known, said)
             db.execute(
-                "UPDATE topics SET seq = ?, at = ? WHERE name = ?", (seq, at, topic)
+                "UPDATE topics SET seq = ?, at = ?, said = ?, first = ?, under = ?"
+                " WHERE name = ?",
+                (seq, at, said, *first, topic),
             )
             if message.mid is not None:
                 db.execute(
                     "INSERT INTO mids VALUES (?, ?, ?, ?, ?)",
                     (topic, scope, message.mid, seq, at),
                 )
-            if seq > self._size and topic not in self._grown:
+            if (seq > self._size or first[0]) and topic not in self._grown:
                 self._grown[topic] = at + self._linger
-        self._append(db, topic, seq, at, epoch, message)
+        self._append(db, topic, seq, at, epoch, message, before)
         return Receipt(seq, at, epoch)
 
     def history(
@@ -176,15 +199,15 @@ class Messages:
         limit: int,
     ) -> Page:
         now = time.time()
-        current, newest, at, plain = self._topic(db, topic, now)
-        current = self._epoch(db, topic, current, newest)
-        self._touch(db, topic, now, at)
+        known = self._topic(db, topic, now)
+        current, newest = self._epoch(db, topic, known), known.seq
+        self._touch(db, topic, now, known)
         oldest = now - self._ttl
         # "seq > 0" is how the planner learns that the index has all that is asked for.
         found = db.execute(
             "SELECT seq FROM log WHERE topic = ? AND seq > 0 AND seq > ? AND seq <= ?"
             " AND at >= ? ORDER BY seq LIMIT 1",
-            (topic, newest - self._size, newest, oldest),
+            (topic, max(newest - self._size, known.first - 1), newest, oldest),
         ).fetchone()
         numbers, recovered = select(
             found[0] if found else newest + 1,
@@ -203,13 +226,13 @@ class Messages:
                 (topic, numbers.start, numbers.stop, oldest),
             )
         ]
-        return Page(current, newest, entries, recovered, bool(plain))
+        return Page(current, newest, entries, recovered, bool(known.plain))
 
     def claim(self, db: sqlite3.Connection, topic: str, message: Message) -> None:
         now = time.time()
-        _, _, at, plain = self._topic(db, topic, now)
-        self._touch(db, topic, now, at)
-        if not plain:
+        known = self._topic(db, topic, now)
+        self._touch(db, topic, now, known)
+        if not known.plain:
             db.execute("UPDATE topics SET plain = 1 WHERE name = ?", (topic,))
             self._append(db, topic, 0, now, "", message)
 
@@ -233,31 +256,59 @@ class Messages:
             ).rowcount
         deleted += self._trim(db, now, last)
         self._drop_idle(db, now)
+        self._drop_empty(db, now)
         return deleted >= _CHUNK
 
-    def _topic(
-        self, db: sqlite3.Connection, name: str, now: float
-    ) -> tuple[str, int, float, int]:
-        row: tuple[str, int, float, int] | None = db.execute(
-            "SELECT epoch, seq, at, plain FROM topics WHERE name = ?", (name,)
+    def _topic(self, db: sqlite3.Connection, name: str, now: float) -> _Topic:
+        row = db.execute(
+            "SELECT epoch, seq, at, plain, said, first, under FROM topics"
+            " WHERE name = ?",
+            (name,),
         ).fetchone()
-        if row is None:
-            row = (secrets.token_hex(8), 0, now, 0)
-            db.execute("INSERT INTO topics VALUES (?, ?, ?, ?, ?)", (name, *row))
-        return row
+        if row is not None:
+            return _Topic(*row)
+        # It was empty and is forgotten, but not by those who wait in it.
+        epoch, newest = self.seen.get(name)
+        if not epoch or newest:
+            epoch = secrets.token_hex(8)
+        topic = _Topic(epoch, 0, now, 0, 0, 0, 0)
+        db.execute("INSERT INTO topics VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (name, *topic))
+        return topic
 
-    def _touch(self, db: sqlite3.Connection, topic: str, now: float, at: float) -> None:
+    def _touch(
+        self, db: sqlite3.Connection, topic: str, now: float, known: _Topic
+    ) -> None:
         """Note that ``topic`` is in use; seldom enough that reading is reading."""
-        if now - at > self._ttl / 8:
+        if now - known.at > (self._ttl if known.seq else self._empty_ttl) / 8:
             db.execute("UPDATE topics SET at = ? WHERE name = ?", (now, topic))
 
-    def _epoch(self, db: sqlite3.Connection, topic: str, epoch: str, seq: int) -> str:
+    def _epoch(self, db: sqlite3.Connection, topic: str, known: _Topic) -> str:
         """Return the topic's epoch, a new one if the file has lost numbers."""
-        known, newest = self.seen.get(topic)
-        if epoch == known and newest > seq:
+        epoch = known.epoch
+        seen, newest = self.seen.get(topic)
+        if epoch == seen and newest > known.seq:
             epoch = secrets.token_hex(8)
             db.execute("UPDATE topics SET epoch = ? WHERE name = ?", (epoch, topic))
         return epoch
+
+    def _first(
+        self, db: sqlite3.Connection, topic: str, known: _Topic, said: int
+    ) -> tuple[int, int]:
+        """Return which number is the first one kept, as far as bytes decide, and how
+        many were said before it; ``said``: with the one that is about to be kept."""
+        if said - known.under <= self._max_bytes:
+            return known.first, known.under
+        row = db.execute(
+            "SELECT seq, said FROM log WHERE topic = ? AND seq > 0 AND seq >= ?"
+            " AND seq <= ? AND said >= ? ORDER BY seq LIMIT 1",
+            (
+                topic,
+                max(known.first, known.seq + 2 - self._size),
+                known.seq,
+                said - self._max_bytes,
+            ),
+        ).fetchone()
+        return row or (known.seq + 1, known.said)
 
     def _append(
         self,
@@ -267,13 +318,14 @@ class Messages:
         at: float,
         epoch: str,
         message: Message,
+        said: int = 0,
     ) -> None:
         data, key, exclude, code, is_json, sender, mid, event, to, plain = message
         seldom = [key, exclude, code, event, plain]
         extra = None if seldom == _NOTHING_SELDOM else json.dumps(seldom)
         db.execute(
-            "INSERT INTO log VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (topic, seq, at, epoch, sender, mid, is_json, to, extra, data),
+            "INSERT INTO log VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (topic, seq, at, epoch, sender, mid, is_json, to, extra, said, data),
         )
 
     def _trim(self, db: sqlite3.Connection, now: float, last: int) -> int:
@@ -283,13 +335,14 @@ class Messages:
             if due > now or deleted >= _CHUNK:
                 break  # they are in the order of time
             row = db.execute(
-                "SELECT seq FROM topics WHERE name = ?", (topic,)
+                "SELECT seq, first FROM topics WHERE name = ?", (topic,)
             ).fetchone()
-            top = row[0] if row else 0
+            top, first = row or (0, 0)
+            gone = max(top - self._size, first - 1)
             deleted += db.execute(
                 "DELETE FROM log WHERE topic = ? AND seq > 0 AND seq <= ? AND at < ?"
                 " AND id < ?",
-                (topic, top - self._size, now - self._linger, last),
+                (topic, gone, now - self._linger, last),
             ).rowcount
             db.execute(
                 "DELETE FROM mids WHERE topic = ? AND seq <= ?",
@@ -298,7 +351,7 @@ class Messages:
             del self._grown[topic]
             left = db.execute(
                 "SELECT 1 FROM log WHERE topic = ? AND seq > 0 AND seq <= ? LIMIT 1",
-                (topic, top - self._size),
+                (topic, gone),
             ).fetchone()
             if left:
                 self._grown[topic] = now + self._linger
@@ -317,6 +370,15 @@ class Messages:
             self._aged = now
         for table, column in (("mids", "topic"), ("topics", "name")):
             db.executemany(f"DELETE FROM {table} WHERE {column} = ?", idle)
+
+    def _drop_empty(self, db: sqlite3.Connection, now: float) -> None:
+        """Forget topics that were asked about or claimed, and in which nothing is."""
+        until = now - max(self._empty_ttl * 1.25, self._linger)
+        db.execute(
+            "DELETE FROM topics WHERE name IN"
+            " (SELECT name FROM topics WHERE seq = 0 AND at < ? LIMIT ?)",
+            (until, _CHUNK),
+        )
 
 
 def _one(db: sqlite3.Connection, question: str) -> Any:
