@@ -5,6 +5,7 @@ WSChatError
 ├── HandshakeError         the opening handshake is refused (HTTP status)
 ├── ConnectionClosed       send() or receive() on a closed connection
 ├── BackendError           what server processes share has failed
+├── ShareTaken             a user has told another much who does not answer
 ├── PollError              a vote that does not count; attribute: poll
 │   ├── UnknownChoice      for something the poll does not offer
 │   └── PollClosed         after the end of the poll
@@ -56,6 +57,11 @@ class BackendError(WSChatError):
     Whether the step was done may be unknown: of an answer that comes too late nobody
     hears. A message with a ``mid`` can be tried again without being stored twice.
     """
+
+
+class ShareTaken(WSChatError):
+    """A user has filled as much of another's inbox as one may who gets no answer: see
+    ``WSCHAT_INBOX_SHARE``. Nothing was stored or sent."""
 
 
 class PollError(WSChatError):

@@ -105,6 +105,7 @@ class WSChat(Identity):
                 settings.URL,
                 size=settings.HISTORY_SIZE,
                 max_bytes=settings.HISTORY_BYTES,
+                share=settings.INBOX_SHARE,
                 ttl=settings.HISTORY_TTL,
                 presence_ttl=SILENCE * (settings.PING_INTERVAL + settings.PING_TIMEOUT),
             ),

@@ -61,6 +61,8 @@ class Settings:
     """Messages kept for each room."""
     HISTORY_BYTES: int = 1 << 20
     """Bytes of data kept for each room; the newest message always."""
+    INBOX_SHARE: float = 0.25
+    """The part of an inbox that one user may fill who gets no answer; 1: all of it."""
     HISTORY_TTL: float = 86400.0
     """Seconds a message is kept."""
     SHORTCUTS: bool = True
@@ -123,6 +125,12 @@ class Settings:
             value = getattr(self, name)
             works = value is None or _is_whole(value, above=0)
             self._need(name, works, "an integer > 0, or None")
+        share = self.INBOX_SHARE
+        self._need(
+            "INBOX_SHARE",
+            _is_number(share, above=0) and share <= 1,
+            "a number > 0, up to 1",
+        )
         rate = self.RATE_LIMIT
         self._need(
             "RATE_LIMIT",

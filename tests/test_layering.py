@@ -68,19 +68,23 @@ ARROWS: Tree = {
     "backends": {
         "contract": "errors messages transports",
         "pages": "",
-        "memory": ".contract .pages errors messages",
+        "shares": "messages",
+        "memory": ".contract .pages .shares errors messages",
         "sqlite": {
             "people": "",
             "polls": "messages",
             "once": "",
-            "tables": ".once messages backends.contract backends.pages",
+            "tables": (
+                ".once messages",
+                "backends.contract backends.pages backends.shares",
+            ),
             "forks": "",
             "writer": (
                 ".forks .tables errors transports backends.contract backends.pages"
             ),
             "backend": (
                 ".once .people .polls .tables .writer",
-                "errors logs messages backends.contract",
+                "errors logs messages backends.contract backends.shares",
             ),
             "__init__": ".backend",
         },
@@ -95,7 +99,7 @@ ARROWS: Tree = {
             ),
             "backend": (
                 ".wire .packing .process .subscriber",
-                "errors logs messages backends.contract",
+                "errors logs messages backends.contract backends.shares",
             ),
             "__init__": ".backend",
         },

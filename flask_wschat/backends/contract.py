@@ -106,6 +106,12 @@ class Backend(Protocol):
         of data together; the newest one always.
         A kept message whose ``mid`` the same ``sender`` used before in this topic is
         neither stored nor delivered; the receipt is the first one's, not ``fresh``.
+
+        In the topic of a user, another ``sender`` may fill a ``share`` of what is kept
+        until the user answers, by a message there ``to`` that one: see ``Shares``.
+
+        :raises ShareTaken: that one has; nothing was stored or delivered.
+
         ``mid`` are remembered for at least four times as many messages as are kept.
         """
 

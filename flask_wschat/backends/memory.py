@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Sequence
 
-from ..errors import BackendError
+from ..errors import BackendError, ShareTaken
 from ..messages import Delivery, Entry, Message, Page, Receipt, Tally, size_of
 from .contract import EMPTY, Host, only
 from .pages import select
+from .shares import UNANSWERED, Shares, Told
 
 _MIDS = 4  # remembered for so many times as many messages as are kept
 _SOME_KEYS = 64  # of `once`, before the old ones are looked for
@@ -23,7 +24,7 @@ _FEW = 8  # messages among which a mid is looked for one by one: a dict for more
 class _Topic:
     """What is kept of a topic. Small: there may be a hundred thousand."""
 
-    __slots__ = ("bytes", "entries", "era", "mids", "plain", "seq")
+    __slots__ = ("bytes", "entries", "era", "mids", "plain", "seq", "told")
 
     def __init__(self, era: str) -> None:
         self.era = era
@@ -31,6 +32,7 @@ class _Topic:
         self.seq = 0
         self.plain = False
         self.bytes = 0
+        self.told: dict[str, Told] | None = None
         # A list, as an empty deque has room for 64. The first ones of it may be more
         # than are kept: see `MemoryBackend._append`.
         self.entries: list[Entry] = []
@@ -91,7 +93,9 @@ class MemoryBackend:
         max_bytes: int = 1 << 20,
         ttl: float = 86400.0,
         presence_ttl: float = 45.0,
+        share: float = 0.25,
     ) -> None:
+        self._shares = Shares(share, size, max_bytes, ttl)
         self._size = size
         self._max_bytes = max_bytes
         self._ttl = ttl
@@ -152,6 +156,11 @@ class MemoryBackend:
                 first = kept.find(message.sender, message.mid)
                 if first is not None:
                     return Receipt(*first, epoch, False)
+            teller, answered = self._shares.parties(topic, message)
+            if teller:
+                self._tell(kept, teller, message)
+            elif answered and kept.told:
+                kept.told.pop(answered, None)
             seq, at = self._append(kept, message)
             if topic in self._subscribed:
                 host.deliver(Delivery(topic, message, seq, at, epoch))
@@ -237,6 +246,21 @@ class MemoryBackend:
         if now - self._claims_turned >= min(self._ttl, EMPTY):
             self._claims_turned = now
             self._claimed_before, self._claimed = self._claimed, set()
+
+    def _tell(self, kept: _Topic, teller: str, message: Message) -> None:
+        if kept.told is None:
+            kept.told = {}
+        told, now, shares = kept.told, time.time(), self._shares
+        total = shares.add(told.get(teller), message, now, kept.seq)
+        if total is None:
+            raise ShareTaken(UNANSWERED)
+        told[teller] = total
+        if len(told) > 2 * self._size:  # of so many, at least half are pushed out
+            kept.told = {
+                user: each
+                for user, each in told.items()
+                if not shares.is_over(each, now, kept.seq)
+            }
 
     def _append(self, kept: _Topic, message: Message) -> tuple[int, float]:
         entries, size, most = kept.entries, self._size, self._max_bytes

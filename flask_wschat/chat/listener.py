@@ -13,6 +13,7 @@ from ..errors import (
     BackendError,
     ConnectionClosed,
     PollClosed,
+    ShareTaken,
     UnknownChoice,
     check_ran,
 )
@@ -211,7 +212,10 @@ class ChatListener(Listener):
         user = _user(ws)
         self._ask(self.can_tell, user, to)
         message = Message(text, json=True, sender=user, mid=mid, plain=self.plain_rooms)
-        receipt = self._hub.publish(user_topic(to), message, keep=True)
+        try:
+            receipt = self._hub.publish(user_topic(to), message, keep=True)
+        except ShareTaken as error:
+            raise RequestError("too_many", str(error)) from None
         if to != user:
             # The sender's other tabs show it, too. Where only this fails, the error
             # makes the client repeat it, and the first one is not stored again.

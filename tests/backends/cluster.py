@@ -81,6 +81,9 @@ class Store(Protocol):
     def topics(self, backend: Backend) -> set[str]:
         """Return the topics of which anything at all is stored."""
 
+    def tellers(self, backend: Backend, topic: str) -> int:
+        """Return of how many it is stored what they told."""
+
     def close(self) -> None:
         """Undo what making it began; every instance is stopped by then."""
 
@@ -97,6 +100,9 @@ class MemoryStore:
     def topics(self, backend: Any) -> set[str]:
         parts = (backend._topics, backend._idle, backend._ended, backend._claimed)
         return {*backend._claimed_before, *(name for part in parts for name in part)}
+
+    def tellers(self, backend: Any, topic: str) -> int:
+        return len(backend._topics[topic].told)
 
     def close(self) -> None:
         pass
@@ -115,6 +121,11 @@ class SQLiteStore:
         with contextlib.closing(sqlite3.connect(self.path)) as db:
             found = db.execute("SELECT name FROM topics UNION SELECT topic FROM mids")
             return {name for (name,) in found}
+
+    def tellers(self, backend: Backend, topic: str) -> int:
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            question = "SELECT count(*) FROM told WHERE topic = ?"
+            return int(db.execute(question, (topic,)).fetchone()[0])
 
     def close(self) -> None:
         pass
@@ -135,6 +146,10 @@ class RedisStore:
             keys = [key.decode() for key in client.scan_iter()]
         names = {key.split("{", 1)[1].rpartition("}")[0] for key in keys}
         return {name for name in names if not name.startswith("presence")}
+
+    def tellers(self, backend: Backend, topic: str) -> int:
+        with self.server.client() as client:
+            return int(client.hlen(f"wschat:{{{topic}}}:told"))
 
     def close(self) -> None:
         self.server.stop()

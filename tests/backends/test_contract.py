@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from flask_wschat.backends import Backend
-from flask_wschat.errors import BackendError
-from flask_wschat.messages import Delivery, Entry, Message, Tally
+from flask_wschat.errors import BackendError, ShareTaken
+from flask_wschat.messages import Delivery, Entry, Message, Receipt, Tally
 from tests.backends.cluster import Cluster, RecordingHost
 from tests.support.waiting import DEADLINE, eventually
 
@@ -590,6 +590,126 @@ def test_of_many_attempts_at_once_one_is_stored(two: Two) -> None:
     together([lambda b=b: say(b) for b in backends * 4])  # type: ignore[misc]
     assert fresh == {str(number): 1 for number in range(20)}
     assert backends[0].history(ROOM).seq == 20
+
+
+# -- shares of an inbox
+
+
+def tell(
+    backend: Backend, sender: str | None, mid: int, data: str = "x", to: str = "bob"
+) -> Receipt:
+    message = Message(data, sender=sender, mid=f"{mid}")
+    return backend.publish(f"user:{to}", message, keep=True)
+
+
+def answer(backend: Backend, to: str, mid: int) -> None:
+    """Keep what bob tells somebody in his own inbox."""
+    message = Message("x", sender="bob", mid=f"{mid}", to=to)
+    backend.publish("user:bob", message, keep=True)
+
+
+def refused(backend: Backend, sender: str, mid: int, data: str = "x") -> bool:
+    try:
+        tell(backend, sender, mid, data)
+    except ShareTaken:
+        return True
+    return False
+
+
+def test_one_user_fills_a_share_of_an_inbox(cluster: Cluster) -> None:
+    backend, host = cluster.start(size=100, share=0.2)
+    backend.subscribe(["user:bob"])
+    tell(backend, "ann", 0)
+    for number in range(20):
+        tell(backend, "eve", number)
+    assert all(refused(backend, "eve", number) for number in range(20, 300))
+    # What was stored is known, and others are not in the way of one another.
+    again = tell(backend, "eve", 3)
+    assert (again.seq, again.fresh) == (5, False)
+    assert tell(backend, "ann", 1).seq == 22
+    page = backend.history("user:bob", limit=100)
+    assert [entry.sender for entry in page.entries] == ["ann", *["eve"] * 20, "ann"]
+    assert len(host.wait_for_count(22)) == 22
+
+
+def test_an_answer_gives_a_share_back(cluster: Cluster) -> None:
+    backend, _ = cluster.start(size=100, share=0.2)
+    for number in range(20):
+        tell(backend, "eve", number)
+        tell(backend, "ann", number)
+    answer(backend, "ann", 1)
+    assert refused(backend, "eve", 20)
+    answer(backend, "eve", 2)
+    for number in range(20, 40):
+        tell(backend, "eve", number)
+    assert refused(backend, "eve", 40)
+    assert not refused(backend, "ann", 20)
+
+
+def test_what_is_pushed_out_takes_no_share(cluster: Cluster) -> None:
+    backend, _ = cluster.start(size=40, share=0.2)
+    for number in range(16):
+        tell(backend, "eve", number)
+    assert refused(backend, "eve", 16)
+    for number in range(39):
+        tell(backend, None, number)
+    assert refused(backend, "eve", 16)
+    tell(backend, None, 39)
+    assert not refused(backend, "eve", 16)
+
+
+def test_a_share_comes_back_with_time(cluster: Cluster) -> None:
+    backend, _ = cluster.start(ttl=0.5, size=1000, share=0.001)
+    for number in range(16):
+        tell(backend, "eve", number)
+    eventually(lambda: not refused(backend, "eve", 16))
+
+
+def test_a_share_is_of_bytes_too(cluster: Cluster) -> None:
+    backend, _ = cluster.start(size=100, max_bytes=400_000)
+    tell(backend, "eve", 1, "ż" * 30_000)
+    assert not refused(backend, "eve", 2, "x" * 40_000)
+    assert refused(backend, "eve", 3, "x")
+    # One message always may be told.
+    assert not refused(backend, "ann", 1, "x" * 200_000)
+    assert refused(backend, "ann", 2, "x")
+
+
+def test_nobody_has_a_share_of_what_is_no_others_inbox(cluster: Cluster) -> None:
+    backend, _ = cluster.start(size=20, share=0.1)
+    for number in range(50):
+        tell(backend, None, number)
+        tell(backend, "bob", number)
+        said = Message("x", sender="eve", mid=f"{number}")
+        backend.publish(ROOM, said, keep=True)
+        backend.publish("user:bob", said)
+    open_to_all, _ = cluster.start(size=20, share=1)
+    for number in range(50):
+        tell(open_to_all, "eve", number, to="eve's friend")
+
+
+def test_a_share_is_one_over_all_processes(two: Two) -> None:
+    backends = [backend for backend, _ in two]
+    results: Counter[bool] = Counter()
+
+    def fill(backend: Backend, name: int) -> None:
+        for number in range(10):
+            results[refused(backend, "eve", 100 * name + number)] += 1
+
+    together(
+        [
+            lambda n=n: fill(backends[n % 2], n)  # type: ignore[misc]
+            for n in range(4)
+        ]
+    )
+    assert results == {False: 16, True: 24}
+
+
+def test_many_who_tell_leave_little(cluster: Cluster) -> None:
+    backend, _ = cluster.start(size=5, linger=0.1)
+    for number in range(100):
+        tell(backend, f"user {number}", 1)
+    eventually(lambda: cluster.store.tellers(backend, "user:bob") <= 11)
 
 
 # -- people

@@ -213,7 +213,7 @@ def test_all_see_the_same_order(server: LiveServer) -> None:
 def test_who_reads_too_slowly_is_let_go_and_catches_up(
     make_chat: Callable[..., WSChat], serve: Serve
 ) -> None:
-    chat = make_chat(MAX_QUEUE=1_000_000, HISTORY_SIZE=500, HISTORY_BYTES=100_000_000)
+    chat = make_chat(MAX_QUEUE=1_000_000, HISTORY_SIZE=500)
     server = serve(chat._app())
     ben = Follower(server, "ben").connect()
     epoch = ben.at["epoch"]

@@ -313,3 +313,31 @@ def test_the_log_says_once_why_strangers_get_nowhere(
 def test_what_people_without_an_id_may_is_one_of_three() -> None:
     with pytest.raises(ValueError, match="anonymous"):
         type("Chat", (ChatListener,), {"anonymous": "write"})
+
+
+def test_a_stranger_cannot_push_out_what_others_told(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    server = serve(make_chat(HISTORY_SIZE=100)._app())
+    ann, eve, bob = (Peer(server, name) for name in ("ann", "eve", "bob"))
+    at = bob.ask("inbox")
+    bob.close()
+    ann.ask("tell", to="bob", data="Tea?", mid="1")
+    refused = 0
+    for number in range(150):
+        ref = eve.put("tell", to="bob", data="spam", mid=f"{number}")
+        answer = eve.reply(ref)
+        refused += not answer["ok"]
+        assert answer["ok"] or answer["error"]["code"] == "too_many"
+    assert refused == 125
+    # Neither is hers full of what nobody got.
+    assert eve.ask("inbox")["seq"] == 25
+    bob = Peer(server, "bob")
+    page = bob.ask("inbox", after=at["seq"], epoch=at["epoch"])
+    assert page["recovered"]
+    assert [each["from"] for each in page["messages"]] == ["ann", *["eve"] * 25]
+    bob.ask("tell", to="eve", data="What?", mid="1")
+    eve.ask("tell", to="bob", data="Sorry", mid="last")
+    bob.close()
+    ann.close()
+    eve.close()

@@ -39,6 +39,8 @@ def make_chat(url: str) -> Iterator[Callable[..., WSChat]]:
         app = Flask(f"process_{len(made)}")
         app.config["WSCHAT_URL"] = url
         app.config["WSCHAT_RATE_LIMIT"] = None  # a test does at once what takes a day
+        if "HISTORY_SIZE" in config:  # it is messages that are counted then
+            app.config["WSCHAT_HISTORY_BYTES"] = 1 << 30
         app.config.update({f"WSCHAT_{key}": value for key, value in config.items()})
         chat = WSChat(app)
         strangers = {"anonymous": listener.anonymous or "say"}

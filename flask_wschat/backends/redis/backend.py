@@ -7,6 +7,7 @@ one slot of a cluster:
                           and floor, bytes: see publish.lua
     :log        stream    the kept messages, their ids <seq>-<bytes said before>
     :mids       zset      digests of the ids that senders gave messages, by number
+    :told       hash      of an inbox, what others told and got no answer to
     :users      hash      who is there, in which processes
 
 Beside them there are ``<prefix>:{presence}:alive`` and ``:dead``, the processes, and
@@ -30,10 +31,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ...errors import BackendError, ConfigError
+from ...errors import BackendError, ConfigError, ShareTaken
 from ...logs import SparingLog, printable, redacted
 from ...messages import Entry, Message, Page, Receipt, Tally, size_of
 from ..contract import EMPTY, Host, T, only
+from ..shares import UNANSWERED, Shares
 from .packing import (
     MAX_SIZE,
     pack_message,
@@ -85,11 +87,14 @@ class RedisBackend:
         max_bytes: int = 1 << 20,
         ttl: float = 86400.0,
         presence_ttl: float = 45.0,
+        share: float = 0.25,
         timings: Timings = Timings(),  # noqa: B008 - immutable
     ) -> None:
         self._server = _Server(url, timings.answer)
         self._size = size
         self._max_bytes = max_bytes
+        self._shares = shares = Shares(share, size, max_bytes, ttl)
+        self._most_told = (shares.most, shares.most_bytes)
         self._ttls = (round(ttl * 1000), round((ttl + _META_LONGER) * 1000))
         self._empty_ttl = round(min(ttl, EMPTY) * 1000)
         self._presence_ttl = presence_ttl
@@ -175,8 +180,12 @@ class RedisBackend:
         epoch, seq = self._here().seen.get(topic)
         args: list[Arg] = [channel, body, self._size, *self._ttls, mid, epoch, seq]
         args += [self._max_bytes, size_of(message.data)]
-        call = self._publish.call(self._server.keys(topic), args)
+        args += [*self._shares.parties(topic, message), *self._most_told]
+        keys = [*self._server.keys(topic), self._server.key(topic, "told")]
+        call = self._publish.call(keys, args)
         seq, at_text, epoch_name, fresh = self._run(call, again=bool(mid))
+        if fresh == 2:
+            raise ShareTaken(UNANSWERED)
         return Receipt(seq, float(at_text), epoch_name.decode(), bool(fresh))
 
     def history(

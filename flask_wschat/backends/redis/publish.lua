@@ -1,9 +1,10 @@
 -- Append a message and publish it, unless its mid is known. All of it or nothing: the
 -- first write is one that Redis refuses when its memory is full.
--- KEYS: meta, log, mids
+-- KEYS: meta, log, mids, told
 -- ARGV: channel, body, size, ttl and meta's ttl in ms, mid or '', the epoch and number
 --       that the caller has seen, if any, the bytes that may be kept, and those of this
---       one's data
+--       one's data; who tells the topic's owner something or '', whom the owner answers
+--       or '', and the messages and bytes that may be told without an answer
 -- Where Redis has forgotten a topic that the caller has seen empty, its epoch stays: those
 -- who wait in it for the first message need not read it again.
 -- An entry's id is <number>-<bytes said before it>: so what is kept is known from the
@@ -12,7 +13,8 @@
 -- Where there is a new epoch, the channel is told first: what was known of the topic may
 -- be lost with the old one, and be known by those who listen.
 -- Returns the number, the time, the epoch and 1. Where the mid is known, 0 instead of
--- the 1, and of a message that is kept no more the time of the oldest one that is.
+-- the 1, and of a message that is kept no more the time of the oldest one that is. 2:
+-- nothing is done, as too much is not answered.
 local clock = redis.call('TIME')
 local at = string.format('%d.%06d', clock[1], clock[2])
 local new_epoch = string.format('%x%05x', clock[1], clock[2])
@@ -27,6 +29,35 @@ if epoch and mid ~= '' then
     local first = redis.call('XRANGE', KEYS[2], score, '+', 'COUNT', 1)[1]
     return {tonumber(score), first and first[2][2] or at, epoch, 0}
   end
+end
+
+local teller, told = ARGV[11], nil
+if teller ~= '' then
+  -- As shares.py has it: count, bytes, since when, and the number of the last one.
+  local newest, now = tonumber(meta[2] or 0), clock[1] * 1000 + math.floor(clock[2] / 1000)
+  local function read(text)
+    local count, bytes, since, last = string.match(text, '^(%d+) (%d+) (%d+) (%d+)$')
+    if tonumber(last) > newest - size and now - since <= tonumber(ARGV[4]) then
+      return tonumber(count), tonumber(bytes), since
+    end
+  end
+  local known = redis.call('HGET', KEYS[4], teller)
+  local count, bytes, since
+  if known then
+    count, bytes, since = read(known)
+  elseif redis.call('HLEN', KEYS[4]) >= 2 * size then
+    local all = redis.call('HGETALL', KEYS[4])
+    for i = 1, #all, 2 do
+      if not read(all[i + 1]) then
+        redis.call('HDEL', KEYS[4], all[i])
+      end
+    end
+  end
+  count, bytes = (count or 0) + 1, (bytes or 0) + ARGV[10]
+  if count > 1 and (count > tonumber(ARGV[13]) or bytes > tonumber(ARGV[14])) then
+    return {0, at, '', 2}
+  end
+  told = string.format('%.0f %.0f %s %.0f', count, bytes, since or string.format('%.0f', now), newest + 1)
 end
 
 if not epoch then
@@ -64,6 +95,12 @@ if said - floor > most then
   redis.call('HSET', KEYS[1], 'floor', string.format('%.0f', floor))
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
+if told then
+  redis.call('HSET', KEYS[4], teller, told)
+  redis.call('PEXPIRE', KEYS[4], ARGV[4])
+elseif ARGV[12] ~= '' then
+  redis.call('HDEL', KEYS[4], ARGV[12])
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 if mid ~= '' then
   redis.call('ZADD', KEYS[3], seq, mid)

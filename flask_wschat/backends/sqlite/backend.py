@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from ...errors import BackendError, ConfigError
+from ...errors import BackendError, ConfigError, ShareTaken
 from ...logs import redacted
 from ...messages import Message, Page, Receipt, Tally
 from ..contract import Host, only
+from ..shares import UNANSWERED
 from . import once
 from .people import People
 from .polls import Polls
@@ -48,6 +49,7 @@ class SQLiteBackend:
         max_bytes: int = 1 << 20,
         ttl: float = 86400.0,
         presence_ttl: float = 45.0,
+        share: float = 0.25,
         linger: float = 10.0,
         pragmas: Sequence[str] = (),
     ) -> None:
@@ -61,6 +63,7 @@ class SQLiteBackend:
         self._max_bytes = max_bytes
         self._ttl = ttl
         self._presence_ttl = presence_ttl
+        self._share = share
         self._linger = linger
         self._pragmas = tuple(pragmas)
         self._host: Host | None = None
@@ -114,7 +117,10 @@ class SQLiteBackend:
 
     def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
         messages = self._process().messages
-        return self._call(lambda db: messages.publish(db, topic, message, keep))
+        receipt = self._call(lambda db: messages.publish(db, topic, message, keep))
+        if receipt is None:
+            raise ShareTaken(UNANSWERED)
+        return receipt
 
     def history(
         self,
@@ -205,7 +211,11 @@ class _Process:
 
     def __init__(self, backend: SQLiteBackend, host: Host) -> None:
         self.messages = Messages(
-            backend._size, backend._max_bytes, backend._ttl, backend._linger
+            backend._size,
+            backend._max_bytes,
+            backend._ttl,
+            backend._linger,
+            backend._share,
         )
         self.people = People(backend._presence_ttl)
         self.polls = Polls()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ...messages import Delivery, Entry, Message, Page, Receipt, size_of
 from ..contract import EMPTY
 from ..pages import Seen, select
+from ..shares import Shares, Told
 from . import once
 
 SCHEMA_VERSION = 3
@@ -42,6 +43,11 @@ CREATE INDEX topics_empty ON topics (at) WHERE seq = 0;
 CREATE TABLE mids (
     topic TEXT NOT NULL, sender TEXT NOT NULL, mid TEXT NOT NULL, seq INTEGER NOT NULL,
     at REAL NOT NULL, PRIMARY KEY (topic, sender, mid)
+) WITHOUT ROWID;
+CREATE TABLE told (
+    topic TEXT NOT NULL, teller TEXT NOT NULL, count INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, since REAL NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (topic, teller)
 ) WITHOUT ROWID;
 CREATE TABLE holders (holder TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE presence (
@@ -140,9 +146,12 @@ class _Topic(NamedTuple):
 
 class Messages:
     """Topics: their numbers, and ``size`` messages each, of ``max_bytes``, of at most
-    ``ttl`` seconds."""
+    ``ttl`` seconds; one user may fill ``share`` of another's inbox."""
 
-    def __init__(self, size: int, max_bytes: int, ttl: float, linger: float) -> None:
+    def __init__(
+        self, size: int, max_bytes: int, ttl: float, linger: float, share: float
+    ) -> None:
+        self._shares = Shares(share, size, max_bytes, ttl)
         self._size = size
         self._max_bytes = max_bytes
         self._ttl = ttl
@@ -155,7 +164,8 @@ class Messages:
 
     def publish(
         self, db: sqlite3.Connection, topic: str, message: Message, keep: bool
-    ) -> Receipt:
+    ) -> Receipt | None:
+        """Return what ``Backend.publish`` does; None: its share is taken."""
         at = time.time()
         seq, epoch, before = 0, "", 0
         if keep and self._size:
@@ -170,6 +180,8 @@ class Messages:
                 ).fetchone()
                 if first is not None:
                     return Receipt(first[0], first[1], epoch, False)
+            if not self._tell(db, topic, message, at, known.seq):
+                return None
             # The clock may be set back: what is older must not seem younger.
             at, before, seq = max(at, known.at), known.said, known.seq + 1
             said = before + size_of(message.data)
@@ -291,6 +303,35 @@ class Messages:
             db.execute("UPDATE topics SET epoch = ? WHERE name = ?", (epoch, topic))
         return epoch
 
+    def _tell(
+        self,
+        db: sqlite3.Connection,
+        topic: str,
+        message: Message,
+        now: float,
+        newest: int,
+    ) -> bool:
+        """Note who tells whom, or answers; False: too much is not answered."""
+        teller, answered = self._shares.parties(topic, message)
+        if teller:
+            row = db.execute(
+                "SELECT count, bytes, since, last FROM told"
+                " WHERE topic = ? AND teller = ?",
+                (topic, teller),
+            ).fetchone()
+            told = self._shares.add(row and Told(*row), message, now, newest)
+            if told is None:
+                return False
+            db.execute(
+                "INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, ?, ?)",
+                (topic, teller, *told),
+            )
+        elif answered:
+            db.execute(
+                "DELETE FROM told WHERE topic = ? AND teller = ?", (topic, answered)
+            )
+        return True
+
     def _first(
         self, db: sqlite3.Connection, topic: str, known: _Topic, said: int
     ) -> tuple[int, int]:
@@ -348,6 +389,10 @@ class Messages:
                 "DELETE FROM mids WHERE topic = ? AND seq <= ?",
                 (topic, top - _MIDS * self._size),
             )
+            db.execute(
+                "DELETE FROM told WHERE topic = ? AND last <= ?",
+                (topic, top - self._size),
+            )
             del self._grown[topic]
             left = db.execute(
                 "SELECT 1 FROM log WHERE topic = ? AND seq > 0 AND seq <= ? LIMIT 1",
@@ -368,7 +413,7 @@ class Messages:
         ).fetchall()
         if len(idle) < _CHUNK:
             self._aged = now
-        for table, column in (("mids", "topic"), ("topics", "name")):
+        for table, column in (("mids", "topic"), ("told", "topic"), ("topics", "name")):
             db.executemany(f"DELETE FROM {table} WHERE {column} = ?", idle)
 
     def _drop_empty(self, db: sqlite3.Connection, now: float) -> None:
