@@ -19,6 +19,8 @@ class Ending(NamedTuple):
 
 PING_TIMEOUT = Ending(1006, "ping timeout")
 RATE_LIMIT = Ending(1008, "rate limit")
+CONTROL_FLOOD = Ending(1008, "too many pings or pongs")
+TINY_FRAMES = Ending(1008, "a message in too many tiny frames")
 NO_REQUESTS = Ending(1008, "these are no requests")
 INTERNAL_ERROR = Ending(1011, "internal error")
 HANDSHAKE_FAILED = Ending(1011, "the handshake failed after its answer")

@@ -11,11 +11,17 @@ import time
 from typing import Any
 
 from . import endings
+from .codec import Event as Arrival
 from .endings import Ending
 from .errors import ConnectionClosed
 from .incoming import Incoming, Sender
 from .logs import printable
 from .messages import as_message
+
+CONTROL_FRAMES = 1000
+"""Pings and pongs that a peer may send in a second, after as many at once."""
+TINY_FRAMES = 1000
+"""Frames of less than 16 bytes that one message may have."""
 
 
 class Peer(Incoming):
@@ -24,11 +30,27 @@ class Peer(Incoming):
     To its transport it is the ``Receiver``.
     """
 
-    __slots__ = ()
+    __slots__ = ("_counted_at",)
 
     def _start(self, received: bytes = b"") -> None:
         """Begin to receive; ``received`` came together with the handshake."""
+        self._counted_at = 0.0  # when the last thousand of control frames was full
         self._transport.start(self, received)
+
+    def _handle(self, events: list[Arrival]) -> None:
+        super()._handle(events)
+        connection = self._connection
+        if connection.control_frames >= CONTROL_FRAMES:
+            connection.control_frames -= CONTROL_FRAMES
+            now = time.monotonic()
+            if now - self._counted_at < 1.0:
+                self._tell_rule(f"sends over {CONTROL_FRAMES} pings or pongs a second")
+                self._refuse(endings.CONTROL_FLOOD)
+            self._counted_at = now
+        elif connection.tiny_frames > TINY_FRAMES:
+            connection.tiny_frames = 0
+            self._tell_rule(f"sends a message in over {TINY_FRAMES} tiny frames")
+            self._refuse(endings.TINY_FRAMES)
 
     @property
     def _awaited(self) -> bool:

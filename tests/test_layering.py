@@ -59,7 +59,7 @@ ARROWS: Tree = {
     },
     # What the user holds
     "incoming": "endings errors logs settings codec transports transports.ending",
-    "peer": "endings errors logs messages incoming",
+    "peer": "endings errors logs messages codec incoming",
     "websocket": (
         "endings errors messages rate codec codec.accelerated codec.closing",
         "incoming peer",

@@ -58,6 +58,8 @@ _NO_FRAMES: Iterator[Frame] = iter(())
 FRAME_WORK = 512
 """What a frame counts beside the bytes that inflate, in ``receive_data(most=)``: about
 as many zeros inflate in the time that a ping and its answer take."""
+TINY = 16
+"""Bytes of payload from which on a frame is worth the work that it makes."""
 _PONGS = 32
 """Pings of one call that are all answered; of more, those first and the last one."""
 
@@ -80,9 +82,11 @@ class Connection:
         "_message",
         "_out",
         "_parser",
+        "control_frames",
         "has_more",
         "messages",
         "state",
+        "tiny_frames",
     )
 
     def __init__(
@@ -109,6 +113,11 @@ class Connection:
         # Inflated no sooner than it is whole: what is here is never more than was sent.
         self._compressed = 0  # if it is, its opcode
         self._inflating: Iterator[bytes] | None = None  # the rest of it
+        # No limits of ours: who has a clock, and knows what else goes on, sets some.
+        self.control_frames = 0
+        """Pings and pongs received; who looks at it may set it back."""
+        self.tiny_frames = 0
+        """Of the message under way: its frames of less than ``TINY`` bytes."""
         self.has_more = False
         """``receive_data`` or ``more`` has left something for the next ``more``."""
         self._out: list[bytes] | None = None
@@ -138,11 +147,14 @@ class Connection:
     def more(self, most: int = sys.maxsize) -> list[Event]:
         """Return further events of what was received; see ``receive_data``."""
         events: list[Event] = []
+        tiny = self.tiny_frames
         try:
             has_more = self._work(most, events)
         except ProtocolError as fault:
             self._fail(fault, events)
             has_more = False
+        # The ends of what was received may be parts of frames, and those are no sign.
+        self.tiny_frames = max(self.tiny_frames - 2, min(tiny, self.tiny_frames))
         if has_more is not self.has_more:
             self.has_more = has_more
             if self.state is State.OPEN:
@@ -310,7 +322,9 @@ class Connection:
             self._move(Move.RECEIVE_CLOSE)
             self._drop()
             events.append(Closed(code, reason))
-        elif opcode == _PING:
+            return
+        self.control_frames += 1
+        if opcode == _PING:
             # §5.5.2: due until a close frame was received, sent ones don't matter.
             if self._out is not None and len(self._out) >= _PONGS:
                 self._out.pop()  # §5.5.3: that of the most recent ping will do
@@ -329,6 +343,9 @@ class Connection:
                 self._begin_to_inflate(payload)
                 return
             self._message = Text() if opcode == _TEXT and not rsv1 else io.BytesIO()
+            self.tiny_frames = 0
+        if len(payload) < TINY:
+            self.tiny_frames += 1
         message = self._message
         assert message is not None  # the parser lets no continuation come first
         message.write(payload)

@@ -319,10 +319,10 @@ def pings(numbers: range) -> bytes:
 
 def test_a_flood_of_pings_has_few_answers(open_socket: Open) -> None:
     client, _ = open_socket()
-    client.sendall(pings(range(5000)))
-    found = answers(client, b"04999")
+    client.sendall(pings(range(1900)))
+    found = answers(client, b"01899")
     assert found.startswith(encode_frame(Opcode.PONG, b"00000"))
-    assert len(found) < len(pings(range(5000))) // 4
+    assert len(found) < len(pings(range(1900))) // 4
 
 
 def test_ten_pings_of_one_read_have_ten_answers(open_socket: Open) -> None:
