@@ -48,6 +48,16 @@ class Bucket:
         self._left -= taken
         return taken
 
+    def take_all(self, count: int) -> float:
+        """Take ``count``, or a whole bucket if that is less; return 0.0, or how many
+        seconds to wait until there are so many."""
+        now = time.monotonic()
+        left, needed = self._after(now), min(count, self._burst)
+        if left < needed:
+            return (needed - left) / self._per_second
+        self._left, self._at = left - needed, now
+        return 0.0
+
     @property
     def wait(self) -> float:
         """Seconds until there is one."""

@@ -57,6 +57,9 @@ class Settings:
     over it an opening gets HTTP 429."""
     RATE_LIMIT: Rate | None = (50, 200)
     """Messages of one user to the ready-made chat: a second, and at once."""
+    BYTE_LIMIT: Rate | None = (32768, 2097152)
+    """Bytes of data that one user may say in the ready-made chat: a second, and at
+    once. None, or ``RATE_LIMIT`` is None: no limit."""
     HISTORY_SIZE: int = 256
     """Messages kept for each room."""
     HISTORY_BYTES: int = 1 << 20
@@ -87,8 +90,9 @@ class Settings:
                 near = difflib.get_close_matches(name, known, 1, 0.5)
                 hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
                 logger.warning("unknown configuration key %s%s", key, hint)
-        if isinstance(given.get("RATE_LIMIT"), list):
-            given["RATE_LIMIT"] = tuple(given["RATE_LIMIT"])  # from a JSON or TOML file
+        for name in ("RATE_LIMIT", "BYTE_LIMIT"):
+            if isinstance(given.get(name), list):
+                given[name] = tuple(given[name])  # from a JSON or TOML file
         if given.get("SHORTCUTS") in (0, 1):  # from a prefixed environment
             given["SHORTCUTS"] = bool(given["SHORTCUTS"])
         for name in _WHOLE & given.keys():
@@ -136,6 +140,11 @@ class Settings:
             "RATE_LIMIT",
             rate is None or as_rate(rate) is not None,
             "(messages a second, messages at once), as (10, 50), or None",
+        )
+        self._need(
+            "BYTE_LIMIT",
+            self.BYTE_LIMIT is None or as_rate(self.BYTE_LIMIT) is not None,
+            "(bytes a second, bytes at once), as (32768, 2097152), or None",
         )
         drains = _is_number(self.DRAIN, above=-1) and self.DRAIN >= 0
         self._need("DRAIN", drains, "a number >= 0")

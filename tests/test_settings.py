@@ -59,6 +59,8 @@ def test_an_unknown_key_warns_with_the_nearest_name(
         ("RATE_LIMIT", (10,)),
         ("RATE_LIMIT", (0, 10)),
         ("RATE_LIMIT", (10, 0)),
+        ("BYTE_LIMIT", (1, 0)),
+        ("BYTE_LIMIT", 65536),
     ],
 )
 def test_an_impossible_value_is_named(name: str, value: object) -> None:
@@ -68,8 +70,10 @@ def test_an_impossible_value_is_named(name: str, value: object) -> None:
 
 
 def test_a_rate_may_come_from_a_file() -> None:
-    settings = Settings.from_config({"WSCHAT_RATE_LIMIT": [10, 50]})
-    assert settings.RATE_LIMIT == (10, 50)
+    settings = Settings.from_config(
+        {"WSCHAT_RATE_LIMIT": [10, 50], "WSCHAT_BYTE_LIMIT": [1, 2]}
+    )
+    assert (settings.RATE_LIMIT, settings.BYTE_LIMIT) == ((10, 50), (1, 2))
 
 
 def test_sizes_are_whole_numbers() -> None:

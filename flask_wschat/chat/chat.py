@@ -58,6 +58,13 @@ class Chat:
         rate = self.hub.settings.RATE_LIMIT
         return None if rate is None else self._buckets.of(ws.user, rate)
 
+    def bytes_bucket(self, ws: WebSocket) -> Bucket | None:
+        """Return the bytes that the user of ``ws`` may say, if there is a limit."""
+        settings = self.hub.settings
+        if settings.BYTE_LIMIT is None or settings.RATE_LIMIT is None:
+            return None
+        return self._buckets.of(ws.user, settings.BYTE_LIMIT, "bytes")
+
     def tell_of_anonymous(self, name: str) -> None:
         """Say, once, why people without a user id get nowhere."""
         if not self._told_of_anonymous:

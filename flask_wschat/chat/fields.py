@@ -19,11 +19,15 @@ Request = dict[str, Any]
 
 
 class RequestError(Exception):
-    """A request that is answered with an error; ``code`` as the protocol has it."""
+    """A request that is answered with an error; ``code`` as the protocol has it.
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    ``wait``: seconds until it is over no limit; 0: it is over none.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
         self.code = code
+        self.wait = wait
 
 
 def parse(message: str | bytes) -> Request:

@@ -23,6 +23,7 @@ from ..messages import (
     Page,
     room_of,
     room_topic,
+    size_of,
     user_topic,
 )
 from ..rate import Bucket, Rate
@@ -85,6 +86,7 @@ class ChatListener(Listener):
     _limit: Rate | None = None  # its route's
     # Of a connection that never got so far as `on_open`.
     _bucket: Bucket | None = None
+    _bytes: Bucket | None = None
     _refused = 0  # messages over the limit or no requests, less requests since
 
     def can_join(self, user: str | None, room: str) -> Any:
@@ -110,6 +112,7 @@ class ChatListener(Listener):
         settings = hub.settings
         self._max_data = min(self.max_data, settings.MAX_MESSAGE)
         self._bucket = bucket = self._chat.bucket(ws, self._limit)
+        self._bytes = self._chat.bytes_bucket(ws)
         hello = envelope.hello(
             ws.id,
             ws.user,
@@ -144,6 +147,7 @@ class ChatListener(Listener):
             self._refused = max(self._refused - 1, 0)
             reply = _handler(request)(self, ws, ref, request)
         except RequestError as refused:
+            wait = wait or refused.wait
             if wait or ref is None:
                 self._refuse(ws, ref, refused, wait)
             else:
@@ -199,6 +203,7 @@ class ChatListener(Listener):
         if ws.user is None:
             self._check_anonymous("say")
         self._ask(self.can_say, ws.user, room, data)
+        self._pay(text)
         sender = ANONYMOUS + ws.id if ws.user is None else ws.user
         message = Message(
             text, json=True, sender=sender, mid=mid, plain=self.plain_rooms
@@ -211,6 +216,7 @@ class ChatListener(Listener):
         _, text, mid = fields.said(request, self._max_data, self.max_mid)
         user = _user(ws)
         self._ask(self.can_tell, user, to)
+        self._pay(text)
         message = Message(text, json=True, sender=user, mid=mid, plain=self.plain_rooms)
         try:
             receipt = self._hub.publish(user_topic(to), message, keep=True)
@@ -351,6 +357,15 @@ class ChatListener(Listener):
         if not allowed:
             raise RequestError("forbidden", _FORBIDDEN)
 
+    def _pay(self, text: str) -> None:
+        """Count the bytes of what is about to be stored.
+
+        :raises RequestError: they are over the limit.
+        """
+        if self._bytes is not None and (wait := self._bytes.take_all(size_of(text))):
+            self._refused += 1  # it was no request within the limit
+            raise RequestError("rate_limited", "too many bytes", wait)
+
     def _refuse(
         self, ws: WebSocket, ref: int | None, refused: RequestError, wait: float
     ) -> None:
@@ -362,7 +377,7 @@ class ChatListener(Listener):
             ws.close(*ending)
         elif wait:
             wait = round(wait + 0.0005, 3)
-            message = f"too many requests: wait {wait} s"
+            message = f"{refused}: wait {wait} s"
             ws.send(envelope.refusal(ref, "rate_limited", message, retry_after=wait))
         else:
             ws.send(envelope.refusal(ref, refused.code, str(refused)))

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 from flask import Flask, abort, current_app, request
+from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import ChatListener, WebSocket, WSChat
 from tests.support.chat_client import ChatClient
@@ -146,6 +147,50 @@ def test_a_rate_within_the_limit_is_never_refused(
     for other in others:
         for _ in range(5):
             other.ask("leave", room="x")
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_a_user_says_so_many_bytes(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    chat = make_chat(RATE_LIMIT=(1000, 1000), BYTE_LIMIT=(20_000, 4000))
+    server = serve(chat._app())
+    ann, tab, ben = Peer(server, "ann"), Peer(server, "ann"), Peer(server, "ben")
+    for peer in (ann, tab, ben):
+        peer.ask("join", room="Lobby")
+
+    def say(peer: Peer, size: int, mid: str) -> Any:
+        return peer.reply(peer.put("say", room="Lobby", data="x" * size, mid=mid))
+
+    # Two are for the quotes. What is over a whole bucket takes all of it.
+    assert say(ann, 9998, "1")["ok"]
+    error = say(tab, 3998, "2")["error"]
+    assert error["code"] == "rate_limited"
+    assert 0.05 < error["retry_after"] < 0.21
+    assert ann.fail("tell", to="x", data="x" * 3998, mid="2")["code"] == "rate_limited"
+    ann.ask("leave", room="x")
+    assert say(ben, 3998, "1")["ok"]
+    time.sleep(error["retry_after"])  # as a client does
+    assert say(tab, 3998, "2")["ok"]
+    assert [len(entry.data) for entry in chat.history("Lobby")] == [9998, 3998, 3998]
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_a_client_without_a_name_stores_little(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    chat = make_chat(RATE_LIMIT=(50, 200))
+    peer = Peer(serve(chat._app()))
+    for room in "abcd":
+        peer.ask("join", room=room)
+    for number in range(60):
+        peer.put("say", room="abcd"[number % 4], data="x" * 65_000, mid=f"{number}")
+    with pytest.raises(ConnectionClosed) as end:
+        while True:
+            peer.client.recv(DEADLINE)
+    assert end.value.rcvd is not None and end.value.rcvd.code == 1008
+    stored = sum(len(e.data) for room in "abcd" for e in chat.history(room, limit=99))
+    assert 2_000_000 < stored < 2_000_000 + 5 * 32_768 + 65_000
 
 
 @pytest.mark.parametrize("url", ["memory"], indirect=True)
