@@ -50,6 +50,7 @@ def hello(
     ping: float,
     message: int,
     data: int,
+    depth: int,
     name: int,
     mid: int,
     page: int,
@@ -60,6 +61,7 @@ def hello(
     limits = {
         "message": message,
         "data": data,
+        "depth": depth,
         "name": name,
         "mid": mid,
         "page": page,

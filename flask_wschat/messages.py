@@ -272,5 +272,21 @@ def as_json(data: Any, dumps: Callable[[Any], str]) -> str:
     return text
 
 
+def from_json(text: str | bytes, loads: Callable[[str | bytes], Any]) -> Any:
+    """Return the value that ``text``, a peer's, is the JSON of.
+
+    :raises ValueError: it is not JSON, has a number that JSON has not, or is nested
+        too deeply to be read here.
+    """
+    try:
+        value = loads(text)
+        words = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        if "NaN" in words or "Infinity" in words:  # as a number, or within a text
+            json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("this is nested too deeply for JSON") from None
+    return value
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON (RFC 8259 §6), and browsers cannot read it")

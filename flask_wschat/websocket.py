@@ -11,7 +11,7 @@ from .codec.accelerated import encode_message
 from .codec.closing import cut_reason
 from .errors import ConnectionClosed
 from .incoming import Callbacks
-from .messages import as_json, shown
+from .messages import as_json, from_json, shown
 from .peer import Peer
 from .rate import Bucket
 
@@ -137,9 +137,10 @@ class WebSocket(Peer):
     def receive_json(self, timeout: float | None = None) -> Any:
         """Return the next message, parsed.
 
-        :raises ValueError: it is not JSON; the message is gone, the connection open.
+        :raises ValueError: it is not JSON, as NaN is not, or nested too deeply; the
+            message is gone, the connection open.
         """
-        return self._hub.loads(self.receive(timeout))
+        return from_json(self.receive(timeout), self._hub.loads)
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Yield messages until the connection ends."""

@@ -6,6 +6,7 @@ Each function raises ``RequestError`` for what cannot be read.
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from typing import Any, NoReturn
 
@@ -14,6 +15,10 @@ from ..messages import is_printable
 
 MAX_INTEGER = (1 << 53) - 1
 """The highest integer; a number that JavaScript can tell from the next."""
+
+MAX_DEPTH = 64
+"""Lists and objects within each other in what is said. Who reads it has a stack that is
+full sooner or later, of Python's or another language; so it is not kept."""
 
 Request = dict[str, Any]
 
@@ -35,8 +40,11 @@ def parse(message: str | bytes) -> Request:
     if isinstance(message, bytes):
         raise RequestError("bad_json", "binary messages are not understood")
     try:
-        request = _decode(message)
-    except (ValueError, RecursionError):
+        long = len(message) > 308 and _LONG_NUMBER.search(message)
+        request = _decode_long(message) if long else _decode(message)
+    except RecursionError:
+        raise RequestError("bad_request", "this is nested too deeply") from None
+    except ValueError:
         raise RequestError("bad_json", "this is not JSON") from None
     if not isinstance(request, dict):
         raise RequestError("bad_json", "this is not a JSON object")
@@ -47,7 +55,16 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _integer(digits: str) -> int | float:
+    # One that JavaScript's numbers cannot hold is to it what 1e999 is: an infinity.
+    return int(digits) if len(digits) < 309 else float(digits)
+
+
 _decode = json.JSONDecoder(parse_constant=_no_constant).decode
+_decode_long = json.JSONDecoder(parse_constant=_no_constant, parse_int=_integer).decode
+# Looked for first: to call `_integer` for each makes a list of numbers three times as
+# dear. From where digits begin only, or a row of 308 would be gone over 308 times.
+_LONG_NUMBER = re.compile(r"(?<![0-9])[0-9]{309}")
 
 
 def ref(request: Request) -> int | None:
@@ -108,6 +125,29 @@ def said(request: Request, most_data: int, most_mid: int) -> tuple[Any, str, str
     except (ValueError, RecursionError):
         # A number over what a float holds, half a surrogate pair, depth.
         raise RequestError("bad_request", "data cannot be said in JSON again") from None
+    if _is_deeper(data, text, MAX_DEPTH):
+        raise RequestError("bad_request", f"data is nested over {MAX_DEPTH} deep")
     if size > most_data:
         raise RequestError("too_big", f"data has {size} bytes, over {most_data}")
     return data, text, mid
+
+
+def _is_deeper(data: Any, text: str, most: int) -> bool:
+    """Whether there are over ``most`` lists and objects within each other.
+
+    ``text`` is the same in JSON: with few brackets, as nearly always, that is enough.
+    """
+    if text.count("[") + text.count("{") <= most:
+        return False
+    level = [data]
+    for _ in range(most):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+        level = [value for value in inner if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True

@@ -119,6 +119,7 @@ class ChatListener(Listener):
             ping=settings.PING_INTERVAL,
             message=settings.MAX_MESSAGE,
             data=self._max_data,
+            depth=fields.MAX_DEPTH,
             name=self.max_name,
             mid=self.max_mid,
             page=self.max_page,

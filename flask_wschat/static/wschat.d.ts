@@ -78,6 +78,7 @@ export interface Hello extends Message {
   limits: {
     message: number;
     data: number;
+    depth: number;
     name: number;
     mid: number;
     page: number;

@@ -17,7 +17,9 @@ from flask_wschat.messages import ANONYMOUS, EVERYONE, Entry, Message, Page
 from .peers import DEFS, EVENTS, REQUESTS, check
 
 PACKAGE = Path(flask_wschat.__file__).parent
-LIMITS: Any = dict.fromkeys(("message", "data", "name", "mid", "page", "rooms"), 1)
+LIMITS: Any = dict.fromkeys(
+    ("message", "data", "depth", "name", "mid", "page", "rooms"), 1
+)
 STANDING: Any = {"counts": {"tea": 2, "Grüner Tee": 0}, "total": 2, "version": 3}
 PAGE = Page("e", 7, [], recovered=True)
 SAID = Message("Tea?", sender="ann", mid="a-1")
