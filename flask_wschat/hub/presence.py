@@ -5,6 +5,7 @@ See docs/decisions/14.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -126,7 +127,7 @@ class Presence:
         if len(self._changes) <= _BATCH:
             changes, self._changes = self._changes, {}
         else:
-            changes = dict.fromkeys(list(self._changes)[:_BATCH])
+            changes = dict.fromkeys(itertools.islice(self._changes, _BATCH))
             for change in changes:
                 del self._changes[change]
         self._taken = changes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 
 from ..backends import Backend
@@ -53,7 +54,7 @@ class Subscriptions:
         self._asked: dict[str, None] = {}
         self._taken: list[str] = []  # those being asked for
         self._failed: set[str] = set()
-        self._idle: dict[str, float] = {}
+        self._idle: OrderedDict[str, float] = OrderedDict()  # the first is due first
         self._waiters: list[_Waiter] = []
         self._working = False
 
@@ -86,6 +87,7 @@ class Subscriptions:
     def release(self, topic: str) -> None:
         """Note that nobody is in ``topic`` any more."""
         self._idle[topic] = time.monotonic() + LINGER
+        self._idle.move_to_end(topic)
 
     def tick(self, loop: Loop, now: float) -> bool:
         """Let go of what nobody wants; True: there is more to come."""
@@ -93,7 +95,7 @@ class Subscriptions:
             again = [topic for topic in self._failed if self._wanted(topic)]
             self._failed.clear()
             self.want(loop, again)
-        if any(until <= now for until in self._idle.values()):
+        if self._is_due(now):
             self._work_soon(loop)
         return bool(self._idle or self._failed or self._working)
 
@@ -147,8 +149,8 @@ class Subscriptions:
     def _take(self) -> tuple[list[str], list[str]]:
         now = time.monotonic()
         dropped = []
-        for topic in [topic for topic, until in self._idle.items() if until <= now]:
-            del self._idle[topic]
+        while self._is_due(now):
+            topic, _ = self._idle.popitem(last=False)
             if not self._wanted(topic) and topic in self._subscribed:
                 self._subscribed.discard(topic)
                 self._delivered.discard(topic)
@@ -158,6 +160,10 @@ class Subscriptions:
         self._asked.clear()
         self._working = bool(asked or dropped)
         return asked, dropped
+
+    def _is_due(self, now: float) -> bool:
+        # Of the first only: who comes must not look at all who have gone.
+        return bool(self._idle) and next(iter(self._idle.values())) <= now
 
     def _rest(self, loop: Loop) -> None:
         """A worker ended early: what was asked for since wants another."""
