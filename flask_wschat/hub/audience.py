@@ -49,24 +49,37 @@ def _descriptor(transport: Transport) -> int:
 
 
 def deliver(
-    receivers: Collection[WebSocket], message: EncodedMessage, key: str | None = None
+    receivers: Collection[WebSocket],
+    message: EncodedMessage,
+    key: str | None = None,
+    exclude: str | None = None,
 ) -> None:
     """Queue ``message`` for each of ``receivers``, all open, waiting for none.
 
-    ``key``: see ``Outbox.push``. A peer whose queue is full is ended.
+    ``key``: see ``Outbox.push``. ``exclude``: the id of one who is left out. A peer
+    whose queue is full is ended.
     """
+    out: WebSocket | None = None
+    if exclude is not None:
+        out = next((ws for ws in receivers if ws._id == exclude), None)
     if key is not None:
-        others = list(receivers)
+        others = [ws for ws in receivers if ws is not out]
     else:
         # One call for all without compression, and one for each window of the others.
         audience = receivers if isinstance(receivers, Audience) else Audience(receivers)
-        refused: set[Transport] = set()
+        refused: list[Transport] = []
         for window_bits, transports in audience.forms():
+            if out is not None and out._window_bits == window_bits:
+                transports = transports.copy()
+                transports.remove(out._transport)
+                if not transports:
+                    continue
             frame = message.frame(window_bits)
-            refused.update(transports[0].write_all(transports, frame))
+            refused += transports[0].write_all(transports, frame)
         if not refused:
             return
-        others = [ws for ws in receivers if ws._transport in refused]
+        full = set(refused)
+        others = [ws for ws in receivers if ws._transport in full]
     for ws in others:
         if not ws._transport.write(message.frame(ws._window_bits), key):
             ws._overflow()

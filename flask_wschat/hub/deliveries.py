@@ -77,6 +77,9 @@ class Deliveries:
             )
             self._recipients.lost(None)
             return
+        if not (self.waiting or self._lost or self._at_it) and loop.is_current():
+            self._pass_on_now(delivery)
+            return
         size = _size(delivery)
         with loop.lock:
             self._size += size
@@ -120,6 +123,18 @@ class Deliveries:
             wait(0.002)
 
     # -- in the loop
+
+    def _pass_on_now(self, delivery: Delivery) -> None:
+        """Do as ``_work`` where nothing waits, as it mostly is."""
+        self._at_it = True
+        try:
+            self._recipients.pass_on(delivery)
+        except Exception as error:
+            self._recipients.report(error)
+        finally:
+            self._at_it = False
+        if self.waiting:
+            self._work()
 
     def _work(self) -> None:
         if self._at_it or not self._home.is_here():

@@ -44,7 +44,9 @@ class _Parcel:
         self.delivery = delivery
         self._frame: EncodedMessage | None = None
 
-    def send(self, receivers: Collection[WebSocket]) -> None:
+    def send(
+        self, receivers: Collection[WebSocket], exclude: str | None = None
+    ) -> None:
         if not receivers:
             return
         topic, message, seq, at, _ = self.delivery
@@ -52,7 +54,7 @@ class _Parcel:
             news = message.event is not None
             text = message.data if news else envelope.message(topic, message, seq, at)
             self._frame = framed(text)
-        deliver(receivers, self._frame, message.key)
+        deliver(receivers, self._frame, message.key, exclude)
 
 
 class _Reader:
@@ -129,11 +131,8 @@ class Feed:
             return
         if seq and not self._is_next(parcel.delivery):
             return
-        receivers: Collection[WebSocket] = self.live
-        if message.exclude is not None and not seq:
-            # Who is left out of a numbered message would see a hole.
-            receivers = [ws for ws in receivers if ws._id != message.exclude]
-        parcel.send(receivers)
+        # Who is left out of a numbered message would see a hole.
+        parcel.send(self.live, None if seq else message.exclude)
         # After it, as this may make them live.
         for ws, reader in list(self.reading.items()):
             if reader.buffer is not None:
@@ -169,8 +168,8 @@ class Feed:
     def _spread(self, parcel: _Parcel) -> None:
         """Send to every member, but not before the page that it waits for."""
         exclude = parcel.delivery.message.exclude
-        if exclude is None and not self.reading:
-            parcel.send(self.members)
+        if not self.reading:
+            parcel.send(self.members, exclude)
             return
         receivers = []
         for ws in self.members:

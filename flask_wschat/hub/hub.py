@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -391,14 +391,12 @@ class Hub:
         # rooms; what they told others always, which is in their own topic as well.
         said = message.sender is not None and not message.plain
         if members and message.event is None and message.to is None and not said:
-            receivers: Collection[WebSocket] = members
-            if message.exclude is not None:
-                receivers = [ws for ws in members if ws._id != message.exclude]
             if message.close_code is not None:
-                for ws in list(receivers):
-                    self._finish(ws.close, message.close_code, str(message.data))
+                for ws in list(members):
+                    if message.exclude is None or ws._id != message.exclude:
+                        self._finish(ws.close, message.close_code, str(message.data))
             else:
-                deliver(receivers, framed(message.data), message.key)
+                deliver(members, framed(message.data), message.key, message.exclude)
 
     def _lose(self, topics: list[str] | None) -> None:
         self.feeds.tallies.void()

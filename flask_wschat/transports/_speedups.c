@@ -199,7 +199,11 @@ add_to_all(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     PyObject *queues = args[0], *frame = args[1], *unflushed = args[2];
     PyObject *others = PyList_New(0);
-    Py_ssize_t length = PyBytes_Size(frame);
+    Py_ssize_t length = PyBytes_Size(frame), number = PyList_Size(queues);
+    PyObject *first = number ? PyList_GetItem(queues, 0) : NULL;
+    if (first != NULL && PyObject_TypeCheck(first, queue_type) &&
+        ((Queue *)first)->allowance != NULL) /* the frame is there once, places are not */
+        ((Queue *)first)->allowance->left -= length + PLACE * number;
     for (Py_ssize_t index = 0; others != NULL && index < PyList_Size(queues); index++) {
         PyObject *item = PyList_GetItem(queues, index);
         int added = -1;

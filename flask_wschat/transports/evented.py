@@ -22,7 +22,7 @@ from .accelerated import Allowance, add_to_all, receive
 from .loop import EventedLoop
 from .outbox import Outbox, held
 from .patched import RawSocket, own
-from .queue import PLACE, READ_SIZE
+from .queue import READ_SIZE
 from .tls import TLSSocket
 
 SMALL_READ = 2048
@@ -181,9 +181,7 @@ class EventedTransport(Outbox):
     def write_all(
         transports: list[EventedTransport], frame: bytes
     ) -> list[EventedTransport]:
-        first, loop = transports[0], transports[0].loop
-        # The frame is there once, the places are not.
-        first.allowance.left -= len(frame) + PLACE * len(transports)
+        loop = transports[0].loop
         was_empty = not loop.unflushed
         refused = add_to_all(transports, frame, loop.unflushed)
         if was_empty and loop.unflushed:

@@ -102,8 +102,10 @@ Q = TypeVar("Q", bound=Queue)
 def add_to_all(queues: list[Q], frame: bytes, unflushed: list[Any]) -> list[Q]:
     """Queue ``frame`` in each of ``queues``; return those without room.
 
-    The caller takes from their allowance: the frame is there once for all.
+    They have one allowance, of which this takes whatever is left.
     """
+    if queues:  # the frame is there once, the places are not
+        queues[0].allowance.left -= len(frame) + PLACE * len(queues)
     return [queue for queue in queues if not queue._add(frame, unflushed)]
 
 

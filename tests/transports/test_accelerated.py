@@ -285,6 +285,11 @@ def test_who_fills_a_queue_takes_from_the_allowance(twin: Any) -> None:
     assert queue.add(b"x", []) == 0
     assert len(queue.frames) == 2
     assert not twin.add_to_all([queue], b"x", [])  # its caller has looked
+    allowance.left = 1000
+    others = [twin.Queue(1 << 20, allowance) for _ in range(10)]
+    assert not twin.add_to_all(others, bytes(500), [])
+    assert allowance.left == 500 - 10 * in_python.PLACE
+    assert not twin.add_to_all([], bytes(500), [])
     allowance.left = 0
     assert queue.add(b"x", []) == 1
 
