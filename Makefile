@@ -34,7 +34,7 @@ help:
 	@echo "make bench     speed, scale and latency beside eleven others, in a quarter of an hour"
 	@echo "make soak      a server under load and faults at once: does it stay small? 17 minutes"
 	@echo "               (SECONDS=60, SERVER=gunicorn, BACKEND=sqlite or redis)"
-	@echo "make fuzz      the codec against foreign ones, for ten minutes"
+	@echo "make fuzz      codec, handshakes, HTTP and requests, against foreign ones: half an hour"
 	@echo "make asan      the C code's tests under sanitizers, in a few minutes (needs gcc)"
 	@echo "make autobahn  the protocol conformance suite, when wstest is installed"
 	@echo "make clean     remove what the other targets made, except .venv"
@@ -119,8 +119,9 @@ soak: $(VENV)/.dev
 		--picture build/soak.svg
 
 fuzz: $(VENV)/.dev
-	@echo "==> The codec against wsproto and websockets, 5000 examples each (10 minutes)"
-	@$(PY) -m pytest tests/codec -q -m "not slow" --hypothesis-profile=fuzz --timeout=0
+	@echo "==> 5000 examples each: codec, handshakes, HTTP, requests (half an hour)"
+	@$(PY) -m pytest tests/codec tests/fuzz tests/test_heads.py -q -m "not slow" \
+		--hypothesis-profile=fuzz --timeout=0
 
 # A copy of what the tests need, with the C code built anew; Python itself is not, so what
 # it leaks and how it allocates is none of our business. Warnings are errors here.

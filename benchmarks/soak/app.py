@@ -78,7 +78,7 @@ def state() -> dict[str, int]:
         "objects": len(objects),
         "greenlets": sum(isinstance(o, greenlet) for o in objects) - idle,
         "connections": hub.count(),
-        "ending": len(hub._leaving),
+        "ending": len(hub.leaving),
         "topics": len(hub.members.plain) - 1 + len(hub.feeds.topics),
         "queued": sum(ws._transport.queued for ws in hub.everyone()),
     }
