@@ -857,6 +857,24 @@ def test_who_lives_is_not_taken_for_dead(sharing: Cluster) -> None:
     eventually(later)
 
 
+def test_nobody_is_taken_for_dead_by_who_was_not_heard_of_either(
+    sharing: Cluster,
+) -> None:
+    """The storage was away for longer than a process is believed to live."""
+    one, _ = sharing.start(presence_ttl=0.3)
+    other, _ = sharing.start(presence_ttl=0.3)
+    for backend, user in ((one, "ann"), (other, "bob")):
+        backend.attend([(ROOM, user, 1)])
+        assert backend.refresh() == ([], False)
+    eventually(lambda: not one.present(ROOM))
+    one.attend([("room:b", "ann", 1)])
+    assert one.refresh() == ([], False)
+    assert other.refresh() == ([], False)
+    assert one.present(ROOM) == {"bob": 1}
+    assert other.present(ROOM) == {"ann": 1}
+    assert one.refresh() == other.refresh() == ([], False)
+
+
 def test_a_process_that_stops_takes_its_people_along(sharing: Cluster) -> None:
     one, _ = sharing.start()
     other, _ = sharing.start()

@@ -247,6 +247,64 @@ def test_full_memory_stores_and_delivers_nothing(serve: Serve, begin: Begin) -> 
     assert backend.tally("tea").counts == {}
 
 
+def test_presence_is_right_again_after_full_memory(serve: Serve, begin: Begin) -> None:
+    server = serve("maxmemory-policy noeviction")
+    (one, _), (other, _) = (begin(server.url, presence_ttl=0.3) for _ in range(2))
+    one.attend([(ROOM, "ann", 1), (ROOM, "ben", 1)])
+    other.attend([(ROOM, "bob", 1)])
+    with server.client() as client:
+        client.config_set("maxmemory", 1)
+        for backend in (one, other):
+            with pytest.raises(BackendError, match="maxmemory"):
+                backend.refresh()
+        # Who leaves can be told all the same: it takes no memory.
+        assert one.attend([(ROOM, "ben", 0)]) == [(ROOM, "ben", False)]
+        eventually(lambda: not one.present(ROOM))
+        client.config_set("maxmemory", 0)
+    for backend in (one, other, one, other):
+        assert backend.refresh() == ([], False)
+    assert other.present(ROOM) == {"ann": 1}
+
+
+def test_every_key_has_a_life(serve: Serve, begin: Begin) -> None:
+    """But polls: they are the application's, and stay."""
+    server = serve()
+    (one, _), (other, _) = begin(server.url), begin(server.url)
+    for backend, name in ((one, "ann"), (other, "bob")):
+        backend.subscribe([ROOM, "room:empty"])
+        backend.claim(["room:plain"], Message("", event="claim"))
+        topics = (ROOM, "room:plain", "room:left", "all", f"user:{name}")
+        backend.attend([(topic, name, 1) for topic in topics])
+        for number in range(20):
+            said = Message("x" * number, sender=name, mid=f"{number}")
+            for topic in (ROOM, "room:plain", "user:eve"):
+                backend.publish(topic, said, keep=True)
+        backend.history("room:empty")
+        backend.attend([("room:left", name, 0)])
+        backend.once(name, 10)
+        backend.vote("tea", name, "green")
+        backend.refresh()
+    other._here().people._forget()  # it dies, and nobody is told
+    with server.client() as client:
+        keys = {key.decode(): client.pttl(key) for key in client.scan_iter()}
+        assert {key for key, life in keys.items() if life == -1} == {
+            f"wschat:{{poll:tea}}:{suffix}" for suffix in ("poll", "voters", "counts")
+        }
+        kinds = {key.rpartition(":")[2] for key in keys}
+        lasting = {"meta", "log", "mids", "told", "users", "topics", "alive", "once"}
+        assert kinds == lasting | {"poll", "voters", "counts"}
+        # Who stays gives them a new one, again and again.
+        ours = [key for key in keys if key.endswith((":users", ":topics", ":alive"))]
+        ours = [key for key in ours if "bob" not in key]
+        mine = one._here().people.process
+        ours = [key for key in ours if ":topics" not in key or mine in key]
+        for key in ours:
+            client.pexpire(key, 60_000)
+        for _ in range(10):
+            one.refresh()
+        assert {key for key in ours if client.pttl(key) <= 60_000} == set()
+
+
 def test_a_replica_is_a_fault_until_it_is_the_primary(
     serve: Serve, begin: Begin
 ) -> None:

@@ -541,8 +541,10 @@ def test_an_idle_topic_leaves_the_file(path: Path, start: Start) -> None:
     for number in range(30):
         message = Message("x", sender="ann", mid="m")
         backend.publish(f"room:{number}", message, keep=True)
-    tables = ("log", "mids", "topics")
-    eventually(lambda: [rows(path, table) for table in tables] == [1, 0, 0])
+        backend.publish(f"user:{number}", message, keep=True)
+        backend.history(f"room:empty {number}")
+    tables = ("log", "mids", "told", "topics")
+    eventually(lambda: [rows(path, table) for table in tables] == [1, 0, 0, 0])
     assert backend.publish("room:1", Message("x"), keep=True).seq == 1
 
 

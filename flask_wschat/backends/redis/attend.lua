@@ -1,10 +1,10 @@
 -- Note how many connections a process has of some users in a topic.
 -- KEYS: users, a hash from user to a JSON object from process to count
--- ARGV: process, then user and count in turn; a count of 0 takes the user out
+-- ARGV: process, the key's life in ms, then user and count in turn; a count of 0 takes the user out
 -- Returns user and 1 in turn for each who was in no process before, 0 for each who is
 -- in none any more.
 local changed = {}
-for i = 2, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   local user, count = ARGV[i], tonumber(ARGV[i + 1])
   local text = redis.call('HGET', KEYS[1], user)
   local counts = text and cjson.decode(text) or {}
@@ -25,4 +25,5 @@ for i = 2, #ARGV, 2 do
     changed[#changed + 1] = 0
   end
 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return changed

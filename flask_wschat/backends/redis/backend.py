@@ -15,6 +15,9 @@ Beside them there are ``<prefix>:{presence}:alive`` and ``:dead``, the processes
 ``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``. What may happen once is
 noted in ``<prefix>:{once:<key>}:once``.
 
+Each has a life: what is kept as ``ttl`` says, and who is where a day after the last
+process that knew of it. Only polls stay.
+
 Redis 7 takes 4.7 KB for a topic with one message (``redis-cli memory usage`` of its
 keys), as a stream begins with 4 KB; with ``stream-node-max-bytes 512`` in its
 configuration 1.2 KB. See docs/decisions/18.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ...errors import BackendError
@@ -15,6 +16,8 @@ from .wire import Arg, Call, Reply, Script, decode, encode
 logger = logging.getLogger("flask_wschat")
 
 _CHUNK = 500  # topics in one go
+_LIFE = 86_400_000  # ms that a key outlives the last process that knew of it
+_TURNS = 200  # in so many refreshes all keys are renewed
 
 
 class Run(Protocol):
@@ -32,6 +35,9 @@ class People:
         self._run = run
         self._key = key
         self._ttl = round(ttl * 1000)
+        # A refresh comes a few times in each `ttl`, so a life is a few rounds of them.
+        self._life = max(_LIFE, _TURNS * self._ttl)
+        self._renewing: Iterator[str] = iter(())
         self._alive_keys = [key("presence", "alive"), key("presence", "dead")]
         self._alive = Script("alive")
         self._attend = Script("attend")
@@ -77,7 +83,7 @@ class People:
 
     def refresh(self) -> tuple[list[tuple[str, str]], bool]:
         with self._lock:
-            known, *dead = self._run([self._note(1)], again=True)[0]
+            known, *dead = self._run([self._note(1), *self._renew()], again=True)[0]
             self._noted_as(known)
             buried, self._buried = self._buried, False
             gone: list[tuple[str, str]] = []
@@ -100,8 +106,17 @@ class People:
             self._forget()
 
     def _note(self, take_over: int) -> Call:
-        args = (self.process, self._ttl, take_over)
+        args = (self.process, self._ttl, take_over, self._life)
         return self._alive.call(self._alive_keys, args)
+
+    def _renew(self) -> list[Call]:
+        """Return what gives some of the keys that have our people a new life."""
+        some = list(itertools.islice(self._renewing, len(self._people) // _TURNS + 1))
+        if not some:
+            self._renewing = iter(list(self._people))
+        keys = [self._key(topic, "users") for topic in some if topic in self._people]
+        keys.append(self._topics_key(self.process))
+        return [Call("PEXPIRE", [key, self._life]) for key in keys]
 
     def _noted_as(self, known: int) -> None:
         """Begin anew if we were noted before and are not any more."""
@@ -135,7 +150,7 @@ class People:
                 entered.append(encode(topic))
             elif not people[topic]:
                 left.append(encode(topic))
-            args: list[Arg] = [self.process]
+            args: list[Arg] = [self.process, self._life]
             for user, count in counts.items():
                 args += [user, count]
             scripts.append(self._attend.call([self._key(topic, "users")], args))
@@ -145,6 +160,7 @@ class People:
         calls = [self._note(0)]
         if entered:
             calls.append(Call("SADD", [topics_key, *entered]))
+            calls.append(Call("PEXPIRE", [topics_key, self._life]))
         first = len(calls)
         calls += scripts
         if left:

@@ -15,6 +15,7 @@ class People:
         self._ttl = ttl
         self._holder = secrets.token_hex(8)
         self._held = False  # this process has been in the table
+        self._late = False  # and was not heard of for too long
         self.dead = False
         """It was taken out since; whoever tells the process resets this."""
 
@@ -53,6 +54,10 @@ class People:
 
     def refresh(self, db: sqlite3.Connection) -> list[tuple[str, str]]:
         self._live(db)
+        late, self._late = self._late, False
+        if late:
+            # The file could not be written: nor have the others said that they live.
+            return []
         gone = []
         dead = db.execute(
             "SELECT holder FROM holders WHERE expires < ?", (time.time(),)
@@ -69,11 +74,18 @@ class People:
         self._remove(db, self._holder)
 
     def _live(self, db: sqlite3.Connection) -> None:
-        expires = time.time() + self._ttl
+        now = time.time()
+        expires = now + self._ttl
         known = db.execute(
-            "UPDATE holders SET expires = ? WHERE holder = ?", (expires, self._holder)
-        ).rowcount
-        if not known:
+            "SELECT expires FROM holders WHERE holder = ?", (self._holder,)
+        ).fetchone()
+        if known is not None:
+            db.execute(
+                "UPDATE holders SET expires = ? WHERE holder = ?",
+                (expires, self._holder),
+            )
+            self._late = self._late or known[0] < now
+        else:
             db.execute("INSERT INTO holders VALUES (?, ?)", (self._holder, expires))
             self.dead = self.dead or self._held
             self._held = True
