@@ -27,6 +27,7 @@ app = Flask(__name__)
 app.config.update(SECRET_KEY="signs, and guards nothing", WSCHAT_MAX_MESSAGE=32 << 20)
 app.config["WSCHAT_RATE_LIMIT"] = None  # what is measured is how many it takes
 app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL", "memory://")
+app.config["WSCHAT_DRAIN"] = float(os.environ.get("WSCHAT_DRAIN", 10))
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
         key, number = argument.split("=")

@@ -24,6 +24,7 @@ SHARE = 0.8
 AT_ONCE = 0.1
 """Seconds for close frames to get out where nobody is waited for."""
 _STEP = 0.02  # seconds
+_LATE = 1.0  # seconds that a busy loop may have for what it was to do before
 _TELLING = 1.0  # seconds that the backend has to be told, once all else is over
 
 
@@ -92,10 +93,10 @@ class Drain:
         self._until = min(self._until, now + AT_ONCE)
 
     def wait(self) -> None:
-        """Return once it is over; where its loop stands still, when time is."""
+        """Return once it is over; where its loop stands still, soon after its time."""
         loop = self._home.loop
         assert loop is not None
-        while not self.over and time.monotonic() < self._until + AT_ONCE:
+        while not self.over and time.monotonic() < self._until + _LATE:
             loop.event().wait(0.01)
 
     def _step(self) -> None:
@@ -119,7 +120,7 @@ class Drain:
         elif not emptied.is_telling() or now > self._busy_until:
             self._end()
             return
-        if now > self._until:
+        if now > self._until and not any(map(_is_unsent, self._ending)):
             self._end()
         else:
             self._home.later(_STEP, self._step)
@@ -135,6 +136,12 @@ class Drain:
         self.over = True
         for ws in self._home.of(self._emptied.leaving, self._came_to):
             ws._transport.abort()
+
+
+def _is_unsent(ws: WebSocket) -> bool:
+    """Whether the loop had no turn yet to send what it could to a peer."""
+    transport = ws._transport
+    return transport.queued > 0 and transport.standing() is None
 
 
 class Closing:
