@@ -6,15 +6,19 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidHandshake
+from websockets.sync.client import ClientConnection
 
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process
 
 from .serving import (
     KINDS,
+    OUR_WORKER,
     Kind,
     Server,
     Site,
@@ -29,6 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 NAMES = ["run", "plain", "flask", "flask-patched", "gthread", "gevent", "our-worker"]
 NAMES.append("sync")
 NOTHING = Path(os.devnull)
+
+Gunicorn = Callable[..., tuple[Site, Process]]
 
 
 @pytest.mark.parametrize(
@@ -93,28 +99,81 @@ def test_a_program_that_simply_ends_says_1012(tmp_path: Path) -> None:
         process.stop()
 
 
-@pytest.mark.parametrize("worker", ["gthread", "gevent"])
-def test_few_max_requests_are_warned_of_once(worker: str, tmp_path: Path) -> None:
-    """Each client is a request: a worker's restart makes as many new ones."""
-    site = Site(free_port())
-    command = gunicorn_command(
-        worker, f"127.0.0.1:{site.port}", "--max-requests", "20", "--threads", "8"
-    )
-    process = Process([sys.executable, *command], tmp_path / "log", {})
-    process.start()
-    try:
+@pytest.fixture
+def gunicorn(tmp_path: Path) -> Iterator[Gunicorn]:
+    """Start gunicorn with such a worker and arguments."""
+    begun: list[Process] = []
 
-        def answers() -> bool:
-            with contextlib.suppress(OSError):
-                return site.http("/page")[0] == 200
-            return False
+    def start(worker: str, *arguments: str) -> tuple[Site, Process]:
+        site = Site(free_port())
+        command = gunicorn_command(worker, f"127.0.0.1:{site.port}", *arguments)
+        process = Process([sys.executable, *command], tmp_path / "log", {})
+        process.start()
+        begun.append(process)
+        return site, process
 
-        eventually(answers, "the server answers")
-        with contextlib.ExitStack() as stack:
-            for _ in range(12):
-                client = stack.enter_context(site.connect("/listen"))
-                client.send("x")
-                assert receive(client) == "x"
-            assert process.log.count("gunicorn's --max-requests") == 1, process.log
-    finally:
+    yield start
+    for process in begun:
         process.stop()
+
+
+def answers(site: Site, process: Process) -> bool:
+    assert process.running, process.log
+    with contextlib.suppress(OSError):
+        return site.http("/page")[0] == 200
+    return False
+
+
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_few_max_requests_are_warned_of_once(gunicorn: Gunicorn, worker: str) -> None:
+    """Each client is a request: a worker's restart makes as many new ones."""
+    site, process = gunicorn(worker, "--max-requests", "20", "--threads", "8")
+    eventually(lambda: answers(site, process), "the server answers")
+    with contextlib.ExitStack() as stack:
+        for _ in range(12):
+            client = stack.enter_context(site.connect("/listen"))
+            client.send("x")
+            assert receive(client) == "x"
+        assert process.log.count("gunicorn's --max-requests") == 1, process.log
+
+
+@pytest.mark.parametrize("worker", ["gevent", "gthread"])
+def test_a_reload_and_too_many_requests_say_1012(
+    gunicorn: Gunicorn, worker: str
+) -> None:
+    """Each time the next worker takes those who come back."""
+    site, process = gunicorn(worker, "--threads", "8", "--max-requests", "12")
+    eventually(lambda: answers(site, process), "the server answers")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(site.connect("/listen")) for _ in range(3)]
+        process.signal(signal.SIGHUP)
+        assert [closed(client)[0] for client in clients] == [1012] * 3
+        client = stack.enter_context(reconnected(site))
+        for _ in range(12):
+            with contextlib.suppress(OSError):
+                site.http("/page")
+        assert closed(client)[0] == 1012
+        stack.enter_context(reconnected(site))
+    assert process.end() == 0
+
+
+def reconnected(site: Site) -> ClientConnection:
+    """Return a connection, once there is somebody to take it."""
+    found: list[ClientConnection] = []
+
+    def connects() -> bool:
+        # Not there, or a worker that ends.
+        with contextlib.suppress(OSError, InvalidHandshake):
+            found.append(site.connect("/listen"))
+        return bool(found)
+
+    eventually(connects, "the next worker")
+    return found[0]
+
+
+def test_our_worker_hears_it_before_it_has_begun(gunicorn: Gunicorn) -> None:
+    """A worker that has no handlers yet has its parent's, and would be killed later."""
+    _, process = gunicorn(OUR_WORKER, "--graceful-timeout", "60")
+    process.heard("Booting worker")
+    process.signal(signal.SIGTERM)
+    assert process.wait(20) == 0
