@@ -122,6 +122,8 @@ fuzz: $(VENV)/.dev
 	@echo "==> 5000 examples each: codec, handshakes, HTTP, requests (half an hour)"
 	@$(PY) -m pytest tests/codec tests/fuzz tests/test_heads.py -q -m "not slow" \
 		--hypothesis-profile=fuzz --timeout=0
+	@echo "==> The chat beside a model of it, 500 examples on each backend (10 minutes)"
+	@$(PY) -m pytest tests/chat/test_model.py -q --hypothesis-profile=fuzz --timeout=0
 
 # A copy of what the tests need, with the C code built anew; Python itself is not, so what
 # it leaks and how it allocates is none of our business. Warnings are errors here.
