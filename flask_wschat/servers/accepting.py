@@ -1,4 +1,7 @@
-"""Accepting in a process that has no descriptor, or no memory, for one more."""
+"""Accepting in a process that has no descriptor, or no memory, for one more.
+
+See docs/decisions/33.
+"""
 
 from __future__ import annotations
 

@@ -6,12 +6,14 @@ import contextlib
 import re
 import socket
 import threading
+import time
 
 import pytest
 
 from tests.attacks.raw import converse, statuses
 
 from ..servers.serving import DEADLINE, Server, eventually
+from .conftest import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -63,6 +65,35 @@ def test_a_slow_head_is_given_up(way: Server, drop: bytes) -> None:
         sock.sendall(drop)
         expected = [408] if drop.strip() else []
         assert statuses(sock.recv(65536)) == expected
+
+
+def test_a_head_that_drips_is_given_up(way: Server) -> None:
+    """Each byte comes in time."""
+    until = time.monotonic() + DEADLINE
+    answer = b""
+    with way.socket() as sock, contextlib.suppress(ConnectionError):
+        sock.settimeout(0.05)
+        for byte in b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 8000:
+            assert time.monotonic() < until
+            sock.sendall(bytes([byte]))
+            with contextlib.suppress(TimeoutError):
+                answer = sock.recv(65536)
+                break
+    assert statuses(answer) == [408]
+
+
+def test_a_head_that_comes_just_in_time_is_answered(way: Server) -> None:
+    page = b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n"
+    began = time.monotonic()
+    with way.socket() as sock:
+        sock.settimeout(PATIENCE / 20)
+        for byte in page:
+            sock.sendall(bytes([byte]))
+            if time.monotonic() - began < PATIENCE * 0.7:
+                with pytest.raises(TimeoutError):
+                    sock.recv(1)
+        sock.settimeout(DEADLINE)
+        assert statuses(sock.recv(65536)) == [200]
 
 
 def test_who_asks_without_a_pause_leaves_the_others_their_turn(way: Server) -> None:

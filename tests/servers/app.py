@@ -10,6 +10,7 @@ import socket
 import sys
 
 from flask import Flask, abort, g, request
+from greenlet import greenlet
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_wschat import Listener, WebSocket, WSChat
@@ -175,6 +176,23 @@ def pooled_page() -> str:
 @app.get("/collect")
 def collect() -> str:
     return str(gc.collect())
+
+
+@app.get("/holds")
+def holds() -> dict[str, int]:
+    """What this process holds, beside memory."""
+    gc.collect()
+    objects = gc.get_objects()
+    hub = chat._hub()
+    return {
+        "connections": hub.count() + len(hub.leaving),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "greenlets": sum(isinstance(each, greenlet) for each in objects),
+        "objects": len(objects),
+        "threads": len(os.listdir("/proc/self/task")),
+        "topics": len(hub.members.plain) + len(hub.feeds.topics),
+        "users": len(chat.online()),
+    }
 
 
 @app.get("/page")

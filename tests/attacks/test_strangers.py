@@ -1,0 +1,127 @@
+"""Many who come and are no clients: refused, reset, or gone in the middle of a request.
+
+``CLIENTS=20000 pytest -s tests/attacks/test_strangers.py`` does it with so many of each
+kind, and prints what a server holds before and after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flask_wschat.transports.loop import IDLE_WORKERS
+
+from ..servers.serving import (
+    DEADLINE,
+    OUR_WORKER,
+    THREADS,
+    Kind,
+    Server,
+    eventually,
+    gunicorn_command,
+)
+from .test_openings import send_opening
+
+CLIENTS = int(os.environ.get("CLIENTS", "400"))
+SLACK = {"objects": 300, "memory": 3072, "greenlets": IDLE_WORKERS, "threads": THREADS}
+"""What may be more, of any number of clients: pools that grow to their size, and KiB
+that the allocator keeps for a thread."""
+
+_SERVE = ("-m", "tests.servers.serve")
+_GTHREAD = ("--threads", str(THREADS))
+KINDS = [
+    Kind("run", (*_SERVE, "run", "ADDRESS")),
+    Kind("plain", (*_SERVE, "plain", "ADDRESS")),
+    Kind("gthread", tuple(gunicorn_command("gthread", "127.0.0.1:ADDRESS", *_GTHREAD))),
+    Kind("our-worker", tuple(gunicorn_command(OUR_WORKER, "127.0.0.1:ADDRESS"))),
+    Kind(
+        "flask", ("-m", "flask", "--app", "tests.servers.app", "run", "-p", "ADDRESS")
+    ),
+]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    server = Server(request.param, tmp_path, (Path(os.devnull), Path(os.devnull)))
+    server.ensure()
+    yield server
+    server.stop()
+
+
+def refused(server: Server, number: int) -> None:
+    with contextlib.ExitStack() as stack:
+        for path, header in (
+            ("/listen", "Origin: http://evil.example"),
+            ("/no", "A: b"),
+        ):
+            sock = stack.enter_context(server.socket())
+            send_opening(sock, path, header, "Connection: close", host="a")
+            answer = sock.recv(65536)
+            assert answer[:12] in (b"HTTP/1.1 403", b"HTTP/1.1 404", b"HTTP/1.0 404")
+
+
+def reset(server: Server, number: int) -> None:
+    with contextlib.ExitStack() as stack:
+        path = f"/room?user=u{number % 50}"
+        for _ in range(2):
+            sock = stack.enter_context(server.socket())
+            send_opening(sock, path, host="a")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 101")
+            linger = struct.pack("ii", 1, 0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
+def left(server: Server, number: int) -> None:
+    head = b"GET /listen HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upg"
+    post = b"POST /said/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"
+    for data in (head[: number % len(head)], post):
+        with server.socket() as sock:
+            sock.sendall(data)
+
+
+STRANGERS: dict[str, Callable[[Server, int], None]] = {
+    "refused": refused,
+    "reset": reset,
+    "half": left,
+}
+
+
+def held(server: Server) -> dict[str, int]:
+    """Return what the server holds, once that is as little as it gets."""
+    eventually(lambda: json.loads(server.http("/holds")[1])["connections"] == 0)
+    found: dict[str, int] = json.loads(server.http("/holds")[1])
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    found["memory"] = int(status.partition("VmRSS:")[2].split()[0])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(max(60, CLIENTS // 10))
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_strangers_leave_nothing_behind(server: Server, kind: str) -> None:
+    come = STRANGERS[kind]
+    for number in range(200):  # what is made once is made now
+        come(server, number)
+    before = held(server)
+    for number in range(CLIENTS // 2):
+        come(server, number)
+
+    def more() -> dict[str, tuple[int, int]]:
+        after = held(server)
+        return {
+            name: (count, after[name])
+            for name, count in before.items()
+            if after[name] > count + SLACK.get(name, 0)
+        }
+
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not more(), seconds=DEADLINE / 3)
+    print(f"\n{server.kind.name}, {CLIENTS} {kind}: {before} -> {held(server)}")
+    assert more() == {}
