@@ -55,6 +55,7 @@ def hello(
     mid: int,
     page: int,
     rooms: int,
+    new_rooms: tuple[float, int] | None,
     rate: tuple[float, int] | None,
 ) -> str:
     """Return what is sent first: who the client is, and what it may do."""
@@ -66,7 +67,8 @@ def hello(
         "mid": mid,
         "page": page,
         "rooms": rooms,
-        "rate": rate and {"per_second": rate[0], "burst": rate[1]},
+        "new_rooms": _rate(new_rooms),
+        "rate": _rate(rate),
     }
     return encode(
         {
@@ -78,6 +80,10 @@ def hello(
             "limits": limits,
         }
     )
+
+
+def _rate(rate: tuple[float, int] | None) -> dict[str, float] | None:
+    return rate and {"per_second": rate[0], "burst": rate[1]}
 
 
 def reply(ref: int, **result: Any) -> str:

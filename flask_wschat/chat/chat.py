@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from ..errors import BackendError
 from ..hub.hub import Hub
-from ..messages import Delivery
+from ..messages import Delivery, room_of
 from ..rate import Bucket, Buckets, Rate
 from ..transports import Loop
 from ..websocket import WebSocket
@@ -64,6 +64,19 @@ class Chat:
         if settings.BYTE_LIMIT is None or settings.RATE_LIMIT is None:
             return None
         return self._buckets.of(ws.user, settings.BYTE_LIMIT, "bytes")
+
+    def rooms_bucket(self, ws: WebSocket, rate: Rate | None) -> Bucket | None:
+        """Return the rooms that the user of ``ws`` may make, if there is a limit."""
+        settings = self.hub.settings
+        if rate is None or settings.RATE_LIMIT is None or not settings.HISTORY_SIZE:
+            return None
+        return self._buckets.of(ws.user, rate, "rooms")
+
+    def is_new(self, topic: str) -> bool:
+        """Whether nothing is kept of ``topic``, and no user is in there."""
+        if self.hub.backend.history(topic, limit=1).seq:
+            return False
+        return room_of(topic) is None or not self.hub.presence.online(topic)
 
     def tell_of_anonymous(self, name: str) -> None:
         """Say, once, why people without a user id get nowhere."""

@@ -16,7 +16,7 @@ from ..messages import is_printable
 MAX_INTEGER = (1 << 53) - 1
 """The highest integer; a number that JavaScript can tell from the next."""
 
-MAX_DEPTH = 64
+MAX_DEPTH = 200
 """Lists and objects within each other in what is said. Who reads it has a stack that is
 full sooner or later, of Python's or another language; so it is not kept."""
 

@@ -1,6 +1,8 @@
 """``ChatListener``: the ready-made chat, as ``docs/protocol.md`` tells.
 
 It reads requests and answers each once; what it sends unasked goes through ``feeds``.
+
+Over 450 lines, as each request of that page has its method, and all ask the same hooks.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from ..messages import (
     size_of,
     user_topic,
 )
-from ..rate import Bucket, Rate
+from ..rate import Bucket, Rate, as_rate
 from ..websocket import Listener, WebSocket
 from . import fields
 from .chat import Chat
@@ -67,6 +69,9 @@ class ChatListener(Listener):
     """Bytes of one message's data as JSON; ``WSCHAT_MAX_MESSAGE`` if that is less."""
     max_rooms = 100
     """Rooms that one connection may be in."""
+    new_rooms: Rate | None = (1, 100)
+    """Rooms and inboxes that one user may make, a second and at once; see
+    docs/decisions/37. None, or no ``WSCHAT_RATE_LIMIT``: no limit."""
     max_page = 100
     """Messages in one reply."""
     max_name = 100
@@ -76,6 +81,11 @@ class ChatListener(Listener):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if cls.new_rooms is not None and as_rate(cls.new_rooms) is None:
+            raise ValueError(
+                f"{cls.__name__}.new_rooms is (rooms a second, rooms at once), as"
+                f" (1, 100), or None, unlike {cls.new_rooms!r}"
+            )
         if cls.anonymous not in ("say", "read", "none", None):
             raise ValueError(
                 f'{cls.__name__}.anonymous is "say", "read", "none" or None, unlike'
@@ -87,6 +97,7 @@ class ChatListener(Listener):
     # Of a connection that never got so far as `on_open`.
     _bucket: Bucket | None = None
     _bytes: Bucket | None = None
+    _made: Bucket | None = None  # rooms
     _refused = 0  # messages over the limit or no requests, less requests since
 
     def can_join(self, user: str | None, room: str) -> Any:
@@ -113,6 +124,7 @@ class ChatListener(Listener):
         self._max_data = min(self.max_data, settings.MAX_MESSAGE)
         self._bucket = bucket = self._chat.bucket(ws, self._limit)
         self._bytes = self._chat.bytes_bucket(ws)
+        self._made = made = self._chat.rooms_bucket(ws, self.new_rooms)
         hello = envelope.hello(
             ws.id,
             ws.user,
@@ -124,6 +136,7 @@ class ChatListener(Listener):
             mid=self.max_mid,
             page=self.max_page,
             rooms=self.max_rooms,
+            new_rooms=None if made is None else made.rate,
             rate=None if bucket is None else bucket.rate,
         )
         ws.send(hello)
@@ -181,9 +194,12 @@ class ChatListener(Listener):
             raise
         topic = room_topic(room)
         if fresh:
+            self._check_new(topic)
             self._hub.rooms.enter(ws, room)
         try:
-            self._read(ws, ref, topic, after, epoch)
+            made = self._read(ws, ref, topic, after, epoch)
+            if fresh and made and self._made is not None:
+                self._made.take()
         except Exception as error:
             # Whatever it is: who is told that it failed is not to be in there.
             if fresh or isinstance(error, RequestError):
@@ -217,12 +233,15 @@ class ChatListener(Listener):
         _, text, mid = fields.said(request, self._max_data, self.max_mid)
         user = _user(ws)
         self._ask(self.can_tell, user, to)
+        self._check_new(user_topic(to))
         self._pay(text)
         message = Message(text, json=True, sender=user, mid=mid, plain=self.plain_rooms)
         try:
             receipt = self._hub.publish(user_topic(to), message, keep=True)
         except ShareTaken as error:
             raise RequestError("too_many", str(error)) from None
+        if receipt.seq == 1 and receipt.fresh and self._made is not None:
+            self._made.take()
         if to != user:
             # The sender's other tabs show it, too. Where only this fails, the error
             # makes the client repeat it, and the first one is not stored again.
@@ -279,8 +298,11 @@ class ChatListener(Listener):
         topic: str,
         after: int | None,
         epoch: str | None,
-    ) -> None:
-        """Reply with a page of ``topic``, and go on from there."""
+    ) -> bool:
+        """Reply with a page of ``topic``, and go on from there.
+
+        True: as far as can be seen, it is new.
+        """
         hub, present = self._hub, None
         with hub.reading(ws, topic) as reading:
             if room_of(topic) is not None:
@@ -294,6 +316,7 @@ class ChatListener(Listener):
             ws.send(envelope.read(ref, page, texts, more=more, present=present))
             if not more:
                 reading.last = page
+        return not page.seq and not set(present or ()) - {ws.user}
 
     def _page(self, topic: str, after: int | None, epoch: str | None) -> Page:
         """Return what follows ``after``, where that can be had; else the newest."""
@@ -366,6 +389,13 @@ class ChatListener(Listener):
         if self._bytes is not None and (wait := self._bytes.take_all(size_of(text))):
             self._refused += 1  # it was no request within the limit
             raise RequestError("rate_limited", "too many bytes", wait)
+
+    def _check_new(self, topic: str) -> None:
+        """:raises RequestError: it would be a new one, and those were too many."""
+        made = self._made
+        if made is not None and (wait := made.wait) and self._chat.is_new(topic):
+            self._refused += 1
+            raise RequestError("rate_limited", "too many new rooms or inboxes", wait)
 
     def _refuse(
         self, ws: WebSocket, ref: int | None, refused: RequestError, wait: float

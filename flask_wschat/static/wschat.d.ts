@@ -83,6 +83,7 @@ export interface Hello extends Message {
     mid: number;
     page: number;
     rooms: number;
+    new_rooms: { per_second: number; burst: number } | null;
     rate: { per_second: number; burst: number } | null;
   };
 }

@@ -87,8 +87,8 @@ def test_what_is_too_deep_too_big_or_no_text_is_refused(server: LiveServer) -> N
     say = '{"type":"say","ref":%s,"room":"Lobby","mid":"1","data":%s}'
     depth = 100_000
     for ref, data, code in (
-        ("1", "[" * depth + "]" * depth, "bad_json"),
-        ("1", "9" * 5000, "bad_json"),
+        ("1", "[" * depth + "]" * depth, "bad_request"),
+        ("1", "9" * 5000, "bad_request"),
         ("1", "1e999", "bad_request"),
         ("1", '"\\ud800"', "bad_request"),
         ("9" * 400, "1", "bad_request"),
@@ -99,11 +99,11 @@ def test_what_is_too_deep_too_big_or_no_text_is_refused(server: LiveServer) -> N
         error = ann.hear()
         assert error["error"]["code"] == code, data[:10]
     deep = 200
-    for data in ("9" * 400, "1e-400", '"\\u0000"', "[" * deep + "]" * deep):
+    for data in ("9" * 308, "1e-400", '"\\u0000"', "[" * deep + "]" * deep):
         ann.client.send(say.replace('"1"', json.dumps(data[:9])) % (7, data))
         assert ann.reply(7)["ok"], data[:10]
     page = ann.ask("history", room="Lobby")["messages"]
-    assert [page[0]["data"], page[1]["data"]] == [int("9" * 400), 0.0]
+    assert [page[0]["data"], page[1]["data"]] == [int("9" * 308), 0.0]
 
 
 @pytest.mark.parametrize("url", ["memory"], indirect=True)

@@ -34,8 +34,18 @@ def entry(data: Any, **fields: Any) -> Entry:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("hello", envelope.hello("9f86", "ann", ping=25.0, rate=(2.5, 9), **LIMITS)),
-        ("hello", envelope.hello("9f86", None, ping=25.0, rate=None, **LIMITS)),
+        (
+            "hello",
+            envelope.hello(
+                "9f86", "ann", ping=25.0, rate=(2.5, 9), new_rooms=(1, 9), **LIMITS
+            ),
+        ),
+        (
+            "hello",
+            envelope.hello(
+                "9f86", None, ping=25.0, rate=None, new_rooms=None, **LIMITS
+            ),
+        ),
         (
             "join.reply",
             envelope.read(1, PAGE, [A_MESSAGE] * 2, more=True, present=["ann"]),
