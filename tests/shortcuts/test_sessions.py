@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
 
@@ -101,6 +102,11 @@ COOKIES |= {
 
 def opened(make: Callable[[Any], Any], header: str) -> tuple[Any, ...]:
     """Return what an application sees of a handshake with this ``Cookie`` header."""
+    # Where a session cannot be opened Flask leaves the app context where it was put.
+    return copy_context().run(_opened, make, header)
+
+
+def _opened(make: Callable[[Any], Any], header: str) -> tuple[Any, ...]:
     builder = EnvironBuilder("/", environ_base={UPGRADE: object()})
     builder.headers["Cookie"] = header
     try:
