@@ -154,6 +154,7 @@ class WSChat(Identity):
         blueprint: Blueprint | None = None,
         subprotocols: Sequence[str] = (),
         limit: Rate | None = None,
+        decorators: Sequence[views.Decorator] = (),
         **options: Any,
     ) -> Callable[[View], View]:
         """Register a view that lives as long as its socket: ``view(ws, **url_args)``.
@@ -163,8 +164,10 @@ class WSChat(Identity):
         held. When it returns the socket is closed with 1000; an ``abort()`` or any
         other exception closes it with 1008 or 1011. ``subprotocols``: those spoken
         here, the preferred first. ``limit``: messages of one user a second, and at
-        once, as ``(10, 50)``; over it 1008. ``options`` are ``add_url_rule``'s
-        (``endpoint``, ``defaults``, ``host`` …).
+        once, as ``(10, 50)``; over it 1008. ``decorators``, such as ``login_required``,
+        are for what Flask calls before the 101, and may refuse by an HTTP answer; one
+        that stands at the view itself comes after it. ``options`` are
+        ``add_url_rule``'s (``endpoint``, ``defaults``, ``host`` …).
 
         :raises TypeError: the view cannot be called so, or is ``async``.
         :raises ValueError: ``limit`` is none.
@@ -177,6 +180,7 @@ class WSChat(Identity):
             serve = views.by_view(view, self._sessions)
             self._add(
                 *(rule, view, serve, blueprint, subprotocols, options),
+                decorators,
                 limit=rate,
                 blocking=True,
             )
@@ -191,6 +195,7 @@ class WSChat(Identity):
         blueprint: Blueprint | None = None,
         subprotocols: Sequence[str] = (),
         limit: Rate | None = None,
+        decorators: Sequence[views.Decorator] = (),
         **options: Any,
     ) -> Callable[[ListenerClass], ListenerClass]:
         """Register a ``Listener`` class; each connection gets an instance of its own.
@@ -222,6 +227,7 @@ class WSChat(Identity):
             )
             self._add(
                 *(rule, cls, serve, blueprint, spoken, options),
+                decorators,
                 limit=rate,
                 plain=plain,
             )
@@ -237,6 +243,7 @@ class WSChat(Identity):
         blueprint: Blueprint | None,
         subprotocols: Sequence[str],
         options: dict[str, Any],
+        decorators: Sequence[views.Decorator],
         *,
         limit: Rate | None,
         plain: bool = True,
@@ -244,13 +251,13 @@ class WSChat(Identity):
     ) -> None:
         endpoint = options.pop("endpoint", None) or made_of.__name__
         view = views.dispatched(
-            *(serve, subprotocols, limit if plain else None),
+            *(serve, subprotocols, limit if plain else None, made_of, decorators),
             plain=plain,
             blocking=blocking,
         )
         # The same each time, as Flask wants it of two rules for one endpoint. It holds
         # what it is made of, so that the number stays that one's.
-        made_so = (id(made_of), tuple(subprotocols), limit)
+        made_so = (id(made_of), *map(id, decorators), *subprotocols, limit)
         view = self._views.setdefault(made_so, view)
 
         def add_rule(scope: Scope) -> None:

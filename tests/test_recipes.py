@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, abort, request
+from flask import Flask, abort, redirect, request
 from flask_login import (
     LoginManager,
     UserMixin,
+    login_required,
     login_user,
     logout_user,
     user_logged_out,
 )
 from itsdangerous import BadSignature, TimestampSigner
+from websockets.exceptions import InvalidStatus
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from flask_wschat import WebSocket, WSChat
+from flask_wschat import Listener, WebSocket, WSChat
 from flask_wschat.testing import Refused, WSChatClient
+from tests.support.live import Serve
 from tests.support.readme import SNIPPETS
 
 
@@ -152,6 +155,120 @@ def test_a_logout_succeeds_though_the_storage_is_gone(
 def test_what_is_no_signal_is_told(app: Flask) -> None:
     with pytest.raises(TypeError, match="signal"):
         WSChat(app).disconnect_on(user_logged_out.send)
+
+
+# -- decorators
+
+
+@pytest.fixture(params=["route", "listener"])
+def private(app: Flask, request: pytest.FixtureRequest) -> WSChat:
+    """An app whose ``/mine`` and ``/asked`` are for who is logged in."""
+    chat = with_login(app)
+
+    def hello(ws: WebSocket) -> None:
+        ws.send(f"hello {ws.user}")
+        ws.receive()
+
+    class Hello(Listener):
+        def on_open(self, ws: WebSocket, *args: Any, **url_args: Any) -> None:
+            ws.send(f"hello {ws.user}")
+
+    guards = [login_required, noted]
+    if request.param == "route":
+        chat.route("/mine", decorators=guards)(hello)
+    else:
+        chat.listener("/mine", decorators=guards)(Hello)
+    return chat
+
+
+seen: list[str] = []
+
+
+def noted(view: Callable[..., Any]) -> Callable[..., Any]:
+    def noting(**url_args: Any) -> Any:
+        seen.append(view.__name__)
+        return view(**url_args)
+
+    return noting
+
+
+def test_a_decorator_refuses_before_the_101(app: Flask, private: WSChat) -> None:
+    seen.clear()
+    client = WSChatClient(app)
+    assert status(client, "/mine") == 401
+    assert [name.lower() for name in seen] == ["hello"]
+    client.http.post("/login/ann")
+    with client.connect("/mine") as ws:
+        ws.assert_received("hello ann")
+
+
+def test_the_refusals_are_http_on_a_real_server(
+    app: Flask, private: WSChat, serve: Serve
+) -> None:
+    server = serve(app)
+    with pytest.raises(InvalidStatus) as found, server.connect("/mine"):
+        pass
+    assert found.value.response.status_code == 401
+
+
+@pytest.mark.parametrize("how", ["returned", "raised"])
+def test_a_redirect_to_a_login_page_is_a_401(
+    app: Flask, private: WSChat, how: str
+) -> None:
+    manager: LoginManager = app.login_manager  # type: ignore[attr-defined]
+    if how == "returned":
+        app.add_url_rule("/form", "form", lambda: "")
+        manager.login_view = "form"
+    else:
+        manager.unauthorized_handler(lambda: abort(redirect("/form")))
+    client = WSChatClient(app)
+    assert status(client, "/mine") == 401
+    client.http.post("/login/ann")
+    with client.connect("/mine") as ws:
+        ws.assert_received("hello ann")
+
+
+def test_places_are_given_back_where_a_decorator_refuses(app: Flask) -> None:
+    app.config["WSCHAT_MAX_CONNECTIONS"] = 1
+    chat = with_login(app)
+    chat.route("/mine", decorators=[login_required])(lambda ws: ws.receive())
+    client = WSChatClient(app)
+    for _ in range(3):
+        assert status(client, "/mine") == 401
+    client.http.post("/login/ann")
+    with client.connect("/mine"):
+        assert status(client, "/mine") == 503
+
+
+def test_two_routes_over_one_view_may_have_other_decorators(app: Flask) -> None:
+    chat = with_login(app)
+
+    def view(ws: WebSocket) -> None:
+        ws.receive()
+
+    chat.route("/open", endpoint="open")(view)
+    chat.route("/mine", endpoint="mine", decorators=[login_required])(view)
+    client = WSChatClient(app)
+    with client.connect("/open"):
+        assert status(client, "/mine") == 401
+
+
+def test_at_the_view_itself_it_is_too_late_and_told(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat = with_login(app)
+    app.add_url_rule("/form", "form", lambda: "")
+    ran: list[bool] = []
+    chat.route("/late")(login_required(lambda ws: ran.append(True)))
+    client = WSChatClient(app)
+    with client.connect("/late") as ws:
+        code, reason = ws.assert_closed(1008)
+    assert code == 1008 and reason.startswith("401 Unauthorized")
+    app.login_manager.login_view = "form"  # type: ignore[attr-defined]
+    with client.connect("/late") as ws:
+        assert ws.assert_closed(1008) == (1008, "302")
+    assert "decorators=[...]" in caplog.text and "/late" in caplog.text
+    assert not ran
 
 
 # -- tokens that are the application's own

@@ -12,13 +12,14 @@ from flask import (
     copy_current_request_context,
     current_app,
     got_request_exception,
+    make_response,
     request,
     session,
 )
 from werkzeug.exceptions import HTTPException
 
 from ..errors import ConnectionClosed, check_ran
-from ..logs import SparingLog
+from ..logs import SparingLog, printable
 from ..rate import Rate
 from ..servers.offers import UPGRADE, ClientLeft
 from ..websocket import Listener, WebSocket
@@ -30,10 +31,16 @@ Serve = Callable[[WebSocket, dict[str, Any]], None]
 """Gives an open socket, and the arguments of its URL, to a user's code."""
 
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""As Flask's views have them."""
+
+
 def dispatched(
     serve: Serve,
     subprotocols: Sequence[str],
     limit: Rate | None,
+    made_of: Any,
+    decorators: Sequence[Decorator] = (),
     *,
     plain: bool,
     blocking: bool,
@@ -41,10 +48,30 @@ def dispatched(
     """Return what Flask dispatches to: it refuses, or opens the socket and serves it.
 
     ``plain``: see ``Hub.register``. ``blocking``: ``serve`` takes as long as the socket
-    lives, so it begins after the handshake (see docs/decisions/22).
+    lives, so it begins after the handshake. ``decorators`` are around what opens the
+    socket, the last one outermost. See docs/decisions/22 for both.
     """
 
-    def view(**url_args: Any) -> Response:
+    def open_it(**url_args: Any) -> Any:
+        upgrade: Upgrade = request.environ[UPGRADE]
+        try:
+            ws = upgrade.accept(subprotocols, plain=plain, limit=limit)
+        except ClientLeft:
+            return upgrade.no_answer()
+        if blocking:
+            serve_later = functools.partial(serve, ws, url_args)
+            upgrade.view = copy_current_request_context(serve_later)
+        else:
+            serve(ws, url_args)
+        return upgrade.no_answer()
+
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(open_it, name, getattr(made_of, name, None) or "")
+    opens: Callable[..., Any] = open_it
+    for decorator in decorators:
+        opens = decorator(opens)
+
+    def view(**url_args: Any) -> Any:
         asked = request._get_current_object()  # type: ignore[attr-defined]
         upgrade: Upgrade | None = asked.environ.get(UPGRADE)
         if upgrade is None:
@@ -58,18 +85,25 @@ def dispatched(
         if mistakes.GIVEN in app.extensions:
             mistakes.warn_of_late_settings(app)
         upgrade.admit(asked)
+        if not decorators:
+            return open_it(**url_args)
         try:
-            ws = upgrade.accept(subprotocols, plain=plain, limit=limit)
-        except ClientLeft:
-            return upgrade.no_answer()
-        if blocking:
-            serve_later = functools.partial(serve, ws, url_args)
-            upgrade.view = copy_current_request_context(serve_later)
-        else:
-            serve(ws, url_args)
-        return upgrade.no_answer()
+            answer = opens(**url_args)
+        except HTTPException as error:
+            answer = error.get_response(asked.environ)
+        return answer if upgrade.begun else _refused(answer)
 
     return view
+
+
+def _refused(answer: Any) -> Any:
+    """Return what a decorator has answered instead of a socket's opening."""
+    response = make_response(answer)
+    if 300 <= response.status_code < 400:
+        # To a page with a form: a socket's client cannot fill it in, and one that
+        # follows would take the page for a server that speaks no WebSocket.
+        raise refusal(401, "log in first")
+    return response
 
 
 def by_view(view: Callable[..., Any], sessions: mistakes.SessionWatch) -> Serve:
@@ -78,7 +112,9 @@ def by_view(view: Callable[..., Any], sessions: mistakes.SessionWatch) -> Serve:
     def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
         try:
             _watch(sessions)
-            check_ran(view(ws, **url_args), view)
+            answer = view(ws, **url_args)
+            check_ran(answer, view)
+            _tell_of_answer(ws, answer)
         except BaseException as error:
             _end(ws, error)
         ws.close()
@@ -110,6 +146,22 @@ def by_listener(
 def _watch(sessions: mistakes.SessionWatch) -> None:
     now: Any = session._get_current_object()  # type: ignore[attr-defined]
     sessions.begin(now)
+
+
+def _tell_of_answer(ws: WebSocket, answer: Any) -> None:
+    """Close with 1008 where a decorator at a view has returned an HTTP refusal."""
+    if isinstance(answer, tuple) and answer:
+        numbers = [part for part in answer[1:] if isinstance(part, int)]
+        answer = numbers[0] if numbers else answer[0]
+    status = getattr(answer, "status_code", answer)
+    if isinstance(status, int) and 300 <= status < 600:
+        ws._hub.log.warning(
+            "late",
+            "the view of %s answers HTTP %d after the 101: its client sees close code"
+            " 1008. Give login_required and its like to the route: decorators=[...]",
+            *(printable(ws.route), status),
+        )
+        ws.close(1008, f"{status}")
 
 
 def _end(ws: WebSocket, error: BaseException) -> None:
