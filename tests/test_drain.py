@@ -91,6 +91,7 @@ def test_few_are_closed_at_once_and_nobody_waits(
         assert [closed(client) for client in made + viewing] == [RESTART] * 5
 
 
+@pytest.mark.pain(19)
 def test_many_are_closed_one_after_another(
     server: LiveServer,
     closing: Closing,

@@ -310,6 +310,7 @@ def test_history_has_what_was_said_not_its_json(chat: WSChat) -> None:
     assert [entry.seq for entry in entries] == list(range(1, len(values) + 2))
 
 
+@pytest.mark.pain(13)
 def test_users_are_reached_listed_and_disconnected(
     chat: WSChat, rooms: LiveServer
 ) -> None:
@@ -334,6 +335,7 @@ def test_users_are_reached_listed_and_disconnected(
         assert chat.online() == ["7"]
 
 
+@pytest.mark.pain(9)
 def test_a_native_thread_may_publish_and_keeps_its_order(
     chat: WSChat, rooms: LiveServer
 ) -> None:
@@ -504,6 +506,7 @@ def test_a_listener_without_app_context(chat: WSChat, server: LiveServer) -> Non
         assert receive(client) == "False"
 
 
+@pytest.mark.pain(7)
 def test_silent_peers_are_found_dead(app: Flask, serve: Serve) -> None:
     app.config.update(WSCHAT_PING_INTERVAL=0.1, WSCHAT_PING_TIMEOUT=0.1)
     chat = WSChat(app)

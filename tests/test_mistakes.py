@@ -258,6 +258,7 @@ def test_no_word_of_settings_that_came_in_time(
     assert warnings() == []
 
 
+@pytest.mark.pain(13)
 def test_what_is_written_to_a_session_in_a_socket_is_told(
     app: Flask, chat: WSChat, warnings: Callable[[], list[str]]
 ) -> None:

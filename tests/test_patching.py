@@ -29,6 +29,7 @@ WSChat(Flask("app"))
         pytest.param("monkey.patch_socket()", "patched socket, but not", id="sockets"),
     ],
 )
+@pytest.mark.pain(8)
 def test_partial_patching_is_warned_of(patch: str, warning: str) -> None:
     program = PROGRAM.format(patch=patch)
     answer = subprocess.run(

@@ -96,6 +96,7 @@ def test_flask_login_says_who_it_is(app: Flask) -> None:
         ws.assert_received(["ann", None])
 
 
+@pytest.mark.pain(13)
 def test_a_logout_disconnects_at_once_everywhere(workers: list[Flask]) -> None:
     here, there = map(WSChatClient, workers)
     other = WSChatClient(workers[0])
@@ -322,6 +323,7 @@ def test_a_token_among_the_subprotocols(app: Flask) -> None:
 # -- whose pages
 
 
+@pytest.mark.pain(11)
 def test_the_same_origin_behind_a_proxy_that_ends_tls(app: Flask) -> None:
     with_me(app)
     app.wsgi_app = ProxyFix(app.wsgi_app, x_proto=1, x_host=1)  # type: ignore[method-assign]

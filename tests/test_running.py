@@ -171,6 +171,7 @@ def run(folder: Path) -> Iterator[Run]:
         (["-c", "import app; app.main()", "z"], ["-c", "z"], 0, None),
     ],
 )
+@pytest.mark.pain(8)
 def test_a_view_that_waits_stops_nobody_else(
     run: Run,
     folder: Path,

@@ -132,6 +132,7 @@ def test_refusals_are_http_before_the_101(
     assert says in answer
 
 
+@pytest.mark.pain(12)
 def test_authenticate_refuses_before_the_101(chat: WSChat, server: LiveServer) -> None:
     @chat.authenticate
     def nobody() -> None:
@@ -165,6 +166,7 @@ def test_the_same_origin_is_let_in(
         ("https://a.example", "https://a.example:x", 403),
     ],
 )
+@pytest.mark.pain(11)
 def test_allowed_origins(
     app: Flask, serve: Serve, allowed: Any, origin: str, status: int
 ) -> None:
@@ -288,6 +290,7 @@ def test_an_unmasked_frame_and_a_giant_header_are_refused(
             assert isinstance(event, tuple) and event[0] == code
 
 
+@pytest.mark.pain(2)
 def test_many_greenlets_and_one_slow_reader(
     app: Flask, chat: WSChat, handler: str, serve: Serve
 ) -> None:
@@ -316,6 +319,7 @@ def test_many_greenlets_and_one_slow_reader(
         assert set(seen.values()) == {8}
 
 
+@pytest.mark.pain(1)
 def test_half_of_the_room_dies_and_the_other_half_gets_everything(
     chat: WSChat, any_server: LiveServer
 ) -> None:
@@ -341,6 +345,7 @@ def test_half_of_the_room_dies_and_the_other_half_gets_everything(
     assert doomed == []
 
 
+@pytest.mark.pain(4)
 def test_a_stalled_reader_is_closed_and_nobody_else_notices(
     app: Flask, chat: WSChat, serve: Serve
 ) -> None:
@@ -358,6 +363,7 @@ def test_a_stalled_reader_is_closed_and_nobody_else_notices(
 
 
 @pytest.mark.parametrize("count", [1100, 1500])  # a little over the limit, and far
+@pytest.mark.pain(5)
 def test_a_burst_that_never_yields_is_not_taken_for_a_slow_reader(
     app: Flask, chat: WSChat, server: LiveServer, count: int
 ) -> None:

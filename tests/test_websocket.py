@@ -257,6 +257,7 @@ def test_a_slow_peer_loses_the_oldest_if_so_chosen_and_the_log_says_so(
     assert "the oldest 1 messages to it are lost" in line and ws.id in line
 
 
+@pytest.mark.pain(7)
 def test_the_sweep_pings_and_ends_who_does_not_answer(opened: Open) -> None:
     ws, peer, hub = opened(PING_INTERVAL=10, PING_TIMEOUT=4)
     ws._sweep(100, 10, 4)

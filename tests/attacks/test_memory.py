@@ -138,6 +138,7 @@ def test_answers_that_nobody_reads(size: int, count: int, hoard: Hoard) -> None:
     assert after.peak - before.peak < MAX_QUEUED + waiting + SPARE, after
 
 
+@pytest.mark.pain(4)
 def test_broadcasts_that_nobody_reads(hoard: Hoard) -> None:
     count = 300
     for _ in range(count):

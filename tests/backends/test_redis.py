@@ -556,6 +556,7 @@ def test_nothing_is_lost_or_doubled_while_it_is_killed(
         assert numbers == list(range(1, 801)) or host.losses
 
 
+@pytest.mark.pain(16)
 def test_a_deaf_subscription_is_noticed(serve: Serve, begin: Begin) -> None:
     server = serve()
     relay = Relay(server.port)

@@ -392,6 +392,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+@pytest.mark.pain(15)
 def test_the_chat_is_what_its_model_says(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

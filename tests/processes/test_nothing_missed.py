@@ -79,5 +79,6 @@ def test_redis_with_four_workers(tmp_path: Path) -> None:
         redis.stop()
 
 
+@pytest.mark.pain(6)
 def test_sqlite_with_two_workers(tmp_path: Path) -> None:
     hold_talk(f"sqlite:///{tmp_path}/chat.db", tmp_path, 2, MESSAGES // 4, [None] * 6)

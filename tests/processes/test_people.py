@@ -53,6 +53,7 @@ async def people_of_a_killed_worker(cluster: Cluster) -> None:
                 assert not each.told("presence", "left", other.user)
 
 
+@pytest.mark.pain(14)
 def test_only_the_people_of_a_killed_worker_leave(url: str, tmp_path: Path) -> None:
     with Cluster(url, tmp_path, **QUICK) as cluster:
         asyncio.run(people_of_a_killed_worker(cluster))
@@ -81,6 +82,7 @@ async def many_tabs(cluster: Cluster) -> None:
             assert len(each.told("presence", "left", "ann")) == 1
 
 
+@pytest.mark.pain(14)
 def test_tabs_on_several_workers_are_one_user(url: str, tmp_path: Path) -> None:
     with Cluster(url, tmp_path) as cluster:
         asyncio.run(many_tabs(cluster))

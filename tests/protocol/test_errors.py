@@ -190,6 +190,7 @@ def test_what_the_application_and_the_storage_fail_at(
 
 
 @pytest.mark.parametrize("chat", [{"WSCHAT_RATE_LIMIT": (1, 10)}], indirect=True)
+@pytest.mark.pain(5)
 def test_who_asks_too_much_is_refused_and_then_closed(meet: Meet) -> None:
     ann = meet("ann")
     assert ann.hello["limits"]["rate"] == {"per_second": 1, "burst": 10}

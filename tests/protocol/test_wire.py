@@ -14,6 +14,7 @@ from tests.support.waiting import DEADLINE
 from .peers import Meet
 
 
+@pytest.mark.pain(20)
 def test_hello(meet: Meet) -> None:
     hello = meet("ann").hello
     assert (hello["type"], hello["protocol"], hello["user"]) == ("hello", 1, "ann")
@@ -105,6 +106,7 @@ def test_who_comes_back_reads_on_page_after_page(meet: Meet) -> None:
     assert ben.expect("message")["seq"] == size + 12
 
 
+@pytest.mark.pain(15)
 def test_what_cannot_be_had_is_said(meet: Meet, app: Flask) -> None:
     ann = meet("ann", "Lobby")
     ann.ask("say", room="Lobby", data=1, mid="1")

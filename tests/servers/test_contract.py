@@ -103,6 +103,7 @@ def has_room_beside_sockets(kind: Kind) -> bool:
 # -- the handshake
 
 
+@pytest.mark.pain(12)
 def test_refusals_come_before_the_upgrade(server: Server) -> None:
     assert refusal(server, "/nowhere") == 404
     assert refusal(server, "/listen", FOREIGN) == 403
@@ -308,6 +309,7 @@ def test_echo_of_every_size(server: Server, path: str) -> None:
             assert receive(client) == b"\xff" * size
 
 
+@pytest.mark.pain(3)
 def test_echo_of_32_mib(server: Server) -> None:
     path = "/echo" if server.kind.views == 1 else "/listen"
     with server.connect(path) as client:
@@ -412,6 +414,7 @@ def test_a_broken_frame_is_1002(server: Server) -> None:
             assert client.closed().code == 1002
 
 
+@pytest.mark.pain(18)
 def test_connects_and_resets_leak_nothing(server: Server) -> None:
     paths = ["/listen"] if server.kind.views == 1 else STYLES
 
@@ -494,6 +497,7 @@ def ending(client: ClientConnection) -> int | str:
 
 @pytest.mark.kinds.with_args(has_room_beside_sockets)
 @pytest.mark.parametrize("style", ["view", "listener"])
+@pytest.mark.pain(17)
 def test_sockets_do_not_exhaust_the_database_pool(server: Server, style: str) -> None:
     """A pool of five, more sockets than that, and the pages still have theirs."""
     count = min(15, server.kind.views - 1)

@@ -40,6 +40,7 @@ Gunicorn = Callable[..., tuple[Site, Process]]
 @pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if kind.name in NAMES], ids=lambda kind: kind.name
 )
+@pytest.mark.pain(19)
 def test_sigterm_says_1012(kind: Kind, tmp_path: Path) -> None:
     """Each time, whether the frames or the process's end come first."""
     server = Server(kind, tmp_path, (NOTHING, NOTHING))

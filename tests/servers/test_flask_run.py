@@ -64,6 +64,7 @@ def answers(process: Process, site: Site) -> bool:
         return False
 
 
+@pytest.mark.pain(10)
 def test_a_reload_says_1012_and_the_new_code_answers(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

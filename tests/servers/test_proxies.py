@@ -170,6 +170,7 @@ def test_compression(proxied: Proxied) -> None:
         assert receive(client) == "hello, " * 20_000
 
 
+@pytest.mark.pain(11)
 def test_the_origin_is_the_one_of_the_proxy(proxied: Proxied) -> None:
     with proxied.connect("/listen", origin=proxied.origin) as client:
         client.send("let in")
@@ -194,6 +195,7 @@ def test_the_client_is_seen(proxied: Proxied) -> None:
     assert re.sub("^wss", "https", seen["url"]) == f"{proxied.origin}/who"
 
 
+@pytest.mark.pain(6)
 def test_both_workers_serve(proxied: Proxied) -> None:
     pids = set()
 

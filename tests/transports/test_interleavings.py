@@ -75,6 +75,7 @@ def test_a_deadlock_is_found_and_said(loop: SteppedLoop) -> None:
         Explorer(loop, files=[__file__]).explore(scenario)
 
 
+@pytest.mark.pain(2)
 def test_sends_of_two_threads_all_arrive_in_order(
     explorer: Explorer, loop: SteppedLoop
 ) -> None:
