@@ -47,20 +47,25 @@ class _Topic:
                 return entry.seq, entry.at
         return None
 
-    def remember(self, message: Message, seq: int, at: float, limit: int) -> None:
-        """Keep the ``mid`` of a message that is about to be kept."""
+    def note_mids(self) -> dict[tuple[str | None, str], tuple[int, float]]:
+        """Return the ``mid`` of each entry, which may go from now on."""
         if self.mids is None:
-            if len(self.entries) < min(_FEW, limit // _MIDS):
-                return  # it can be found there
             self.mids = {
                 (e.sender, e.mid): (e.seq, e.at)
                 for e in self.entries
                 if e.mid is not None
             }
+        return self.mids
+
+    def remember(self, message: Message, seq: int, at: float, limit: int) -> None:
+        """Keep the ``mid`` of a message that is about to be kept."""
+        if self.mids is None and len(self.entries) < min(_FEW, limit // _MIDS):
+            return  # it can be found there
+        mids = self.note_mids()
         if message.mid is not None:
-            self.mids[message.sender, message.mid] = seq, at
-            if len(self.mids) > 2 * limit:
-                recent = itertools.islice(self.mids.items(), limit, None)
+            mids[message.sender, message.mid] = seq, at
+            if len(mids) > 2 * limit:
+                recent = itertools.islice(mids.items(), limit, None)
                 self.mids = dict(recent)
 
 
@@ -280,6 +285,8 @@ class MemoryBackend:
         """Let go of what is too much, and of what is older than ``since``."""
         entries, taken = kept.entries, kept.bytes
         gone, last = 0, len(entries) - 1
+        if taken > self._max_bytes:
+            kept.note_mids()
         while gone <= last and (
             last - gone >= self._size
             or (taken > self._max_bytes and gone < last)

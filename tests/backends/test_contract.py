@@ -909,6 +909,16 @@ def test_a_voter_has_one_choice(backend: Backend) -> None:
     )
 
 
+def test_who_votes_again_and_again_takes_no_more_room(backend: Backend) -> None:
+    for turn in range(300):
+        backend.vote("tea", "ann", f"tea {turn % 3}")
+    tally = backend.vote("tea", "ann", "tea 0")
+    assert tally is not None
+    assert {choice for choice, count in tally.counts.items() if count} == {"tea 0"}
+    assert len(tally.counts) <= 3
+    assert sum(tally.counts.values()) == 1
+
+
 def test_a_closed_poll_takes_no_votes_until_it_is_opened(backend: Backend) -> None:
     vote = backend.vote("tea", "ann", "green")
     assert vote is not None

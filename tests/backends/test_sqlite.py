@@ -259,6 +259,13 @@ def test_a_full_disk_is_an_error_and_nothing_is_lost(start: Start) -> None:
     page = backend.history(ROOM, limit=1000)
     assert [entry.data for entry in page.entries] == stored
     assert [d.message.data for d in host.wait_for_count(len(stored))] == stored
+    # There is space again, and all goes on without a restart.
+    backend._process().writer.call(
+        lambda db: db.execute("PRAGMA max_page_count = 1000").fetchone(), writes=False
+    )
+    eventually(lambda: backend.fault() is None)
+    receipt = backend.publish(ROOM, Message("x"), keep=True)
+    assert receipt.seq == len(stored) + 1
 
 
 def test_a_step_too_large_does_not_fail_the_others(start: Start) -> None:
