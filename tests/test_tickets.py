@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, abort, session
+from flask import Flask, abort, request, session
 
 from flask_wschat import ChatListener, WebSocket, WSChat
+from flask_wschat.backends import MemoryBackend
+from flask_wschat.errors import BackendError
 from flask_wschat.testing import Refused, WSChatClient
 from tests.support.waiting import DEADLINE
 
@@ -311,3 +313,44 @@ def test_of_many_at_the_same_instant_one_gets_in(workers: list[Flask]) -> None:
         for thread in threads:
             thread.join(DEADLINE)
         assert sorted(answers) == ["401 UNAUTHORIZED"] * 7 + ["ann"]
+
+
+class Away(MemoryBackend):
+    """Storage that can be asked for all but what was used."""
+
+    def once(self, key: str, seconds: float) -> bool:
+        raise BackendError("away")
+
+    def taken(self, key: str) -> bool:
+        raise BackendError("away")
+
+
+def test_where_it_cannot_be_known_nobody_gets_in() -> None:
+    app, chat = make(WSCHAT_URL=Away())
+    client, path = WSChatClient(app), f"/me?ticket={chat.ticket('ann')}"
+    assert refused(client, path)[0] == 503
+    answer = client.http.get(path)
+    assert answer.status_code == 503 and "Retry-After" in answer.headers
+    assert user_of(client, "/me") is None
+
+
+def test_what_a_plain_view_calls_a_ticket_is_its_own(
+    app: Flask, client: WSChatClient
+) -> None:
+    @app.route("/old")
+    def old() -> str:
+        request.environ["wsgi.websocket"].send(request.args["ticket"])
+        return ""
+
+    with client.connect("/old?ticket=42") as ws:
+        ws.assert_received("42")
+
+
+def test_the_chat_takes_a_ticket_beside_its_protocol(
+    app: Flask, chat: WSChat, client: WSChatClient
+) -> None:
+    chat.listener("/chat")(ChatListener)
+    offered = ["wschat.v1.json", "ticket." + chat.ticket("ann")]
+    with client.connect("/chat", subprotocols=offered) as ws:
+        assert ws.subprotocol == "wschat.v1.json"
+        assert ws.receive_json()["user"] == "ann"

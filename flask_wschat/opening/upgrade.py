@@ -103,7 +103,8 @@ class Upgrade:
             self._check_backend()
             self._negotiate_compression()
             user = self._environ.get(USER)
-            if user is None:
+            # What a plain view, as of old code, has in its query is its own.
+            if user is None and getattr(asked.url_rule, "websocket", False):
                 user = self._gate.by_ticket(self._environ)
         except HandshakeError as error:
             raise self._refusal(error) from None
