@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import queue
 import signal
 import threading
@@ -31,6 +32,7 @@ from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message, room_topic
+from flask_wschat.opening import gate
 from flask_wschat.testing import WSChatClient
 from tests.support.live import LiveServer, Serve, closed, receive
 from tests.support.waiting import DEADLINE, eventually
@@ -584,6 +586,27 @@ def test_workers_that_were_handed_a_memory_each_are_warned_of(
     try:
         with WSChatClient(app).connect("/listen"):
             assert "each of 2 workers has rooms and users of its own" in caplog.text
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("graceful", "timeout", "seconds"),
+    [(30, 30, 27.5), (30, 10, 7.5), (10, 0, 7.5), (2, 30, 1.0), (None, None, math.inf)],
+)
+def test_gunicorn_waits_for_its_workers_so_long(
+    graceful: int | None, timeout: int | None, seconds: float
+) -> None:
+    """What is told within that is told before it kills them."""
+
+    class Worker:
+        cfg = SimpleNamespace(graceful_timeout=graceful or 0, timeout=timeout or 0)
+
+        def handle_exit(self, *_: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, Worker().handle_exit)
+    try:
+        assert gate.Worker().grace == seconds
     finally:
         signal.signal(signal.SIGTERM, before)
 

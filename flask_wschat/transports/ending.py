@@ -39,6 +39,7 @@ BRIEF = 1.0
 
 _open: weakref.WeakSet[Closing] = weakref.WeakSet()
 _at_exit: float | None = None
+_begun = _done = 0  # the process that began to end, and the one that may
 
 
 def watch(closing: Closing) -> None:
@@ -58,6 +59,8 @@ def close_all(seconds: float | None = None) -> None:
 
 @atexit.register
 def _close_at_exit() -> None:
+    global _begun
+    _begun = os.getpid()
     try:
         close_all(_at_exit)
     except (KeyboardInterrupt, SystemExit):  # a second signal
@@ -81,9 +84,6 @@ def close_on_signals() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with contextlib.suppress(ValueError):  # this is another thread
             signal.signal(signal.SIGTERM, _close_and_end)
-
-
-_begun = _done = 0  # the process that began to end, and the one that may
 
 
 def _close_and_end(number: int, frame: object) -> None:

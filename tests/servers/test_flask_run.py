@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import ssl
 import sys
 from pathlib import Path
@@ -36,6 +37,16 @@ def echo(ws):
 @app.get("/page")
 def page():
     return "a page"
+"""
+
+
+STUBBORN = """
+@chat.route("/stubborn")
+def stubborn(ws):
+    import time
+    ws.send("begun")
+    while True:
+        time.sleep(0.1)
 """
 
 
@@ -88,6 +99,26 @@ def test_a_reload_says_1012_and_the_new_code_answers(tmp_path: Path) -> None:
     finally:
         process.stop()
     assert "Traceback" not in process.log, process.log
+
+
+def test_a_second_signal_waits_for_no_view(tmp_path: Path) -> None:
+    """The first comes in the middle of a view, as there is one thread for all."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM + STUBBORN)
+    site = Site(free_port())
+    process = flask_run(program, site.port, "--without-threads")
+    process.start()
+    try:
+        eventually(lambda: answers(process, site), "the server answers")
+        with site.connect("/listen") as listener, site.connect("/stubborn") as view:
+            assert receive(view) == "begun"
+            process.signal(signal.SIGTERM)
+            assert closed(listener)[0] == closed(view)[0] == 1012
+            assert process.running
+            process.signal(signal.SIGTERM)
+            assert process.wait(5) == -signal.SIGTERM
+    finally:
+        process.stop()
 
 
 def test_a_certificate_made_on_the_spot(tmp_path: Path) -> None:
