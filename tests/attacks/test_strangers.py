@@ -15,8 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask, request
 
+from flask_wschat import Listener, WebSocket, WSChat
 from flask_wschat.transports.loop import IDLE_WORKERS
+from flask_wschat.transports.threaded import WORKERS
+from tests.support.live import Serve
+from tests.support.redis_server import RedisServer
 
 from ..servers.serving import (
     DEADLINE,
@@ -27,10 +32,15 @@ from ..servers.serving import (
     eventually,
     gunicorn_command,
 )
-from .test_openings import send_opening
+from .test_openings import read_status, send_opening
 
 CLIENTS = int(os.environ.get("CLIENTS", "400"))
-SLACK = {"objects": 300, "memory": 3072, "greenlets": IDLE_WORKERS, "threads": THREADS}
+SLACK = {
+    "greenlets": IDLE_WORKERS,
+    "memory": 3072,
+    "objects": 2000,
+    "threads": THREADS + WORKERS,
+}
 """What may be more, of any number of clients: pools that grow to their size, and KiB
 that the allocator keeps for a thread."""
 
@@ -125,3 +135,43 @@ def test_strangers_leave_nothing_behind(server: Server, kind: str) -> None:
         eventually(lambda: not more(), seconds=DEADLINE / 3)
     print(f"\n{server.kind.name}, {CLIENTS} {kind}: {before} -> {held(server)}")
     assert more() == {}
+
+
+@pytest.mark.parametrize("kind", ["refused", "reset"])
+def test_strangers_leave_no_keys_behind(
+    app: Flask, serve: Serve, redis: RedisServer, kind: str
+) -> None:
+    app.config["WSCHAT_URL"] = redis.url
+    chat = WSChat(app)
+    chat.authenticate(lambda: request.args["user"])
+
+    @chat.listener("/room")
+    class Room(Listener):
+        def on_open(self, ws: WebSocket) -> None:
+            ws.join("room")
+
+    server = serve(app)
+
+    def come(number: int) -> None:
+        with server.socket() as sock:
+            header = "Origin: http://evil.example" if kind == "refused" else "A: b"
+            path = f"/room?user=u{number}"
+            send_opening(sock, path, header, host=f"127.0.0.1:{server.port}")
+            assert read_status(sock) == (403 if kind == "refused" else 101)
+            if kind == "reset":
+                linger = struct.pack("ii", 1, 0)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    def keys() -> set[bytes | str]:
+        with redis.client() as client:
+            return set(client.keys("*"))
+
+    with server.connect("/room?user=ann"):
+        eventually(lambda: chat.online("room") == ["ann"])
+    eventually(lambda: not chat.online() and not chat._hub().count())
+    before = keys()
+    for number in range(100):
+        come(number)
+    eventually(lambda: not chat._hub().count(), "all are gone")
+    eventually(lambda: keys() <= before, lambda: f"no key of {keys() - before}")
+    assert chat.online("room") == []
