@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
@@ -9,11 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import ChatListener, WebSocket, WSChat
+from flask_wschat.backends import MemoryBackend
 from flask_wschat.chat.listener import PATIENCE
+from flask_wschat.codec import Opcode, encode_frame
+from flask_wschat.incoming import INBOX_LIMIT
+from flask_wschat.messages import Message, Receipt
 from tests.protocol.peers import Peer
 from tests.support.following import make_chat, url
 from tests.support.live import Serve
@@ -105,3 +111,50 @@ def test_what_a_client_asked_is_not_done_once_it_is_gone(
     eventually(lambda: asked[-1] == "closed")
     assert asked == [0, "closed"]
     assert len(chat.history("Lobby", limit=1000)) <= 1
+
+
+class Hung(MemoryBackend):
+    """Storage that does not answer until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.answers = gevent.event.Event()
+
+    def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
+        if keep:
+            self.asked += 1
+            self.answers.wait(DEADLINE)
+        return super().publish(topic, message, keep=keep)
+
+
+def test_requests_that_wait_for_hung_storage_hold_little_and_end_with_who_asked(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    hung = Hung()
+    chat = make_chat(URL=hung)
+    hub = chat._hub()
+    server = serve(chat._app())
+    peers = [Peer(server, f"user-{number}") for number in range(16)]
+    for peer in peers:
+        peer.ask("join", room="Lobby")
+    sockets = [ws for ws in hub.everyone() if ws.user is not None]
+    for peer in peers:
+        text = '{"type":"say","ref":1,"room":"Lobby","mid":"m","data":1}'
+        frame = encode_frame(Opcode.TEXT, text.encode(), mask=b"mask")
+        peer.client.socket.settimeout(0.05)
+        with contextlib.suppress(OSError):  # the server takes no more
+            for _ in range(200):
+                peer.client.socket.sendall(frame * 1000)
+    eventually(lambda: all(ws._paused for ws in sockets))
+    # What one read brought may come on top, and none is read again.
+    assert all(len(ws._inbox or ()) < 2 * INBOX_LIMIT // 100 for ws in sockets)
+    with contextlib.closing(Peer(server, "healthy")) as healthy:
+        healthy.ask("ping")
+    assert hung.asked == 16
+    for peer in peers:
+        peer.client.close_socket()
+    sockets[0]._transport.loop.call_threadsafe(hung.answers.set)
+    eventually(lambda: hub.count() == 0)
+    # That they are gone shows when they are answered; some thousands wait of each.
+    assert hung.asked < 16 * 100
