@@ -22,7 +22,7 @@ from ..codec import (
     tokens,
 )
 from ..errors import BackendError, HandshakeError
-from ..messages import as_user
+from ..messages import as_user, shown
 from ..rate import Bucket, Rate
 from ..servers.offers import (
     OFFER,
@@ -171,7 +171,7 @@ class Upgrade:
         except BaseException as error:
             if is_order(error) or self._own.has_killed(error):
                 raise
-            raise RuntimeError(f"@chat.authenticate raised {error!r:.200}") from error
+            raise RuntimeError(f"@chat.authenticate raised {shown(error)}") from error
 
     def accept(
         self,

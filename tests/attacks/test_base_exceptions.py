@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import gevent
 import greenlet
 import pytest
-from flask import Flask, Response, request
+from flask import Flask, Response, got_request_exception, request
 from werkzeug.serving import make_server
 
-from flask_wschat import Listener, WebSocket, WSChat
+from flask_wschat import ChatListener, Listener, WebSocket, WSChat
 from flask_wschat.client import Client, connect
 from flask_wschat.codec import ClientHandshake
 from flask_wschat.errors import ConnectionClosed, HandshakeError
@@ -26,6 +28,19 @@ from tests.support.waiting import DEADLINE, eventually
 
 class Own(BaseException):
     """An application's own."""
+
+
+class Unprintable(BaseException):
+    """One that fails at saying what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words for it")
+
+    __repr__ = __str__
+
+
+def recurse() -> None:
+    recurse()
 
 
 def parse_arguments() -> None:
@@ -52,6 +67,12 @@ FAULTS: dict[str, Callable[[], None]] = {
     "own": raising(Own("oops")),
     "TimeoutError": raising(TimeoutError("the database took too long")),
     "BrokenPipeError": raising(BrokenPipeError("of somebody else")),
+    "GeneratorExit": raising(GeneratorExit()),
+    "StopIteration": raising(StopIteration("no more")),
+    "RecursionError": recurse,
+    "MemoryError": raising(MemoryError()),
+    "KeyboardInterrupt": raising(KeyboardInterrupt()),
+    "unprintable": raising(Unprintable()),
 }
 PLACES = ["view", "receiving", "new", "open", "message"]
 
@@ -160,8 +181,15 @@ def test_it_is_an_error_1011_logged_once(
 ) -> None:
     closes = add_routes(chat, FAULTS[name])
     hub = app.extensions["wschat.hub"]
+    told: list[BaseException] = []
+
+    def tell(sender: Flask, exception: BaseException) -> None:
+        told.append(exception)
+
+    got_request_exception.connect(tell, app)
     for place in PLACES:
         caplog.clear()
+        told.clear()
         client = connected(f"/{place}/lobby")
         if place in ("receiving", "message"):
             client.send("now")
@@ -174,12 +202,17 @@ def test_it_is_an_error_1011_logged_once(
             f"/{place}/<name>" in text and "user ann" in text and "connection" in text
         )
         assert "\n" not in text
+        assert record.exc_info is not None
+        assert told == [record.exc_info[1]]
     eventually(lambda: len(closes) == 2)
     assert closes == [(1011, "internal error")] * 2
     still_serves(connected)
 
 
-@pytest.mark.parametrize("name", ["argparse", "exit", "gevent.Timeout", "own"])
+@pytest.mark.parametrize(
+    "name",
+    ["argparse", "exit", "gevent.Timeout", "own", "GeneratorExit", "unprintable"],
+)
 def test_whoever_asks_who_it_is_may_raise_anything(
     name: str,
     chat: WSChat,
@@ -200,6 +233,114 @@ def test_whoever_asks_who_it_is_may_raise_anything(
             connected(f"/{place}/lobby")
         assert refused.value.status == 500
     assert "@chat.authenticate raised" in caplog.text
+    still_serves(connected)
+
+
+HOOKS: dict[str, dict[str, object]] = {
+    "can_join": {"type": "join", "room": "a"},
+    "can_say": {"type": "say", "room": "b", "data": 1, "mid": "1"},
+    "can_tell": {"type": "tell", "to": "ben", "data": 1, "mid": "1"},
+    "can_vote": {"type": "vote", "poll": "Tea", "choice": "green"},
+}
+
+
+@pytest.mark.parametrize("name", ["ValueError", "MemoryError", "exit", "unprintable"])
+def test_what_may_be_done_may_raise_anything(
+    name: str,
+    chat: WSChat,
+    app: Flask,
+    connected: Callable[[str], Client],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is an ``Exception`` is the answer to that one request."""
+    fault = FAULTS.get(name) or raising(ValueError("oops"))
+    failing = ""
+
+    def may(hook: str) -> Callable[..., bool]:
+        def ask(self: ChatListener, *args: object) -> bool:
+            if failing == hook:
+                fault()
+            return True
+
+        return ask
+
+    chat.listener("/chat")(type("Chat", (ChatListener,), {h: may(h) for h in HOOKS}))
+    chat.poll("Tea", ["green", "black"])
+    add_routes(chat, fault)
+
+    def ask(client: Client, asked: dict[str, object]) -> Any:
+        client.send(json.dumps({"ref": 1, **asked}))
+        while (event := json.loads(client.receive(DEADLINE)))["type"] != "reply":
+            pass
+        return event
+
+    bystander = connected("/chat")
+    for hook, asked in HOOKS.items():
+        client = connected("/chat")
+        assert ask(client, {"type": "join", "room": "b"})["ok"]
+        caplog.clear()
+        failing = hook
+        if name in ("ValueError", "MemoryError"):
+            assert ask(client, asked)["error"]["code"] == "internal"
+            failing = ""
+            assert ask(client, asked)["ok"]
+        else:
+            client.send(json.dumps({"ref": 1, **asked}))
+            with pytest.raises(ConnectionClosed) as caught:
+                while True:
+                    client.receive(DEADLINE)
+            assert caught.value.code == 1011
+            failing = ""
+        [record] = [r for r in caplog.records if r.levelno >= logging.ERROR]
+        assert "/chat (user ann, connection" in record.getMessage()
+        client.abort()
+    assert ask(bystander, {"type": "ping"})["ok"]
+
+
+@pytest.mark.parametrize("name", ["ValueError", "exit", "unprintable"])
+def test_each_message_is_torn_down_and_that_may_raise_anything(
+    name: str,
+    chat: WSChat,
+    app: Flask,
+    connected: Callable[[str], Client],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fault = FAULTS.get(name) or raising(ValueError("oops"))
+    add_routes(chat, fault)
+    torn: list[BaseException | None] = []
+    failing = False
+
+    @app.teardown_appcontext
+    def tear_down(error: BaseException | None) -> None:
+        torn.append(error)
+        if failing:
+            fault()
+
+    client = connected("/echo")
+    eventually(lambda: len(torn) == 1)  # the opening's
+    torn.clear()
+    for number in range(3):
+        client.send(str(number))
+        client.receive(DEADLINE)
+    eventually(lambda: torn == [None] * 3)
+    torn.clear()
+    other = connected("/message/lobby")
+    eventually(lambda: len(torn) == 1)
+    torn.clear()
+    other.send("now")
+    assert end_of(other).code == 1011
+    # Of the message, and then of `on_close`.
+    eventually(lambda: len(torn) == 2)
+    assert torn[0] is not None and torn[1] is None
+    caplog.clear()
+    failing = True
+    client.send("last")
+    assert client.receive(DEADLINE) == "last"
+    assert end_of(client).code == 1011
+    eventually(lambda: len(torn) >= 4)
+    failing = False
+    errors = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert "/echo (user ann, connection" in errors[0].getMessage()
     still_serves(connected)
 
 
