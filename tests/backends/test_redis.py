@@ -247,6 +247,21 @@ def test_full_memory_stores_and_delivers_nothing(serve: Serve, begin: Begin) -> 
     assert backend.tally("tea").counts == {}
 
 
+def test_what_others_write_to_a_log_is_pushed_out_too(
+    serve: Serve, begin: Begin
+) -> None:
+    server = serve()
+    backend, _ = begin(server.url, max_bytes=100)
+    backend.history(ROOM)
+    with server.client() as client:
+        client.xadd("wschat:{room:a}:log", {"x": "y"}, id="0-1")
+        client.xadd("wschat:{room:a}:log", {"at": "?", "body": "no header"}, id="0-2")
+        for _ in range(9):
+            backend.publish(ROOM, Message("x" * 30), keep=True)
+        assert client.xlen("wschat:{room:a}:log") == 3
+    assert [entry.seq for entry in backend.history(ROOM).entries] == [7, 8, 9]
+
+
 def test_presence_is_right_again_after_full_memory(serve: Serve, begin: Begin) -> None:
     server = serve("maxmemory-policy noeviction")
     (one, _), (other, _) = (begin(server.url, presence_ttl=0.3) for _ in range(2))

@@ -86,8 +86,8 @@ if said - floor > most then
     floor = tonumber(under)
     if said - floor > most and tonumber(number) < seq then
       redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f', number + 1))
-      local body = oldest[2][4]
-      floor = floor + #body - string.find(body, '\n', 1, true)
+      local body = oldest[2][4] or ''  -- not every entry is ours
+      floor = floor + #body - (string.find(body, '\n', 1, true) or 0)
     else
       break
     end
