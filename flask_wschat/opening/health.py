@@ -1,6 +1,7 @@
 """``/_wschat/live`` and ``/_wschat/ready``: whether to restart, whether to send people.
 
-They are for what runs processes, and anybody may read them: no words of storages.
+They are for what runs processes, and anybody may read them: no words of storages. See
+docs/decisions/43.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Health:
     def _storage_answers(self) -> bool:
         """Whether what is published reaches this process, as far as that is known."""
         backend = self._hub.backend
-        if backend.fault() is not None:  # it is deaf, too, see `backends.redis`
+        if backend.fault() is not None:  # as where its subscription is deaf
             return False
         # Who comes while another one asks has the answer before.
         if time.monotonic() - self._asked_at >= FRESH and self._asking.acquire(False):
