@@ -191,6 +191,7 @@ class Peer(Incoming):
             self._transport.finish(self._hub.settings.CLOSE_TIMEOUT)
 
     def _dropped(self, count: int) -> None:
+        self._hub.backlog.dropped += count
         self._hub.log.warning(
             "dropped",
             "%s is too slow: the oldest %d messages to it are lost (see"
@@ -207,6 +208,7 @@ class Peer(Incoming):
     def _let_go(self, why: str, ending: Ending) -> None:
         """Close with 1013: the peer can come back and catch up."""
         if not self.closed:
+            self._hub.backlog.slow += 1
             self._hub.log.warning(
                 "slow",
                 "%s %s; closed with 1013 (see WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",

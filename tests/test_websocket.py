@@ -231,13 +231,14 @@ def test_a_peer_that_makes_us_answer_and_does_not_read_is_not_read(
 def test_a_slow_peer_is_closed_with_1013(
     opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ws, peer, _ = opened(MAX_QUEUE=100)
+    ws, peer, hub = opened(MAX_QUEUE=100)
     peer.transport.pause()
     message = EncodedMessage("x" * 60)
     for _ in range(5):
         deliver([ws], message)
     assert ws.closed and ws.close_code == 1013
     assert "WSCHAT_MAX_QUEUE" in caplog.text
+    assert hub.backlog.slow == 1
     peer.transport.resume()
     assert peer.events[-1] == Closed(1013, "too slow")
 
@@ -245,7 +246,7 @@ def test_a_slow_peer_is_closed_with_1013(
 def test_a_slow_peer_loses_the_oldest_if_so_chosen_and_the_log_says_so(
     opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ws, peer, _ = opened(MAX_QUEUE=100, SLOW_POLICY="drop_oldest")
+    ws, peer, hub = opened(MAX_QUEUE=100, SLOW_POLICY="drop_oldest")
     peer.transport.pause()
     for number in range(50):
         deliver([ws], EncodedMessage(f"{number:020}"))
@@ -253,6 +254,7 @@ def test_a_slow_peer_loses_the_oldest_if_so_chosen_and_the_log_says_so(
     peer.transport.resume()
     assert peer.events[-1] == f"{49:020}"
     assert len(peer.events) < 10
+    assert hub.backlog.dropped == 50 - len(peer.events)
     (line,) = (r.getMessage() for r in caplog.records)
     assert "the oldest 1 messages to it are lost" in line and ws.id in line
 

@@ -47,7 +47,9 @@ class Backlog:
         self.posted = 0
         """Bytes that threads have under way into the loop, under its ``lock``."""
         self.slow = 0
-        """Connections that had to go so far."""
+        """Connections that were closed as too slow, by this limit or their own."""
+        self.dropped = 0
+        """Messages that full queues lost for newer ones."""
         self._at_it = False
 
     def clear(self) -> None:
