@@ -18,8 +18,8 @@ ALL := tests -q -rfEs -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test check check-long: export PYTHONDONTWRITEBYTECODE :=
 test check check-long: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 
-.PHONY: help demo test check check-long check-oldest check-next lint cov bench soak fuzz asan \
-	autobahn clean
+.PHONY: help demo test check check-long check-oldest check-next lint cov bench soak fuzz asan asan-quick \
+	audit autobahn clean
 
 help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
@@ -36,6 +36,7 @@ help:
 	@echo "               (SECONDS=60, SERVER=gunicorn, BACKEND=sqlite or redis)"
 	@echo "make fuzz      codec, handshakes, HTTP and requests, against foreign ones: half an hour"
 	@echo "make asan      the C code's tests under sanitizers, in a few minutes (needs gcc)"
+	@echo "make audit     bandit on the package, pip-audit on what it needs"
 	@echo "make autobahn  the protocol conformance suite, when wstest is installed"
 	@echo "make clean     remove what the other targets made, except .venv"
 
@@ -128,7 +129,16 @@ fuzz: $(VENV)/.dev
 # A copy of what the tests need, with the C code built anew; Python itself is not, so what
 # it leaks and how it allocates is none of our business. Warnings are errors here.
 SANITIZED := build/asan
-asan: $(VENV)/.dev
+# libstdc++ is named as greenlet throws: the sanitizer looks for that before it is loaded.
+# What they find goes to files, for pytest keeps what is said while a test runs.
+SANITIZERS = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
+	PYTHONPATH=. PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:log_path=report \
+	UBSAN_OPTIONS=log_path=report
+ASAN_TESTS ?= tests/codec tests/transports tests/fuzz/test_deflate.py tests/fuzz/test_tiny.py
+# A minute of it, for each change: the twins side by side, and all of the app.
+asan-quick: ASAN_TESTS = tests/codec/test_accelerated.py tests/transports/test_accelerated.py \
+	tests/fuzz/test_deflate.py tests/fuzz/test_tiny.py
+asan asan-quick: $(VENV)/.dev
 	@echo "==> The C code under the address and undefined behaviour sanitizers"
 	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
 	@cp -r flask_wschat tests docs benchmarks tools *.py *.cfg *.toml *.md $(SANITIZED)
@@ -138,10 +148,15 @@ asan: $(VENV)/.dev
 		LDFLAGS="-fsanitize=address,undefined" \
 		$(abspath $(PY)) setup.py -q build_ext --inplace && \
 		ls flask_wschat/codec/_speedups*.so flask_wschat/transports/_speedups*.so >/dev/null
-	@cd $(SANITIZED) && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONPATH=. \
-		PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
-		$(abspath $(PY)) -m pytest tests/codec tests/transports -q --timeout=120 \
-		-m "not slow" -k "not python and not handshake and not anatomy and not docs"
+	@cd $(SANITIZED) && $(SANITIZERS) $(abspath $(PY)) -m pytest $(ASAN_TESTS) -q \
+		--hypothesis-profile=dev --timeout=120 -m "not slow" \
+		-k "not python and not Python and not handshake and not anatomy and not docs" || \
+		{ cat report.* 2>/dev/null; exit 1; }
+
+# In an environment of its own: what it needs is as much again as all of ours.
+audit: .venv-audit/.audit
+	@echo "==> Known faults, in our code and in what it stands on"
+	@.venv-audit/bin/python -m tools.audit
 
 autobahn: $(VENV)/.dev
 	@$(PY) -m tools.autobahn
@@ -165,6 +180,13 @@ $(VENV)/.workers: $(PACKAGING)
 		--constraint tools/oldest.txt
 	@touch $@
 
-$(VENV)/.dev: $(PACKAGING)
-	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[dev]"
+.venv-audit/.audit: $(PACKAGING)
+	@sh tools/venv.sh install "$(PYTHON)" .venv-audit ".[redis,audit]"
+	@touch $@
+
+# CI fails for what we have changed, not for what somebody has released since.
+TESTED := $(if $(filter true,$(CI)),$(shell $(PYTHON) -c "import sys; \
+	print('--constraint tools/tested.txt' if sys.version_info[:2] == (3, 11) else '')"))
+$(VENV)/.dev: $(PACKAGING) tools/tested.txt
+	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[dev]" $(TESTED)
 	@touch $@ $(VENV)/.demo $(VENV)/.workers

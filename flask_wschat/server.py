@@ -133,7 +133,7 @@ def prepare(*, reload: bool, patch: bool) -> None:
         ensure_patched()
 
 
-_NEAR = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+_NEAR = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104
 """What browsers can open where a server listens on all addresses."""
 
 
@@ -184,7 +184,7 @@ def run(
         what, remedy = known or (error.strerror, "Is this an address of this machine?")
         sys.exit(f"cannot serve on {host}:{port}: {what}. {remedy}")
     port = server.server_port or port
-    print(f" * Serving on {_url(host or '0.0.0.0', port)} (Ctrl+C stops)")
+    print(f" * Serving on {_url(host or '0.0.0.0', port)} (Ctrl+C stops)")  # nosec B104
     if near := _NEAR.get(host):
         print(f" * On this machine it is {_url(near, port)}")
     sys.stdout.flush()

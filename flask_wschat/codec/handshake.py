@@ -41,7 +41,8 @@ HeaderList = list[tuple[str, str]]
 
 def accept_key(key: str) -> str:
     """Return the ``Sec-WebSocket-Accept`` value for ``key`` (RFC 6455 §4.2.2)."""
-    return base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
+    digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ def main() -> None:
         runpy._run_module_as_main(target)  # type: ignore[attr-defined]  # Python's own
     elif kind == "code":
         sys.argv = ["-c", *arguments]
-        exec(compile(target, "<string>", "exec", dont_inherit=True), namespace)
+        code = compile(target, "<string>", "exec", dont_inherit=True)
+        exec(code, namespace)  # nosec B102  # what the user started
     else:
         from importlib.machinery import SourceFileLoader
 
@@ -46,7 +47,7 @@ def main() -> None:
         namespace.update(__file__=path, __cached__=None, __loader__=loader)
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec", dont_inherit=True)
-        exec(code, namespace)
+        exec(code, namespace)  # nosec B102  # what the user started
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def ensure_patched() -> None:
         folder = working_directory()
         try:
             os.chdir(_started_in(program))
-            os.execve(sys.executable, command, environ)
+            os.execve(sys.executable, command, environ)  # nosec B606  # as it was
         except OSError as error:
             os.chdir(folder)
             reason = f"Python cannot be started again ({error})"

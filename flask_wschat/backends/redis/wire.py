@@ -76,7 +76,7 @@ class Script:
 
     def __init__(self, name: str) -> None:
         self._source = (Path(__file__).parent / f"{name}.lua").read_bytes()
-        self._sha = hashlib.sha1(self._source).hexdigest()
+        self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
 
     def call(self, keys: Sequence[bytes], args: Sequence[Arg]) -> Call:
         """Return the call with these ``KEYS`` and ``ARGV``."""
