@@ -254,6 +254,12 @@ def test_two_routes_over_one_view_may_have_other_decorators(app: Flask) -> None:
         assert status(client, "/mine") == 401
 
 
+@pytest.mark.parametrize("given", [login_required, [lambda view: None]])
+def test_what_is_no_list_of_decorators_is_told(app: Flask, given: Any) -> None:
+    with pytest.raises(TypeError, match="decorator"):
+        WSChat(app).route("/mine", decorators=given)(lambda ws: None)
+
+
 def test_at_the_view_itself_it_is_too_late_and_told(
     app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -68,8 +68,12 @@ def dispatched(
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(open_it, name, getattr(made_of, name, None) or "")
     opens: Callable[..., Any] = open_it
+    if callable(decorators):
+        raise TypeError("decorators are a list, as [login_required]")
     for decorator in decorators:
         opens = decorator(opens)
+        if not callable(opens):
+            raise TypeError(f"{decorator!r} is no decorator: it returned {opens!r}")
 
     def view(**url_args: Any) -> Any:
         asked = request._get_current_object()  # type: ignore[attr-defined]
