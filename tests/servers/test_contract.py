@@ -414,6 +414,99 @@ def test_a_broken_frame_is_1002(server: Server) -> None:
             assert client.closed().code == 1002
 
 
+MASK = bytes(4)  # a mask that changes nothing
+MALFORMED = {
+    "no mask": (b"\x81\x01x", 1002),
+    "a reserved bit": (b"\xa1\x80" + MASK, 1002),
+    "a reserved opcode": (b"\x83\x80" + MASK, 1002),
+    "a reserved control opcode": (b"\x8b\x80" + MASK, 1002),
+    "a long ping": (b"\x89\xfe\x00\x7e" + MASK + bytes(126), 1002),
+    "a ping in parts": (b"\x09\x80" + MASK, 1002),
+    "a continuation of nothing": (b"\x80\x80" + MASK, 1002),
+    "a message within a message": (b"\x01\x80" + MASK + b"\x81\x80" + MASK, 1002),
+    "a length with its highest bit": (b"\x82\xff" + b"\xff" * 8 + MASK, 1002),
+    "a length that is too much": (b"\x82\xff\x00\x00\x00\x7f" + bytes(4) + MASK, 1009),
+    "no UTF-8": (b"\x81\x81" + MASK + b"\xff", 1007),
+    "half a close code": (b"\x88\x81" + MASK + b"\x03", 1002),
+    "a close code that nobody may send": (b"\x88\x82" + MASK + b"\x03\xed", 1002),
+}
+
+
+def test_malformed_frames_end_their_connection_alone(server: Server) -> None:
+    with server.connect("/listen") as bystander:
+        for what, (frame, code) in MALFORMED.items():
+            with RawClient(server) as client:
+                client.open("/listen")
+                client.socket.sendall(frame)
+                assert client.closed().code == code, what
+            bystander.send(what)
+            assert receive(bystander) == what
+
+
+FLOODS = {
+    "pings": b"\x89\xfd" + MASK + bytes(125),
+    "pongs": b"\x8a\xfd" + MASK + bytes(125),
+    "empty messages": b"\x81\x80" + MASK,
+    "messages of a byte": b"\x82\x81" + MASK + b"x",
+    "empty fragments": b"\x00\x80" + MASK,
+}
+
+
+def test_a_flood_of_any_frame_keeps_nobody_waiting(server: Server) -> None:
+    """Of who does not read, or not at once; the connection may end by that."""
+    with contextlib.ExitStack() as stack:
+        bystander = stack.enter_context(server.connect("/listen"))
+        for what, frame in FLOODS.items():
+            client = stack.enter_context(RawClient(server))
+            client.open("/listen")
+            client.socket.settimeout(0.2)
+            begin = b"\x01\x80" + MASK if what == "empty fragments" else b""
+            with contextlib.suppress(OSError):  # it is read no more, or ended
+                client.socket.sendall(begin + frame * 20_000)
+            bystander.send(what)
+            assert receive(bystander) == what
+            client.reset()
+
+
+GET = "GET /listen HTTP/1.1"
+ABUSES = {
+    "no key": (GET, ""),
+    "a short key": (GET, "Sec-WebSocket-Key: AAAA"),
+    "a key that is no base64": (GET, "Sec-WebSocket-Key: ?" + "A" * 23),
+    "another version": (GET, "Sec-WebSocket-Version: 12"),
+    "HTTP/1.0": ("GET /listen HTTP/1.0", ""),
+    "another method": ("PUT /listen HTTP/1.1", ""),
+    "a body": (GET, "Content-Length: 3"),
+}
+
+
+def test_a_malformed_opening_opens_nothing(server: Server) -> None:
+    for what, (first, other) in ABUSES.items():
+        headers = {
+            "Host": "127.0.0.1",
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Key": KEY,
+            "Sec-WebSocket-Version": "13",
+        }
+        if what == "no key":
+            del headers["Sec-WebSocket-Key"]
+        if other:
+            name, _, value = other.partition(": ")
+            headers[name] = value
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        with server.socket() as sock:
+            sock.sendall("\r\n".join([first, *lines, "", ""]).encode())
+            status = sock.recv(65536).partition(b"\r\n")[0]
+        # gevent-websocket's handler answers before it looks at all of that.
+        assert b" 101 " not in status or server.kind.promises, what
+        with server.connect("/listen") as client:
+            client.send(what)
+            assert receive(client) == what
+    if server.kind.frail:
+        server.forget_log()
+
+
 @pytest.mark.pain(18)
 def test_connects_and_resets_leak_nothing(server: Server) -> None:
     paths = ["/listen"] if server.kind.views == 1 else STYLES
