@@ -100,11 +100,11 @@ def test_many_are_closed_one_after_another(
 ) -> None:
     monkeypatch.setattr(drain, "RATE", 20)
     with clients(server, 8) as made:
+        began = time.monotonic()
         begin(closing, LONG).wait()
         assert [closed(client) for client in made] == [RESTART] * 8
-    gaps = [b - a for a, b in zip(ends.times, ends.times[1:], strict=False)]
-    assert ends.times[-1] - ends.times[0] > 0.3
-    assert sum(gap > 0.03 for gap in gaps) >= 5  # one each 50 ms
+    late = [ended - began for ended in sorted(ends.times)]
+    assert all(seconds > 0.05 * n - 0.01 for n, seconds in enumerate(late)), late
 
 
 def test_more_than_the_time_allows_are_all_told_in_time(
@@ -115,9 +115,10 @@ def test_more_than_the_time_allows_are_all_told_in_time(
 ) -> None:
     monkeypatch.setattr(drain, "RATE", 1)
     with clients(server, 10) as made:
+        began = time.monotonic()
         begin(closing, 0.5).wait()
         assert [closed(client) for client in made] == [RESTART] * 10
-    assert ends.times[-1] - ends.times[0] > 0.25
+    assert ends.times[-1] - began > 0.25
 
 
 @pytest.mark.parametrize("path", ["/view", "/listen"])

@@ -59,9 +59,10 @@ def test_all_is_well(app: Flask, storage: Storage) -> None:
 def test_the_storage_is_asked_once_a_second(
     app: Flask, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(health, "FRESH", LONG)  # what a slow machine makes of a second
     for _ in range(50):
         assert ask(app)[0] == 200
-    assert storage.asked < 5
+    assert storage.asked == 1
     storage.words = "nothing comes"
     assert ask(app) == (503, {"ready": False, "reasons": ["storage"]})
     storage.words = None
