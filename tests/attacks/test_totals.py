@@ -20,7 +20,7 @@ from flask_wschat.errors import ConnectionClosed
 from flask_wschat.hub.hub import Hub
 from tests.support.certificate import make_pair
 from tests.support.live import Serve
-from tests.support.waiting import DEADLINE, eventually
+from tests.support.waiting import DEADLINE, LONG, eventually
 
 LIMIT = 4 << 20
 Connect = Callable[..., Client]
@@ -70,7 +70,7 @@ def connected(
             sock.connect(("127.0.0.1", port))
             if trust is not None:
                 sock = trust.wrap_socket(sock, server_hostname="127.0.0.1")
-            client = open_over(sock, ClientHandshake("127.0.0.1", path), DEADLINE)
+            client = open_over(sock, ClientHandshake("127.0.0.1", path), LONG)
             stack.callback(client.abort)
             return client
 
@@ -141,14 +141,17 @@ def test_who_reads_gets_all_while_others_read_nothing(
 
     def read() -> None:
         with contextlib.suppress(ConnectionClosed):
-            came.extend(reader)
+            for message in reader:
+                came.append(message)
 
     thread = threading.Thread(target=read)
     thread.start()
     for number in range(count):
         chat.broadcast(b"%03d" % number + bytes(100_000))
-        eventually(lambda number=number: len(came) > number)  # type: ignore[misc]
+        while len(came) <= number:
+            assert thread.is_alive()
+            thread.join(0.001)
         assert held(hub) < LIMIT
     reader.close()
-    thread.join(DEADLINE)
+    thread.join(LONG)
     assert [int(message[:3]) for message in came] == list(range(count))
