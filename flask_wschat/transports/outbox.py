@@ -1,6 +1,6 @@
 """What waits to be sent to one peer: bounded in bytes, with a policy for "full".
 
-See docs/decisions/06.
+See docs/decisions/06 and docs/decisions/39.
 """
 
 from __future__ import annotations
