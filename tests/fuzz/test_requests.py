@@ -164,8 +164,8 @@ def test_whatever_is_parsed_is_an_object_or_no_request(message: str | bytes) -> 
     try:
         request = fields.parse(message)
     except fields.RequestError as error:
-        assert error.code == "bad_json"
+        assert error.code in ("bad_json", "bad_request")
     else:
         assert isinstance(request, dict) and isinstance(message, str)
         # It is JSON, and all of it.
-        assert isinstance(json.loads(message), dict)
+        assert isinstance(json.loads(message, parse_int=float), dict)
