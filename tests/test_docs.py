@@ -50,3 +50,9 @@ def test_the_code_points_to_each_decision_and_to_no_other() -> None:
         for number in re.findall(r"docs/decisions/(\d+)", path.read_text())
     }
     assert found == DECISIONS.keys()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_tests_that_a_page_names_are_there(page: Path) -> None:
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+        assert f"def {name}(" in (TOP / file).read_text(), f"{file}::{name}"
