@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -91,13 +92,13 @@ class Settings:
                 hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
                 logger.warning("unknown configuration key %s%s", key, hint)
         for name in ("RATE_LIMIT", "BYTE_LIMIT"):
-            if isinstance(given.get(name), list):
-                given[name] = tuple(given[name])  # from a JSON or TOML file
+            if isinstance(value := given.get(name), list):
+                given[name] = as_rate(value) or value  # from a JSON or TOML file
         if given.get("SHORTCUTS") in (0, 1):  # from a prefixed environment
             given["SHORTCUTS"] = bool(given["SHORTCUTS"])
         for name in _WHOLE & given.keys():
             value = given[name]
-            if isinstance(value, float) and value.is_integer():
+            if isinstance(value, float) and value.is_integer() and value < sys.maxsize:
                 given[name] = int(value)  # 1e6
         settings = cls(**given)
         settings._check()
@@ -114,7 +115,8 @@ class Settings:
             "CLOSE_TIMEOUT",
             "HISTORY_TTL",
         ):
-            self._need(name, _is_number(getattr(self, name), above=0), "a number > 0")
+            works = _is_number(getattr(self, name), above=0, most=_MOST_SECONDS)
+            self._need(name, works, "a number > 0, up to 1e9")
         for name in ("MAX_MESSAGE", "MAX_QUEUE", "HISTORY_BYTES"):
             self._need(name, _is_whole(getattr(self, name), above=0), "an integer > 0")
         self._need(
@@ -132,7 +134,7 @@ class Settings:
         share = self.INBOX_SHARE
         self._need(
             "INBOX_SHARE",
-            _is_number(share, above=0) and share <= 1,
+            _is_number(share, above=0, most=1),
             "a number > 0, up to 1",
         )
         rate = self.RATE_LIMIT
@@ -146,8 +148,9 @@ class Settings:
             self.BYTE_LIMIT is None or as_rate(self.BYTE_LIMIT) is not None,
             "(bytes a second, bytes at once), as (32768, 2097152), or None",
         )
-        drains = _is_number(self.DRAIN, above=-1) and self.DRAIN >= 0
-        self._need("DRAIN", drains, "a number >= 0")
+        drains = _is_number(self.DRAIN, above=-1, most=_MOST_SECONDS)
+        drains = drains and self.DRAIN >= 0
+        self._need("DRAIN", drains, "a number >= 0, up to 1e9")
         for name in ("COMPRESSION", "SHORTCUTS"):
             is_bool = isinstance(getattr(self, name), bool)
             self._need(name, is_bool, "True or False")
@@ -156,10 +159,12 @@ class Settings:
             self.SLOW_POLICY in ("close", "drop_oldest"),
             '"close" or "drop_oldest"',
         )
-        origins = [self.ORIGINS] if isinstance(self.ORIGINS, str) else self.ORIGINS
+        origins: Any = () if self.ORIGINS is None else self.ORIGINS
+        if isinstance(origins, str):
+            origins = [origins]
         self._need(
             "ORIGINS",
-            all(map(_is_origin, origins or ())),
+            isinstance(origins, Collection) and all(map(_is_origin, origins)),
             'origins such as "https://example.org" or "https://*.example.org", or "*"',
         )
 
@@ -174,6 +179,8 @@ _OPTIONAL = {
     "MAX_CONNECTIONS_PER_USER",
     "MAX_CONNECTIONS_PER_ADDRESS",
 }
+_MOST_SECONDS = 1e9
+"""30 years. Timers take no infinity, and JSON cannot tell a client of one."""
 _WHOLE = {"MAX_MESSAGE", "MAX_QUEUE", "MAX_QUEUED", *_OPTIONAL}
 _WHOLE |= {"HISTORY_SIZE", "HISTORY_BYTES"}
 
@@ -188,9 +195,9 @@ def _is_origin(value: object) -> bool:
 
 
 def _is_whole(value: object, *, above: int) -> bool:
-    return isinstance(value, int) and _is_number(value, above=above)
+    return isinstance(value, int) and _is_number(value, above=above, most=sys.maxsize)
 
 
-def _is_number(value: object, *, above: float) -> bool:
+def _is_number(value: object, *, above: float, most: float) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and value > above  # type: ignore[operator]
+    return is_number and above < value <= most  # type: ignore[operator]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
+import sys
 import traceback
+from dataclasses import fields
 
 import pytest
 from flask import Flask
 
 from flask_wschat import WSChat
 from flask_wschat.errors import ConfigError
-from flask_wschat.settings import Settings
+from flask_wschat.settings import _WHOLE, Settings
 
 
 def test_keys_are_read_and_the_rest_keep_their_defaults() -> None:
@@ -61,12 +64,51 @@ def test_an_unknown_key_warns_with_the_nearest_name(
         ("RATE_LIMIT", (10, 0)),
         ("BYTE_LIMIT", (1, 0)),
         ("BYTE_LIMIT", 65536),
+        ("ORIGINS", True),
+        ("ORIGINS", 0),
+        ("ORIGINS", 7),
     ],
 )
 def test_an_impossible_value_is_named(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"WSCHAT_{name} ") as error:
         Settings.from_config({f"WSCHAT_{name}": value})
     assert repr(value) in str(error.value)
+
+
+NOT_ONE: tuple[object, ...] = (
+    object(),
+    b"5",
+    "5",
+    "",
+    [5],
+    (5, 5, 5),
+    {"a": 5},
+    False,
+    -5,
+    -0.5,
+    5j,
+)
+NOT_ONE = (*NOT_ONE, math.nan, math.inf, -math.inf, 10**400, (math.inf, 5), ("5", 5))
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Settings)[1:]])
+def test_no_value_of_another_kind_gets_as_far_as_a_client(name: str) -> None:
+    flags = ("COMPRESSION", "SHORTCUTS")
+    for value in (*NOT_ONE, *(() if name in flags else (True,))):
+        if value is False and name in flags:
+            continue
+        with pytest.raises(ConfigError, match=f"WSCHAT_{name} ") as error:
+            Settings.from_config({f"WSCHAT_{name}": value})
+        assert repr(value) in str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(_WHOLE))
+def test_a_size_may_be_as_large_as_this_computer_counts(name: str) -> None:
+    larger = {"MAX_QUEUED": sys.maxsize} | {name: sys.maxsize}
+    config = {f"WSCHAT_{key}": value for key, value in larger.items()}
+    assert getattr(Settings.from_config(config), name) == sys.maxsize
+    with pytest.raises(ConfigError, match=f"WSCHAT_{name} "):
+        Settings.from_config(config | {f"WSCHAT_{name}": sys.maxsize + 1})
 
 
 def test_a_rate_may_come_from_a_file() -> None:
