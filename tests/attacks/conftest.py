@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..servers.serving import OUR_WORKER, Kind, Server, gunicorn_command
-
-PATIENCE = 3
-"""Seconds that a client has to say what it wants, in these servers."""
+from .raw import PATIENCE
 
 _SERVE = ("-m", "tests.servers.serve")
 WAYS = {

@@ -29,7 +29,7 @@ from ..servers.serving import (
     gunicorn_command,
     receive,
 )
-from .test_openings import read_status, send_opening
+from .raw import read_status, send_opening
 
 WAYS = {
     "run": ("-m", "tests.servers.serve", "run", "ADDRESS"),

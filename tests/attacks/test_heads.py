@@ -10,10 +10,9 @@ import time
 
 import pytest
 
-from tests.attacks.raw import converse, statuses
+from tests.attacks.raw import PATIENCE, converse, statuses
 
 from ..servers.serving import DEADLINE, Server, eventually
-from .conftest import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 

@@ -18,7 +18,7 @@ from flask_wschat import Listener, WebSocket, WSChat
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import DEADLINE, eventually
 
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+from .raw import KEY, read_status, send_opening
 
 
 def ask(server: LiveServer, path: str, *headers: str, host: str | None = None) -> int:
@@ -26,29 +26,6 @@ def ask(server: LiveServer, path: str, *headers: str, host: str | None = None) -
     with server.socket() as sock:
         send_opening(sock, path, *headers, host=host or f"127.0.0.1:{server.port}")
         return read_status(sock)
-
-
-def send_opening(sock: socket.socket, path: str, *headers: str, host: str) -> None:
-    lines = [
-        f"GET {path} HTTP/1.1",
-        f"Host: {host}",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        f"Sec-WebSocket-Key: {KEY}",
-        "Sec-WebSocket-Version: 13",
-        *headers,
-        "",
-        "",
-    ]
-    sock.sendall("\r\n".join(lines).encode("latin-1"))
-
-
-def read_status(sock: socket.socket) -> int:
-    sock.settimeout(DEADLINE)
-    answer = b""
-    while b"\r\n\r\n" not in answer and (data := sock.recv(65536)):
-        answer += data
-    return int(answer.split(b" ")[1])
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from flask_wschat import Listener, WebSocket, WSChat
 from flask_wschat.errors import BackendError
 from flask_wschat.hub.places import Places, network_of
 from flask_wschat.testing import Refused, WSChatClient
-from tests.attacks.test_openings import send_opening
+from tests.attacks.raw import send_opening
 from tests.support.live import LiveServer, Serve, closed
 from tests.support.waiting import DEADLINE, eventually
 

@@ -32,7 +32,7 @@ from ..servers.serving import (
     eventually,
     gunicorn_command,
 )
-from .test_openings import read_status, send_opening
+from .raw import read_status, send_opening
 
 CLIENTS = int(os.environ.get("CLIENTS", "400"))
 SLACK = {"objects": 100, "memory": 4096}
