@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from types import MethodType
 from typing import Any, Literal, TextIO, TypeVar
 from weakref import WeakSet
 
@@ -250,6 +251,7 @@ class WSChat(Identity):
         blocking: bool = False,
     ) -> None:
         endpoint = options.pop("endpoint", None) or made_of.__name__
+        decorators = mistakes.check_decorators(decorators)
         view = views.dispatched(
             *(serve, subprotocols, limit if plain else None, made_of, decorators),
             plain=plain,
@@ -257,7 +259,8 @@ class WSChat(Identity):
         )
         # The same each time, as Flask wants it of two rules for one endpoint. It holds
         # what it is made of, so that the number stays that one's.
-        made_so = (id(made_of), *map(id, decorators), *subprotocols, limit)
+        around = (d if isinstance(d, MethodType) else id(d) for d in decorators)
+        made_so = (id(made_of), *around, *subprotocols, limit)
         view = self._views.setdefault(made_so, view)
 
         def add_rule(scope: Scope) -> None:

@@ -260,6 +260,57 @@ def test_what_is_no_list_of_decorators_is_told(app: Flask, given: Any) -> None:
         WSChat(app).route("/mine", decorators=given)(lambda ws: None)
 
 
+def test_the_applications_error_handlers_answer_for_a_decorator(
+    app: Flask, private: WSChat
+) -> None:
+    @app.errorhandler(401)
+    def mine(error: Exception) -> Any:
+        return {"error": "log in"}, 401
+
+    with pytest.raises(Refused) as found, WSChatClient(app).connect("/mine"):
+        pass
+    assert found.value.response.get_json() == {"error": "log in"}
+
+
+def test_decorators_are_those_that_were_given(app: Flask) -> None:
+    chat = with_login(app)
+
+    def view(ws: WebSocket) -> None:
+        ws.receive()
+
+    given = [login_required]
+    chat.route("/list", endpoint="list", decorators=given)(view)
+    given.clear()
+    chat.route("/iterated", endpoint="it", decorators=iter([login_required]))(view)  # type: ignore[arg-type]
+    chat.route("/open", endpoint="open")(view)
+    client = WSChatClient(app)
+    assert status(client, "/list") == status(client, "/iterated") == 401
+    with client.connect("/open"):
+        pass
+
+
+def test_a_method_decorates_two_rules_of_one_view(app: Flask) -> None:
+    class Auth:  # as Flask-HTTPAuth's: each look at a method makes a new object
+        def required(self, view: Callable[..., Any]) -> Callable[..., Any]:
+            guarded: Callable[..., Any] = login_required(view)
+            return guarded
+
+    chat, auth = with_login(app), Auth()
+
+    @chat.route("/a", decorators=[auth.required])
+    @chat.route("/b", decorators=[auth.required])
+    def view(ws: WebSocket) -> None:
+        ws.receive()
+
+    assert status(WSChatClient(app), "/a") == status(WSChatClient(app), "/b") == 401
+
+
+def test_a_view_may_return_a_number(app: Flask) -> None:
+    WSChat(app).route("/count")(lambda ws: 404)
+    with WSChatClient(app).connect("/count") as ws:
+        assert ws.assert_closed(1000) == (1000, "")
+
+
 def test_at_the_view_itself_it_is_too_late_and_told(
     app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:

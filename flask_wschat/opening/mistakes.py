@@ -134,6 +134,16 @@ def check_limit(limit: Any) -> Rate | None:
     return rate
 
 
+def check_decorators(given: Any) -> tuple[Any, ...]:
+    """Return a route's ``decorators``, as they are now: a list may change.
+
+    :raises TypeError: it is no list.
+    """
+    if callable(given):
+        raise TypeError("decorators are a list, as [login_required]")
+    return tuple(given)
+
+
 def check_authenticate(function: Any) -> None:
     """:raises TypeError: ``function`` cannot say who somebody is."""
     if not callable(function):

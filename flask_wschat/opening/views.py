@@ -17,6 +17,7 @@ from flask import (
     session,
 )
 from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as BaseResponse
 
 from ..errors import ConnectionClosed, check_ran
 from ..logs import SparingLog, printable
@@ -68,8 +69,6 @@ def dispatched(
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(open_it, name, getattr(made_of, name, None) or "")
     opens: Callable[..., Any] = open_it
-    if callable(decorators):
-        raise TypeError("decorators are a list, as [login_required]")
     for decorator in decorators:
         opens = decorator(opens)
         if not callable(opens):
@@ -94,7 +93,9 @@ def dispatched(
         try:
             answer = opens(**url_args)
         except HTTPException as error:
-            answer = error.get_response(asked.environ)
+            if not upgrade.begun:
+                _refused(error.get_response(asked.environ))
+            raise  # the application's error handlers may have an answer of theirs
         return answer if upgrade.begun else _refused(answer)
 
     return view
@@ -154,11 +155,13 @@ def _watch(sessions: mistakes.SessionWatch) -> None:
 
 def _tell_of_answer(ws: WebSocket, answer: Any) -> None:
     """Close with 1008 where a decorator at a view has returned an HTTP refusal."""
+    status = None  # a mere number is none, but perhaps a count
     if isinstance(answer, tuple) and answer:
         numbers = [part for part in answer[1:] if isinstance(part, int)]
-        answer = numbers[0] if numbers else answer[0]
-    status = getattr(answer, "status_code", answer)
-    if isinstance(status, int) and 300 <= status < 600:
+        status, answer = numbers[0] if numbers else None, answer[0]
+    if status is None and isinstance(answer, BaseResponse):
+        status = answer.status_code
+    if status is not None and 300 <= status < 600:
         ws._hub.log.warning(
             "late",
             "the view of %s answers HTTP %d after the 101: its client sees close code"
