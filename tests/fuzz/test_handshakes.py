@@ -98,9 +98,8 @@ def checked(method: str, version: str, headers: Any) -> int:
     return 101
 
 
-_TOKENS = re.compile(
-    r"\s*[\w!#$%&'*+.^`|~-]+(\s*,\s*[\w!#$%&'*+.^`|~-]+)*\s*", re.A
-).fullmatch
+_TOKEN = r"\s*[\w!#$%&'*+.^`|~-]+\s*"
+_TOKENS = re.compile(f"{_TOKEN}(,{_TOKEN})*", re.A).fullmatch
 
 
 @budget
