@@ -13,5 +13,8 @@ _default = settings.default
 assert _default is not None
 long = _default.max_examples >= MANY
 budget = settings(max_examples=MANY if long else FEW, derandomize=not long)
-"""For each test here. Those of each run are the same ones: what only `make fuzz` finds is
-not to stop somebody who has changed something else."""
+"""For each test here.
+
+Those of each run are the same: what `make fuzz` finds is not to stop somebody who has
+changed something else.
+"""
