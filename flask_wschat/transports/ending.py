@@ -60,6 +60,8 @@ def close_all(seconds: float | None = None) -> None:
 @atexit.register
 def _close_at_exit() -> None:
     global _begun
+    if _begun == os.getpid():
+        _hurry()  # SIGTERM had begun to, and Ctrl-C came after it
     _begun = os.getpid()
     try:
         close_all(_at_exit)

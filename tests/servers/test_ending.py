@@ -100,6 +100,61 @@ def test_a_program_that_simply_ends_says_1012(tmp_path: Path) -> None:
         process.stop()
 
 
+WAITS = """
+import threading
+from flask import Flask
+from flask_wschat import Listener, WSChat
+
+app = Flask("waits")
+app.config["WSCHAT_DRAIN"] = 3600
+chat = WSChat(app)
+chat.listener("/listen")(Listener)
+
+@app.get("/page")
+def page():
+    return "a page"
+
+@chat.route("/wait")
+def wait(ws):
+    ws.send("waits")
+    threading.Event().wait()
+
+if __name__ == "__main__":
+    import sys
+    chat.run(app, port=int(sys.argv[1]))
+"""
+SERVES = {
+    "run": ["waits.py"],
+    "flask": ["-m", "flask", "--app", "waits", "run", "--port"],
+}
+
+
+@pytest.mark.parametrize("then", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("way", SERVES)
+def test_a_second_signal_waits_for_nobody(
+    way: str, then: signal.Signals, tmp_path: Path
+) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
+    site = Site(free_port())
+    command = [sys.executable, *SERVES[way], str(site.port)]
+    env = {"PYTHONPATH": str(ROOT)}
+    process = Process(command, tmp_path / "log", env, cwd=tmp_path)
+    process.start()
+    try:
+        eventually(lambda: answers(site, process), "the server answers")
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(site.connect("/wait")) for _ in range(2)]
+            assert [receive(client) for client in clients] == ["waits"] * 2
+            process.signal(signal.SIGTERM)
+            assert closed(clients[0])[0] == 1012
+            process.signal(then)
+            assert closed(clients[1])[0] == 1012
+            process.wait()
+        assert "Traceback" not in process.log, process.log
+    finally:
+        process.kill()
+
+
 @pytest.fixture
 def gunicorn(tmp_path: Path) -> Iterator[Gunicorn]:
     """Start gunicorn with such a worker and arguments."""
