@@ -37,7 +37,8 @@ from .voting import Poll
 
 PATIENCE = 20
 """Messages over the limit, or that are no requests, more than requests within it, that
-a connection survives."""
+a connection survives. Rooms and bytes over theirs do not count: the messages' own limit
+bounds them, and who waits as it was told finds that another tab took what there was."""
 
 
 class ChatListener(Listener):
@@ -193,12 +194,16 @@ class ChatListener(Listener):
             ws.leave(room)
             raise
         topic = room_topic(room)
-        if fresh:
+        user, members = ws.user, self._hub.members
+        # Another tab has it: to join there, too, makes nothing.
+        known = not fresh or (user is not None and members.count_of(user, topic) > 0)
+        if not known:
             self._check_new(topic)
+        if fresh:
             self._hub.rooms.enter(ws, room)
         try:
             made = self._read(ws, ref, topic, after, epoch)
-            if fresh and made and self._made is not None:
+            if made and not known and self._made is not None:
                 self._made.take()
         except Exception as error:
             # Whatever it is: who is told that it failed is not to be in there.
@@ -387,14 +392,12 @@ class ChatListener(Listener):
         :raises RequestError: they are over the limit.
         """
         if self._bytes is not None and (wait := self._bytes.take_all(size_of(text))):
-            self._refused += 1  # it was no request within the limit
             raise RequestError("rate_limited", "too many bytes", wait)
 
     def _check_new(self, topic: str) -> None:
         """:raises RequestError: it would be a new one, and those were too many."""
         made = self._made
         if made is not None and (wait := made.wait) and self._chat.is_new(topic):
-            self._refused += 1
             raise RequestError("rate_limited", "too many new rooms or inboxes", wait)
 
     def _refuse(

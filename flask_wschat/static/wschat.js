@@ -12,6 +12,7 @@ const SILENT = 6_000; // ms without a word after which a page in view asks for o
 const ANSWER = 4_000; // ms in which something must come then
 const PATIENT = 32_000; // ms: as far as that grows on a line that is only slow
 const BUFFER = 65_536; // characters or bytes kept while not connected
+const WINDOW = 12; // without an answer: if all are refused, the server bears with as many
 const OUTBOX = 1 << 20; // bytes that may wait to be acknowledged
 const PASSING = ["disconnected", "timeout", "full", "unavailable", "rate_limited"];
 const LOCAL = /^(localhost$|127\.|\[::1\])/;
@@ -158,6 +159,7 @@ export class WSChat {
   #heard = 0; #asked = 0; #pinged = 0; #patience = ANSWER; #pulse;
   #pace = new Pace();
   #line = []; // who waits for it
+  #open = 0; // asked in line, and not answered
   #next;
   #feeds = new Map(); // room, or null for the inbox -> Feed
   #tails = new Map(); // where to -> the last message under way there
@@ -266,7 +268,8 @@ export class WSChat {
   /** Let those who wait in line ask, as fast as the server takes it. */
   #go = () => {
     clearTimeout(this.#next);
-    while (this.#line.length) {
+    if (this.state !== "open") return;
+    while (this.#line.length && this.#open < WINDOW) {
       const { wait } = this.#pace;
       if (wait) return (this.#next = setTimeout(this.#go, wait));
       this.#pace.count();
@@ -277,18 +280,22 @@ export class WSChat {
   /** Ask until there is an answer, or none is wanted any more. */
   async #ask(type, fields, wanted, size = 0) {
     for (let tries = 0; wanted(); tries++) {
-      if (this.state === "open" && (this.#line.length || this.#pace.wait)) {
+      const full = this.#line.length || this.#open >= WINDOW || this.#pace.wait;
+      let ours = this.state === "open" && !full;
+      if (ours) this.#pace.count();
+      while (!ours && this.state !== "closed") {
         const turn = new Promise((resolve) => this.#line.push(resolve));
         this.#go();
         await turn;
         if (!wanted()) return;
-      } else this.#pace.count();
+        ours = this.state === "open"; // else it is lost again
+      }
       // The server would close the connection, each time anew.
       if (size > this.hello?.limits?.message) {
         throw new RequestError("too_big", "over the limit of a message");
       }
       try {
-        return await this.request(type, fields);
+        return await this.#counted(this.request(type, fields));
       } catch (error) {
         const { code, retryAfter } = error;
         const passes = code === "not_joined" && this.#feeds.has(fields.room);
@@ -302,6 +309,16 @@ export class WSChat {
           await new Promise((resolve) => setTimeout(resolve, backoff(tries)));
         }
       }
+    }
+  }
+
+  async #counted(answer) {
+    this.#open++;
+    try {
+      return await answer;
+    } finally {
+      this.#open--;
+      this.#go();
     }
   }
 
@@ -395,7 +412,10 @@ export class WSChat {
       this.#known = false;
       this.#asked = 0;
       this.state = "open";
-      for (const feed of this.#feeds.values()) feed.sync(); // first: others build on it
+      const later = this.#line.splice(0); // first those on which others build
+      for (const feed of this.#feeds.values()) feed.sync();
+      this.#line.push(...later);
+      this.#go();
       this.#become("open");
       for (const { data, ref } of this.#buffer.splice(0)) {
         if (socket === this.#socket) this.#put(data, ref); // a watcher may have closed it

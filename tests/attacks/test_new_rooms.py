@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import ChatListener, WSChat
 from tests.support.following import Quick, make_chat, url
@@ -61,15 +59,34 @@ def test_new_inboxes_count_once(make_chat: Callable[..., WSChat], serve: Serve) 
     ann.ask("tell", to="ben", data=1, mid="last")
 
 
-@pytest.mark.parametrize("url", ["memory"], indirect=True)
-def test_who_goes_on_and_on_is_closed(
+def test_another_tab_of_a_user_makes_no_room(
     make_chat: Callable[..., WSChat], serve: Serve
 ) -> None:
-    ann = Quick(serve(make_chat(Few, **BUSY)._app()))
-    with contextlib.suppress(ConnectionClosed):  # it may be over before the last one
-        for number in range(200):
-            ann.put("join", room=f"room {number}")
-    assert ann.closed() == (1008, "rate limit")
+    server = serve(make_chat(Few, **BUSY)._app())
+    tabs = [Quick(server, "ann") for _ in range(4)]
+    for room in "abcde":
+        for tab in tabs:
+            tab.ask("join", room=room)
+    assert tabs[0].fail("join", room="f")["code"] == "rate_limited"
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+def test_who_goes_on_within_the_limit_of_requests_is_refused_and_not_closed(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    chat = make_chat(Few, **BUSY, BYTE_LIMIT=(0.001, 10))
+    chat.broadcast("said", room="old")
+    ann = Quick(serve(chat._app()), "ann")
+    ann.ask("join", room="old")
+    for number in range(5):
+        ann.ask("join", room=f"{number}")
+    ann.ask("say", room="old", data="12345678", mid="0")
+    for number in range(100):
+        error = ann.fail("join", room=f"room {number}")
+        assert error["code"] == "rate_limited"
+        error = ann.fail("say", room="old", data="12345678", mid=f"again {number}")
+        assert error["code"] == "rate_limited"
+    ann.ask("ping")
 
 
 @pytest.mark.parametrize("url", ["memory"], indirect=True)

@@ -640,6 +640,35 @@ test("who shares the limit with others is not closed for it", async () => {
   assert.ok(refused <= 10, `${refused} refused`);
 });
 
+test("of a server that is far away no more is asked than it may refuse at once", async () => {
+  const rate = { per_second: 50, burst: 200 };
+  const clock = new Clock();
+  const chat = connect("/chat");
+  for (let n = 0; n < 100; n++) chat.join(`room ${n}`);
+  const socket = await open();
+  await socket.says(hello({ rate }));
+  await clock.pass(3000);
+  assert.equal(socket.sent.length, 12);
+  const { rooms, refused } = await serve(socket, rate, clock, 100);
+  assert.deepEqual([rooms, refused], [100, 0]);
+});
+
+test("what was said before it opened is sent as fast as the server takes it", async () => {
+  const rate = { per_second: 10, burst: 50 };
+  const clock = new Clock();
+  const chat = connect("/chat");
+  let stored = 0;
+  for (let n = 0; n < 300; n++) chat.tell(`user ${n}`, "once").then(() => stored++);
+  let socket = await open();
+  await clock.pass(0);
+  socket.onclose({ code: 1006, reason: "" });
+  await clock.pass(10);
+  socket = await open();
+  await socket.says(hello({ rate }));
+  const { refused } = await serve(socket, rate, clock, 350);
+  assert.deepEqual([stored, refused], [300, 0]);
+});
+
 // ---- refused, lost, closed ----------------------------------------------------------
 
 for (const [status, reason] of [[401, /logged in/], [403, /may not/]]) {
