@@ -6,6 +6,7 @@ See docs/decisions/32.
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from ..settings import Settings
 from ..transports.patched import RLock
@@ -13,6 +14,7 @@ from ..transports.patched import RLock
 Key = tuple[str, str]
 """A setting's name, and whom it limits here: a user, an address, or ""."""
 
+_WITH_PORT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[^\]]+)\]):[0-9]+\Z")
 _SIXTY_FOUR = 64
 """Bits of an IPv6 address that a customer of a network has at least for one place; the
 rest is theirs to choose anew for each connection (RFC 6177, RFC 8981)."""
@@ -71,8 +73,11 @@ def places_for(settings: Settings) -> Places | None:
 def network_of(address: str) -> str:
     """Return whom ``address`` counts for: an IPv4 host, or an IPv6 network.
 
-    What a proxy makes of an address that is none counts as it stands.
+    What a proxy makes of an address that is none counts as it stands. Some write the
+    client's port behind it, which is another one for each connection.
     """
+    if with_port := _WITH_PORT.match(address):
+        address = with_port.group("v4") or with_port.group("v6")
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
