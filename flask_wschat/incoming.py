@@ -381,7 +381,12 @@ class Incoming:
             self._close(*endings.INTERNAL_ERROR)
 
     def _close(self, code: int, reason: str) -> None:
-        if not (self.closed or self._transport.loop.is_current()):
+        if self.closed:
+            # The peer was faster. What it sent before is not heard any more, either:
+            # an `on_open` may just have refused it.
+            self._inbox = None
+            return
+        if not self._transport.loop.is_current():
             # Now: a listener that closes hears no more. And not None, as the loop may
             # just be about to add something.
             self._inbox = _DEAF

@@ -138,7 +138,11 @@ def by_listener(
             try:
                 if opens:
                     _watch(sessions)
-                listener.on_open(ws, **url_args)
+                on_open: Callable[..., Any] = listener.on_open  # perhaps a decorator's
+                _tell_of_answer(ws, on_open(ws, **url_args))
+            except BaseException as error:
+                # Before it listens: what came meanwhile is not for who is refused.
+                _end(ws, error)
             finally:
                 # Also after an error: whoever was opened is closed.
                 ws._listen(listener)

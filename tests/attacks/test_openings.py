@@ -10,14 +10,16 @@ from typing import Any
 
 import gevent
 import pytest
-from flask import Flask, Response, abort, request
+from flask import Flask, Response, abort, redirect, request
 from flask.sessions import SecureCookieSessionInterface
 from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import Listener, WebSocket, WSChat
+from flask_wschat.codec import Connection
 from tests.support.live import LiveServer, Serve
 from tests.support.waiting import DEADLINE, eventually
 
+from ..servers.serving import RawClient
 from .raw import KEY, read_status, send_opening
 
 
@@ -329,3 +331,43 @@ def test_a_refused_opening_that_asks_for_a_close_gets_it(
         while data := sock.recv(4096):
             answer += data
     assert answer.startswith(b"HTTP/1.1 426 ")
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+@pytest.mark.parametrize("limit", [None, (10, 10)])
+@pytest.mark.parametrize("how", ["abort", "redirect", "close", "error"])
+def test_who_is_refused_as_it_opens_is_not_heard(
+    app: Flask, serve: Serve, how: str, limit: Any, leaves: bool
+) -> None:
+    heard: list[Any] = []
+    ended: list[Any] = []
+
+    def refuse(ws: WebSocket) -> Any:
+        if how == "abort":
+            abort(403)
+        if how == "redirect":
+            return redirect("/login")  # as a login_required there does
+        if how == "error":
+            raise ValueError("for tests")
+        return ws.close(4001)
+
+    class Private(Listener):
+        def on_open(self, ws: WebSocket, **_: Any) -> Any:
+            return refuse(ws)
+
+        def on_message(self, ws: WebSocket, message: Any) -> None:
+            heard.append(message)
+
+        def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
+            ended.append(code)
+
+    WSChat(app).listener("/private", limit=limit)(Private)
+    sent = Connection(client=True)
+    said = b"".join(sent.send("for those who may") for _ in range(3))
+    if leaves:
+        said += sent.close(1000)
+    with RawClient(serve(app)).open("/private", behind=said) as client:
+        client.closed()
+        eventually(lambda: ended)
+    assert not heard
+    assert len(ended) == 1
