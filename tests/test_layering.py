@@ -116,7 +116,7 @@ ARROWS: Tree = {
         "places": "settings transports.patched",
         "claims": ".feeds .home .members errors messages websocket backends",
         "deliveries": ".home logs messages",
-        "drain": ".home endings settings transports websocket",
+        "drain": ".home endings settings transports transports.ending websocket",
         "sweep": ".drain .home errors settings transports websocket",
         "subscriptions": "errors transports backends",
         "presence": ".members envelope errors messages transports backends",

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from .. import endings
 from ..settings import Settings
 from ..transports import Loop
+from ..transports.ending import has_begun
 from ..websocket import WebSocket
 from .home import Home
 
@@ -159,6 +160,10 @@ class Closing:
         """Whether the process is to end, so that nobody should come any more."""
         if self._drain is not None and not self._drain.over:
             return True
+        return has_begun() or self.is_told()
+
+    def is_told(self) -> bool:
+        """Whether the server ends this process, and has us see for ourselves."""
         return self.server is not None and self.server.is_stopping()
 
     def drain(

@@ -53,7 +53,7 @@ class Sweep:
         if loop is None:
             return
         connections = list(swept.everyone())
-        if swept.closing.is_stopping():
+        if swept.closing.is_told():
             swept.closing.drain()
         interval, timeout = swept.settings.PING_INTERVAL, swept.settings.PING_TIMEOUT
         for ws in connections:

@@ -47,6 +47,11 @@ def watch(closing: Closing) -> None:
     _open.add(closing)
 
 
+def has_begun() -> bool:
+    """Whether this process ends, so that whom it let in would not be told."""
+    return _begun == os.getpid()
+
+
 def close_all(seconds: float | None = None) -> None:
     """Close all that is open, as at the interpreter's exit."""
     closings = list(_open)

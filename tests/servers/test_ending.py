@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import ClientConnection
 
+from tests.attacks.raw import send_opening
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process
 
@@ -98,6 +100,45 @@ def test_a_program_that_simply_ends_says_1012(tmp_path: Path) -> None:
         assert "Traceback" not in process.log, process.log
     finally:
         process.stop()
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.name == "flask"], ids=lambda kind: kind.name
+)
+def test_nobody_is_let_in_who_would_not_be_told(kind: Kind, tmp_path: Path) -> None:
+    """Between the last close frame and the end of the process, too."""
+    server = Server(kind, tmp_path, (NOTHING, NOTHING))
+    for _ in range(3):
+        server.ensure()
+        said: list[bytes] = []
+        threads = [
+            threading.Thread(target=come_again, args=(server, said)) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        server.http("/page")
+        server.signal(signal.SIGTERM)
+        server.wait()
+        for thread in threads:
+            thread.join()
+        let_in = [answer for answer in said if answer.startswith(b"HTTP/1.1 101")]
+        assert let_in
+        assert [answer for answer in let_in if not answer.endswith(RESTART)] == []
+
+
+RESTART = b"\x88\x11\x03\xf4service restart"
+
+
+def come_again(server: Server, said: list[bytes]) -> None:
+    """Open connections as long as there is a server; collect all that comes of each."""
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            answer = b""
+            with server.socket() as sock, contextlib.suppress(ConnectionError):
+                send_opening(sock, "/listen", host="localhost")
+                while RESTART not in answer and (data := sock.recv(65536)):
+                    answer += data
+            said.append(answer)
 
 
 WAITS = """
