@@ -14,7 +14,7 @@ from typing import Any, Literal, TextIO, TypeVar
 from weakref import WeakSet
 
 import click
-from flask import Blueprint, Flask, current_app, has_app_context
+from flask import Blueprint, Flask, current_app, has_app_context, request
 from werkzeug.routing import WebsocketMismatch
 
 from . import backends
@@ -221,6 +221,7 @@ class WSChat(Identity):
                 listener = cls()
                 if isinstance(listener, ChatListener):
                     listener._chat, listener._limit = self._chat(), rate
+                    listener._address = request.remote_addr
                 return listener
 
             serve = views.by_listener(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from typing import Any
 from weakref import WeakValueDictionary
@@ -77,6 +78,34 @@ class Bucket:
         return min(self._left + gained, self._burst)
 
 
+_Rests = collections.deque[Bucket]
+
+
+class _Lent(Bucket):
+    """That of a connection of nobody, which leaves the rest to the next one."""
+
+    __slots__ = ("_rests",)
+
+    def __init__(self, rate: Rate, rests: _Rests) -> None:
+        super().__init__(*rate)
+        self._rests = rests
+        while rests:
+            rest = rests.popleft()
+            if not rest.full:
+                self._left, self._at = rest._left, rest._at
+                break
+
+    def __del__(self) -> None:
+        if not self.full:
+            rest = Bucket(*self.rate)
+            rest._left, rest._at = self._left, self._at
+            self._rests.append(rest)
+
+
+_MOST_RESTS = 1000
+"""Of one address: each takes about a fourth of a KiB."""
+
+
 class Buckets:
     """One for each user of a route in this process, or for each connection of nobody.
 
@@ -89,6 +118,8 @@ class Buckets:
         self._all = WeakValueDictionary()
         self._kept: dict[tuple[str, str, Rate], Bucket] = {}
         self._prune_at = 1000
+        self._rests: dict[tuple[str, str, Rate], _Rests] = {}
+        self._prune_rests_at = 1000
 
     def of(self, user: str | None, rate: Rate, route: str = "") -> Bucket:
         """Return the bucket of ``user`` for ``route``, or a new one for nobody."""
@@ -106,3 +137,22 @@ class Buckets:
                 self._prune_at = max(1000, 2 * len(kept))
             self._kept[key] = bucket
         return bucket
+
+    def of_nobody(self, address: str | None, rate: Rate, route: str = "") -> Bucket:
+        """Return the bucket of a connection without a user for ``route``.
+
+        It has what another one from ``address`` has left, if that is not full again:
+        who closes and connects anew gains nothing. Those there at once have their own.
+        """
+        if address is None:
+            return Bucket(*rate)
+        if len(self._rests) >= self._prune_rests_at:
+            self._rests = {
+                key: rests
+                for key, rests in list(self._rests.items())
+                if not all(rest.full for rest in list(rests))
+            }
+            self._prune_rests_at = max(1000, 2 * len(self._rests))
+        key = (address, route, rate)
+        rests = self._rests.setdefault(key, collections.deque(maxlen=_MOST_RESTS))
+        return _Lent(rate, rests)

@@ -134,7 +134,9 @@ ARROWS: Tree = {
     # The ready-made chat
     "chat": {
         "voting": "envelope errors messages backends",
-        "chat": ".voting errors messages rate websocket transports hub.hub",
+        "chat": (
+            ".voting errors messages rate websocket transports hub.hub hub.places"
+        ),
         "fields": "envelope messages",
         "listener": (
             ".chat .fields .voting",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from ..errors import BackendError
 from ..hub.hub import Hub
+from ..hub.places import network_of
 from ..messages import Delivery, room_of
 from ..rate import Bucket, Buckets, Rate
 from ..transports import Loop
@@ -58,19 +59,32 @@ class Chat:
         rate = self.hub.settings.RATE_LIMIT
         return None if rate is None else self._buckets.of(ws.user, rate)
 
-    def bytes_bucket(self, ws: WebSocket) -> Bucket | None:
+    def bytes_bucket(self, ws: WebSocket, address: str | None) -> Bucket | None:
         """Return the bytes that the user of ``ws`` may say, if there is a limit."""
         settings = self.hub.settings
         if settings.BYTE_LIMIT is None or settings.RATE_LIMIT is None:
             return None
-        return self._buckets.of(ws.user, settings.BYTE_LIMIT, "bytes")
+        return self._to_store(ws, address, settings.BYTE_LIMIT, "bytes")
 
-    def rooms_bucket(self, ws: WebSocket, rate: Rate | None) -> Bucket | None:
+    def rooms_bucket(
+        self, ws: WebSocket, address: str | None, rate: Rate | None
+    ) -> Bucket | None:
         """Return the rooms that the user of ``ws`` may make, if there is a limit."""
         settings = self.hub.settings
         if rate is None or settings.RATE_LIMIT is None or not settings.HISTORY_SIZE:
             return None
-        return self._buckets.of(ws.user, rate, "rooms")
+        return self._to_store(ws, address, rate, "rooms")
+
+    def _to_store(
+        self, ws: WebSocket, address: str | None, rate: Rate, what: str
+    ) -> Bucket:
+        """Return what the user of ``ws`` may have stored.
+
+        To connect again brings nobody more: ten seconds of that would fill a storage.
+        """
+        if ws.user is not None:
+            return self._buckets.of(ws.user, rate, what)
+        return self._buckets.of_nobody(address and network_of(address), rate, what)
 
     def is_new(self, topic: str) -> bool:
         """Whether nothing is kept of ``topic``, and no user is in there."""

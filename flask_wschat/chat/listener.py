@@ -95,6 +95,7 @@ class ChatListener(Listener):
 
     _chat: Chat  # its application's, given by who makes one
     _limit: Rate | None = None  # its route's
+    _address: str | None = None  # its client's, as far as it is known
     # Of a connection that never got so far as `on_open`.
     _bucket: Bucket | None = None
     _bytes: Bucket | None = None
@@ -124,8 +125,8 @@ class ChatListener(Listener):
         settings = hub.settings
         self._max_data = min(self.max_data, settings.MAX_MESSAGE)
         self._bucket = bucket = self._chat.bucket(ws, self._limit)
-        self._bytes = self._chat.bytes_bucket(ws)
-        self._made = made = self._chat.rooms_bucket(ws, self.new_rooms)
+        self._bytes = self._chat.bytes_bucket(ws, self._address)
+        self._made = made = self._chat.rooms_bucket(ws, self._address, self.new_rooms)
         hello = envelope.hello(
             ws.id,
             ws.user,

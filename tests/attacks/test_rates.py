@@ -17,6 +17,7 @@ from flask_wschat.rate import Bucket, Buckets
 from flask_wschat.testing import WSChatClient
 from tests.protocol.peers import Peer
 from tests.support.live import LiveServer, Serve, closed, receive
+from tests.support.waiting import eventually
 
 LIMIT = (0.01, 5)
 """One more comes after 100 s: in no test."""
@@ -279,3 +280,46 @@ def test_who_comes_back_finds_what_was_left(clock: Clock) -> None:
         buckets.of(f"user {number}", (0.001, 2)).take()
     assert buckets.of("ann", (0.001, 2)).take() > 900
     assert buckets.of("ann", (0.001, 2), "/other").take() == 0
+
+
+def test_to_connect_again_brings_nobody_anything(clock: Clock) -> None:
+    buckets = Buckets()
+    first = buckets.of_nobody("192.0.2.1", (1.0, 10))
+    beside = buckets.of_nobody("192.0.2.1", (1.0, 10))
+    assert first.take_some(99) == beside.take_some(99) == 10
+    del first
+    again = buckets.of_nobody("192.0.2.1", (1.0, 10))
+    clock.now += 3
+    assert again.take_some(99) == 3
+    assert buckets.of_nobody("192.0.2.2", (1.0, 10)).take_some(99) == 10
+    del again, beside
+    clock.now += 10
+    assert buckets.of_nobody("192.0.2.1", (1.0, 10)).take_some(99) == 10
+
+
+def test_addresses_that_have_gone_are_forgotten(clock: Clock) -> None:
+    buckets = Buckets()
+    for number in range(10_000):
+        clock.now += 0.1
+        buckets.of_nobody(f"address {number}", (1.0, 10)).take()
+        assert len(buckets._rests) <= 2000
+
+
+def test_a_stranger_who_comes_again_and_again_stores_no_more(
+    app: Flask, serve: Serve
+) -> None:
+    app.config["WSCHAT_BYTE_LIMIT"] = (1.0, 1000)
+    chat = WSChat(app)
+    chat.listener("/chat")(ChatListener)
+    server = serve(app)
+    rests = app.extensions["wschat.chat"]._buckets._rests
+    for number in range(5):
+        stranger = Peer(server)
+        stranger.ask("join", room="all")
+        said = {"room": "all", "data": "x" * 598, "mid": f"{number}"}
+        if number == 0:
+            stranger.ask("say", **said)
+        else:
+            assert stranger.fail("say", **said)["code"] == "rate_limited"
+        stranger.close()
+        eventually(lambda: any(rests.values()))
