@@ -40,6 +40,7 @@ app.secret_key = os.environ.get("WSCHAT_DEMO_SECRET") or (
     "only good for a demo" if is_loopback(HOST) else secrets.token_hex()
 )
 app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL") or "memory://"
+app.config.from_prefixed_env()  # FLASK_WSCHAT_RATE_LIMIT=null, for a crowd at one desk
 chat = WSChat(app)
 
 CHOICES = ["A live dashboard", "A team chat", "A multiplayer game", "A whiteboard"]

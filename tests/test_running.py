@@ -158,7 +158,8 @@ def run(folder: Path) -> Iterator[Run]:
 
     yield start
     for program in programs:
-        program.end()
+        program.signal(signal.SIGTERM)
+        program.end(signal.SIGINT)  # a second one is at once, whatever waits
 
 
 @pytest.mark.parametrize(

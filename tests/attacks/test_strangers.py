@@ -35,8 +35,10 @@ from ..servers.serving import (
 from .raw import read_status, send_opening
 
 CLIENTS = int(os.environ.get("CLIENTS", "400"))
-SLACK = {"objects": 100, "memory": 4096}
-"""What may be more, of any number of clients; memory in KiB, kept by the allocator."""
+SLACK = {"objects": 100, "memory": 4096, "descriptors": 3}
+"""What may be more, of any number of clients; memory in KiB, kept by the allocator.
+
+A descriptor may be that of the connection that asks."""
 POOLS = {"greenlets": IDLE_WORKERS, "threads": THREADS + WORKERS}
 """What is made when it is needed, and stays, up to so many."""
 PER_WORKER = 40

@@ -27,7 +27,8 @@ DEADLINE = LONG
 class DemoServer(Process):
     """What ``make demo`` starts, on a port that stays the same over restarts.
 
-    ``workers`` and ``redis`` as there; ``url``: a ``WSCHAT_URL``.
+    ``workers`` and ``redis`` as there; ``url``: a ``WSCHAT_URL``; ``crowded``: one user
+    may speak for many.
     """
 
     def __init__(
@@ -38,11 +39,14 @@ class DemoServer(Process):
         redis: bool = False,
         url: str = "",
         host: str = "",
+        crowded: bool = False,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         env = {"PORT": str(self.port), "WORKERS": str(workers or 1), "HOST": host}
         env |= {"REDIS": "1" if redis else "", "WSCHAT_URL": url}
+        if crowded:
+            env["FLASK_WSCHAT_RATE_LIMIT"] = "null"
         super().__init__([sys.executable, "-m", "tools.demo"], log, env)
         self._count = workers
         self.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -22,6 +24,11 @@ SHOWN = 300
 """Messages in the page while its end is read, at most; static/talk.js."""
 MOST = 600
 """The same while somebody reads further up."""
+
+
+@pytest.fixture
+def options() -> dict[str, Any]:
+    return {"crowded": True}
 
 
 def speaker(demo: DemoServer, name: str = "Ben", room: str = "#Lobby") -> Tab:

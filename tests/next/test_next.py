@@ -17,7 +17,8 @@ PACKAGE = Path(flask_wschat.__file__).parent
 PUBLIC = {
     *("flask", "flask.sessions", "flask.ctx"),
     *("werkzeug.datastructures", "werkzeug.debug", "werkzeug.exceptions"),
-    *("werkzeug.routing", "werkzeug.serving", "werkzeug.test", "werkzeug.wsgi"),
+    *("werkzeug.routing", "werkzeug.serving", "werkzeug.test"),
+    *("werkzeug.wrappers", "werkzeug.wsgi"),
     "itsdangerous",
 }
 """Modules of others whose names are documented, if they begin with a letter."""

@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 GUNICORN = [
     *(sys.executable, "-m", "gunicorn", *NO_CONTROL_SOCKET, "--log-level=critical"),
     *("-k", "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"),
+    *("--graceful-timeout", "1"),  # as long as views that never end are waited for
 ]
 
 
