@@ -37,8 +37,8 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
         assert (page.parent / link).exists(), link
 
 
-def test_decisions_have_their_numbers() -> None:
-    """Of those being written at the same time, some may come later than others."""
+def test_decisions_are_numbered_without_a_gap() -> None:
+    assert sorted(DECISIONS) == [f"{n:02}" for n in range(1, len(DECISIONS) + 1)]
     for number, page in DECISIONS.items():
         assert page.read_text().startswith(f"# {int(number)}. ")
 
