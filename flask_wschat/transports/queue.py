@@ -19,6 +19,8 @@ FRAME_COST = 64
 
 SAMPLE = 256
 """Frames of a queue that are looked at to know what is shared."""
+# Which not every Python has: there, each queue is taken to hold all by itself.
+_references = getattr(sys, "getrefcount", lambda thing: 2)
 
 
 class Allowance:
@@ -125,13 +127,13 @@ def _held_by(queue: Queue) -> int:
     size = of_all = of_us = 0.0
     for index in range(0, count, count // SAMPLE + 1):
         # One reference is the call's own.
-        holders = sys.getrefcount(frames[index]) - 1
+        holders = _references(frames[index]) - 1
         of_all += len(frames[index]) + more
         of_us += (len(frames[index]) + more) / holders
     wholes = [_whole(queue.batch)]  # in a list, whose reference is the only one more
     if wholes[0]:
         waiting -= len(queue.batch)
-        size = (len(wholes[0]) + more) / (sys.getrefcount(wholes[0]) - 2)
+        size = (len(wholes[0]) + more) / max(_references(wholes[0]) - 2, 1)
     if of_all:
         size += (waiting + count * more) * (of_us / of_all)
     return int(size) + count * PLACE

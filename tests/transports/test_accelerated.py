@@ -263,6 +263,20 @@ def test_what_is_held_is_counted_once(twin: Any) -> None:
     assert twin.held(queues)[4] - twin.held(queues)[3] == 777 + more
 
 
+def test_a_python_that_counts_no_references_takes_all_for_unshared() -> None:
+    """PyPy, for one: there is no C twin for it, either."""
+    code = (
+        "import sys; del sys.getrefcount\n"
+        "from flask_wschat.transports.queue import Allowance, Queue, add_to_all, held\n"
+        "queues = [Queue(1 << 30, Allowance()) for _ in range(2)]\n"
+        "add_to_all(queues, bytes(936), [])\n"
+        "queues[1].batch = memoryview(bytes(944))[900:]; queues[1].size += 44\n"
+        "print(held(queues))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert said.stdout == "[1000, 2000]\n", said.stderr
+
+
 def test_what_many_frames_hold_is_known_by_a_part_of_them(twin: Any) -> None:
     mine, theirs = (twin.Queue(1 << 30, twin.Allowance()) for _ in range(2))
     for number in range(50_000):
