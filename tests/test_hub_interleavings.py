@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,20 +11,14 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.errors import BackendError
 from flask_wschat.hub import subscriptions
 from flask_wschat.messages import EVERYONE, Message, room_topic
-from tests.support.interleaving import Explorer, Gate
-from tests.support.stepped import Pair, SteppedLoop, make_hub
+from tests.support.interleaving import Explorer, Gate, Threads
+from tests.support.stepped import Pair, SteppedLoop, loop, make_hub
+
+__all__ = ["loop"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 FILES = ["hub/rooms.py", "hub/members.py", "hub/subscriptions.py"]
-Tasks = Generator[list[Callable[[], Any]], None, None]
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[SteppedLoop]:
-    loop = SteppedLoop()
-    yield loop
-    loop.stop()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +41,7 @@ def say(pair: Pair, room: str) -> list[Any]:
 
 
 def test_who_has_joined_hears_the_room(explorer: Explorer, loop: SteppedLoop) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as one, Pair(loop, hub=one.hub) as other:
             joined: list[bool] = []
 
@@ -67,7 +61,7 @@ def test_who_has_joined_hears_the_room(explorer: Explorer, loop: SteppedLoop) ->
 def test_of_two_joins_and_leaves_of_one_each_is_told_once(
     explorer: Explorer, loop: SteppedLoop
 ) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             ws, told = pair.ws, list[bool]()
             yield [lambda: told.append(ws.join("a"))] * 2
@@ -76,7 +70,7 @@ def test_of_two_joins_and_leaves_of_one_each_is_told_once(
             assert say(pair, "a") == ["in a"]
             told.clear()
 
-    def leaving() -> Tasks:
+    def leaving() -> Threads:
         with Pair(loop) as pair:
             ws, told = pair.ws, list[bool]()
             loop.do(pair.hub.rooms._enter, ws, "a")
@@ -93,7 +87,7 @@ def test_who_joins_while_the_topic_is_given_up_hears_the_room(
 ) -> None:
     monkeypatch.setattr(subscriptions, "LINGER", 0.0)
 
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as one, Pair(loop, hub=one.hub) as other:
             topics = one.hub._topics
             loop.do(one.hub.rooms._enter, one.ws, "a")
@@ -111,7 +105,7 @@ def test_who_joins_while_the_topic_is_given_up_hears_the_room(
 
 
 def test_who_joins_and_ends_is_nowhere(explorer: Explorer, loop: SteppedLoop) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop, user="ann") as pair:
             ws, members = pair.ws, pair.hub.members
             yield [lambda: ws.join("a"), lambda: ws.close(4001)]
@@ -138,7 +132,7 @@ class Failing(MemoryBackend):
 def test_a_join_whose_subscription_fails_says_so_and_waits_for_nothing(
     loop: SteppedLoop,
 ) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         hub = make_hub(Failing())
         with Pair(loop, hub=hub) as one, Pair(loop, hub=hub) as other:
             told: dict[Pair, Any] = {}
@@ -165,7 +159,7 @@ def test_what_is_asked_while_people_come_and_go_is_answered(
 ) -> None:
     """From other threads, in whose middle the sets change."""
 
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop, user="ann") as one, Pair(loop, hub=one.hub, user="bob") as bob:
             hub, topic = one.hub, room_topic("a")
 
@@ -190,7 +184,7 @@ def test_what_is_asked_while_people_come_and_go_is_answered(
 def test_who_comes_to_two_loops_at_once_lives_in_one(
     loop: SteppedLoop, another_loop: SteppedLoop
 ) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         hub = make_hub()
         with (
             Pair(loop, hub=hub, open_now=False) as one,
@@ -211,7 +205,7 @@ def test_who_comes_to_two_loops_at_once_lives_in_one(
 def test_each_task_has_a_worker(loop: SteppedLoop) -> None:
     """Also where one becomes free while another is asked for."""
 
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         done: list[str] = []
         first, second = Gate(), Gate()
 

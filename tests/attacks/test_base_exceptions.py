@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +14,6 @@ import gevent
 import greenlet
 import pytest
 from flask import Flask, Response, got_request_exception, request
-from werkzeug.serving import make_server
 
 from flask_wschat import ChatListener, Listener, WebSocket, WSChat
 from flask_wschat.client import Client, connect
@@ -23,6 +21,7 @@ from flask_wschat.codec import ClientHandshake
 from flask_wschat.errors import ConnectionClosed, HandshakeError
 from flask_wschat.transports.threaded import WORKERS
 from tests.support.live import Serve
+from tests.support.threaded import serve_threaded
 from tests.support.waiting import DEADLINE, eventually
 
 
@@ -86,13 +85,10 @@ def connected(
         if request.param == "greenlets":
             url = serve(app).url
         else:
-            server = make_server("127.0.0.1", 0, app, threaded=True)
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            port = stack.enter_context(serve_threaded(app))
 
             def url(path: str = "/", scheme: str = "ws") -> str:
-                return f"{scheme}://127.0.0.1:{server.server_port}{path}"
+                return f"{scheme}://127.0.0.1:{port}{path}"
 
         def open_client(path: str) -> Client:
             client = connect(url(path), compression=False, timeout=DEADLINE)

@@ -12,7 +12,6 @@ from typing import Any
 import gevent
 import pytest
 from flask import Flask
-from werkzeug.serving import make_server
 
 from flask_wschat import ChatListener, Listener, WebSocket, WSChat
 from flask_wschat.client import Client, connect, open_over
@@ -20,6 +19,7 @@ from flask_wschat.codec import ClientHandshake
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.transports.threaded import WORKERS
 from tests.support.live import Serve
+from tests.support.threaded import serve_threaded
 from tests.support.waiting import DEADLINE, eventually
 
 TIMES = {"WSCHAT_PING_INTERVAL": 0.4, "WSCHAT_PING_TIMEOUT": 0.3}
@@ -53,11 +53,7 @@ def connected(kind: str, app: Flask, chat: WSChat, serve: Serve) -> Iterator[Con
         if kind == "greenlets":
             port = serve(app).port
         else:
-            server = make_server("127.0.0.1", 0, app, threaded=True)
-            port = server.server_port
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            port = stack.enter_context(serve_threaded(app))
 
         def open_client(path: str, buffer: int = 0) -> Client:
             sock = socket.socket()

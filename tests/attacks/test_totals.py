@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from werkzeug.serving import make_server
 
 from flask_wschat import Listener, WebSocket, WSChat
 from flask_wschat.client import Client, open_over
@@ -20,6 +19,7 @@ from flask_wschat.errors import ConnectionClosed
 from flask_wschat.hub.hub import Hub
 from tests.support.certificate import make_pair
 from tests.support.live import Serve
+from tests.support.threaded import serve_threaded
 from tests.support.waiting import DEADLINE, LONG, eventually
 
 LIMIT = 4 << 20
@@ -57,11 +57,7 @@ def connected(
                 certificate, key = make_pair(tmp_path)
                 files = str(certificate), str(key)
                 trust = ssl.create_default_context(cafile=str(certificate))
-            server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=files)
-            port = server.server_port
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            port = stack.enter_context(serve_threaded(app, files))
 
         def open_client(path: str, buffer: int = 0) -> Client:
             sock = socket.socket()

@@ -7,13 +7,11 @@ import errno
 import os
 import resource
 import socket
-import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 from flask import Flask
-from werkzeug.serving import make_server
 
 from flask_wschat import Listener, WSChat
 from flask_wschat.client import connect
@@ -21,6 +19,7 @@ from flask_wschat.errors import HandshakeError
 from flask_wschat.servers import offers
 from flask_wschat.servers.offers import NoDescriptors, ThreadOffer
 from flask_wschat.transports.threaded import ThreadedLoop
+from tests.support.threaded import serve_threaded
 from tests.support.waiting import eventually
 
 ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -121,18 +120,11 @@ def test_a_client_hears_503_while_no_loop_can_start(
         raise OSError(errno.EMFILE, "too many open files")
 
     chat.listener("/listen")(Listener)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serve_threaded(app) as port:
         monkeypatch.setattr(ThreadedLoop, "shared", shared)
         with pytest.raises(HandshakeError) as refused:
-            connect(f"ws://127.0.0.1:{server.server_port}/listen", timeout=5)
+            connect(f"ws://127.0.0.1:{port}/listen", timeout=5)
         assert refused.value.status == 503
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_a_client_hears_503_while_no_descriptor_is_left(
@@ -142,11 +134,9 @@ def test_a_client_hears_503_while_no_descriptor_is_left(
         raise OSError(errno.EMFILE, "too many open files")
 
     chat.listener("/listen")(Listener)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    url = f"ws://127.0.0.1:{server.server_port}/listen"
-    try:
+    with contextlib.ExitStack() as stack:
+        url = f"ws://127.0.0.1:{stack.enter_context(serve_threaded(app))}/listen"
+        stack.callback(chat._hub().shutdown)
         with monkeypatch.context() as patch:
             patch.setattr(offers, "os", SimpleNamespace(dup=dup))
             for _ in range(3):
@@ -155,8 +145,3 @@ def test_a_client_hears_503_while_no_descriptor_is_left(
                 assert refused.value.status == 503
         with connect(url, timeout=5):
             eventually(lambda: chat._hub().count() == 1)
-    finally:
-        chat._hub().shutdown()
-        server.shutdown()
-        thread.join()
-        server.server_close()

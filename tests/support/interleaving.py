@@ -35,7 +35,8 @@ PACKAGE = os.path.dirname(flask_wschat.__file__) + os.sep
 
 Schedule = dict[int, int]
 """By step: the number of the thread that goes on there instead of the one that did."""
-Scenario = Callable[[], Generator["list[Callable[[], Any]]", None, None]]
+Threads = Generator["list[Callable[[], Any]]", None, None]
+Scenario = Callable[[], Threads]
 """Sets up, yields what is to run in a thread each, then checks."""
 
 MOST = 300

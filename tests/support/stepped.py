@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import pytest
 
 from flask_wschat.backends import Backend
 from flask_wschat.backends.memory import MemoryBackend
@@ -90,6 +92,13 @@ class SteppedLoop(ThreadedLoop):
 
     def stop(self) -> None:
         self._jobs.put(None)
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[SteppedLoop]:
+    loop = SteppedLoop()
+    yield loop
+    loop.stop()
 
 
 class Jobs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,20 +12,14 @@ from flask_wschat import incoming
 from flask_wschat.codec import Closed
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.websocket import Listener, WebSocket
-from tests.support.interleaving import Explorer, Gate
-from tests.support.stepped import Pair, SteppedLoop
+from tests.support.interleaving import Explorer, Gate, Threads
+from tests.support.stepped import Pair, SteppedLoop, loop
+
+__all__ = ["loop"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 FILES = ["websocket.py", "peer.py", "incoming.py", "transports/waiting.py"]
-Tasks = Generator[list[Callable[[], Any]], None, None]
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[SteppedLoop]:
-    loop = SteppedLoop()
-    yield loop
-    loop.stop()
 
 
 @pytest.fixture
@@ -45,7 +39,7 @@ class Places:
 
 
 def test_a_race_is_found_and_said(loop: SteppedLoop) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         places = Places()
         yield [places.take, places.take]
         assert places.free == 0
@@ -58,7 +52,7 @@ def test_a_race_is_found_and_said(loop: SteppedLoop) -> None:
 
 
 def test_a_deadlock_is_found_and_said(loop: SteppedLoop) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         first, second = Gate(), Gate()
 
         def one() -> None:
@@ -79,7 +73,7 @@ def test_a_deadlock_is_found_and_said(loop: SteppedLoop) -> None:
 def test_sends_of_two_threads_all_arrive_in_order(
     explorer: Explorer, loop: SteppedLoop
 ) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             send = pair.ws.send
             yield [lambda: (send("a1"), send("a2")), lambda: (send("b1"), send("b2"))]
@@ -118,7 +112,7 @@ def test_senders_that_wait_for_room_all_get_it(
 ) -> None:
     message = "x" * 60
 
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop, MAX_QUEUE=100) as pair:
 
             def send() -> None:
@@ -138,7 +132,7 @@ def test_no_more_than_a_frame_over_the_limit_ever_waits(
     message, limit = "x" * 60, 100
     frame = len(message) + 2
 
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop, MAX_QUEUE=limit) as pair:
             ws, most = pair.ws, 0
 
@@ -161,7 +155,7 @@ def test_no_more_than_a_frame_over_the_limit_ever_waits(
 def test_what_was_sent_before_a_close_arrives_before_it(
     explorer: Explorer, loop: SteppedLoop
 ) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             ws = pair.ws
             refused: list[str] = []
@@ -192,7 +186,7 @@ def test_what_was_sent_before_a_close_arrives_before_it(
 
 
 def test_one_of_two_closes_is_the_one(explorer: Explorer, loop: SteppedLoop) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             ws, listener = pair.ws, Hearing()
             loop.do(ws._listen, listener)
@@ -209,7 +203,7 @@ def test_one_of_two_closes_is_the_one(explorer: Explorer, loop: SteppedLoop) -> 
 def test_an_end_that_is_seen_has_its_code(
     explorer: Explorer, loop: SteppedLoop
 ) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             ws = pair.ws
 
@@ -230,7 +224,7 @@ def test_an_end_that_is_seen_has_its_code(
 
 
 def test_a_view_receives_all_in_order(explorer: Explorer, loop: SteppedLoop) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             received: list[str | bytes] = []
 
@@ -250,7 +244,7 @@ def test_whoever_empties_a_full_inbox_is_sent_more(
 ) -> None:
     monkeypatch.setattr(incoming, "INBOX_LIMIT", 200)
 
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             received: list[str | bytes] = []
 
@@ -268,7 +262,7 @@ def test_whoever_empties_a_full_inbox_is_sent_more(
 def test_a_view_that_waits_is_woken_by_a_close(
     explorer: Explorer, loop: SteppedLoop
 ) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             received: list[str | bytes] = []
 
@@ -288,7 +282,7 @@ def test_a_view_that_waits_is_woken_by_a_close(
 def test_a_listener_that_begins_while_messages_come_hears_all(
     explorer: Explorer, loop: SteppedLoop
 ) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             listener = Hearing()
 
@@ -306,7 +300,7 @@ def test_a_listener_that_begins_while_messages_come_hears_all(
 def test_a_listener_that_closes_hears_no_more(
     explorer: Explorer, loop: SteppedLoop
 ) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             ws, inside, more = pair.ws, Gate(), Gate()
 
@@ -333,7 +327,7 @@ def test_a_listener_that_closes_hears_no_more(
 def test_a_listener_answers_within_its_room(
     explorer: Explorer, loop: SteppedLoop
 ) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop, MAX_QUEUE=100) as pair:
             answer = "x" * 60
             listener = Hearing(lambda ws: ws.send(answer))
@@ -347,7 +341,7 @@ def test_a_listener_answers_within_its_room(
 
 
 def test_a_connection_has_one_name(explorer: Explorer, loop: SteppedLoop) -> None:
-    def scenario() -> Tasks:
+    def scenario() -> Threads:
         with Pair(loop) as pair:
             names: list[str] = []
             yield [lambda: names.append(pair.ws.id)] * 3
