@@ -166,6 +166,11 @@ class Entry(NamedTuple):
     mid: str | None = None
     json: bool = False
     to: str | None = None
+    tag: str = ""
+    """A word that tells it from another one with the same number, which may come where
+    a storage has lost messages; "": such a storage loses none."""
+    deleted: bool = False
+    """It was taken back: ``data`` is ``null``, its number remains."""
 
 
 def size_of(data: str | bytes) -> int:
@@ -185,6 +190,10 @@ class Delivery(NamedTuple):
     at: float = 0.0
     epoch: str = ""
     """Whose numbers they are; "" where ``seq`` is 0."""
+    tag: str = ""
+    """As in ``Entry``."""
+    before: str = ""
+    """The tag of the message before it; "": there was none, or it had none."""
 
 
 class Receipt(NamedTuple):
@@ -212,6 +221,8 @@ class Page(NamedTuple):
     ``entries`` are the first that follow it."""
     plain: bool = False
     """The topic was claimed for plain connections."""
+    tag: str = ""
+    """That of the message with the number ``seq``."""
 
 
 class Tally(NamedTuple):

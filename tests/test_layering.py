@@ -67,7 +67,7 @@ ARROWS: Tree = {
     # What processes share
     "backends": {
         "contract": "errors messages transports",
-        "pages": "",
+        "pages": "messages",
         "shares": "messages",
         "memory": ".contract .pages .shares errors messages",
         "sqlite": {

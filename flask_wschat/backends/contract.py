@@ -115,20 +115,50 @@ class Backend(Protocol):
         ``mid`` are remembered for at least four times as many messages as are kept.
         """
 
+    def submit(
+        self,
+        topic: str,
+        message: Message,
+        done: Callable[[Receipt | Exception], None],
+        *,
+        keep: bool = False,
+    ) -> None:
+        """Do what ``publish`` does, but wait for nothing; also in the loop itself.
+
+        ``done`` is called once, from whichever thread, with the receipt or with what
+        ``publish`` would have raised; perhaps before this returns. Messages of a topic
+        that one thread submits keep their order, and so do their ``done``. What waits
+        together is stored together.
+        """
+
+    def delete(self, topic: str, seq: int) -> bool:
+        """Take a kept message back; False: it is not kept, or was taken back before.
+
+        What is kept of it is its number, time and tag, ``deleted``. In the same step a
+        message with the event "deleted" is delivered, whose data is the number.
+        """
+
     def history(
         self,
         topic: str,
         *,
         after: int | None = None,
         epoch: str | None = None,
+        tag: str | None = None,
         before: int | None = None,
         limit: int = 50,
+        max_bytes: int | None = None,
     ) -> Page:
         """Return kept messages in order, and where the numbers stand, as of one moment.
 
         With ``after`` the first ``limit`` whose number is over it, with ``before`` the
         last ``limit`` whose number is under it, else the newest ``limit``.
 
+        Of these as many as have ``max_bytes`` of data together, at least one: with
+        ``after`` the first ones, else the newest.
+
+        ``tag`` is that of the message ``after``, as far as the asker knows it: where
+        the message is another one, or it cannot be known, nothing is ``recovered``.
         ``epoch`` asks to resume: where it is not the topic's, or ``after`` is over the
         newest number, or a message after ``after`` is kept no more, the page is not
         ``recovered`` and holds the newest ``limit`` instead. Nothing changes by it:

@@ -7,14 +7,16 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import BackendError, ShareTaken
 from ..messages import Delivery, Entry, Message, Page, Receipt, Tally, size_of
 from .contract import EMPTY, Host, only
-from .pages import select
+from .pages import fitting, select
 from .shares import UNANSWERED, Shares, Told
 
+NOTHING = "null"
+"""The data of what was deleted."""
 _MIDS = 4  # remembered for so many times as many messages as are kept
 _SOME_KEYS = 64  # of `once`, before the old ones are looked for
 _FEW = 8  # messages among which a mid is looked for one by one: a dict for more would
@@ -171,14 +173,51 @@ class MemoryBackend:
                 host.deliver(Delivery(topic, message, seq, at, epoch))
         return Receipt(seq, at, epoch)
 
+    def submit(
+        self,
+        topic: str,
+        message: Message,
+        done: Callable[[Receipt | Exception], None],
+        *,
+        keep: bool = False,
+    ) -> None:
+        receipt: Receipt | Exception
+        try:
+            receipt = self.publish(topic, message, keep=keep)
+        except Exception as error:
+            receipt = error
+        done(receipt)
+
+    def delete(self, topic: str, seq: int) -> bool:
+        host = self._host
+        if host is None:
+            raise BackendError("the backend is not started, or stopped: call start()")
+        with self._lock:
+            kept = self._topic(topic)
+            index = -1 if kept is None else seq - (kept.seq - len(kept.entries) + 1)
+            if kept is None or not 0 <= index < len(kept.entries):
+                return False
+            entry = kept.entries[index]
+            if entry.deleted or index < len(kept.entries) - self._size:
+                return False
+            kept.note_mids()
+            kept.bytes -= size_of(entry.data) - len(NOTHING)
+            kept.entries[index] = Entry(seq, NOTHING, entry.at, json=True, deleted=True)
+            if topic in self._subscribed:
+                news = Message(str(seq), event="deleted")
+                host.deliver(Delivery(topic, news, 0, time.time()))
+        return True
+
     def history(
         self,
         topic: str,
         *,
         after: int | None = None,
         epoch: str | None = None,
+        tag: str | None = None,
         before: int | None = None,
         limit: int = 50,
+        max_bytes: int | None = None,
     ) -> Page:
         with self._lock:
             kept = self._topic(topic)
@@ -197,6 +236,8 @@ class MemoryBackend:
                 known=None if epoch is None else epoch == current,
             )
             page = entries[numbers.start - first : numbers.stop - first]
+            if max_bytes is not None:
+                page = fitting(page, max_bytes, first_ones=recovered)
             return Page(current, newest, page, recovered, kept.plain)
 
     def claim(self, topics: Sequence[str], message: Message) -> None:

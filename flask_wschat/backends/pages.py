@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..messages import Entry, size_of
+
 
 def select(
     first: int,
@@ -33,6 +35,20 @@ def select(
         stop = newest + 1 if before is None else min(before, newest + 1)
         start = max(stop - limit, first)
     return range(start, max(stop, start)), recovered
+
+
+def fitting(entries: list[Entry], most: int, *, first_ones: bool) -> list[Entry]:
+    """Return those of ``entries``, at least one, that have ``most`` bytes of data.
+
+    They are the first ones, or else the last.
+    """
+    count, size = 0, 0
+    for entry in entries if first_ones else reversed(entries):
+        size += size_of(entry.data)
+        if count and size > most:
+            break
+        count += 1
+    return entries[:count] if first_ones else entries[len(entries) - count :]
 
 
 class Seen:

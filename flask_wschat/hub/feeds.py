@@ -49,7 +49,7 @@ class _Parcel:
     ) -> None:
         if not receivers:
             return
-        topic, message, seq, at, _ = self.delivery
+        topic, message, seq, at, *_ = self.delivery
         if self._frame is None:
             news = message.event is not None
             text = message.data if news else envelope.message(topic, message, seq, at)
@@ -191,7 +191,7 @@ class Feed:
 
     def _follow(self, ws: WebSocket, reader: _Reader, parcel: _Parcel) -> bool:
         """Send what comes after the page; False: there is a hole, ``ws`` knows."""
-        _, _, seq, _, epoch = parcel.delivery
+        seq, epoch = parcel.delivery.seq, parcel.delivery.epoch
         if seq:
             if epoch == reader.epoch and seq <= reader.after:
                 return True

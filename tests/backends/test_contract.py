@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -733,7 +734,7 @@ def test_a_claim_is_seen_by_all_and_told_once(two: Two) -> None:
     # Numbers and positions go on.
     assert after.epoch == before.epoch
     for process in (backend, other):
-        assert process.history(ROOM, after=1, epoch=before.epoch)[2:] == (
+        assert process.history(ROOM, after=1, epoch=before.epoch)[2:5] == (
             process.history(ROOM, limit=1).entries,
             True,
             True,
@@ -1037,3 +1038,52 @@ def test_what_was_stored_outlives_the_process(sharing: Cluster) -> None:
     assert not other.publish(ROOM, Message("", sender="ann", mid="m"), keep=True).fresh
     assert other.tally("tea", "ann").mine == "green"
     assert not other.once("k", 60)
+
+
+def test_submitted_messages_keep_their_order(
+    backend: Backend, host: RecordingHost
+) -> None:
+    """Their answers as well; the caller goes on at once."""
+    backend.subscribe([ROOM])
+    answers: queue.SimpleQueue[object] = queue.SimpleQueue()
+    for number in range(20):
+        message = Message(str(number), sender="ann", mid=f"m{number % 10}")
+        backend.submit(ROOM, message, answers.put, keep=True)
+    receipts = [answers.get(timeout=5) for _ in range(20)]
+    assert [getattr(r, "seq", r) for r in receipts] == [*range(1, 11)] * 2
+    assert [getattr(r, "fresh", r) for r in receipts] == [True] * 10 + [False] * 10
+    kept = host.wait_for_count(10)
+    assert [(d.seq, d.message.data) for d in kept] == [
+        (n + 1, str(n)) for n in range(10)
+    ]
+
+
+def test_a_page_is_cut_by_bytes(backend: Backend) -> None:
+    epoch = backend.history(ROOM).epoch
+    for number in range(6):
+        backend.publish(ROOM, Message(str(number) * 100), keep=True)
+    newest = backend.history(ROOM, max_bytes=250)
+    assert [entry.seq for entry in newest.entries] == [5, 6]
+    assert [e.seq for e in backend.history(ROOM, max_bytes=1).entries] == [6]
+    after = backend.history(ROOM, after=1, epoch=epoch, max_bytes=250)
+    assert after.recovered and [entry.seq for entry in after.entries] == [2, 3]
+
+
+def test_a_deleted_message_leaves_its_number(
+    backend: Backend, host: RecordingHost
+) -> None:
+    backend.subscribe([ROOM])
+    for text in "one", "two", "three":
+        backend.publish(ROOM, Message(text, sender="ann", mid=text), keep=True)
+    assert backend.delete(ROOM, 2)
+    assert not backend.delete(ROOM, 2)
+    assert not backend.delete(ROOM, 9)
+    assert not backend.delete("room:nowhere", 1)
+    news = host.wait_for_count(4)[3]
+    assert (news.message.event, news.message.data, news.seq) == ("deleted", "2", 0)
+    first, gone, last = backend.history(ROOM).entries
+    assert (gone.seq, gone.data, gone.deleted) == (2, "null", True)
+    assert gone.sender is None and not first.deleted and not last.deleted
+    # Its id is known: repeated, it does not come back.
+    again = backend.publish(ROOM, Message("two", sender="ann", mid="two"), keep=True)
+    assert (again.seq, again.fresh) == (2, False)

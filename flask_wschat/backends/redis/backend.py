@@ -29,6 +29,7 @@ import hashlib
 import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -191,14 +192,37 @@ class RedisBackend:
             raise ShareTaken(UNANSWERED)
         return Receipt(seq, float(at_text), epoch_name.decode(), bool(fresh))
 
+    def submit(
+        self,
+        topic: str,
+        message: Message,
+        done: Callable[[Receipt | Exception], None],
+        *,
+        keep: bool = False,
+    ) -> None:
+        def work() -> None:
+            receipt: Receipt | Exception
+            try:
+                receipt = self.publish(topic, message, keep=keep)
+            except Exception as error:
+                receipt = error
+            done(receipt)
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def delete(self, topic: str, seq: int) -> bool:
+        raise BackendError("messages cannot be taken back here yet")
+
     def history(
         self,
         topic: str,
         *,
         after: int | None = None,
         epoch: str | None = None,
+        tag: str | None = None,
         before: int | None = None,
         limit: int = 50,
+        max_bytes: int | None = None,
     ) -> Page:
         bounds = ["" if n is None else min(max(n, 0), _LAST) for n in (after, before)]
         limit = min(max(limit, 0), _LAST)

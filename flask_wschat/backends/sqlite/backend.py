@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,14 +123,37 @@ class SQLiteBackend:
             raise ShareTaken(UNANSWERED)
         return receipt
 
+    def submit(
+        self,
+        topic: str,
+        message: Message,
+        done: Callable[[Receipt | Exception], None],
+        *,
+        keep: bool = False,
+    ) -> None:
+        def work() -> None:
+            receipt: Receipt | Exception
+            try:
+                receipt = self.publish(topic, message, keep=keep)
+            except Exception as error:
+                receipt = error
+            done(receipt)
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def delete(self, topic: str, seq: int) -> bool:
+        raise BackendError("messages cannot be taken back here yet")
+
     def history(
         self,
         topic: str,
         *,
         after: int | None = None,
         epoch: str | None = None,
+        tag: str | None = None,
         before: int | None = None,
         limit: int = 50,
+        max_bytes: int | None = None,
     ) -> Page:
         process = self._process()
         page = process.writer.call(
