@@ -90,6 +90,7 @@ ARROWS: Tree = {
         },
         "redis": {
             "wire": "",
+            "address": ".wire errors logs",
             "packing": ".wire messages",
             "people": ".wire errors",
             "subscriber": ".wire errors",
@@ -98,7 +99,7 @@ ARROWS: Tree = {
                 "errors logs backends.contract backends.pages",
             ),
             "backend": (
-                ".wire .packing .process .subscriber",
+                ".address .wire .packing .process .subscriber",
                 "errors logs messages backends.contract backends.shares",
             ),
             "__init__": ".backend",
@@ -249,7 +250,7 @@ ONLY_IN: dict[str, Names] = {
     ),
     "greenlet": "transports.loop transports.waiting servers.accepting",
     "geventwebsocket": "servers.offers servers.handler opening.legacy",
-    "redis": "backends.redis.backend",
+    "redis": "backends.redis.address",
     "flask": (
         "shortcuts.contexts shortcuts.response shortcuts.routing shortcuts.sessions",
         "opening.answers opening.gate opening.health opening.hooks opening.identity",

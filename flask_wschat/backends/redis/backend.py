@@ -32,14 +32,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ...errors import BackendError, ConfigError, ShareTaken
-from ...logs import SparingLog, printable, redacted
+from ...errors import BackendError, ShareTaken
+from ...logs import SparingLog, printable
 from ...messages import Entry, Message, Page, Receipt, Tally, size_of
 from ..contract import EMPTY, Host, T, only
 from ..shares import UNANSWERED, Shares
+from .address import Address
 from .packing import (
     MAX_SIZE,
     pack_message,
@@ -48,27 +47,10 @@ from .packing import (
 )
 from .process import Process
 from .subscriber import Timings
-from .wire import (
-    Arg,
-    Call,
-    Connection,
-    LinkError,
-    Reply,
-    ReplyError,
-    Script,
-    decode,
-    encode,
-)
+from .wire import Arg, Call, Reply, decode, encode
 
 logger = logging.getLogger("flask_wschat")
 
-_SCHEMES = {
-    "redis": "redis",
-    "rediss": "rediss",
-    "valkey": "redis",
-    "valkeys": "rediss",
-    "unix": "unix",
-}
 _LAST = 1 << 53  # a number that Lua can tell from the next
 _META_LONGER = 60.0  # seconds a topic's epoch outlives its messages
 
@@ -94,7 +76,7 @@ class RedisBackend:
         share: float = 0.25,
         timings: Timings = Timings(),  # noqa: B008 - immutable
     ) -> None:
-        self._server = _Server(url, timings.answer)
+        self._server = Address(url, timings.answer)
         self._size = size
         self._max_bytes = max_bytes
         self._shares = shares = Shares(share, size, max_bytes, ttl)
@@ -105,10 +87,10 @@ class RedisBackend:
         self._timings = timings
         self._host: Host | None = None
         self._log = SparingLog(logger)  # who joins asks for the same entries again
-        self._publish = Script("publish")
-        self._history = Script("history")
-        self._claim = Script("claim")
-        self._poll = Script("poll")
+        self._publish = self._server.script("publish")
+        self._history = self._server.script("history")
+        self._claim = self._server.script("claim")
+        self._poll = self._server.script("poll")
         self._processes: dict[int, Process] = {}
 
     # -- life
@@ -178,7 +160,7 @@ class RedisBackend:
         if not keep or not self._size:
             at = round(time.time(), 6)
             payload = pack_passing(at, body)
-            self._run(Call("PUBLISH", [channel, payload]), again=False)
+            self._run(Call(self._server.publish, [channel, payload]), again=False)
             return Receipt(0, at, "")
         mid = _scoped(message.sender, message.mid)
         epoch, seq = self._here().seen.get(topic)
@@ -333,99 +315,6 @@ class RedisBackend:
             bool(closed),
             None if mine is None else decode(mine),
         )
-
-
-class _Server:
-    """Where Redis is, and how its keys are called."""
-
-    def __init__(self, url: str, timeout: float) -> None:
-        try:
-            import redis
-        except ImportError:
-            raise ConfigError(
-                "WSCHAT_URL names Redis, which needs redis-py:"
-                " pip install 'flask-wschat[redis]'"
-            ) from None
-        try:
-            parts = urlsplit(url)
-            parts.port  # noqa: B018 - it is looked at only now
-        except ValueError:  # its words quote what may be a part of the password
-            raise ConfigError(
-                f"WSCHAT_URL cannot work: {redacted(url)!r} should have a port that is"
-                " a number; in a password write %40 for @, %3A for :, %2F for /"
-            ) from None
-        scheme, netloc, path, query, _ = parts
-        if scheme not in _SCHEMES:
-            raise ConfigError(f"WSCHAT_URL cannot be {redacted(scheme)}://")
-        options = dict(parse_qsl(query, keep_blank_values=True))
-        self._prefix = encode(options.pop("prefix", "wschat"))
-        plain = f"{_SCHEMES[scheme]}://{netloc}{path}?{urlencode(options)}"
-        try:
-            parse: Any = redis.connection.parse_url
-            given: dict[str, Any] = parse(plain)
-        except ValueError as error:
-            raise ConfigError(f"WSCHAT_URL cannot work: {error}") from None
-        self._errors = redis.exceptions
-        self._class: Any = given.pop("connection_class", redis.Connection)
-        self._options: dict[str, Any] = {
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "client_name": "wschat",
-        }
-        if scheme != "unix":
-            self._options["socket_keepalive"] = True
-        # Ours is the reading, of RESP2.
-        self._options |= given | {"protocol": 2}
-        try:
-            self._class(**self._options)
-        except TypeError as error:
-            raise ConfigError(f"WSCHAT_URL has an unknown option: {error}") from None
-        except (ValueError, redis.exceptions.RedisError) as error:
-            raise ConfigError(f"WSCHAT_URL cannot work: {error}") from None
-        self._password = str(given.get("password") or "")
-        host, port = given.get("host", "localhost"), given.get("port", 6379)
-        self.where: str = given.get("path") or f"{host}:{port}"
-        # Channels are the same in every database, our topics are not.
-        self._live = f"live:{given.get('db', 0)}"
-
-    def key(self, topic: str, suffix: str) -> bytes:
-        """Return a key of ``topic``."""
-        return b"%b:{%b}:%b" % (self._prefix, encode(topic), suffix.encode())
-
-    def keys(self, topic: str) -> list[bytes]:
-        """Return the keys of what is kept of ``topic``."""
-        return [self.key(topic, suffix) for suffix in ("meta", "log", "mids")]
-
-    def channel(self, topic: str) -> bytes:
-        """Return where publications to ``topic`` go."""
-        return self.key(topic, self._live)
-
-    def connect(self) -> Connection:
-        """Open a connection; see ``wire.Connect``."""
-        errors = self._errors
-        connection: Connection = self._class(**self._options)
-        try:
-            connection.connect()
-        except errors.BusyLoadingError as error:
-            raise ReplyError(f"LOADING {self._said(error)}") from None
-        except errors.AuthenticationError as error:
-            missing = "authentication required" in str(error).lower()
-            code = "NOAUTH" if missing else "WRONGPASS"
-            raise ReplyError(f"{code} {self._said(error)}") from None
-        except errors.TimeoutError:
-            why = "does not answer"
-            raise LinkError(why, sent=False, silent=True) from None
-        except (errors.ConnectionError, OSError) as error:
-            why = f"cannot be reached; does it run? ({self._said(error)})"
-            raise LinkError(why, sent=False) from None
-        except errors.RedisError as error:
-            raise ReplyError(self._said(error)) from None
-        return connection
-
-    def _said(self, error: Exception) -> str:
-        """Return an error's words. What does not know AUTH repeats the password."""
-        words = str(error)
-        return words.replace(self._password, "…") if self._password else words
 
 
 def _scoped(sender: str | None, mid: str | None) -> bytes:

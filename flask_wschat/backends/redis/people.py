@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from ...errors import BackendError
@@ -24,6 +24,13 @@ class Run(Protocol):
     def __call__(self, calls: Sequence[Call], *, again: bool) -> list[Reply]: ...
 
 
+class Names(Protocol):
+    """How keys are called, and the scripts that use them."""
+
+    def key(self, topic: str, suffix: str) -> bytes: ...
+    def script(self, name: str) -> Script: ...
+
+
 class People:
     """This process's people, and those whom dead processes have left.
 
@@ -31,17 +38,17 @@ class People:
     for all of them, unless a process has died.
     """
 
-    def __init__(self, run: Run, key: Callable[[str, str], bytes], ttl: float) -> None:
+    def __init__(self, run: Run, names: Names, ttl: float) -> None:
         self._run = run
-        self._key = key
+        self._key = key = names.key
         self._ttl = round(ttl * 1000)
         # A refresh comes a few times in each `ttl`, so a life is a few rounds of them.
         self._life = max(_LIFE, _TURNS * self._ttl)
         self._renewing: Iterator[str] = iter(())
         self._alive_keys = [key("presence", "alive"), key("presence", "dead")]
-        self._alive = Script("alive")
-        self._attend = Script("attend")
-        self._leave = Script("leave")
+        self._alive = names.script("alive")
+        self._attend = names.script("attend")
+        self._leave = names.script("leave")
         self._lock = threading.Lock()
         self._people: dict[str, set[str]] = {}
         self._noted = False

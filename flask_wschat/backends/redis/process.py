@@ -24,6 +24,7 @@ from .wire import (
     Pipe,
     Reply,
     ReplyError,
+    Script,
     as_refusal,
 )
 
@@ -54,6 +55,9 @@ class Endpoint(Protocol):
     @property
     def where(self) -> str: ...
     def key(self, topic: str, suffix: str) -> bytes: ...
+    def script(self, name: str) -> Script: ...
+    @property
+    def publish(self) -> str: ...
     def channel(self, topic: str) -> bytes: ...
     def connect(self) -> Connection: ...
 
@@ -83,7 +87,7 @@ class Process:
         self._garbage = 0.0
         self._refused: dict[str, float] = {}  # when last, by the refusal's word
         self.seen = Seen()
-        self.people = People(self.run, server.key, presence_ttl)
+        self.people = People(self.run, server, presence_ttl)
         self.wishes = Wishes(server.channel)
         self.subscriber = Subscriber(
             self,
@@ -212,7 +216,9 @@ class Process:
 
     def probe(self, channel: bytes) -> None:
         # A write, as a replica or one with a full disk would publish all the same.
-        self._run([Call("DEL", [channel]), Call("PUBLISH", [channel, b""])], True)
+        self._run(
+            [Call("DEL", [channel]), Call(self._server.publish, [channel, b""])], True
+        )
 
     def words(self, error: Exception) -> str:
         if isinstance(error, BackendError):

@@ -64,18 +64,25 @@ class Call:
     """A command, packed; a script's has a longer form as well."""
 
     def __init__(
-        self, name: str, args: Sequence[Arg], whole: Callable[[], bytes] | None = None
+        self,
+        name: str,
+        args: Sequence[Arg],
+        whole: Callable[[], bytes] | None = None,
+        key: Arg | None = None,
     ) -> None:
         self.packed = pack(name, *args)
+        self.key = args[0] if key is None and args else key
+        """The first one, which says where in a cluster it is done; None: anywhere."""
         self.whole = whole
         """Pack it for a Redis that has not seen the script yet."""
 
 
 class Script:
-    """A Lua script of this package."""
+    """A Lua script of this package; ``publish``: the command for its publications."""
 
-    def __init__(self, name: str) -> None:
-        self._source = (Path(__file__).parent / f"{name}.lua").read_bytes()
+    def __init__(self, name: str, publish: str = "PUBLISH") -> None:
+        source = (Path(__file__).parent / f"{name}.lua").read_bytes()
+        self._source = source.replace(b"'PUBLISH'", b"'%b'" % publish.encode())
         self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
 
     def call(self, keys: Sequence[bytes], args: Sequence[Arg]) -> Call:
@@ -85,6 +92,7 @@ class Script:
             "EVALSHA",
             (self._sha, *given),
             lambda: pack("EVAL", self._source, *given),
+            keys[0],
         )
 
 
