@@ -32,9 +32,10 @@ def open(url: str | Backend, **options: Any) -> Backend:
 
         return SQLiteBackend.from_url(url, **options)
     if scheme in ("redis", "rediss", "valkey", "valkeys", "unix"):
-        from .redis import RedisBackend
+        from .redis import RedisBackend, RedisRing, several
 
-        return RedisBackend(url, **options)
+        kind = RedisBackend if len(several(url)) == 1 else RedisRing
+        return kind(url, **options)
     raise ConfigError(
         "WSCHAT_URL must begin with memory://, sqlite:///, redis://, rediss://,"
         f" valkey://, valkeys:// or unix://, unlike {redacted(url)!r}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from flask_wschat.backends import Backend
+from flask_wschat.backends import open as open_backend
 from flask_wschat.backends.memory import MemoryBackend
-from flask_wschat.backends.redis.backend import RedisBackend
+from flask_wschat.backends.redis import RedisBackend, RedisRing
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.messages import Delivery
 from tests.support.redis_server import RedisServer
@@ -142,10 +144,7 @@ class RedisStore:
         return RedisBackend(self.server.url, **options)
 
     def topics(self, backend: Backend) -> set[str]:
-        with self.server.client() as client:
-            keys = [key.decode() for key in client.scan_iter()]
-        names = {key.split("{", 1)[1].rpartition("}")[0] for key in keys}
-        return {name for name in names if not name.startswith("presence")}
+        return _topics(self.server)
 
     def tellers(self, backend: Backend, topic: str) -> int:
         with self.server.client() as client:
@@ -155,7 +154,50 @@ class RedisStore:
         self.server.stop()
 
 
-STORES: list[type[Store]] = [MemoryStore, SQLiteStore, RedisStore]
+class RingStore:
+    """Two Redis, whose data go and which stay for the next test."""
+
+    shared = True
+    servers: ClassVar[list[RedisServer]] = []
+
+    def __init__(self, folder: Path) -> None:
+        while len(self.servers) < 2:
+            server = RedisServer()
+            server.start()
+            atexit.register(server.stop)
+            self.servers.append(server)
+        for server in self.servers:
+            with server.client() as client:
+                client.flushall()
+
+    def make(self, *, linger: float = 0.0, **options: Any) -> Backend:
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        backend = open_backend(f"redis://{hosts}/0", **options)
+        assert isinstance(backend, RedisRing)
+        return backend
+
+    def topics(self, backend: Backend) -> set[str]:
+        return set().union(*(_topics(server) for server in self.servers))
+
+    def tellers(self, backend: Backend, topic: str) -> int:
+        counts = []
+        for server in self.servers:
+            with server.client() as client:
+                counts.append(int(client.hlen(f"wschat:{{{topic}}}:told")))
+        return sum(counts)
+
+    def close(self) -> None:
+        pass
+
+
+def _topics(server: RedisServer) -> set[str]:
+    with server.client() as client:
+        keys = [key.decode() for key in client.scan_iter()]
+    names = {key.split("{", 1)[1].rpartition("}")[0] for key in keys}
+    return {name for name in names if not name.startswith("presence")}
+
+
+STORES: list[type[Store]] = [MemoryStore, SQLiteStore, RedisStore, RingStore]
 """A new backend is added here, and nowhere else."""
 
 

@@ -18,6 +18,18 @@ _SCHEMES = {
 }
 
 
+def several(url: str) -> list[str]:
+    """Return a URL for each of the hosts in ``url``, which commas separate.
+
+    A user and password before them is that of each.
+    """
+    start, slashes, rest = url.partition("://")
+    end = min((i for c in "/?#" if (i := rest.find(c)) >= 0), default=len(rest))
+    login, at, hosts = rest[:end].rpartition("@")
+    before = f"{start}{slashes}{login}{at}"
+    return [f"{before}{host.strip()}{rest[end:]}" for host in hosts.split(",")]
+
+
 class Address:
     """Where Redis is, and how its keys are called."""
 
