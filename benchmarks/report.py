@@ -20,7 +20,15 @@ from benchmarks.measure import Field, Row
 
 TITLE = "# Results"
 KEPT = "What did not pay"
-ORDER = ("Speed", "Scale", "Latency under mixed load", "Backends", "What paid", KEPT)
+ORDER = (
+    "Speed",
+    "Scale",
+    "Latency under mixed load",
+    "Backends",
+    "Rooms",
+    "What paid",
+    KEPT,
+)
 
 
 def machine() -> str:

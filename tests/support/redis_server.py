@@ -71,6 +71,11 @@ class RedisServer:
         if wait:
             self._wait_until_it_answers()
 
+    @property
+    def pid(self) -> int:
+        """The system's number for the process."""
+        return self._process.id
+
     def kill(self) -> None:
         """End it by SIGKILL: what is not on the disk is lost."""
         self._process.kill()

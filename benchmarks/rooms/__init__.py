@@ -1,0 +1,1 @@
+"""Large rooms, slow storages and faults: see ``python -m benchmarks.rooms``."""
