@@ -74,17 +74,22 @@ ARROWS: Tree = {
             "people": "",
             "polls": "messages",
             "once": "",
-            "tables": (
-                ".once messages",
+            "schema": ".once",
+            "many": "",
+            "log": ".many .schema messages backends.contract backends.pages",
+            "topics": (
+                ".log .many errors messages",
                 "backends.contract backends.pages backends.shares",
             ),
             "forks": "",
+            "file": ".schema",
             "writer": (
-                ".forks .tables errors transports backends.contract backends.pages"
+                ".file .forks .log .schema .topics",
+                "errors messages backends.contract",
             ),
             "backend": (
-                ".once .people .polls .tables .writer",
-                "errors logs messages backends.contract backends.shares",
+                ".file .log .once .people .polls .topics .writer",
+                "errors logs messages backends.contract",
             ),
             "__init__": ".backend",
         },
@@ -355,7 +360,7 @@ def test_every_arrow_is_used_and_every_module_has_its_own() -> None:
         ("backends.memory", "from ..websocket import WebSocket"),
         ("backends.memory", "from ..transports.evented import EventedLoop"),
         ("backends.memory", "from .redis.wire import Wire"),
-        ("backends.sqlite.tables", "from ..redis.wire import Wire"),
+        ("backends.sqlite.topics", "from ..redis.wire import Wire"),
         ("chat.listener", "from ..backends.redis.process import Process"),
         ("chat.voting", "from ..backends.memory import MemoryBackend"),
         ("codec.frames", "import gevent"),

@@ -532,7 +532,10 @@ def rows(path: Path, table: str) -> int:
         db.close()
 
 
-def test_the_file_keeps_no_more_than_it_must(path: Path, start: Start) -> None:
+def test_the_file_keeps_no_more_than_it_must(
+    path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_wschat.backends.sqlite.topics.REMEMBERED", 0.2)
     backend, _ = start(size=5, linger=0.1)
     for number in range(60):
         backend.publish(ROOM, Message("x", sender="ann", mid=str(number)), keep=True)

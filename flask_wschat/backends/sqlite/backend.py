@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from ...errors import BackendError, ConfigError, ShareTaken
+from ...errors import BackendError, ConfigError
 from ...logs import redacted
 from ...messages import Message, Page, Receipt, Tally
 from ..contract import Host, only
-from ..shares import UNANSWERED
 from . import once
+from .file import File
+from .log import Log
 from .people import People
 from .polls import Polls
-from .tables import Messages
+from .topics import Publication, Topics
 from .writer import Writer
 
 T = TypeVar("T")
@@ -117,11 +117,7 @@ class SQLiteBackend:
         self._process().writer.unsubscribe(topics)
 
     def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
-        messages = self._process().messages
-        receipt = self._call(lambda db: messages.publish(db, topic, message, keep))
-        if receipt is None:
-            raise ShareTaken(UNANSWERED)
-        return receipt
+        return self._process().writer.publish(Publication(topic, message, keep))
 
     def submit(
         self,
@@ -131,18 +127,16 @@ class SQLiteBackend:
         *,
         keep: bool = False,
     ) -> None:
-        def work() -> None:
-            receipt: Receipt | Exception
-            try:
-                receipt = self.publish(topic, message, keep=keep)
-            except Exception as error:
-                receipt = error
-            done(receipt)
-
-        threading.Thread(target=work, daemon=True).start()
+        try:
+            writer = self._process().writer
+        except BackendError as error:
+            done(error)
+        else:
+            writer.submit(Publication(topic, message, keep), done)
 
     def delete(self, topic: str, seq: int) -> bool:
-        raise BackendError("messages cannot be taken back here yet")
+        topics = self._process().topics
+        return self._call(lambda db: topics.delete(db, topic, seq))
 
     def history(
         self,
@@ -156,19 +150,28 @@ class SQLiteBackend:
         max_bytes: int | None = None,
     ) -> Page:
         process = self._process()
-        page = process.writer.call(
-            lambda db: process.messages.history(db, topic, after, epoch, before, limit),
-            writes=False,
-        )
+
+        def step(db: sqlite3.Connection) -> Page:
+            return process.topics.history(
+                *(db, topic),
+                after=after,
+                epoch=epoch,
+                tag=tag,
+                before=before,
+                limit=limit,
+                max_bytes=max_bytes,
+            )
+
+        page = process.writer.call(step, writes=False)
         process.writer.note(topic, page.epoch, page.seq)
         return page
 
     def claim(self, topics: Sequence[str], message: Message) -> None:
-        messages = self._process().messages
+        known = self._process().topics
 
         def step(db: sqlite3.Connection) -> None:
             for topic in topics:
-                messages.claim(db, topic, message)
+                known.claim(db, topic, message)
 
         self._call(step, writes=False)
 
@@ -234,16 +237,15 @@ class _Process:
     """What one process has of a backend; another one, forked off, makes its own."""
 
     def __init__(self, backend: SQLiteBackend, host: Host) -> None:
-        self.messages = Messages(
-            backend._size,
-            backend._max_bytes,
-            backend._ttl,
-            backend._linger,
-            backend._share,
+        file, log = File(backend._path, backend._pragmas), Log(host)
+        self.topics = Topics(
+            log,
+            size=backend._size,
+            max_bytes=backend._max_bytes,
+            ttl=backend._ttl,
+            linger=backend._linger,
+            share=backend._share,
         )
         self.people = People(backend._presence_ttl)
         self.polls = Polls()
-        messages = self.messages
-        self.writer = Writer(
-            backend._path, host, messages.tidy, messages.seen, backend._pragmas
-        )
+        self.writer = Writer(file, host, log, self.topics)

@@ -1,32 +1,33 @@
 """The one thread that touches a process's SQLite file: it writes, reads and delivers.
 
-Whoever wants something puts a step on its queue and waits. The thread takes all that
-waits, does it in one transaction, commits, delivers what the log has by then, and
-answers: so many callers share one sync of the disk, and nobody is told of what is not
-stored (see docs/decisions/17). The queue is the C type, which no monkey-patching
+Whoever wants something puts a step on its queue, and waits or is called. The thread
+takes all that waits, does it in one transaction, commits, delivers what was published,
+and answers: so many callers share one sync of the disk, and nobody is told of what is
+not stored (see docs/decisions/17). The queue is the C type, which no monkey-patching
 changes: one side of it is a thread of the system's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import random
 import sqlite3
-import stat
 import time
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from ...errors import BackendError
-from ...transports import Event
+from ...errors import BackendError, WSChatError
+from ...messages import Receipt
 from ..contract import Host
-from ..pages import Seen
-from . import tables
+from .file import LOCK_TIMEOUT, File
 from .forks import Unforked
+from .log import Log
+from .schema import SCHEMA_VERSION, WrongFile
+from .topics import Publication, Topics
 
 logger = logging.getLogger("flask_wschat")
 _random = random.Random()  # the application's own may be seeded
@@ -36,8 +37,6 @@ Step = Callable[[sqlite3.Connection], Any]
 
 POLL = 0.01
 """Seconds between two looks for what other processes have published."""
-LOCK_TIMEOUT = 5.0
-"""Seconds to wait for others to let go of the file."""
 TIDY = 2.0
 """Seconds between two looks for what can be deleted."""
 PROBE = 1.0
@@ -46,32 +45,30 @@ _PATIENCE = 30.0  # seconds a caller waits for an answer; over any disk's own ti
 _ROOM = 1 << 19  # bytes that a disk that was full has to have before all is well again
 _BATCH = 500  # steps of one transaction: others wait meanwhile
 
-_REMEDIES = {
-    "locked": "is held by another program for over {timeout:g} s: end the shell,"
-    " backup or transaction that has it open",
-    "full": "cannot grow: free space on its disk",
-    "readonly": "cannot be written: give the server's user the right to write the file"
-    " and its directory, on a disk that is not mounted read-only",
-    "unable to open": "cannot be opened: give the server's user the right to read and"
-    " write it and its directory",
-    "disk I/O": "cannot be read or written, the disk reports an error: check the disk"
-    " and the system's log",
-    "not a database": "is not an SQLite database: name another file",
-    "malformed": "is damaged: restore it from a backup, or delete it with all it keeps",
-}
-
 
 class _Job:
-    __slots__ = ("answer", "done", "error", "step", "writes")
+    """A step, or a publication; ``done`` gets what became of it."""
+
+    __slots__ = ("done", "outcome", "step", "writes")
 
     def __init__(
-        self, step: Step | None, writes: bool, done: Event | None = None
+        self,
+        step: Step | Publication | None,
+        writes: bool,
+        done: Callable[[Any], None] | None = None,
     ) -> None:
         self.step = step  # None: end
         self.writes = writes
         self.done = done
-        self.answer: Any = None
-        self.error: Exception | None = None
+        self.outcome: Any = None  # an exception, if that is what it came to
+
+    def answer(self) -> None:
+        done, self.done = self.done, None
+        if done is not None:
+            try:
+                done(self.outcome)
+            except Exception:
+                logger.exception("error in an answer")
 
 
 class Writer:
@@ -79,17 +76,16 @@ class Writer:
 
     def __init__(
         self,
-        path: Path,
+        file: File,
         host: Host,
-        tidy: Callable[[sqlite3.Connection], bool],
-        seen: Seen,
-        pragmas: Sequence[str],
+        log: Log,
+        topics: Topics,
     ) -> None:
-        self._path = path
+        self._path = file.path
+        self._file = file
         self._host = host
-        self._tidy = tidy
-        self._seen = seen
-        self._pragmas = pragmas
+        self._log = log
+        self._topics = topics
         self._queue: SimpleQueue[_Job] = SimpleQueue()
         self._nothing: SimpleQueue[None] = SimpleQueue()  # to wait for, natively
         self._starters = [host.start_thread]
@@ -98,11 +94,7 @@ class Writer:
         self.fault: str | None = None
         # Only the thread uses what follows.
         self._db: sqlite3.Connection | None = None
-        self._topics: set[str] = set()
-        self._last: int | None = None  # the log's row delivered last; None: no reading
         self._version = -1
-        self._inode = 0
-        self._warned = False
         self._tidy_at = 0.0
         self._probe_at = 0.0
 
@@ -126,46 +118,93 @@ class Writer:
 
         :raises BackendError: it is not done, or not known to be done.
         """
-        job = self._put(step, writes)
-        assert job.done is not None
-        if not job.done.wait(_PATIENCE):
-            raise BackendError(f"{self._path} gave no answer in {_PATIENCE:g} s")
-        if job.error is not None:
-            raise BackendError(self._explain(job.error)) from job.error
-        answer: T = job.answer
-        return answer
+        outcome: T = self._wait(step, writes)
+        return outcome
+
+    def publish(self, publication: Publication) -> Receipt:
+        """Return what became of it, when it is on the disk."""
+        receipt: Receipt = self._wait(publication, True)
+        return receipt
+
+    def submit(
+        self, publication: Publication, done: Callable[[Receipt | Exception], None]
+    ) -> None:
+        """Have ``done`` called with what ``publish`` returns or raises."""
+
+        def explain(outcome: Receipt | Exception) -> None:
+            if isinstance(outcome, Exception):
+                outcome = self._as_raised(outcome)
+            done(outcome)
+
+        try:
+            self._put(_Job(publication, True, explain))
+        except BackendError as error:
+            done(error)
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Deliver ``topics`` from now on."""
 
         def step(db: sqlite3.Connection) -> None:
-            self._topics.update(topics)
+            self._log.topics.update(topics)
 
         self.call(step, writes=False)
 
     def unsubscribe(self, topics: Sequence[str]) -> None:
-        self._topics.difference_update(topics)
-        self._seen.forget(topics)
+        self._log.topics.difference_update(topics)
+        self._log.seen.forget(topics)
 
     def note(self, topic: str, epoch: str, seq: int) -> None:
         """Note that a page which went out has told of ``seq``."""
-        if topic in self._topics:
-            self._seen.note(topic, epoch, seq)
+        if topic in self._log.topics:
+            self._log.seen.note(topic, epoch, seq)
 
     def stop(self, step: Step) -> None:
         """Do a last step, close the file and end the thread."""
         with contextlib.suppress(BackendError):
             self.call(step)
-        if done := self._put(None, False).done:
-            done.wait(LOCK_TIMEOUT)
+        ended = self._host.event()
+        with contextlib.suppress(BackendError):
+            self._put(_Job(None, False, lambda _: ended.set()))
+            ended.wait(LOCK_TIMEOUT)
 
-    def _put(self, step: Step | None, writes: bool) -> _Job:
+    def _wait(self, step: Step | Publication, writes: bool) -> Any:
+        event, outcomes = self._host.event(), []
+
+        def done(outcome: Any) -> None:
+            outcomes.append(outcome)
+            event.set()
+
+        self._put(_Job(step, writes, done))
+        if not event.wait(_PATIENCE):
+            raise BackendError(f"{self._path} gave no answer in {_PATIENCE:g} s")
+        outcome = outcomes[0]
+        if isinstance(outcome, Exception):
+            raise self._as_raised(outcome) from outcome
+        return outcome
+
+    def _as_raised(self, error: Exception) -> Exception:
+        if isinstance(error, WSChatError):
+            return error
+        return BackendError(self._file.explain(error))
+
+    def _put(self, job: _Job) -> None:
         if self._ended:
-            raise BackendError(f"{self._path} is closed: this backend was stopped")
+            raise self._closed()
         self.start()
-        job = _Job(step, writes, self._host.event())
         self._queue.put(job)
-        return job
+        if self._ended:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Answer those who came too late; from any thread."""
+        with contextlib.suppress(Empty):
+            while True:
+                job = self._queue.get_nowait()
+                job.outcome = self._closed()
+                job.answer()
+
+    def _closed(self) -> BackendError:
+        return BackendError(f"{self._path} is closed: this backend was stopped")
 
     # -- the thread
 
@@ -181,14 +220,16 @@ class Writer:
             except Exception as error:  # a fault of ours must not end the thread
                 logger.exception("error in the thread of %s", self._path)
                 for job in steps:
-                    job.error = job.error or error
+                    job.outcome = error
             # Only now: who is answered finds delivered here what was stored before.
-            _answer(steps)
+            for job in steps:
+                job.answer()
             if not ended:
                 jobs = self._take()
         self._ended = True
         self._close()
-        _answer(jobs)
+        jobs[-1].answer()
+        self._refuse()
 
     def _take(self) -> list[_Job]:
         """Wait for work, or until it is time to look after the file."""
@@ -202,7 +243,7 @@ class Writer:
     def _idle_time(self) -> float:
         if self._db is None:
             return PROBE
-        return TIDY if self._last is None else POLL
+        return POLL if self._log.reads else TIDY
 
     def _work(self, jobs: list[_Job]) -> None:
         now = time.monotonic()
@@ -213,32 +254,27 @@ class Writer:
                 self._probe_at = now + PROBE
                 until = now if self.fault else now + LOCK_TIMEOUT
                 self._transact([_Job(self._probe, True)], until)
-            if not self._topics:
-                self._last = None
-            self._look(written=bool(jobs))
+            self._log.rest()
+            if not jobs:
+                self._look()
             if now >= self._tidy_at:
                 self._clean()
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
 
     def _transact(self, jobs: list[_Job], until: float) -> None:
-        """Do all of ``jobs`` and commit; where that fails, each alone."""
+        """Do ``jobs``, commit and deliver; where that fails, in smaller parts."""
         writes = any(job.writes for job in jobs)
-        for job in jobs:
-            job.error = None
         try:
             db = self._begin(writes, until)
-        except (sqlite3.Error, OSError, tables.WrongFile) as error:
+        except (sqlite3.Error, OSError, WrongFile) as error:
             for job in jobs:
-                job.error = error
+                job.outcome = error
             self._fail(error)
             return
         try:
-            if self._last is None:  # one of the steps may be the first to subscribe
-                self._last = tables.newest(db)
-            for job in jobs:
-                assert job.step is not None
-                job.answer = job.step(db)
+            self._log.begin(db)
+            self._do(db, jobs)
             db.execute("COMMIT")
         except Exception as error:
             self._rollback()
@@ -246,20 +282,37 @@ class Writer:
                 jobs[0].writes = True  # it had to write, and others did meanwhile
                 self._transact(jobs, until)
             elif len(jobs) > 1:
-                for job in jobs:
-                    self._transact([job], until)
+                half = len(jobs) // 2
+                self._transact(jobs[:half], until)
+                self._transact(jobs[half:], until)
             else:
-                jobs[0].error = error
+                jobs[0].outcome = error
                 if _is_of_the_file(error):
                     self._fail(error)
             return
+        self._log.hand_on()
         if writes and self.fault is not None:  # reading may work without writing
             logger.warning("%s works again", self._path)
             self.fault = None
 
+    def _do(self, db: sqlite3.Connection, jobs: list[_Job]) -> None:
+        """Do ``jobs`` in their order; publications that follow each other as one."""
+        for together, group in itertools.groupby(
+            jobs, lambda job: isinstance(job.step, Publication)
+        ):
+            some = list(group)
+            if together:
+                publications = [cast("Publication", job.step) for job in some]
+                outcomes = self._topics.publish(db, publications)
+                for job, outcome in zip(some, outcomes, strict=True):
+                    job.outcome = outcome
+            else:
+                for job in some:
+                    job.outcome = cast("Step", job.step)(db)
+
     def _probe(self, db: sqlite3.Connection) -> None:
         """Write something that changes nothing, to learn whether that works."""
-        db.execute(f"PRAGMA user_version = {tables.SCHEMA_VERSION}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         disk = os.statvfs(self._path.parent)
         if self.fault is not None and disk.f_bavail * disk.f_frsize < _ROOM:
             raise sqlite3.OperationalError("the disk is full but for a little")
@@ -282,40 +335,21 @@ class Writer:
             if self._db is not None:
                 self._look()
 
-    def _look(self, written: bool = False) -> None:
-        """Deliver what the log has that was not delivered here yet."""
+    def _look(self) -> None:
+        """Deliver what others have published since the last look."""
         db = self._db
-        if db is None or self._last is None:
+        if db is None or not self._log.reads:
             return
-        if not written:
-            version = db.execute("PRAGMA data_version").fetchone()[0]
-            if version == self._version:
-                return
+        version = db.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version:
             self._version = version
-        found = False
-        for row in tables.read(db, self._last):
-            found = True
-            if row[0] != self._last + 1:
-                self._host.lost(None)  # paused for so long that others deleted it
-            self._last = row[0]
-            if row[1] in self._topics:
-                try:
-                    delivery = tables.as_delivery(row)
-                    if delivery.seq:
-                        self._seen.note(delivery.topic, delivery.epoch, delivery.seq)
-                    self._host.deliver(delivery)
-                except Exception:
-                    logger.exception("error in a delivery to %s", row[1])
-        if not found and not written and tables.newest(db) < self._last:
-            # An older copy of the file took its place.
-            self._last = tables.newest(db)
-            self._host.lost(None)
+            self._log.follow(db)
 
     def _clean(self) -> None:
         self._tidy_at = time.monotonic() + TIDY
         if self._db is None:
             return
-        if not self._path.exists() or os.stat(self._path).st_ino != self._inode:
+        if self._file.is_replaced():
             self._close()  # it was deleted or replaced, and other processes use another
             return
         try:
@@ -325,7 +359,7 @@ class Writer:
                 return
             raise
         try:
-            if self._tidy(self._db):
+            if self._topics.tidy(self._db):
                 self._tidy_at = time.monotonic() + POLL
             self._db.execute("COMMIT")
         finally:
@@ -334,72 +368,17 @@ class Writer:
     # -- the connection
 
     def _open(self) -> sqlite3.Connection:
-        if self._db is not None:
-            return self._db
-        self._make_private()
-        db = sqlite3.connect(self._path, timeout=0, isolation_level=None)
-        try:
-            tables.is_made(db)  # before anything is changed in a file not ours
-            if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-                raise tables.WrongFile("is on a network disk: name one on a local disk")
-            # Synced at each commit. With 40 callers, who share one, that is 12,000
-            # messages per second, and 13,900 with NORMAL, which syncs only now and
-            # then and may lose the last ones with the power (ext4 on a virtual disk
-            # that takes 0.5 ms for a sync; one of 5 ms still allows 40 / 5 ms):
-            # python -m benchmarks.backends --only says
-            db.execute("PRAGMA synchronous = FULL")
-            # 16 MiB: with 100,000 rooms a fifth more per second than with 2 MiB
-            # (the same with --only rooms).
-            db.execute("PRAGMA cache_size = -16384")
-            db.execute("PRAGMA journal_size_limit = 16777216")
-            for pragma in self._pragmas:
-                db.execute(f"PRAGMA {pragma}")
-            db.execute("BEGIN IMMEDIATE")
-            tables.create(db)
-            db.execute("COMMIT")
-            inode = os.stat(self._path).st_ino
-        except BaseException:
-            db.close()
-            raise
-        if self._inode not in (0, inode):
-            logger.error("%s was replaced: what the old one kept is lost", self._path)
-            if self._last is not None:
-                self._last = tables.newest(db)
-                self._host.lost(None)
-        self._db, self._inode = db, inode
-        self._version = -1
-        self._tidy_at = time.monotonic() + TIDY
-        return db
-
-    def _make_private(self) -> None:
-        """Make the file, if there is none, for its user alone: it has all that is said.
-
-        SQLite itself would let everybody read it, and gives the files beside it the
-        mode that it has.
-        """
-        try:
-            # Made, or left alone: to close a file that another connection of this
-            # process has open would take its locks away.
-            how = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-            os.close(os.open(os.path.realpath(self._path), how, 0o600))
-        except FileExistsError:
-            self._warn_of_readers()
-        except OSError:
-            pass  # SQLite says it better
-
-    def _warn_of_readers(self) -> None:
-        if self._warned or os.name != "posix":
-            return
-        self._warned = True
-        with contextlib.suppress(OSError):
-            place = self._path.resolve()
-            readable = place.stat().st_mode & stat.S_IROTH
-            if readable and place.parent.stat().st_mode & stat.S_IXOTH:
-                logger.warning(
-                    "%s may be read by every user of this host: chmod o= %s*",
-                    self._path,
-                    self._path,
+        if self._db is None:
+            known = self._file.inode
+            self._db = db = self._file.open()
+            if known not in (0, self._file.inode):
+                logger.error(
+                    "%s was replaced: what the old one kept is lost", self._path
                 )
+                self._log.restart(db)
+            self._version = -1
+            self._tidy_at = time.monotonic() + TIDY
+        return self._db
 
     def _close(self) -> None:
         if self._db is not None:
@@ -411,6 +390,7 @@ class Writer:
         if self._db is not None and self._db.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
+        self._log.undo()
 
     def _nap(self, seconds: float) -> None:
         with contextlib.suppress(Empty):
@@ -418,26 +398,10 @@ class Writer:
 
     def _fail(self, error: Exception) -> None:
         if self.fault is None:
-            logger.error("%s", self._explain(error))
-        self.fault = self._explain(error)
+            logger.error("%s", self._file.explain(error))
+        self.fault = self._file.explain(error)
         if not _is_locked(error) and "full" not in str(error):
             self._close()  # the next attempt opens what is there then
-
-    def _explain(self, error: Exception) -> str:
-        if isinstance(error, tables.WrongFile):
-            return f"{self._path} {error}"
-        if not self._path.parent.is_dir():
-            return f"{self._path} cannot be made: create the directory first"
-        for words, remedy in _REMEDIES.items():
-            if words in str(error):
-                return f"{self._path} {remedy.format(timeout=LOCK_TIMEOUT)} ({error})"
-        return f"{self._path}: {error}"
-
-
-def _answer(jobs: list[_Job]) -> None:
-    for job in jobs:
-        if job.done is not None:
-            job.done.set()
 
 
 def _is_locked(error: Exception) -> bool:

@@ -1,0 +1,97 @@
+"""The tables of the SQLite backend's file, and whether a file has them."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from . import once
+
+SCHEMA_VERSION = 4
+APPLICATION_ID = 0x57534368  # "WSCh", for `file` and for who takes the wrong file
+
+# The log's last row is never deleted: so ids go on without a hole for as long as the
+# file lives, and a reader that finds one knows that it came too late. `kind` is 0 for
+# text or bytes, 1 for JSON, 2 for what was taken back. `said` are the bytes said in the
+# topic before the row's; a topic's are all of them, `first` is the number under which
+# none is kept for what the others have, `under` the bytes before it. `tag` is a word of
+# the transaction that numbered a message, `before` that of the message before it.
+_SCHEMA = """
+CREATE TABLE log (
+    id INTEGER PRIMARY KEY, topic TEXT NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL,
+    epoch TEXT NOT NULL, sender TEXT, mid TEXT, kind INTEGER NOT NULL, recipient TEXT,
+    extra TEXT, said INTEGER NOT NULL, data, tag TEXT NOT NULL DEFAULT '',
+    before TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX log_kept ON log (topic, seq) WHERE seq > 0;
+CREATE INDEX log_passing ON log (at) WHERE seq = 0;
+CREATE TABLE topics (
+    name TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL,
+    plain INTEGER NOT NULL, said INTEGER NOT NULL, first INTEGER NOT NULL,
+    under INTEGER NOT NULL, tag TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE INDEX topics_empty ON topics (at) WHERE seq = 0;
+CREATE TABLE mids (
+    topic TEXT NOT NULL, sender TEXT NOT NULL, mid TEXT NOT NULL, seq INTEGER NOT NULL,
+    at REAL NOT NULL, PRIMARY KEY (topic, sender, mid)
+) WITHOUT ROWID;
+CREATE TABLE told (
+    topic TEXT NOT NULL, teller TEXT NOT NULL, count INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, since REAL NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (topic, teller)
+) WITHOUT ROWID;
+CREATE TABLE holders (holder TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE presence (
+    topic TEXT NOT NULL, user TEXT NOT NULL, holder TEXT NOT NULL,
+    connections INTEGER NOT NULL, PRIMARY KEY (topic, user, holder)
+) WITHOUT ROWID;
+CREATE INDEX presence_holder ON presence (holder);
+CREATE TABLE polls (
+    name TEXT PRIMARY KEY, version INTEGER NOT NULL, closed INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE votes (
+    poll TEXT NOT NULL, voter TEXT NOT NULL, choice TEXT NOT NULL,
+    PRIMARY KEY (poll, voter)
+) WITHOUT ROWID;
+CREATE TABLE counts (
+    poll TEXT NOT NULL, choice TEXT NOT NULL, votes INTEGER NOT NULL,
+    PRIMARY KEY (poll, choice)
+) WITHOUT ROWID;
+"""
+
+
+class WrongFile(Exception):
+    """The file holds something else; nothing in it was changed."""
+
+
+def is_made(db: sqlite3.Connection) -> bool:
+    """Return whether the file has the tables; False: it is empty.
+
+    :raises WrongFile: it is another program's, or of another version of this one.
+    """
+    version = one(db, "PRAGMA user_version")
+    if one(db, "PRAGMA application_id") == APPLICATION_ID:
+        if version == SCHEMA_VERSION:
+            return True
+        raise WrongFile(
+            f"has tables of version {version}, and this Flask-WSChat knows version"
+            f" {SCHEMA_VERSION}: name another file, or delete this one"
+        )
+    if version or one(db, "SELECT count(*) FROM sqlite_master"):
+        raise WrongFile("is another program's database: name a file of its own")
+    return False
+
+
+def create(db: sqlite3.Connection) -> None:
+    """Make the tables, unless they are there; inside a transaction."""
+    if not is_made(db):
+        for statement in _SCHEMA.split(";\n"):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    once.create(db)
+
+
+def one(db: sqlite3.Connection, question: str) -> Any:
+    """Return the one value that answers ``question``."""
+    return db.execute(question).fetchone()[0]

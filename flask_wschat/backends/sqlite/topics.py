@@ -1,0 +1,418 @@
+"""What is kept of topics in SQLite: steps, which know no thread or lock.
+
+Each method that takes a connection is one step inside a transaction that its caller
+began, and may be run again where that transaction came to nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ...errors import ShareTaken
+from ...messages import Message, Page, Receipt, size_of
+from ..contract import EMPTY
+from ..pages import fitting, select
+from ..shares import UNANSWERED, Shares, Told
+from . import many
+from .log import DELETED, NOTHING, Log, newest
+
+_MIDS = 4  # remembered for so many times as many messages as are kept, and longer
+REMEMBERED = 300.0
+"""Seconds for which the ``mid`` of a message is remembered at least."""
+_MOST_MIDS = 1 << 16  # of a topic, however many were said in that time
+_CHUNK = 1000  # rows that one transaction deletes, as others wait for it
+_WRITE = "INSERT OR REPLACE INTO topics VALUES {}"
+
+
+class Publication(NamedTuple):
+    """What ``Backend.publish`` was asked for."""
+
+    topic: str
+    message: Message
+    keep: bool
+
+
+class _Topic(NamedTuple):
+    """A row of ``topics``, but for its name."""
+
+    epoch: str
+    seq: int = 0
+    at: float = 0.0
+    plain: int = 0
+    said: int = 0
+    first: int = 0
+    under: int = 0
+    tag: str = ""
+
+
+class Topics:
+    """Topics: their numbers, and ``size`` messages each, of ``max_bytes``, of at most
+    ``ttl`` seconds; one user may fill ``share`` of another's inbox."""
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        size: int,
+        max_bytes: int,
+        ttl: float,
+        linger: float,
+        share: float,
+    ) -> None:
+        self._log = log
+        self._shares = Shares(share, size, max_bytes, ttl)
+        self._size = size
+        self._max_bytes = max_bytes
+        self._ttl = ttl
+        self._empty_ttl = min(ttl, EMPTY)
+        self._linger = linger
+        # Topics that have rows too many, and when these have been there for all to see.
+        self._grown: dict[str, float] = {}
+        # Those of which more messages have a mid than have to, in the same manner.
+        self._repeated: dict[str, float] = {}
+        self._aged = 0.0
+
+    def publish(
+        self, db: sqlite3.Connection, publications: Sequence[Publication]
+    ) -> list[Receipt | Exception]:
+        """Do what ``Backend.publish`` does for each, in order; return what that would
+        return or raise."""
+        kept = [p for p in publications if p.keep] if self._size else []
+        now = time.time()
+        stored = self._stored(db, {p.topic for p in kept})
+        topics = {
+            p.topic: self._current(p.topic, stored.get(p.topic), now) for p in kept
+        }
+        mids = self._known_mids(db, kept)
+        new: list[tuple[Any, ...]] = []  # rows of mids
+        outcomes: list[Receipt | Exception] = []
+        for topic, message, keep in publications:
+            if not keep or not self._size:
+                self._log.append(topic, message, now)
+                outcomes.append(Receipt(0, now, ""))
+                continue
+            known = topics[topic]
+            mid = (topic, message.sender or "", message.mid)
+            if message.mid is not None and mid in mids:
+                outcomes.append(Receipt(*mids[mid], known.epoch, False))
+                continue
+            if not self._tell(db, topic, message, now, known.seq):
+                outcomes.append(ShareTaken(UNANSWERED))
+                continue
+            # The clock may be set back: what is older must not seem younger.
+            seq, at = known.seq + 1, max(now, known.at)
+            said = known.said + size_of(message.data)
+            first = self._first(db, topic, known, said)
+            tag = self._log.tag
+            topics[topic] = _Topic(known.epoch, seq, at, known.plain, said, *first, tag)
+            if message.mid is not None:
+                mids[mid] = seq, at
+                new.append((*mid, seq, at))
+                if seq > _MIDS * self._size:
+                    self._repeated.setdefault(topic, now + REMEMBERED / 4)
+            if (seq > self._size or first[0]) and topic not in self._grown:
+                self._grown[topic] = now + self._linger
+            self._log.append(
+                topic, message, at, seq, known.epoch, known.said, known.tag
+            )
+            outcomes.append(Receipt(seq, at, known.epoch))
+        self._log.flush(db)
+        changed = [
+            (name, *topic)
+            for name, topic in topics.items()
+            if topic is not stored.get(name)
+        ]
+        many.write(db, _WRITE, changed)
+        many.write(db, "INSERT INTO mids VALUES {}", new)
+        return outcomes
+
+    def history(
+        self,
+        db: sqlite3.Connection,
+        topic: str,
+        *,
+        after: int | None,
+        epoch: str | None,
+        tag: str | None,
+        before: int | None,
+        limit: int,
+        max_bytes: int | None,
+    ) -> Page:
+        now = time.time()
+        known = self._used(db, topic, now)
+        current, newest = known.epoch, known.seq
+        oldest = now - self._ttl
+        # "seq > 0" is how the planner learns that the index has all that is asked for.
+        found = db.execute(
+            "SELECT seq FROM log WHERE topic = ? AND seq > 0 AND seq > ? AND seq <= ?"
+            " AND at >= ? ORDER BY seq LIMIT 1",
+            (topic, max(newest - self._size, known.first - 1), newest, oldest),
+        ).fetchone()
+        same = None if epoch is None else epoch == current
+        if same and tag and after:
+            same = tag == self._tag_of(db, topic, known, after)
+        numbers, recovered = select(
+            found[0] if found else newest + 1,
+            newest,
+            after=after,
+            before=before,
+            limit=limit,
+            known=same,
+        )
+        entries = [
+            self._log.as_entry(row)
+            for row in db.execute(
+                "SELECT id, seq, data, at, sender, mid, kind, recipient, tag FROM log"
+                " WHERE topic = ? AND seq > 0 AND seq >= ? AND seq < ? AND at >= ?"
+                " ORDER BY seq",
+                (topic, numbers.start, numbers.stop, oldest),
+            )
+        ]
+        if max_bytes is not None:
+            entries = fitting(entries, max_bytes, first_ones=recovered)
+        return Page(current, newest, entries, recovered, bool(known.plain), known.tag)
+
+    def delete(self, db: sqlite3.Connection, topic: str, seq: int) -> bool:
+        now = time.time()
+        known = self._stored(db, [topic]).get(topic)
+        if known is None or seq < max(1, known.first, known.seq - self._size + 1):
+            return False
+        changed = db.execute(
+            "UPDATE log SET kind = ?, data = ?, sender = NULL, mid = NULL,"
+            " recipient = NULL, extra = NULL"
+            " WHERE topic = ? AND seq > 0 AND seq = ? AND kind <> ? AND at >= ?",
+            (DELETED, NOTHING, topic, seq, DELETED, now - self._ttl),
+        ).rowcount
+        if changed:
+            self.announce(db, topic, Message(str(seq), event="deleted"))
+        return changed > 0
+
+    def announce(self, db: sqlite3.Connection, topic: str, message: Message) -> None:
+        """Deliver ``message``, which is not kept, when the step is done."""
+        self._log.append(topic, message, time.time())
+        self._log.flush(db)
+
+    def claim(self, db: sqlite3.Connection, topic: str, message: Message) -> None:
+        now = time.time()
+        known = self._used(db, topic, now)
+        if not known.plain:
+            db.execute("UPDATE topics SET plain = 1 WHERE name = ?", (topic,))
+            self.announce(db, topic, message)
+
+    def tidy(self, db: sqlite3.Connection) -> bool:
+        """Delete what no process needs any more; True: there is more of it."""
+        now = time.time()
+        last = newest(db)
+        deleted = db.execute(
+            "DELETE FROM log WHERE id IN (SELECT id FROM log WHERE seq = 0 AND at < ?"
+            " AND id < ? LIMIT ?)",
+            (now - self._linger, last, _CHUNK),
+        ).rowcount
+        until = now - max(self._ttl, self._linger)
+        aged = db.execute(
+            "SELECT id, at FROM log WHERE id < ? ORDER BY id LIMIT 1", (last,)
+        ).fetchone()
+        if aged is not None and aged[1] < until:
+            deleted += db.execute(
+                "DELETE FROM log WHERE id < ? AND id < ? AND at < ?",
+                (aged[0] + _CHUNK, last, until),
+            ).rowcount
+        deleted += self._trim(db, now, last)
+        self._forget_mids(db, now)
+        self._drop_idle(db, now)
+        self._drop_empty(db, now)
+        return deleted >= _CHUNK
+
+    def _stored(
+        self, db: sqlite3.Connection, names: Iterable[str]
+    ) -> dict[str, _Topic]:
+        question = (
+            "SELECT name, epoch, seq, at, plain, said, first, under, tag FROM topics"
+            " WHERE name IN (VALUES {})"
+        )
+        rows = many.read(db, question, [(name,) for name in names])
+        return {name: _Topic(*row) for name, *row in rows}
+
+    def _current(self, name: str, stored: _Topic | None, now: float) -> _Topic:
+        """Return how the topic ``name`` goes on: as another one, if there is none, or
+        if the file has lost numbers that came here."""
+        seen, newest = self._log.seen.get(name)
+        if stored is None:
+            # It was empty and is forgotten, but not by those who wait in it.
+            known = seen if seen and not newest else secrets.token_hex(8)
+            return _Topic(known, at=now)
+        if seen == stored.epoch and newest > stored.seq:
+            return stored._replace(epoch=secrets.token_hex(8))
+        return stored
+
+    def _used(self, db: sqlite3.Connection, name: str, now: float) -> _Topic:
+        """Return the topic ``name``, which somebody uses, and which is in the file from
+        now on; it is written so seldom that reading is reading."""
+        stored = self._stored(db, [name]).get(name)
+        topic = self._current(name, stored, now)
+        if now - topic.at > (self._ttl if topic.seq else self._empty_ttl) / 8:
+            topic = topic._replace(at=now)
+        if topic is not stored:
+            many.write(db, _WRITE, [(name, *topic)])
+        return topic
+
+    def _known_mids(
+        self, db: sqlite3.Connection, publications: Sequence[Publication]
+    ) -> dict[tuple[str, str, str | None], tuple[int, float]]:
+        """Return number and time of those that came before."""
+        asked = [
+            (topic, message.sender or "", message.mid)
+            for topic, message, _ in publications
+            if message.mid is not None
+        ]
+        question = (
+            "WITH asked AS (VALUES {}) SELECT topic, sender, mid, seq, at FROM asked"
+            " CROSS JOIN mids"
+            " ON topic = column1 AND sender = column2 AND mid = column3"
+        )
+        return {
+            (topic, sender, mid): (seq, at)
+            for topic, sender, mid, seq, at in many.read(db, question, asked)
+        }
+
+    def _tag_of(
+        self, db: sqlite3.Connection, topic: str, known: _Topic, seq: int
+    ) -> str | None:
+        """Return the tag of a message; None: it cannot be known any more."""
+        if seq == known.seq:
+            return known.tag
+        rows = db.execute(
+            "SELECT seq, tag, before FROM log WHERE topic = ? AND seq > 0"
+            " AND seq IN (?, ?) ORDER BY seq LIMIT 1",
+            (topic, seq, seq + 1),
+        ).fetchall()
+        for found, tag, before in rows:
+            return str(tag if found == seq else before)
+        return None
+
+    def _tell(
+        self,
+        db: sqlite3.Connection,
+        topic: str,
+        message: Message,
+        now: float,
+        newest: int,
+    ) -> bool:
+        """Note who tells whom, or answers; False: too much is not answered."""
+        teller, answered = self._shares.parties(topic, message)
+        if teller:
+            row = db.execute(
+                "SELECT count, bytes, since, last FROM told"
+                " WHERE topic = ? AND teller = ?",
+                (topic, teller),
+            ).fetchone()
+            told = self._shares.add(row and Told(*row), message, now, newest)
+            if told is None:
+                return False
+            db.execute(
+                "INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, ?, ?)",
+                (topic, teller, *told),
+            )
+        elif answered:
+            db.execute(
+                "DELETE FROM told WHERE topic = ? AND teller = ?", (topic, answered)
+            )
+        return True
+
+    def _first(
+        self, db: sqlite3.Connection, topic: str, known: _Topic, said: int
+    ) -> tuple[int, int]:
+        """Return which number is the first one kept, as far as bytes decide, and how
+        many were said before it; ``said``: with the one that is about to be kept."""
+        if said - known.under <= self._max_bytes:
+            return known.first, known.under
+        self._log.flush(db)
+        row = db.execute(
+            "SELECT seq, said FROM log WHERE topic = ? AND seq > 0 AND seq >= ?"
+            " AND seq <= ? AND said >= ? ORDER BY seq LIMIT 1",
+            (
+                topic,
+                max(known.first, known.seq + 2 - self._size),
+                known.seq,
+                said - self._max_bytes,
+            ),
+        ).fetchone()
+        return row or (known.seq + 1, known.said)
+
+    def _trim(self, db: sqlite3.Connection, now: float, last: int) -> int:
+        """Delete what its topic's newer messages have pushed out."""
+        deleted = 0
+        for topic, due in list(self._grown.items()):
+            if due > now or deleted >= _CHUNK:
+                break  # they are in the order of time
+            row = db.execute(
+                "SELECT seq, first FROM topics WHERE name = ?", (topic,)
+            ).fetchone()
+            top, first = row or (0, 0)
+            gone = max(top - self._size, first - 1)
+            deleted += db.execute(
+                "DELETE FROM log WHERE topic = ? AND seq > 0 AND seq <= ? AND at < ?"
+                " AND id < ?",
+                (topic, gone, now - self._linger, last),
+            ).rowcount
+            db.execute(
+                "DELETE FROM told WHERE topic = ? AND last <= ?",
+                (topic, top - self._size),
+            )
+            del self._grown[topic]
+            left = db.execute(
+                "SELECT 1 FROM log WHERE topic = ? AND seq > 0 AND seq <= ? LIMIT 1",
+                (topic, gone),
+            ).fetchone()
+            if left:
+                self._grown[topic] = now + self._linger
+        return deleted
+
+    def _forget_mids(self, db: sqlite3.Connection, now: float) -> None:
+        """Forget the ``mid`` of what was said long ago, as its topic counts."""
+        for topic, due in list(self._repeated.items()):
+            if due > now:
+                break
+            del self._repeated[topic]
+            known = self._stored(db, [topic]).get(topic)
+            if known is None:
+                continue
+            few = _MIDS * self._size
+            db.execute(
+                "DELETE FROM mids WHERE topic = ?"
+                " AND (seq <= ? AND at < ? OR seq <= ?)",
+                (
+                    *(topic, known.seq - few, now - REMEMBERED),
+                    known.seq - max(few, _MOST_MIDS),
+                ),
+            )
+            if known.at >= now - REMEMBERED:
+                self._repeated[topic] = now + REMEMBERED / 4
+
+    def _drop_idle(self, db: sqlite3.Connection, now: float) -> None:
+        """Forget topics that have been neither written to nor asked about."""
+        if now - self._aged < min(self._ttl / 8, 600):
+            return
+        # A quarter more than the time, as `history` notes only some of the questions.
+        until = now - max(self._ttl * 1.25, self._linger)
+        idle = db.execute(
+            "SELECT name FROM topics WHERE at < ? LIMIT ?", (until, _CHUNK)
+        ).fetchall()
+        if len(idle) < _CHUNK:
+            self._aged = now
+        for table, column in (("mids", "topic"), ("told", "topic"), ("topics", "name")):
+            delete = f"DELETE FROM {table} WHERE {column} = ?"  # nosec B608  # ours
+            db.executemany(delete, idle)
+
+    def _drop_empty(self, db: sqlite3.Connection, now: float) -> None:
+        """Forget topics that were asked about or claimed, and in which nothing is."""
+        until = now - max(self._empty_ttl * 1.25, self._linger)
+        db.execute(
+            "DELETE FROM topics WHERE name IN"
+            " (SELECT name FROM topics WHERE seq = 0 AND at < ? LIMIT ?)",
+            (until, _CHUNK),
+        )
