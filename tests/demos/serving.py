@@ -28,7 +28,8 @@ class DemoServer(Process):
     """What ``make demo`` starts, on a port that stays the same over restarts.
 
     ``workers`` and ``redis`` as there; ``url``: a ``WSCHAT_URL``; ``crowded``: one user
-    may speak for many.
+    may speak for many. One process without these begins as a fork; with
+    ``started_anew`` as it does for a user.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class DemoServer(Process):
         url: str = "",
         host: str = "",
         crowded: bool = False,
+        started_anew: bool = False,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -47,7 +49,11 @@ class DemoServer(Process):
         env |= {"REDIS": "1" if redis else "", "WSCHAT_URL": url}
         if crowded:
             env["FLASK_WSCHAT_RATE_LIMIT"] = "null"
-        super().__init__([sys.executable, "-m", "tools.demo"], log, env)
+        forked = workers == 1 and not (redis or host or started_anew)
+        command = [sys.executable, "-m", "tools.demo"]
+        if forked:
+            command = ["example_app.py"]
+        super().__init__(command, log, env, forked=forked)
         self._count = workers
         self.start()
 

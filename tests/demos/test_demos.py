@@ -349,6 +349,7 @@ def test_another_name_in_the_same_browser_gives_the_first_back(
     login_soon(other, "Ada")
 
 
+@pytest.mark.parametrize("options", [{"started_anew": True}], ids=["anew"])
 def test_a_session_outlives_a_restart(demo: DemoServer) -> None:
     ada = person(demo, "Ada")
     user = go_online(ada).user

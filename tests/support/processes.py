@@ -12,6 +12,7 @@ from signal import SIGINT, SIGTERM, Signals, default_int_handler
 from signal import signal as handle
 from typing import IO
 
+from .forked import Fork
 from .ports import listens
 from .waiting import LONG, eventually
 
@@ -25,7 +26,9 @@ class Process:
     """A program that runs from ``start`` to ``stop``, its output in the file ``log``.
 
     ``env`` is added to the environment, where None takes a name out. ``stdin`` is
-    ``subprocess.DEVNULL`` or ``subprocess.PIPE``.
+    ``subprocess.DEVNULL`` or ``subprocess.PIPE``. ``forked``: ``command`` is a script
+    with its arguments, run as ``chat.run`` runs one that it has started again, with its
+    imports done: 0.02 s of the processor's time until it listens instead of 0.8.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Process:
         *,
         cwd: Path = ROOT,
         stdin: int = subprocess.DEVNULL,
+        forked: bool = False,
     ) -> None:
         self.command = list(command)
         self._log = log
@@ -43,7 +47,8 @@ class Process:
         self._env = {name: value for name, value in given.items() if value is not None}
         self._cwd = cwd
         self._stdin = stdin
-        self._process: subprocess.Popen[bytes] | None = None
+        self._forked = forked
+        self._process: subprocess.Popen[bytes] | Fork | None = None
 
     # -- what it is
 
@@ -71,7 +76,7 @@ class Process:
         return self._popen.stdin
 
     @property
-    def _popen(self) -> subprocess.Popen[bytes]:
+    def _popen(self) -> subprocess.Popen[bytes] | Fork:
         assert self._process is not None, "it was not started"
         return self._process
 
@@ -80,15 +85,18 @@ class Process:
     def start(self) -> None:
         assert not self.running, "it runs already"
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command,
-                cwd=self._cwd,
-                env=self._env,
-                stdin=self._stdin,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=hear_interrupts,
-            )
+            if self._forked:
+                self._process = Fork(self.command, self._env, self._cwd, self._log)
+            else:
+                self._process = subprocess.Popen(
+                    self.command,
+                    cwd=self._cwd,
+                    env=self._env,
+                    stdin=self._stdin,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=hear_interrupts,
+                )
         _running.add(self)
         _begun.append(self)
 

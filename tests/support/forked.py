@@ -1,0 +1,77 @@
+"""Processes forked from one that has done its imports, see `tests.support.forking`."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class Fork:
+    """A process that runs a script, as `subprocess.Popen` shows one that it began."""
+
+    stdin = None
+
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path
+    ) -> None:
+        self._code: int | None = None
+        question = [list(command), dict(env), str(cwd), str(log)]
+        self.pid: int = _parent().ask(question)
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            self._code = _parent().ask(self.pid)
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        until = time.monotonic() + (timeout or 60)
+        while (code := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 60)
+            time.sleep(0.002)
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class _Parent:
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.forking"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def ask(self, question: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question).encode() + b"\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+@functools.cache
+def _parent() -> _Parent:
+    """The process to fork, begun by the first who needs it; it ends with this one."""
+    parent = _Parent()
+    atexit.register(parent.end)
+    return parent

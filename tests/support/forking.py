@@ -1,0 +1,70 @@
+"""A Python with gevent's patches and imports done, which forks to run scripts.
+
+`tests.support.forked` asks it by lines of JSON on stdin, it answers on stdout. A list
+of the command, environment, folder and log begins a script, the answer is the process's
+number; a number alone asks for that process's exit code, null while it runs. Those that
+run when stdin ends are killed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import signal
+import sys
+from typing import Any
+
+from gevent import monkey
+
+IMPORTS = ["flask", "flask_wschat.server"]
+
+# Those that gevent puts in their place begin its loop, which a fork would share.
+fork, waitpid = os.fork, os.waitpid
+
+
+def serve() -> list[str]:
+    """Answer until there is a process to be; return its command."""
+    running: set[int] = set()
+    for line in sys.stdin:
+        question: Any = json.loads(line)
+        answer: int | None
+        if isinstance(question, list):
+            command, environ, folder, log = question
+            answer = fork()
+            if not answer:
+                _become(environ, folder, log)
+                return list(command)
+            running.add(answer)
+        else:
+            pid, status = waitpid(question, os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+            running.discard(pid)
+        print(json.dumps(answer), flush=True)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+        waitpid(pid, 0)
+    sys.exit()
+
+
+def _become(environ: dict[str, str], folder: str, log: str) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(folder)
+    files = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_APPEND)
+    for number, file in enumerate((*files, files[1])):
+        os.dup2(file, number)
+    for file in files:
+        os.close(file)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+
+
+if __name__ == "__main__":
+    monkey.patch_all()
+    for name in IMPORTS:
+        importlib.import_module(name)
+    sys.argv = serve()
+    sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+    runpy.run_path(sys.argv[0], run_name="__main__")
