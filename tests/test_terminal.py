@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -382,19 +383,25 @@ class Terminal:
             preexec_fn=hear_interrupts,
         )
         self.shown = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
-    def wait_for(self, text: str) -> None:
-        """Wait until ``text`` is shown, after what was waited for before."""
+    def wait_for(self, *texts: str) -> None:
+        """Wait until ``texts`` are shown, after what was waited for before.
+
+        In any order: a message and the next prompt come from two threads. What is typed
+        before the prompt is the terminal's to edit, not ours.
+        """
         until = time.monotonic() + DEADLINE
-        while text not in self.shown:
+        while not all(text in self.shown for text in texts):
             left = until - time.monotonic()
-            assert left > 0, (text, self.shown)
+            assert left > 0, (texts, self.shown)
             if select.select([self._master], [], [], left)[0]:
-                self.shown += os.read(self._master, 4096).decode()
-        self.shown = self.shown.partition(text)[2]
+                self.shown += self._decoder.decode(os.read(self._master, 4096))
+        end = max(self.shown.index(text) + len(text) for text in texts)
+        self.shown = self.shown[end:]
 
     def end(self) -> int:
         """Return the exit code; the terminal is as it was before."""
@@ -420,10 +427,11 @@ class TestTerminal:
         terminal.wait_for("connected to")
         terminal.wait_for("> ")
         terminal.type("hello\r")
-        terminal.wait_for("< got hello")
+        terminal.wait_for("< got hello", "> ")
         terminal.type("\r")  # nothing to send
+        terminal.wait_for("> ")
         terminal.type("\x1b[A\x7f!\r")  # up, backspace: from the history
-        terminal.wait_for("< got hell!")
+        terminal.wait_for("< got hell!", "> ")
         assert server.received == ["hello", "hell!"]
         terminal.type("\x04")
         terminal.wait_for("closed")
