@@ -445,13 +445,18 @@ class Crowd:
         self._by_fd: dict[int, Member] = {}
         self._timers: list[tuple[float, int, Callable[[Any], None], Any]] = []
 
-    def add(self, count: int, ports: Sequence[int], room: str = "Lobby") -> None:
-        """Let so many more come, to the ports in turn."""
-        for _ in range(count):
-            number = next(self._numbers)
+    def add(
+        self,
+        count: int,
+        ports: Sequence[int],
+        room: str = "Lobby",
+        user: str | None = None,
+    ) -> None:
+        """Let so many more come, to the ports in turn; users of their own, or one."""
+        for number in range(len(self.members), len(self.members) + count):
             port = ports[number % len(ports)]
             source = f"127.0.0.{2 + number % SOURCES}"
-            member = Member(self, f"user {number}", room, port, source)
+            member = Member(self, user or f"user {number}", room, port, source)
             self.members.append(member)
             self.queue(member)
 

@@ -1,0 +1,1 @@
+"""What must hold at scale, and whatever fails: programs with seeds."""
