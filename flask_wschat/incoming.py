@@ -65,6 +65,7 @@ class Callbacks(Protocol):
 
     def on_message(self, ws: Any, message: str | bytes) -> None: ...
     def on_close(self, ws: Any, code: int, reason: str) -> None: ...
+    def _is_full(self) -> bool: ...
 
 
 class Sender:
@@ -300,9 +301,10 @@ class Incoming:
         self._transport.loop.run(self._work)
 
     def _is_behind(self) -> bool:
-        """Whether the peer has to read more before it is answered again."""
-        waiting = self._posted + self._transport.queued
-        return waiting > self._hub.settings.MAX_QUEUE // 2 and not self.closed
+        """Whether the peer has to read more, or be answered, before it is heard."""
+        waiting, listener = self._posted + self._transport.queued, self._listener
+        full = listener is not None and listener._is_full()
+        return (full or waiting > self._hub.settings.MAX_QUEUE // 2) and not self.closed
 
     def _work(self) -> None:
         """Hand the inbox to the listener, in a worker of the loop."""

@@ -59,6 +59,10 @@ class Bucket:
         self._left, self._at = left - needed, now
         return 0.0
 
+    def give_back(self) -> None:
+        """Put one back that was taken and not needed."""
+        self._left = min(self._left + 1, self._burst)
+
     @property
     def wait(self) -> float:
         """Seconds until there is one."""

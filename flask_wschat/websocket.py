@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,11 @@ class Listener:
 
     def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
         """The connection ended, whatever ended it; called exactly once."""
+
+    def _is_full(self) -> bool:
+        """Whether messages wait until what was asked before is answered; asked only
+        where ``awaits_room``."""
+        return False
 
 
 class WebSocket(Peer):
@@ -150,6 +156,17 @@ class WebSocket(Peer):
             except ConnectionClosed:
                 return
             yield message
+
+    def _answer(self, text: str) -> None:
+        """Send in the loop without waiting, though the queue may be full.
+
+        For replies to what was taken in while there was room: there are few of them.
+        """
+        if self._is_full() and not self.closed:
+            self._transport.admit(self._connection.send(text))
+        else:
+            with contextlib.suppress(ConnectionClosed):
+                self.send(text)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the closing handshake; a second call does nothing.

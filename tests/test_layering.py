@@ -145,8 +145,9 @@ ARROWS: Tree = {
             ".voting errors messages rate websocket transports hub.hub hub.places"
         ),
         "fields": "envelope messages",
+        "answers": "incoming messages transports websocket",
         "listener": (
-            ".chat .fields .voting",
+            ".answers .chat .fields .voting",
             "endings envelope errors messages rate websocket",
         ),
     },

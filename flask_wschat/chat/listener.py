@@ -23,6 +23,7 @@ from ..messages import (
     ANONYMOUS,
     Message,
     Page,
+    Receipt,
     room_of,
     room_topic,
     size_of,
@@ -31,6 +32,7 @@ from ..messages import (
 from ..rate import Bucket, Rate, as_rate
 from ..websocket import Listener, WebSocket
 from . import fields
+from .answers import Answer, Answers, Outcome, Step
 from .chat import Chat
 from .fields import RequestError
 from .voting import Poll
@@ -100,6 +102,7 @@ class ChatListener(Listener):
     _bucket: Bucket | None = None
     _bytes: Bucket | None = None
     _made: Bucket | None = None  # rooms
+    _answers: Answers | None = None  # to those that have asked anything
     _refused = 0  # messages over the limit or no requests, less requests since
 
     def can_join(self, user: str | None, room: str) -> Any:
@@ -148,6 +151,9 @@ class ChatListener(Listener):
         if ws.closed:
             return  # what it asked before costs us, and nobody hears the answer
         ref: int | None = None
+        answers = self._answers
+        if answers is None:
+            answers = self._answers = Answers(ws, self._hub.event)
         # Whatever it is: what cannot be read has been sent, received and answered, too.
         wait = 0.0 if self._bucket is None else self._bucket.take()
         try:
@@ -161,23 +167,25 @@ class ChatListener(Listener):
                     f"ref must be an integer from 0 to {fields.MAX_INTEGER}",
                 )
             self._refused = max(self._refused - 1, 0)
-            reply = _handler(request)(self, ws, ref, request)
+            handler = _handler(request)
+            if answers.under_way and handler not in _BESIDE:
+                answers.settle()
+            reply = handler(self, ws, ref, request)
         except RequestError as refused:
             wait = wait or refused.wait
             if wait or ref is None:
-                self._refuse(ws, ref, refused, wait)
-            else:
-                ws.send(envelope.refusal(ref, refused.code, str(refused)))
-        except BackendError:
-            ws.send(envelope.refusal(ref, "unavailable", _UNAVAILABLE))
+                self._refuse(ws, answers, ref, refused, wait)
+                return
+            reply = envelope.refusal(ref, refused.code, str(refused))
         except ConnectionClosed:
             raise
         except Exception as error:
-            self._hub.report(error, ws)
-            ws.send(envelope.refusal(ref, "internal", "an error in the server"))
-        else:
-            if reply is not None:
-                ws.send(reply)
+            reply = self._failure(ws, ref, error)
+        if reply is not None:
+            answers.send(reply)
+
+    def _is_full(self) -> bool:
+        return self._answers is not None and self._answers.full
 
     # -- requests: each returns its reply, or None where that is sent
 
@@ -220,40 +228,46 @@ class ChatListener(Listener):
         ws.leave(fields.new_room(request, self.max_name))
         return envelope.reply(ref)
 
-    def _say(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
+    def _say(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
         data, text, mid = fields.said(request, self._max_data, self.max_mid)
         room = self._joined(ws, request)
         if ws.user is None:
             self._check_anonymous("say")
-        self._ask(self.can_say, ws.user, room, data)
+        if type(self).can_say is not ChatListener.can_say:
+            self._ask_settled(self.can_say, ws.user, room, data)
         self._pay(text)
         sender = ANONYMOUS + ws.id if ws.user is None else ws.user
         message = Message(
             text, json=True, sender=sender, mid=mid, plain=self.plain_rooms
         )
-        receipt = self._hub.publish(room_topic(room), message, keep=True)
-        return envelope.stored(ref, receipt.seq, receipt.at)
+        self._store(room_topic(room), message, self._stored(ws, ref))
 
-    def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
+    def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
         to = fields.name(request, "to", self.max_name)
         _, text, mid = fields.said(request, self._max_data, self.max_mid)
         user = _user(ws)
-        self._ask(self.can_tell, user, to)
-        self._check_new(user_topic(to))
+        if type(self).can_tell is not ChatListener.can_tell:
+            self._ask_settled(self.can_tell, user, to)
+        if to == user and self._answers is not None:
+            self._answers.settle()  # the copies of what was told before come first
         self._pay(text)
+        made = self._reserve_new(user_topic(to))
         message = Message(text, json=True, sender=user, mid=mid, plain=self.plain_rooms)
-        try:
-            receipt = self._hub.publish(user_topic(to), message, keep=True)
-        except ShareTaken as error:
-            raise RequestError("too_many", str(error)) from None
-        if receipt.seq == 1 and receipt.fresh and self._made is not None:
-            self._made.take()
-        if to != user:
+        stored = self._stored(ws, ref)
+
+        def told(answer: Answer, outcome: Outcome) -> str | None:
+            is_new = isinstance(outcome, Receipt) and outcome.seq == 1 and outcome.fresh
+            if made is not None and not is_new:
+                made.give_back()
+            if to == user or isinstance(outcome, Exception):
+                return stored(answer, outcome)
             # The sender's other tabs show it, too. Where only this fails, the error
             # makes the client repeat it, and the first one is not stored again.
-            copy = message._replace(to=to)
-            receipt = self._hub.publish(user_topic(user), copy, keep=True)
-        return envelope.stored(ref, receipt.seq, receipt.at)
+            answer.step = stored
+            self._submit(user_topic(user), message._replace(to=to), answer)
+            return None
+
+        self._store(user_topic(to), message, told)
 
     def _history(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         before = fields.integer(request, "before", 1)
@@ -333,6 +347,35 @@ class ChatListener(Listener):
             epoch, after = now.epoch, after if after <= now.seq else None
         return history(topic, after=after, epoch=epoch, limit=self.max_page)
 
+    def _store(self, topic: str, message: Message, step: Step) -> None:
+        """Have ``message`` stored; the reply is what ``step`` makes of the outcome."""
+        assert self._answers is not None
+        answer = self._answers.expect(step, size_of(message.data))
+        self._submit(topic, message, answer)
+
+    def _submit(self, topic: str, message: Message, answer: Answer) -> None:
+        try:
+            self._hub.submit(topic, message, answer, keep=True)
+        except Exception as error:
+            answer(error)
+
+    def _stored(self, ws: WebSocket, ref: int) -> Step:
+        def step(answer: Answer, outcome: Outcome) -> str:
+            if isinstance(outcome, Exception):
+                return self._failure(ws, ref, outcome)
+            return envelope.stored(ref, outcome.seq, outcome.at)
+
+        return step
+
+    def _failure(self, ws: WebSocket, ref: int | None, error: Exception) -> str:
+        """Return the reply to what ended with ``error``; report a strange one."""
+        if isinstance(error, ShareTaken):
+            return envelope.refusal(ref, "too_many", str(error))
+        if isinstance(error, BackendError):
+            return envelope.refusal(ref, "unavailable", _UNAVAILABLE)
+        self._hub.report(error, ws)
+        return envelope.refusal(ref, "internal", "an error in the server")
+
     def _check_anonymous(self, *enough: str) -> None:
         """Raise ``RequestError`` unless people without an id may do so much."""
         may = self.anonymous
@@ -369,6 +412,12 @@ class ChatListener(Listener):
             texts.append(text)
         return texts if page.recovered else texts[::-1]
 
+    def _ask_settled(self, hook: Callable[..., Any], *args: Any) -> None:
+        """Do as ``_ask`` once all is stored that was said before: a hook may look."""
+        assert self._answers is not None
+        self._answers.settle()
+        self._ask(hook, *args)
+
     def _ask(self, hook: Callable[..., Any], *args: Any) -> None:
         """Raise ``RequestError`` unless ``hook`` allows it."""
         try:
@@ -401,21 +450,44 @@ class ChatListener(Listener):
         if made is not None and (wait := made.wait) and self._chat.is_new(topic):
             raise RequestError("rate_limited", "too many new rooms or inboxes", wait)
 
+    def _reserve_new(self, topic: str) -> Bucket | None:
+        """Count ``topic`` as a new one, before it is known; None: it was not counted.
+
+        :raises RequestError: as ``_check_new``.
+        """
+        made, answers = self._made, self._answers
+        assert answers is not None
+        if made is None or not made.take():
+            return made
+        # Of those under way not all are new: then there is room again.
+        answers.settle()
+        if not made.take():
+            return made
+        self._check_new(topic)
+        return None
+
     def _refuse(
-        self, ws: WebSocket, ref: int | None, refused: RequestError, wait: float
+        self,
+        ws: WebSocket,
+        answers: Answers,
+        ref: int | None,
+        refused: RequestError,
+        wait: float,
     ) -> None:
         """Answer what is no request, or over the limit; but not for ever."""
         self._refused += 1
         if self._refused > PATIENCE:
+            answers.settle()
             ending = endings.RATE_LIMIT if wait else endings.NO_REQUESTS
             ws._tell_rule(f"goes on and on: {ending.reason}")
             ws.close(*ending)
         elif wait:
             wait = round(wait + 0.0005, 3)
             message = f"{refused}: wait {wait} s"
-            ws.send(envelope.refusal(ref, "rate_limited", message, retry_after=wait))
+            text = envelope.refusal(ref, "rate_limited", message, retry_after=wait)
+            answers.send(text)
         else:
-            ws.send(envelope.refusal(ref, refused.code, str(refused)))
+            answers.send(envelope.refusal(ref, refused.code, str(refused)))
 
     def _joined(self, ws: WebSocket, request: dict[str, Any]) -> str:
         room = fields.name(request, "room", self.max_name)
@@ -450,6 +522,9 @@ _HANDLERS: dict[str, Callable[..., str | None]] = {
     "poll": ChatListener._poll,
     "ping": ChatListener._ping,
 }
+
+_BESIDE = (ChatListener._say, ChatListener._tell, ChatListener._ping)
+"""What may be asked while other requests are under way; all else sees these done."""
 
 
 def _handler(request: dict[str, Any]) -> Callable[..., str | None]:

@@ -320,6 +320,22 @@ class Hub:
             self._deliveries.hold_back()
         return receipt
 
+    def submit(
+        self,
+        topic: str,
+        message: Message,
+        done: Callable[[Receipt | Exception], None],
+        *,
+        keep: bool = False,
+    ) -> None:
+        """Do as ``publish``, but wait only where deliveries are far behind.
+
+        ``done`` is called as by ``Backend.submit``.
+        """
+        self.backend.submit(topic, message, done, keep=keep)
+        if self._deliveries.behind:
+            self._deliveries.hold_back()
+
     @contextmanager
     def reading(self, ws: WebSocket, topic: str) -> Iterator[Reading]:
         """Let ``ws``, which is in ``topic``, be sent a page of it in the block.
