@@ -96,6 +96,7 @@ ARROWS: Tree = {
         "redis": {
             "wire": "",
             "address": ".wire errors logs",
+            "sentinel": ".address .wire errors",
             "packing": ".wire messages",
             "people": ".wire errors",
             "subscriber": ".wire errors",
@@ -104,7 +105,7 @@ ARROWS: Tree = {
                 "errors logs backends.contract backends.pages",
             ),
             "backend": (
-                ".address .wire .packing .process .subscriber",
+                ".address .wire .packing .process .sentinel .subscriber",
                 "errors logs messages backends.contract backends.shares",
             ),
             "ring": ".address .backend .wire errors messages backends.contract",

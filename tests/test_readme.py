@@ -367,7 +367,7 @@ def test_the_first_line_takes_the_address_from_the_environment(
 def test_the_addresses_of_redis_can_be_understood() -> None:
     cells = re.findall(r"^\| (`(?:redis|valkey|unix).*?) \|", STORAGE, re.M)
     urls = [url for cell in cells for url in re.findall(r"`([^`]+)`", cell)]
-    assert len(urls) == 8
+    assert len(urls) == 10
     for url in urls:
         app = Flask("an_app")
         app.config["WSCHAT_URL"] = url
@@ -395,5 +395,5 @@ def test_the_rights_in_redis_are_those_that_are_used() -> None:
     used |= set(re.findall(r'(?:Call|_send)\((?:wire, )?"([A-Z]+)"', python))
     scripts = {"eval", "evalsha"}
     assert all(f'"{name.upper()}"' in python for name in scripts)
-    opening = {"auth", "client", "select"}  # by redis-py
+    opening = {"auth", "client", "select", "role"}  # by redis-py, and for sentinels
     assert rights == {name.lower() for name in used} | scripts | opening

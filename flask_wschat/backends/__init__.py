@@ -31,10 +31,11 @@ def open(url: str | Backend, **options: Any) -> Backend:
         from .sqlite import SQLiteBackend
 
         return SQLiteBackend.from_url(url, **options)
-    if scheme in ("redis", "rediss", "valkey", "valkeys", "unix"):
+    plain, _, way = scheme.partition("+")
+    if plain in ("redis", "rediss", "valkey", "valkeys", "unix"):
         from .redis import RedisBackend, RedisRing, several
 
-        kind = RedisBackend if len(several(url)) == 1 else RedisRing
+        kind = RedisBackend if way or len(several(url)) == 1 else RedisRing
         return kind(url, **options)
     raise ConfigError(
         "WSCHAT_URL must begin with memory://, sqlite:///, redis://, rediss://,"

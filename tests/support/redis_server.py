@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -24,7 +25,7 @@ class RedisServer:
 
     In a ``with`` block it runs. ``options`` are lines of its configuration. ``unix``:
     it listens on a socket there only. ``tls``: certificate and key; it then speaks
-    nothing else.
+    nothing else. ``arguments`` are those of its command.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class RedisServer:
         unix: bool = False,
         tls: tuple[Path, Path] | None = None,
         password: str | None = None,
+        arguments: tuple[str, ...] = (),
     ) -> None:
         command = program("redis-server", "redis-server", "valkey-server")
         self.folder = Path(tempfile.mkdtemp(prefix="wschat-redis-"))
@@ -55,7 +57,7 @@ class RedisServer:
             self._options.append(f"requirepass {password}")
         (self.folder / "redis.conf").write_text("\n".join(self._options) + "\n")
         self._process = Process(
-            [command, "redis.conf"], self.folder / "log", cwd=self.folder
+            [command, "redis.conf", *arguments], self.folder / "log", cwd=self.folder
         )
 
     def __enter__(self) -> RedisServer:
@@ -120,6 +122,67 @@ class RedisServer:
                 return True
 
             eventually(answers, "Redis answers", LONG)
+
+
+class Sentinels:
+    """A primary, a replica of it, and three sentinels that watch them as ``name``.
+
+    ``options`` are lines for the configuration of both.
+    """
+
+    name = "mymaster"
+
+    def __init__(self, *options: str, password: str | None = None) -> None:
+        ours = list(options)
+        if password is not None:
+            ours += [f"masterauth {password}"]
+        self.primary = RedisServer(*ours, password=password)
+        port = self.primary.port
+        self.replica = RedisServer(
+            *ours, f"replicaof 127.0.0.1 {port}", password=password
+        )
+        watch = [f"sentinel monitor {self.name} 127.0.0.1 {port} 2"]
+        if password is not None:
+            watch.append(f"sentinel auth-pass {self.name} {password}")
+        for option, value in (
+            ("down-after-milliseconds", 400),
+            ("failover-timeout", 2000),
+        ):
+            watch.append(f"sentinel {option} {self.name} {value}")
+        self.sentinels = [
+            RedisServer(*watch, arguments=("--sentinel",)) for _ in range(3)
+        ]
+        hosts = ",".join(f"127.0.0.1:{s.port}" for s in self.sentinels)
+        login = "" if password is None else f":{password}@"
+        self.url = f"redis+sentinel://{login}{hosts}/{self.name}"
+
+    def __enter__(self) -> Sentinels:
+        for server in self._all:
+            server.start()
+        with self.primary.client() as client:
+            eventually(lambda: self._is_ready(client), "a replica is there", LONG)
+        for sentinel in self.sentinels:
+            with sentinel.client() as client:
+
+                def sees(client: Any = client) -> bool:
+                    seen = client.sentinel_master(self.name)
+                    others, replicas = "num-other-sentinels", "num-slaves"
+                    return bool(int(seen[others]) == 2 and int(seen[replicas]) == 1)
+
+                eventually(sees, "the sentinels see each other", LONG)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for server in self._all:
+            server.stop()
+
+    @property
+    def _all(self) -> list[RedisServer]:
+        return [self.primary, self.replica, *self.sentinels]
+
+    def _is_ready(self, client: Any) -> bool:
+        replica: Any = client.info("replication").get("slave0", {})
+        return bool(replica.get("state") == "online")
 
 
 class Relay:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import threading
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -9,6 +11,7 @@ from ...errors import ConfigError
 from ...logs import redacted
 from .wire import Connection, LinkError, ReplyError, Script, encode
 
+_MOST_WAITING = 4  # threads that a name which is not resolved may hold
 _SCHEMES = {
     "redis": "redis",
     "rediss": "rediss",
@@ -35,6 +38,8 @@ class Address:
 
     publish = "PUBLISH"
     """The command for publications."""
+    patience = 5.0
+    """Seconds between attempts to connect, at most."""
 
     def __init__(self, url: str, timeout: float) -> None:
         try:
@@ -63,7 +68,10 @@ class Address:
             given: dict[str, Any] = parse(plain)
         except ValueError as error:
             raise ConfigError(f"WSCHAT_URL cannot work: {error}") from None
-        self._errors = redis.exceptions
+        self._redis = redis
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._waiting = 0  # connections that are being opened for too long
         self._class: Any = given.pop("connection_class", redis.Connection)
         self._options: dict[str, Any] = {
             "socket_timeout": timeout,
@@ -80,7 +88,8 @@ class Address:
             raise ConfigError(f"WSCHAT_URL has an unknown option: {error}") from None
         except (ValueError, redis.exceptions.RedisError) as error:
             raise ConfigError(f"WSCHAT_URL cannot work: {error}") from None
-        self._password = str(given.get("password") or "")
+        password = given.get("password")
+        self._secrets = [str(password)] if password else []
         host, port = given.get("host", "localhost"), given.get("port", 6379)
         self.where: str = given.get("path") or f"{host}:{port}"
         # Channels are the same in every database, our topics are not.
@@ -104,8 +113,59 @@ class Address:
 
     def connect(self) -> Connection:
         """Open a connection; see ``wire.Connect``."""
-        errors = self._errors
-        connection: Connection = self._class(**self._options)
+        return self._open(self._options)
+
+    def check(self) -> None:
+        """Find out whether the connections lead to where they should; now and then.
+
+        :raises LinkError: they do not any more.
+        """
+
+    def _open(self, options: dict[str, Any]) -> Connection:
+        host = str(options.get("host", "localhost"))
+        if "path" in options or host == "localhost" or _is_address(host):
+            return self._opened(options)
+        # No resolver's answer has a deadline of its own, and connecting to what it
+        # gives may take as long again.
+        with self._lock:
+            if self._waiting >= _MOST_WAITING:
+                why = f"cannot be reached: {host} is not resolved"
+                raise LinkError(why, sent=False, silent=True)
+            self._waiting += 1
+        box: list[Connection | BaseException] = []
+        done = threading.Event()
+        late = False
+
+        def work() -> None:
+            try:
+                box.append(self._opened(options))
+            except BaseException as error:
+                box.append(error)
+            with self._lock:
+                self._waiting -= 1
+                done.set()
+                if late and not isinstance(box[0], BaseException):
+                    box[0].disconnect()
+
+        try:
+            threading.Thread(target=work, name="wschat-dial", daemon=True).start()
+        except RuntimeError as error:
+            with self._lock:
+                self._waiting -= 1
+            raise LinkError(f"cannot be reached: {error}", sent=False) from None
+        done.wait(2 * self._timeout)
+        with self._lock:
+            late = not done.is_set()
+        if late:
+            why = f"cannot be reached: {host} is not resolved, or silent"
+            raise LinkError(why, sent=False, silent=True)
+        if isinstance(box[0], BaseException):
+            raise box[0]
+        return box[0]
+
+    def _opened(self, options: dict[str, Any]) -> Connection:
+        errors = self._redis.exceptions
+        connection: Connection = self._class(**options)
         try:
             connection.connect()
         except errors.BusyLoadingError as error:
@@ -127,4 +187,14 @@ class Address:
     def _said(self, error: Exception) -> str:
         """Return an error's words. What does not know AUTH repeats the password."""
         words = str(error)
-        return words.replace(self._password, "…") if self._password else words
+        for secret in self._secrets:
+            words = words.replace(secret, "…")
+        return words
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -46,11 +46,13 @@ from .packing import (
     unpack_entry,
 )
 from .process import Process
+from .sentinel import SentinelAddress
 from .subscriber import Timings
 from .wire import Arg, Call, Reply, decode, encode
 
 logger = logging.getLogger("flask_wschat")
 
+_KINDS: dict[str, type[Address]] = {"sentinel": SentinelAddress}
 _LAST = 1 << 53  # a number that Lua can tell from the next
 _META_LONGER = 60.0  # seconds a topic's epoch outlives its messages
 
@@ -76,7 +78,8 @@ class RedisBackend:
         share: float = 0.25,
         timings: Timings = Timings(),  # noqa: B008 - immutable
     ) -> None:
-        self._server = Address(url, timings.answer)
+        kind = _KINDS.get(url.partition(":")[0].partition("+")[2], Address)
+        self._server = kind(url, timings.answer)
         self._size = size
         self._max_bytes = max_bytes
         self._shares = shares = Shares(share, size, max_bytes, ttl)

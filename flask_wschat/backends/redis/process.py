@@ -54,6 +54,9 @@ class Endpoint(Protocol):
 
     @property
     def where(self) -> str: ...
+    @property
+    def patience(self) -> float: ...
+    def check(self) -> None: ...
     def key(self, topic: str, suffix: str) -> bytes: ...
     def script(self, name: str) -> Script: ...
     @property
@@ -91,10 +94,9 @@ class Process:
         self.wishes = Wishes(server.channel)
         self.subscriber = Subscriber(
             self,
-            server.connect,
+            server,
             self.wishes,
             server.key(f"process:{self.people.process}", "probe"),
-            server.where,
             timings,
         )
 

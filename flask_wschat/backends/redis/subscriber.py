@@ -20,13 +20,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import BackendError
-from .wire import Connect, LinkError, ReplyError, Wire, as_refusal, pack
+from .wire import Connection, LinkError, ReplyError, Wire, as_refusal, pack
 
 logger = logging.getLogger("flask_wschat")
 _random = random.Random()  # the application's own may be seeded
 
 _CHUNK = 500  # channels in one command
-_RETRY_FIRST, _RETRY_MOST = 0.1, 5.0  # seconds between attempts to connect
+_RETRY_FIRST = 0.1  # seconds until the second attempt to connect
 
 
 class Timings(NamedTuple):
@@ -40,6 +40,17 @@ class Timings(NamedTuple):
     """Redis has for an answer."""
     idle: float = 1.0
     """After which a connection is looked at before it is used again."""
+
+
+class Server(Protocol):
+    """Where to connect; see ``Address``."""
+
+    @property
+    def where(self) -> str: ...
+    @property
+    def patience(self) -> float: ...
+    def connect(self) -> Connection: ...
+    def check(self) -> None: ...
 
 
 class Owner(Protocol):
@@ -185,20 +196,18 @@ class Subscriber:
     def __init__(
         self,
         owner: Owner,
-        connect: Connect,
+        server: Server,
         wishes: Wishes,
         probe: bytes,
-        where: str,
         timings: Timings,
     ) -> None:
         self.timings = timings
         self.fault: str | None = None
         """Why nothing can be had, and the remedy."""
         self._owner = owner
-        self._connect = connect
+        self._server = server
         self._wishes = wishes
         self._probe = probe
-        self._where = where
         self._stopped = False
         self._ended = threading.Event()
         self._ear: socket.socket
@@ -256,7 +265,7 @@ class Subscriber:
         while not self._stopped:
             wire = None
             try:
-                wire = Wire(self._connect())
+                wire = Wire(self._server.connect())
                 self._serve(wire)
             except Exception as error:
                 attempt = 0 if self._up else attempt + 1
@@ -265,7 +274,7 @@ class Subscriber:
                 self._wishes.begin()
                 if wire is not None:
                     wire.close()
-            longest = min(_RETRY_FIRST * 2 ** min(attempt, 9), _RETRY_MOST)
+            longest = min(_RETRY_FIRST * 2 ** min(attempt, 9), self._server.patience)
             self._rest(longest * _random.uniform(0.5, 1))
         assert self._bell is not None
         self._bell.close()
@@ -294,6 +303,7 @@ class Subscriber:
             if now >= self._next_probe:
                 self._next_probe = now + self.timings.probe
                 self._asked = self._asked or now
+                self._server.check()
                 self._owner.probe(self._probe)
                 now = time.monotonic()
             wait = min(self._next_probe, self._deaf_at()) - now
@@ -380,7 +390,8 @@ class Subscriber:
         self.fault = None
         if self._gone is not None:
             seconds = time.monotonic() - self._gone
-            logger.warning("Redis at %s is back after %.1f s", self._where, seconds)
+            where = self._server.where
+            logger.warning("Redis at %s is back after %.1f s", where, seconds)
             self._gone = None
 
 
