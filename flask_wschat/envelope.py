@@ -161,7 +161,14 @@ def message(topic: str, said: Entry | Message, seq: int, at: float) -> str:
     else:
         to = user if said.to is None else said.to
         head = f'{{"type":"direct","from":{encode(sender)},"to":{encode(to)}'
+    if isinstance(said, Entry) and said.deleted:
+        body += ',"deleted":true'
     return f'{head},"seq":{seq},"data":{body},"at":{at},"mid":{encode(said.mid)}}}'
+
+
+def deleted(topic: str, seq: int) -> str:
+    """Return the news that the message ``seq`` was taken back."""
+    return f'{{"type":"deleted","room":{encode(room_of(topic))},"seq":{seq}}}'
 
 
 def presence(room: str, joined: Sequence[str], left: Sequence[str]) -> str:

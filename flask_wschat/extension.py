@@ -29,6 +29,7 @@ from .messages import (
     Entry,
     Message,
     as_count,
+    as_mid,
     as_name,
     as_publication,
     as_user,
@@ -283,6 +284,8 @@ class WSChat(Identity):
         room: Any = None,
         exclude: WebSocket | None = None,
         key: Any = None,
+        keep: bool = True,
+        mid: Any = None,
     ) -> int:
         """Publish ``data`` to ``room``, or to every connection.
 
@@ -291,13 +294,22 @@ class WSChat(Identity):
         missing number would be a hole). ``key``: to a peer that is behind, only the
         newest unsent message with this key is sent.
 
-        Return the message's number in the room's history; 0 if it is not kept, which
-        those to everyone and those with a ``key`` are not. Returning means published,
-        not received: each connection has its own queue, and no receiver's trouble is
-        raised here.
+        What is said in a room is kept in its history, but with a ``key`` or
+        ``keep=False``. ``mid``, of up to 64 characters, is the application's name for a
+        kept message, as a task's id: where one with this ``mid`` was published in the
+        room before, nothing is stored or sent, and that one's number returned. So what
+        ended with ``BackendError`` can be tried again. It is remembered as long as what
+        clients say (``docs/protocol.md``, Once), and seen by those of the ready-made
+        chat.
 
+        Return the message's number in the room's history; 0 if it is not kept.
+        Returning means published, not received: each connection has its own queue, and
+        no receiver's trouble is raised here.
+
+        :raises TypeError: JSON has no such ``data``, or an argument is not what it is
+            to be; nothing was sent.
         :raises ValueError: ``data`` has what nobody could read: half a surrogate pair,
-            or NaN or an infinity in JSON.
+            or NaN or an infinity in JSON; or a ``mid`` is given for what is not kept.
         :raises BackendError: it is not known whether it was sent.
         """
         hub, topic = self._hub(), _place(room)
@@ -306,23 +318,45 @@ class WSChat(Identity):
             if not isinstance(exclude, WebSocket):
                 raise TypeError(f"exclude is a WebSocket, unlike {shown(exclude)}")
             message = message._replace(exclude=exclude.id)
-        return hub.publish(topic, message, keep=key is None and room is not None).seq
+        if not isinstance(keep, bool):
+            raise TypeError(f"keep is True or False, unlike {shown(keep)}")
+        keep = keep and key is None and room is not None
+        return hub.publish(topic, _named(message, mid, keep), keep=keep).seq
 
-    def send_to_user(self, user: Any, data: Any, *, key: Any = None) -> int:
+    def send_to_user(
+        self, user: Any, data: Any, *, key: Any = None, mid: Any = None
+    ) -> int:
         """Send ``data`` to every connection of ``user``, and keep it in their inbox.
 
-        ``data`` and ``key`` as for ``broadcast``; with a ``key`` it is not kept. Return
-        how many connections the user has now, in all processes; 0 means that nobody
-        got it yet. (Those of the ready-made chat get it once they ask for the inbox.)
+        ``data``, ``key`` and ``mid`` as for ``broadcast``; with a ``key`` it is not
+        kept. Return how many connections the user has now, in all processes; 0 means
+        that nobody got it yet. (Those of the ready-made chat get it once they ask for
+        the inbox.)
 
+        :raises TypeError: as for ``broadcast``.
         :raises ValueError: as for ``broadcast``.
         :raises BackendError: it is not known whether it was sent.
         """
-        hub, name = self._hub(), as_user(user)
-        hub.publish(
-            user_topic(name), as_publication(data, key, hub.dumps), keep=key is None
-        )
+        hub, name, keep = self._hub(), as_user(user), key is None
+        message = _named(as_publication(data, key, hub.dumps), mid, keep)
+        hub.publish(user_topic(name), message, keep=keep)
         return hub.presence.connections(name)
+
+    def delete(self, room: Any, seq: int) -> bool:
+        """Take back the kept message ``seq`` of ``room``; False: it is not kept there,
+        or was taken back before.
+
+        Its number, and when it was stored, remain: the history has an entry with
+        ``data`` None that is ``deleted``, and no sender. Members of the room by the
+        ready-made chat are told at once; sockets of your own routes, which get no
+        numbers, are not. What was sent before cannot be had back.
+
+        :raises TypeError: ``seq`` is no integer, or ``room`` no name.
+        :raises ValueError: ``seq`` is negative, or ``room`` cannot be a name.
+        :raises BackendError: it is not known whether it was taken back.
+        """
+        topic, seq = room_topic(as_name(room, "a room")), as_count(seq, "seq")
+        return self._hub().backend.delete(topic, seq)
 
     def disconnect_user(self, user: Any, code: int = 4000, reason: str = "") -> int:
         """Close every connection of ``user``, in all processes; return how many.
@@ -363,7 +397,8 @@ class WSChat(Identity):
     ) -> list[Entry]:
         """Return kept messages of ``room`` in order: entries with ``seq``, ``data`` (as
         it was said: ``str``, ``bytes`` or another value), ``at`` (seconds since 1970)
-        and ``sender`` (None: the application, or somebody without a user id).
+        and ``sender`` (None: the application, or somebody without a user id). One that
+        ``delete`` took back is ``deleted``, with ``data`` None.
 
         With ``after`` the first ``limit`` that follow this number, else the newest.
 
@@ -467,6 +502,21 @@ _NO_APP = (
 def _place(room: Any) -> str:
     """Return the topic of ``room``, or of everybody."""
     return EVERYONE if room is None else room_topic(as_name(room, "a room"))
+
+
+def _named(message: Message, mid: Any, keep: bool) -> Message:
+    """Return ``message`` with the application's ``mid``, if there is one.
+
+    :raises ValueError: it would be of no use.
+    """
+    if mid is None:
+        return message
+    mid = as_mid(mid)
+    if not keep:
+        raise ValueError(
+            "mid is for what is kept: not to everyone, nor with a key or keep=False"
+        )
+    return message._replace(mid=mid)
 
 
 def _as_said(hub: Hub, entry: Entry) -> Entry:

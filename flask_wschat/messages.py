@@ -18,6 +18,11 @@ ANONYMOUS = "\0"
 
 LONGEST_NAME = 255
 """Characters of the name of a room, a user or a key."""
+LONGEST_MID = 64
+"""Characters of a message's id."""
+
+DELETED = "deleted"
+"""The ``event`` that a message was taken back, whose number is the ``data``."""
 
 _JOINER = re.compile("(?<=[^\\s\u200c\u200d])[\u200c\u200d](?=[^\\s\u200c\u200d])")
 _UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, half a pair, ends of lines
@@ -103,6 +108,21 @@ def as_count(value: Any, what: str) -> int:
     return int(value)
 
 
+def as_mid(value: Any) -> str:
+    """Return ``value`` as a message's id; as ``as_name``.
+
+    :raises TypeError: it is nothing that tells one message from others.
+    :raises ValueError: its text is empty, too long or has what cannot be seen.
+    """
+    mid = as_name(value, "mid")
+    if len(mid) > LONGEST_MID or not is_printable(mid) or mid != mid.strip():
+        raise ValueError(
+            f"mid must be 1 to {LONGEST_MID} printable characters without space around"
+            f" them, unlike {shown(mid)}"
+        )
+    return mid
+
+
 def is_printable(text: str) -> bool:
     """Whether there is nothing in it that cannot be seen.
 
@@ -144,8 +164,8 @@ class Message(NamedTuple):
     """The sender's id for it: what makes a repeated one the same (see
     docs/decisions/16)."""
     event: str | None = None
-    """Not a message, but news of this kind ("presence", "tally") for the ready-made
-    chat alone; ``data`` is its JSON text."""
+    """Not a message, but news of this kind ("presence", "tally", ``DELETED``) for the
+    ready-made chat alone; ``data`` is its JSON text."""
     to: str | None = None
     """The user it was told to, where that is not whose topic it is."""
     plain: bool = False

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import envelope
 from ..codec import EncodedMessage
-from ..messages import EVERYONE, Delivery
+from ..messages import DELETED, EVERYONE, Delivery
 from ..websocket import WebSocket
 from .audience import Audience, deliver
 from .tallies import Tallies
@@ -51,8 +51,11 @@ class _Parcel:
             return
         topic, message, seq, at, *_ = self.delivery
         if self._frame is None:
-            news = message.event is not None
-            text = message.data if news else envelope.message(topic, message, seq, at)
+            text = message.data
+            if message.event == DELETED:
+                text = envelope.deleted(topic, int(text))
+            elif message.event is None:
+                text = envelope.message(topic, message, seq, at)
             self._frame = framed(text)
         deliver(receivers, self._frame, message.key, exclude)
 

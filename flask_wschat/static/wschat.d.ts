@@ -100,6 +100,8 @@ export interface Said extends Message {
   mid: string | null;
   /** `data` is base64. */
   binary?: true;
+  /** It was taken back, before this page came to it: `data` is null. */
+  deleted?: true;
 }
 
 /** A message in a room. */
@@ -141,6 +143,8 @@ export interface Reading<M> {
 export interface RoomReading extends Reading<RoomMessage> {
   /** Who is here, sorted; and who came and left, if that is why. */
   onPresence?(present: string[], change: { joined: string[]; left: string[] }): void;
+  /** The message with this number was taken back: show it no more. */
+  onDeleted?(seq: number): void;
 }
 
 /** The direct messages to this user, and those this user sends. */

@@ -79,6 +79,7 @@ class Feed {
     const { type, joined, left } = message;
     if (type === "gap") this.sync();
     if (type === (this.name === null ? "direct" : "message")) this.#take(message);
+    if (type === "deleted") this.#call("onDeleted", message.seq);
     if (type === "presence") {
       const others = this.present.filter((user) => !left.includes(user));
       this.#meet([...new Set([...others, ...joined])].sort(), { joined, left });

@@ -237,6 +237,15 @@ test("presence follows", async () => {
   assert.deepEqual(room.present, ["Ben"]);
 });
 
+test("what was taken back is told", async () => {
+  const gone = [];
+  const { seen, socket } = await joined({ onDeleted: (seq) => gone.push(seq) });
+  await socket.answers("join", page(2, [1, 2]));
+  await socket.says({ type: "deleted", room: "Lobby", seq: 1 });
+  await socket.says(message(3));
+  assert.deepEqual([seen, gone], [[[1, 2], 3], [1]]);
+});
+
 test("a handler that fails loses nothing", async () => {
   const { room, socket } = await joined({
     onMessage() {

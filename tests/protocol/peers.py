@@ -31,7 +31,7 @@ REQUESTS = (
     "poll",
     "ping",
 )
-EVENTS = ("hello", "message", "direct", "presence", "tally", "gap")
+EVENTS = ("hello", "message", "direct", "deleted", "presence", "tally", "gap")
 ENVELOPE = {"type", "ref", "ok"}
 
 

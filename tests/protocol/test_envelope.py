@@ -72,6 +72,11 @@ def entry(data: Any, **fields: Any) -> Entry:
         ("message", envelope.message("room:a", entry("", sender=ANONYMOUS), 7, 1.5)),
         ("direct", A_DIRECT),
         ("direct", envelope.message("user:ben", entry("", to="cy"), 7, 1.5)),
+        (
+            "message",
+            envelope.message("room:a", entry("null", json=True, deleted=True), 7, 1.5),
+        ),
+        ("deleted", envelope.deleted("room:Lobby", 7)),
         ("presence", envelope.presence("Lobby", ["ann"], [])),
         ("tally", envelope.tally("Drinks", {**STANDING, "closed": False})),
         ("gap", envelope.gap("room:Lobby")),
@@ -96,7 +101,7 @@ def test_the_error_codes_are_those_of_the_schema() -> None:
 def test_they_stand_in_the_order_of_the_page() -> None:
     built = re.findall(r'"type":\s?"(\w+)', inspect.getsource(envelope))
     order = list(dict.fromkeys(built))
-    assert order == ["hello", "reply", "message", "direct", "presence", "tally", "gap"]
+    assert order == ["hello", "reply", *EVENTS[1:]]
 
 
 def test_no_other_file_spells_a_message() -> None:
