@@ -283,6 +283,22 @@ class Member:
                 fields["tag"] = self.tag
         self.ask("join", self._answered, **fields)
 
+    def leave(self) -> None:
+        """Go out of the room, and stay connected; until it is said, again and again."""
+        self.wanted = False
+        self._away()
+        life = self.life
+
+        def again(_: object) -> None:
+            if life == self.life and not self.wanted:
+                self.leave()
+
+        def left(reply: Json | None) -> None:
+            if reply is not None and not reply["ok"]:
+                self.crowd.later(0.2, again, None)
+
+        self.ask("leave", left, room=self.room)
+
     def _join_again(self, life: int) -> None:
         if life == self.life and self.wanted and self.open:
             self.join()
