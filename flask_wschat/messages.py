@@ -12,6 +12,9 @@ EVERYONE = "all"
 """The topic of every connection."""
 _ROOM, _USER = "room:", "user:"  # begin the topics of rooms and users
 
+PRESENCE = "presence"
+"""The event of a message that is ``News``."""
+
 ANONYMOUS = "\0"
 """Begins the ``sender`` of those without a user id: a connection's, as the scope of its
 ``mid`` alone."""
@@ -243,6 +246,47 @@ class Page(NamedTuple):
     """The topic was claimed for plain connections."""
     tag: str = ""
     """That of the message with the number ``seq``."""
+
+
+class Attendance(NamedTuple):
+    """Who is in a topic, as of one moment."""
+
+    version: int
+    """How many times they have changed; see ``News``. 0: it is not counted."""
+    users: dict[str, int]
+    """Each user's connections in all processes, as these have told."""
+    here: dict[str, int]
+    """Of them those in this process, as it has told."""
+
+
+class News(NamedTuple):
+    """One change of who is in a room."""
+
+    joined: list[str]
+    left: list[str]
+    version: int
+    """That of an ``Attendance`` with this change; the one before it was without."""
+
+    def as_message(self) -> Message:
+        return Message(json.dumps(self._asdict()), event=PRESENCE)
+
+    @classmethod
+    def of(cls, message: Message) -> News:
+        """Return what ``as_message`` has made.
+
+        :raises ValueError: it has not, but another version of this program perhaps.
+        """
+        try:
+            fields = json.loads(message.data)
+            news = cls(**{name: fields[name] for name in cls._fields})
+            fits = type(news.version) is int and all(
+                isinstance(user, str) for user in (*news.joined, *news.left)
+            )
+        except (TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"no news of who is there: {error}") from None
+        if not fits:
+            raise ValueError("no news of who is there")
+        return news
 
 
 class Tally(NamedTuple):

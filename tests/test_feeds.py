@@ -18,6 +18,7 @@ from flask_wschat.messages import (
     Delivery,
     Entry,
     Message,
+    News,
     Page,
     room_topic,
     user_topic,
@@ -214,8 +215,7 @@ def test_news_reaches_all_but_not_before_their_page(hub: Hub, reader: Reader) ->
     hub.feeds.hold(waiting.ws, ROOM)
     with hub.reading(reading_on.ws, ROOM):
         pass
-    news = Message('{"type":"presence"}', event="presence")
-    hub.deliver(Delivery(ROOM, news))
+    hub.deliver(Delivery(ROOM, News(["ann"], [], 1).as_message()))
     assert live.got == reading_on.got == ["presence"]
     assert reader.got == waiting.got == []
     hub.feeds.resume(waiting.ws, ROOM, "e", 0)

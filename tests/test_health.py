@@ -14,6 +14,7 @@ from flask_wschat.backends import MemoryBackend
 from flask_wschat.backends.redis import RedisBackend
 from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.errors import BackendError
+from flask_wschat.messages import Attendance
 from flask_wschat.opening import health
 from tests.support.live import Serve, closed, stop
 from tests.support.redis_server import RedisServer
@@ -30,7 +31,7 @@ class Storage(MemoryBackend):
     def fault(self) -> str | None:
         return self.words
 
-    def present(self, topic: str) -> dict[str, int]:
+    def present(self, topic: str, *, heard: bool = False) -> Attendance:
         self.asked += 1
         if self.broken:
             raise BackendError("redis://chat:secret@host is not there")

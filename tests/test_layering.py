@@ -69,13 +69,14 @@ ARROWS: Tree = {
         "contract": "errors messages transports",
         "pages": "messages",
         "shares": "messages",
-        "memory": ".contract .pages .shares errors messages",
+        "attending": "messages",
+        "memory": ".attending .contract .pages .shares errors messages",
         "sqlite": {
-            "people": "",
+            "many": "",
+            "people": ".many messages",
             "polls": "messages",
             "once": "",
-            "schema": ".once",
-            "many": "",
+            "schema": ".once .people",
             "log": ".many .schema messages backends.contract backends.pages",
             "topics": (
                 ".log .many errors messages",
@@ -98,7 +99,7 @@ ARROWS: Tree = {
             "address": ".wire errors logs",
             "sentinel": ".address .wire errors",
             "packing": ".wire messages",
-            "people": ".wire errors",
+            "people": ".wire errors messages backends.contract",
             "subscriber": ".wire errors",
             "process": (
                 ".wire .packing .people .subscriber",
@@ -127,7 +128,7 @@ ARROWS: Tree = {
         "drain": ".home endings settings transports transports.ending websocket",
         "sweep": ".drain .home errors settings transports websocket",
         "subscriptions": "errors transports backends",
-        "presence": ".members envelope errors messages transports backends",
+        "presence": ".members errors messages transports backends",
         "rooms": (
             ".claims .members .presence .subscriptions",
             "errors messages transports websocket",
@@ -185,7 +186,7 @@ ARROWS: Tree = {
         ),
         "plain": ".answers .gate errors codec",
         "identity": ".gate .mistakes errors logs",
-        "health": ".gate errors messages hub.hub",
+        "health": ".gate errors hub.hub",
         "upgrade": (
             ".answers .gate .legacy",
             "endings errors messages rate codec websocket",

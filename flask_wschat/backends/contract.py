@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from ..errors import ConfigError
-from ..messages import Delivery, Message, Page, Receipt, Tally
+from ..messages import Attendance, Delivery, Message, Page, Receipt, Tally
 from ..transports import Event
 
 T = TypeVar("T")
@@ -183,28 +183,32 @@ class Backend(Protocol):
         delivered in the same step.
         """
 
-    def attend(
-        self, changes: Sequence[tuple[str, str, int]]
-    ) -> list[tuple[str, str, bool]]:
+    def attend(self, changes: Sequence[tuple[str, str, int]]) -> None:
         """Note how many connections this process has of users in topics.
 
-        ``changes``: topic, user, count; 0 takes the user out. Return the topic, the
-        user and True for each who was in none of the processes before, False for each
-        who is in none any more: each such change is returned to one caller, once.
+        ``changes``: topic, user, count; 0 takes the user out. In a room, who was in
+        none of the processes before and who is in none any more is delivered as
+        ``News`` in the same step; to say the same again changes nothing.
         """
 
-    def present(self, topic: str) -> dict[str, int]:
-        """Return the users in ``topic`` in *other* processes, and their connections.
+    def present(self, topic: str, *, heard: bool = False) -> Attendance:
+        """Return who is in ``topic``, in all processes.
 
-        A process that was not heard of for ``presence_ttl`` has none.
+        ``version`` counts the ``News`` of a room. Where the storage has forgotten them,
+        it begins anew, with the time in milliseconds.
+
+        Those of a process that died are there until a ``refresh`` takes them out.
+        ``heard``: only those of processes that were heard of in the last
+        ``presence_ttl`` seconds, for who asks where nobody may refresh.
         """
 
-    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
+    def refresh(self) -> bool:
         """Say that this process lives; called a few times in ``presence_ttl`` seconds.
 
-        Return the topic and user of those who went with a process that died, and are in
-        no other: each to one caller, once. And whether this process was itself taken
-        for dead, and has to ``attend`` again for all it has.
+        Who was not heard of for as long is taken out, with ``News`` of their people; a
+        time in which nobody was heard of does not count, as it was the storage's.
+        Return whether this process was itself taken for dead, or the storage has
+        forgotten it: then it has to ``attend`` again for all it has.
         """
 
     def once(self, key: str, seconds: float) -> bool:

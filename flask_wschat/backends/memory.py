@@ -10,7 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..errors import BackendError, ShareTaken
-from ..messages import Delivery, Entry, Message, Page, Receipt, Tally, size_of
+from ..messages import (
+    Attendance,
+    Delivery,
+    Entry,
+    Message,
+    Page,
+    Receipt,
+    Tally,
+    size_of,
+)
+from .attending import People
 from .contract import EMPTY, Host, only
 from .pages import fitting, select
 from .shares import UNANSWERED, Shares, Told
@@ -123,7 +133,7 @@ class MemoryBackend:
         self._claims_turned = self._turned
         self._era = ""
         self._pid = 0
-        self._present: set[tuple[str, str]] = set()
+        self._people = People(self._tell_of_people)
         self._polls: dict[str, _Poll] = {}
         self._once: dict[str, float] = {}  # until when, by a clock that goes on
         self._most_once = _SOME_KEYS
@@ -134,7 +144,7 @@ class MemoryBackend:
     def stop(self) -> None:
         self._host = None
         self._subscribed.clear()
-        self._present.clear()
+        self._people.clear()
 
     def fault(self) -> str | None:
         return None
@@ -341,26 +351,23 @@ class MemoryBackend:
 
     # -- people
 
-    def attend(
-        self, changes: Sequence[tuple[str, str, int]]
-    ) -> list[tuple[str, str, bool]]:
-        returned = []
+    def attend(self, changes: Sequence[tuple[str, str, int]]) -> None:
         with self._lock:
-            for topic, user, count in changes:
-                if ((topic, user) in self._present) != (count > 0):
-                    change = self._present.add if count > 0 else self._present.discard
-                    change((topic, user))
-                    returned.append((topic, user, count > 0))
-        return returned
+            self._people.attend(changes)
 
-    def present(self, topic: str) -> dict[str, int]:
-        return {}
+    def present(self, topic: str, *, heard: bool = False) -> Attendance:
+        with self._lock:
+            return self._people.present(topic)
 
-    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
+    def refresh(self) -> bool:
         with self._lock:
             self._turn(freed=2000)
             self._forget_keys()
-        return [], False
+        return False
+
+    def _tell_of_people(self, topic: str, news: Message) -> None:
+        if self._host is not None and topic in self._subscribed:
+            self._host.deliver(Delivery(topic, news, 0, time.time()))
 
     # -- what may happen once
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import envelope
 from ..codec import EncodedMessage
-from ..messages import DELETED, EVERYONE, Delivery
+from ..messages import DELETED, EVERYONE, PRESENCE, Delivery, News, room_of
 from ..websocket import WebSocket
 from .audience import Audience, deliver
 from .tallies import Tallies
@@ -297,6 +297,8 @@ class Feeds:
             return
         if delivery.message.event == "tally":
             self.tallies.put(delivery)
+        elif delivery.message.event == PRESENCE:
+            feed.deliver(_Parcel(_of_people(delivery)))
         else:
             feed.deliver(_Parcel(delivery))
 
@@ -310,3 +312,10 @@ class Feeds:
         feed = self._feeds.get(delivery.topic)
         if feed is not None:
             feed.deliver(_Parcel(delivery))
+
+
+def _of_people(delivery: Delivery) -> Delivery:
+    """Return the news of who is there as clients get it."""
+    news, room = News.of(delivery.message), room_of(delivery.topic) or ""
+    text = envelope.presence(room, news.joined, news.left)
+    return delivery._replace(message=delivery.message._replace(data=text))

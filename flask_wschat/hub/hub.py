@@ -101,7 +101,7 @@ class Hub:
         self.members = Members(self.feeds)
         self.places = places_for(settings)
         ttl = settings.PING_INTERVAL + settings.PING_TIMEOUT
-        self.presence = Presence(self.members, backend, self.publish, ttl)
+        self.presence = Presence(self.members, backend, ttl)
         self._topics = Subscriptions(backend, self.members.wants, new_event)
         self._claims = Claims(self.home, self.members, backend, settings.HISTORY_TTL)
         self.rooms = Rooms(

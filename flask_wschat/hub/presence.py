@@ -8,13 +8,10 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
-from .. import envelope
 from ..backends import Backend
 from ..errors import BackendError
-from ..messages import Message, room_of, room_topic, user_topic
+from ..messages import user_topic
 from ..transports import Loop
 from .members import Members
 
@@ -25,23 +22,16 @@ _BATCH = 500
 
 
 class Presence:
-    """Tells the backend, and the rooms, of users who come and go.
+    """Tells the backend of users who come and go.
 
     ``changed`` and ``tick`` are called in the loop and only note what a worker does
     then; the other methods anywhere. ``ttl``: seconds until the people of a
     dead process are gone; for the backend it is dead after ``SILENCE`` of that.
     """
 
-    def __init__(
-        self,
-        members: Members,
-        backend: Backend,
-        publish: Callable[[str, Message], Any],
-        ttl: float,
-    ) -> None:
+    def __init__(self, members: Members, backend: Backend, ttl: float) -> None:
         self._members = members
         self._backend = backend
-        self._publish = publish
         self._every = ttl / 4
         self.clear()
 
@@ -49,7 +39,6 @@ class Presence:
         """Forget everything: this is another process now."""
         self._changes: dict[tuple[str, str], None] = {}
         self._taken: dict[tuple[str, str], None] = {}  # those being told
-        self._unsure: set[tuple[str, str]] = set()  # told, but without an answer
         self._telling = False
         self._known = False  # the backend knows of somebody here
         self._refresh_at = time.monotonic() + self._every
@@ -83,8 +72,7 @@ class Presence:
 
         :raises BackendError: those of other processes cannot be known.
         """
-        others = self._backend.present(topic)
-        return sorted(others.keys() | set(self._members.users(topic)))
+        return sorted(self._others(topic).keys() | set(self._members.users(topic)))
 
     def connections(self, user: str) -> int:
         """Return how many connections ``user`` has, in all processes.
@@ -92,8 +80,7 @@ class Presence:
         :raises BackendError: those of other processes cannot be known.
         """
         topic = user_topic(user)
-        others = self._backend.present(topic)
-        return self._members.count(topic) + sum(others.values())
+        return self._members.count(topic) + sum(self._others(topic).values())
 
     def has(self, user: str) -> bool:
         """Return whether ``user`` has a connection, in any process.
@@ -105,6 +92,14 @@ class Presence:
         here = self._members.count(user_topic(user))
         return here > 0 or self.connections(user) > 0
 
+    def _others(self, topic: str) -> dict[str, int]:
+        """Return the users in ``topic`` in other processes, and their connections."""
+        there = self._backend.present(topic, heard=True)
+        others = {
+            user: count - there.here.get(user, 0) for user, count in there.users.items()
+        }
+        return {user: count for user, count in others.items() if count > 0}
+
     # -- in a worker
 
     def _tell_soon(self, loop: Loop) -> None:
@@ -114,9 +109,8 @@ class Presence:
     def _tell(self, loop: Loop) -> None:
         try:
             while changes := loop.call(self._take):
-                returned = self._attend(changes)
+                self._attend(changes)
                 self._faulty = False
-                self._announce([*returned, *self._unheard(changes, returned)])
         except BaseException as error:  # else nobody's would be told any more
             loop.call_threadsafe(self._put_back, error)
 
@@ -135,44 +129,24 @@ class Presence:
         count_of = self._members.count_of
         return [(topic, user, count_of(user, topic)) for topic, user in changes]
 
-    def _attend(
-        self, changes: list[tuple[str, str, int]]
-    ) -> list[tuple[str, str, bool]]:
+    def _attend(self, changes: list[tuple[str, str, int]]) -> None:
         """Tell the backend; one of ``changes`` that it cannot take is left out.
 
         :raises BackendError: it can take none now.
         """
         try:
-            return self._backend.attend(changes)
+            self._backend.attend(changes)
         except Exception as error:
             if not _is_of_a_value(error):
                 raise
             if len(changes) == 1:
                 logger.error("presence of %r in %r: %s", *changes[0][1::-1], error)
-                return []
-        return [done for change in changes for done in self._attend([change])]
-
-    def _unheard(
-        self,
-        changes: list[tuple[str, str, int]],
-        returned: list[tuple[str, str, bool]],
-    ) -> Iterator[tuple[str, str, bool]]:
-        """Yield how it stands with those of ``changes`` that were told before.
-
-        Where the backend had done it, and its answer was lost, it is no change for it
-        now, and nobody has heard. To hear it twice changes nothing for a client.
-        """
-        heard = {(topic, user) for topic, user, _ in returned}
-        for topic, user, count in changes if self._unsure else ():
-            if (topic, user) in self._unsure:
-                if (topic, user) not in heard and room_of(topic) is not None:
-                    there = count > 0 or user in self._backend.present(topic)
-                    yield topic, user, there
-                self._unsure.discard((topic, user))
+            else:
+                for change in changes:
+                    self._attend([change])
 
     def _put_back(self, error: BaseException) -> None:
         """Leave it to the next tick."""
-        self._unsure.update(self._taken)
         for change in self._taken:
             self._changes.setdefault(change)
         self._telling = False
@@ -183,35 +157,17 @@ class Presence:
 
     def _refresh(self, loop: Loop) -> None:
         try:
-            gone, taken_for_dead = self._backend.refresh()
+            taken_for_dead = self._backend.refresh()
         except BackendError:
-            return  # the backend logs it, and is asked again
-        self._announce([(topic, user, False) for topic, user in gone])
+            # The backend logs it. The others wait for who comes back: see alive.lua.
+            self._refresh_at = 0.0
+            return
         if taken_for_dead:
             loop.call(self._tell_all, loop)
 
     def _tell_all(self, loop: Loop) -> None:
         for topic, user in self._members.attendance():
             self.changed(loop, topic, user)
-
-    def _announce(self, changes: Iterable[tuple[str, str, bool]]) -> None:
-        rooms: dict[str, tuple[list[str], list[str]]] = {}
-        for topic, user, came in changes:
-            room = room_of(topic)
-            if room is not None:
-                rooms.setdefault(room, ([], []))[0 if came else 1].append(user)
-        for room, (joined, left) in rooms.items():
-            news = Message(envelope.presence(room, joined, left), event="presence")
-            try:
-                self._publish(room_topic(room), news)
-            except Exception as error:
-                trace = None if isinstance(error, BackendError) else error
-                logger.warning(
-                    "presence in %r cannot be announced: %s",
-                    room,
-                    error,
-                    exc_info=trace,
-                )
 
 
 def _is_of_a_value(error: Exception) -> bool:

@@ -25,9 +25,9 @@ class Strange(MemoryBackend):
         self._check("subscribe")
         super().subscribe(*args)
 
-    def attend(self, *args: Any) -> list[tuple[str, str, bool]]:
+    def attend(self, *args: Any) -> None:
         self._check("attend")
-        return super().attend(*args)
+        super().attend(*args)
 
     def history(self, *args: Any, **options: Any) -> Page:
         self._check("history")

@@ -76,14 +76,15 @@ def begin(url: str, evented: bool = False, **timings: float) -> tuple[Any, Host]
 def fork(url: str) -> None:
     """Both processes go on after a fork, each with connections of its own."""
     backend, host = begin(url)
-    backend.attend([(ROOM, "ann", 1)])
+    backend.attend([("all", "ann", 1)])
     backend.publish(ROOM, Message("before"), keep=True)
     host.wait_for(1)
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            assert backend.present(ROOM) == {"ann": 1}  # in the other one
+            there = backend.present("all")
+            assert (there.users, there.here) == ({"ann": 1}, {})  # in the other one
             backend.subscribe([ROOM])
             for number in range(20):
                 backend.publish(ROOM, Message(f"child {number}"), keep=True)
@@ -97,7 +98,8 @@ def fork(url: str) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     host.wait_for(41)
     assert [d.seq for d in host.deliveries] == list(range(1, 42))
-    assert backend.attend([(ROOM, "ann", 0)]) == [(ROOM, "ann", False)]
+    backend.attend([("all", "ann", 0)])
+    assert backend.present("all").users == {}
     backend.stop()
 
 

@@ -12,7 +12,15 @@ import pytest
 
 from flask_wschat.backends import Backend
 from flask_wschat.errors import BackendError, ShareTaken
-from flask_wschat.messages import Delivery, Entry, Message, Receipt, Tally
+from flask_wschat.messages import (
+    PRESENCE,
+    Delivery,
+    Entry,
+    Message,
+    News,
+    Receipt,
+    Tally,
+)
 from tests.backends.cluster import Cluster, RecordingHost
 from tests.support.waiting import DEADLINE, eventually
 
@@ -398,7 +406,7 @@ def test_bytes_of_what_age_has_ended_are_free(cluster: Cluster) -> None:
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Topics in which nothing is kept live for 0.3 seconds."""
-    for module in ("memory", "sqlite.topics", "redis.backend"):
+    for module in ("memory", "sqlite.topics", "redis.backend", "redis.people"):
         monkeypatch.setattr(f"flask_wschat.backends.{module}.EMPTY", 0.3)
 
 
@@ -762,89 +770,148 @@ def test_a_claim_lasts_as_long_as_what_is_kept_or_it_is_renewed(
     assert backend.history(ROOM).plain and backend.history("room:b").plain
 
 
-def test_who_comes_first_and_goes_last_is_returned(backend: Backend) -> None:
-    changes = [(ROOM, "ann", 1), (ROOM, "bob", 2), ("room:b", "ann", 1)]
-    assert sorted(backend.attend(changes)) == [
-        (ROOM, "ann", True),
-        (ROOM, "bob", True),
-        ("room:b", "ann", True),
+def heard(host: RecordingHost, topic: str = ROOM) -> list[News]:
+    """Return the news that came, in order."""
+    deliveries = [d for d in list(host.deliveries) if d.topic == topic]
+    return [News.of(d.message) for d in deliveries if d.message.event == PRESENCE]
+
+
+def last_heard(host: RecordingHost, backend: Backend, topic: str = ROOM) -> set[str]:
+    """Return who is there by the news since ``host`` began to listen."""
+    version = backend.present(topic).version
+    host.wait_for(lambda: heard(host, topic)[-1].version == version)
+    there: set[str] = set()
+    last: int | None = None
+    for news in heard(host, topic):
+        assert last is None or news.version == last + 1
+        last = news.version
+        # Each is a change: who comes was not there, and who goes was.
+        assert there.isdisjoint(news.joined) and there.issuperset(news.left)
+        there = (there | set(news.joined)) - set(news.left)
+    return there
+
+
+def test_who_comes_first_and_goes_last_is_told(
+    backend: Backend, host: RecordingHost
+) -> None:
+    backend.subscribe([ROOM, "room:b", "user:ann", "all"])
+    backend.attend([(ROOM, "ann", 1), (ROOM, "bob", 2), ("room:b", "ann", 1)])
+    backend.attend([(ROOM, "ann", 3), (ROOM, "eve", 0)])
+    backend.attend([(ROOM, "ann", 0)])
+    backend.attend([(ROOM, "ann", 0), (ROOM, "bob", 1)])
+    backend.attend([("user:ann", "ann", 1), ("all", "ann", 1)])
+    backend.attend([])
+    backend.attend([(ROOM, 'e"\\/ż', 1)])
+    host.wait_for(lambda: len(heard(host)) == 3)
+    told = [(sorted(news.joined), news.left) for news in heard(host)]
+    assert told == [(["ann", "bob"], []), ([], ["ann"]), (['e"\\/ż'], [])]
+    assert [news.joined for news in heard(host, "room:b")] == [["ann"]]
+    assert heard(host, "user:ann") == heard(host, "all") == []
+    there = backend.present(ROOM)
+    assert there.users == there.here == {"bob": 1, 'e"\\/ż': 1}
+    assert [news.version for news in heard(host)] == [
+        *range(there.version - 2, there.version + 1)
     ]
-    assert backend.attend([(ROOM, "ann", 3), (ROOM, "eve", 0)]) == []
-    assert backend.attend([(ROOM, "ann", 0)]) == [(ROOM, "ann", False)]
-    assert backend.attend([(ROOM, "ann", 0), (ROOM, "bob", 1)]) == []
-    assert backend.present(ROOM) == {}  # of others
-    assert backend.refresh() == ([], False)
-    assert backend.attend([]) == []
+    assert backend.present("all").users == {"ann": 1}
+    assert not backend.refresh()
+
+
+def test_an_empty_room_s_news_go_on_with_a_higher_version(
+    backend: Backend, host: RecordingHost
+) -> None:
+    backend.subscribe([ROOM, "room:b"])
+    for count in (1, 0) * 5:
+        backend.attend([(ROOM, "ann", count), ("room:b", "bob", count)])
+        assert backend.present(ROOM).version
+    host.wait_for(lambda: len(heard(host)) == len(heard(host, "room:b")) == 10)
+    for topic in (ROOM, "room:b"):
+        versions = [news.version for news in heard(host, topic)]
+        assert versions == sorted({*versions})
 
 
 def test_users_are_counted_over_processes(two: Two) -> None:
-    (one, _), (other, _) = two
-    assert one.attend([(ROOM, "ann", 2), (ROOM, "bob", 1)])
-    assert other.present(ROOM) == {"ann": 2, "bob": 1}
-    assert other.present("room:b") == {}
-    assert other.attend([(ROOM, "ann", 1), (ROOM, "eve", 1)]) == [(ROOM, "eve", True)]
-    assert one.present(ROOM) == {"ann": 1, "eve": 1}
-    assert one.attend([(ROOM, "ann", 0), (ROOM, "bob", 0)]) == [(ROOM, "bob", False)]
-    assert other.present(ROOM) == {}
-    assert other.attend([(ROOM, "ann", 0)]) == [(ROOM, "ann", False)]
+    (one, host), (other, _) = two
+    one.subscribe([ROOM])
+    one.attend([(ROOM, "ann", 2), (ROOM, "bob", 1)])
+    other.attend([(ROOM, "ann", 1), (ROOM, "eve", 1)])
+    there = one.present(ROOM)
+    assert there.users == {"ann": 3, "bob": 1, "eve": 1}
+    assert there.here == {"ann": 2, "bob": 1}
+    assert other.present(ROOM) == there._replace(here={"ann": 1, "eve": 1})
+    assert other.present("room:b").users == {}
+    one.attend([(ROOM, "ann", 0), (ROOM, "bob", 0)])
+    assert other.present(ROOM).users == {"ann": 1, "eve": 1}
+    other.attend([(ROOM, "ann", 0)])
+    assert last_heard(host, other) == {"eve"}
+    changes = [(sorted(news.joined), news.left) for news in heard(host)]
+    assert changes == [
+        (["ann", "bob"], []),
+        (["eve"], []),
+        ([], ["bob"]),
+        ([], ["ann"]),
+    ]
 
 
-def test_each_change_is_returned_once(two: Two) -> None:
-    changes: Counter[tuple[str, bool]] = Counter()
+def test_each_change_is_told_once_in_the_order_of_its_version(two: Two) -> None:
+    for backend, _ in two:
+        backend.subscribe([ROOM])
+        backend.attend([(ROOM, "zoe", 1)])
 
     def visit(backend: Backend) -> None:
         for number in range(20):
             for count in (1, 0):
-                found = backend.attend([(ROOM, f"user{number % 4}", count)])
-                changes.update((user, came) for _, user, came in found)
+                backend.attend([(ROOM, f"user{number % 4}", count)])
 
     together([lambda b=b: visit(b) for b, _ in two])  # type: ignore[misc]
-    for number in range(4):
-        came, went = (changes[f"user{number}", change] for change in (True, False))
-        assert came == went > 0
-    assert two[0][0].present(ROOM) == two[1][0].present(ROOM) == {}
+    for _, host in two[:1]:
+        assert last_heard(host, two[1][0]) == {"zoe"}
+    assert two[0][0].present(ROOM).users == {"zoe": 2}
 
 
 def test_a_dead_process_has_nobody(sharing: Cluster) -> None:
     dead, _ = sharing.start(presence_ttl=0.5)
-    one, _ = sharing.start(presence_ttl=0.5)
+    one, host = sharing.start(presence_ttl=0.5)
     other, _ = sharing.start(presence_ttl=0.5)
+    one.subscribe([ROOM, "room:b"])
     dead.attend([(ROOM, "ann", 1), (ROOM, "bob", 1), ("room:b", "ann", 1)])
     one.attend([(ROOM, "bob", 1)])
-    assert other.present(ROOM) == {"ann": 1, "bob": 2}
-    gone: list[tuple[str, str]] = []
+    assert other.present(ROOM, heard=True).users == {"ann": 1, "bob": 2}
 
     def refresh() -> bool:
-        for backend in (one, other):
-            left, taken_for_dead = backend.refresh()
-            assert not taken_for_dead
-            gone.extend(left)
-        return len(gone) >= 2
+        assert not one.refresh() and not other.refresh()
+        return bool(heard(host)[1:] and heard(host, "room:b")[1:])
 
     assert not refresh()
     eventually(refresh)
     refresh()
-    assert sorted(gone) == [(ROOM, "ann"), ("room:b", "ann")]
-    assert other.present(ROOM) == {"bob": 1}
+    assert last_heard(host, other) == {"bob"}
+    assert last_heard(host, other, "room:b") == set()
+    assert other.present(ROOM).users == {"bob": 1}
 
     # It was only asleep: it says again who is there.
-    assert dead.refresh() == ([], True)
-    assert dead.refresh() == ([], False)
-    back = dead.attend([(ROOM, "ann", 1), (ROOM, "bob", 1)])
-    assert back == [(ROOM, "ann", True)]
-    assert other.present(ROOM) == {"ann": 1, "bob": 2}
+    assert dead.refresh()
+    dead.attend([(ROOM, "ann", 1), (ROOM, "bob", 1)])
+    assert not dead.refresh()
+    assert other.present(ROOM).users == {"ann": 1, "bob": 2}
+    assert last_heard(host, other) == {"ann", "bob"}
 
 
 def test_a_process_taken_for_dead_is_told_even_if_it_attends_first(
     sharing: Cluster,
 ) -> None:
     asleep, _ = sharing.start(presence_ttl=0.3)
-    other, _ = sharing.start(presence_ttl=0.3)
+    other, host = sharing.start(presence_ttl=0.3)
+    other.subscribe([ROOM])
     asleep.attend([(ROOM, "ann", 1), (ROOM, "bob", 1)])
-    eventually(lambda: other.refresh()[0])
+    eventually(lambda: other.refresh() or not other.present(ROOM).users)
     asleep.attend([(ROOM, "bob", 1)])
-    assert asleep.refresh()[1]
-    assert not asleep.refresh()[1]
+    assert asleep.refresh()
+    asleep.attend([(ROOM, "bob", 1)])
+    assert not asleep.refresh()
+    assert not asleep.refresh()
+    assert other.present(ROOM).users == {"bob": 1}
+    assert last_heard(host, other) == {"bob"}
+    assert [news.left for news in heard(host)].count(["bob"]) == 0
 
 
 def test_who_lives_is_not_taken_for_dead(sharing: Cluster) -> None:
@@ -854,38 +921,38 @@ def test_who_lives_is_not_taken_for_dead(sharing: Cluster) -> None:
     one.attend([(ROOM, "ann", 1)])
 
     def later() -> bool:
-        assert one.refresh() == other.refresh() == ([], False)
-        assert other.present(ROOM) == {"ann": 1}
+        assert not one.refresh() and not other.refresh()
+        assert other.present(ROOM, heard=True).users == {"ann": 1}
         return one.publish(ROOM, Message("")).at > start + 1
 
     eventually(later)
 
 
-def test_nobody_is_taken_for_dead_by_who_was_not_heard_of_either(
-    sharing: Cluster,
-) -> None:
+def test_nobody_dies_of_a_time_in_which_nobody_was_heard_of(sharing: Cluster) -> None:
     """The storage was away for longer than a process is believed to live."""
     one, _ = sharing.start(presence_ttl=0.3)
     other, _ = sharing.start(presence_ttl=0.3)
     for backend, user in ((one, "ann"), (other, "bob")):
         backend.attend([(ROOM, user, 1)])
-        assert backend.refresh() == ([], False)
-    eventually(lambda: not one.present(ROOM))
-    one.attend([("room:b", "ann", 1)])
-    assert one.refresh() == ([], False)
-    assert other.refresh() == ([], False)
-    assert one.present(ROOM) == {"bob": 1}
-    assert other.present(ROOM) == {"ann": 1}
-    assert one.refresh() == other.refresh() == ([], False)
+        assert not backend.refresh()
+    eventually(lambda: not one.present(ROOM, heard=True).users)
+    # One that is new is no reason either.
+    new, _ = sharing.start(presence_ttl=0.3)
+    new.attend([("room:b", "cy", 1)])
+    for backend in (new, one, other, one, new):
+        assert not backend.refresh()
+        assert one.present(ROOM).users == {"ann": 1, "bob": 1}
+    assert new.present(ROOM, heard=True).users == {"ann": 1, "bob": 1}
 
 
 def test_a_process_that_stops_takes_its_people_along(sharing: Cluster) -> None:
     one, _ = sharing.start()
-    other, _ = sharing.start()
+    other, host = sharing.start()
+    other.subscribe([ROOM])
     one.attend([(ROOM, "ann", 1)])
     one.stop()
-    assert other.present(ROOM) == {}
-    assert other.attend([(ROOM, "ann", 1)]) == [(ROOM, "ann", True)]
+    assert other.present(ROOM).users == {}
+    assert last_heard(host, other) == set()
 
 
 # -- polls

@@ -284,7 +284,7 @@ class World:
             "readers of": [*hub.feeds.topics],
             "plain members of": [*(set(hub.members.plain) - {EVERYONE})],
             "to be told": hub.is_busy(),
-            "present": hub.backend._present,
+            "present": hub.backend._people._topics,
             "without on_close": len(self.alive),
             "unsent": len(EventedLoop.current().unflushed),
             "requests": len(self.server.requests),

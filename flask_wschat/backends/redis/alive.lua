@@ -1,29 +1,40 @@
 -- Note that a process lives, and give the caller those that died.
--- KEYS: alive and dead, both zsets of processes scored by a time in ms
--- ARGV: process, ttl in ms, 1 to take over the dead, 0 only to be noted at all, and the
---       keys' life in ms
--- Who was not heard of itself takes over nobody this time: Redis was away, or full, and
--- the others have not been able to say that they live, either.
--- Returns 1 if the process was noted, 0 if it is new; then the dead. They are the
--- caller's for one more ttl, after which someone else takes over what it has left.
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
-local answer = {known and 1 or 0}
-if not known or ARGV[3] == '1' then
-  redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+-- KEYS: living and dying, both zsets of processes; clock, a hash
+-- ARGV: process, ttl in ms, 1 to say that it lives and to take over the dead, 0 only to
+--       be noted at all, 1 if it was noted before, and the keys' life in ms
+-- The scores are times of a clock that goes only while processes are heard of: between
+-- two of them it goes on by 0.4 ttl at most. So nobody dies of a time in which Redis
+-- was away, or full, and a clock that is set anew changes nothing.
+-- Returns 1 if the process is noted, 0 if it was and is not any more; then the dead.
+-- They are the caller's for one more ttl, after which someone else takes over what it
+-- has left.
+local living, dying, clock = KEYS[1], KEYS[2], KEYS[3]
+local process, ttl = ARGV[1], tonumber(ARGV[2])
+local is_known = redis.call('ZSCORE', living, process)
+if not is_known and ARGV[4] == '1' then
+  return {0}
+elseif is_known and ARGV[3] == '0' then
+  return {1}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local known = redis.call('HMGET', clock, 'last', 'beat')
+local step = math.min(now - (known[1] or now), math.floor(0.4 * ttl))
+local beat = (known[2] or 0) + math.max(step, 0)
+redis.call('HSET', clock, 'last', string.format('%.0f', now), 'beat', string.format('%.0f', beat))
+redis.call('ZADD', living, beat + ttl, process)
+local answer = {1}
+if ARGV[3] == '1' then
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', living, '-inf', beat)) do
+    redis.call('ZREM', living, other)
+    redis.call('ZADD', dying, 0, other)
+  end
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', dying, '-inf', beat)) do
+    redis.call('ZADD', dying, beat + ttl, other)
+    answer[#answer + 1] = other
+  end
 end
 for _, key in ipairs(KEYS) do
-  redis.call('PEXPIRE', key, ARGV[4])
-end
-if ARGV[3] == '1' and not (known and tonumber(known) <= now) then
-  for _, process in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
-    redis.call('ZREM', KEYS[1], process)
-    redis.call('ZADD', KEYS[2], 0, process)
-  end
-  for _, process in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do
-    redis.call('ZADD', KEYS[2], now + ARGV[2], process)
-    answer[#answer + 1] = process
-  end
+  redis.call('PEXPIRE', key, ARGV[5])
 end
 return answer

@@ -1,29 +1,54 @@
--- Note how many connections a process has of some users in a topic.
--- KEYS: users, a hash from user to a JSON object from process to count
--- ARGV: process, the key's life in ms, then user and count in turn; a count of 0 takes the user out
--- Returns user and 1 in turn for each who was in no process before, 0 for each who is
--- in none any more.
-local changed = {}
-for i = 3, #ARGV, 2 do
-  local user, count = ARGV[i], tonumber(ARGV[i + 1])
-  local text = redis.call('HGET', KEYS[1], user)
+-- Note how many connections a process has of some users in a topic, and tell who came
+-- and who went.
+-- KEYS: people, a hash from user to a JSON object from process to count; from "\0", in
+--       a room, to the number of changes so far
+-- ARGV: process, the key's life in ms, and without people, the channel to tell ('':
+--       nobody), then user and count in turn; a count of 0 takes the user out. None at
+--       all: the process has nobody any more.
+-- To say the same again changes nothing, and tells nobody.
+local people, process, channel = KEYS[1], ARGV[1], ARGV[4]
+local VERSION = '\0'
+local joined, left = {}, {}
+
+local function note(user, count)
+  local text = redis.call('HGET', people, user)
   local counts = text and cjson.decode(text) or {}
-  if count > 0 then
-    counts[ARGV[1]] = count
-  else
-    counts[ARGV[1]] = nil
-  end
-  if next(counts) then
-    redis.call('HSET', KEYS[1], user, cjson.encode(counts))
-    if not text then
-      changed[#changed + 1] = user
-      changed[#changed + 1] = 1
+  if counts[process] or count > 0 then
+    counts[process] = count > 0 and count or nil
+    if next(counts) then
+      redis.call('HSET', people, user, cjson.encode(counts))
+    else
+      redis.call('HDEL', people, user)
+      left[#left + 1] = cjson.encode(user)
     end
-  elseif text then
-    redis.call('HDEL', KEYS[1], user)
-    changed[#changed + 1] = user
-    changed[#changed + 1] = 0
+    if not text then
+      joined[#joined + 1] = cjson.encode(user)
+    end
   end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return changed
+
+for i = 5, #ARGV, 2 do
+  note(ARGV[i], tonumber(ARGV[i + 1]))
+end
+if #ARGV == 4 then
+  for _, user in ipairs(redis.call('HKEYS', people)) do
+    if user ~= VERSION then
+      note(user, 0)
+    end
+  end
+end
+if channel ~= '' and #joined + #left > 0 then
+  local clock = redis.call('TIME')
+  local version = redis.call('HINCRBY', people, VERSION, 1)
+  if version == 1 then
+    -- What went before is forgotten: no number of that time may come again.
+    version = clock[1] * 1000 + math.floor(clock[2] / 1000)
+    redis.call('HSET', people, VERSION, string.format('%.0f', version))
+  end
+  local news = string.format('{"joined":[%s],"left":[%s],"version":%.0f}',
+    table.concat(joined, ','), table.concat(left, ','), version)
+  local at = string.format('%d.%06d', clock[1], clock[2])
+  redis.call('PUBLISH', channel, '0 ' .. at .. ' - {"event":"presence"}\n' .. news)
+end
+local version = redis.call('HEXISTS', people, VERSION)
+redis.call('PEXPIRE', people, redis.call('HLEN', people) > version and ARGV[2] or ARGV[3])

@@ -8,12 +8,12 @@ one slot of a cluster:
     :log        stream    the kept messages, their ids <seq>-<bytes said before>
     :mids       zset      digests of the ids that senders gave messages, by number
     :told       hash      of an inbox, what others told and got no answer to
-    :users      hash      who is there, in which processes
+    :people     hash      who is there, in which processes; and how often that changed
 
-Beside them there are ``<prefix>:{presence}:alive`` and ``:dead``, the processes, and
-``<prefix>:{process:<id>}:topics``, where each one has people; and for a poll the hashes
-``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``. What may happen once is
-noted in ``<prefix>:{once:<key>}:once``.
+Beside them there are ``<prefix>:{presence}:living``, ``:dying`` and ``:clock``, the
+processes, and ``<prefix>:{process:<id>}:topics``, where each one has people; and for a
+poll the hashes ``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``. What may
+happen once is noted in ``<prefix>:{once:<key>}:once``.
 
 Each has a life: what is kept as ``ttl`` says, and who is where a day after the last
 process that knew of it. Only polls stay.
@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 
 from ...errors import BackendError, ShareTaken
 from ...logs import SparingLog, printable
-from ...messages import Entry, Message, Page, Receipt, Tally, size_of
+from ...messages import Attendance, Entry, Message, Page, Receipt, Tally, size_of
 from ..contract import EMPTY, Host, T, only
 from ..shares import UNANSWERED, Shares
 from .address import Address
@@ -254,17 +254,15 @@ class RedisBackend:
 
     # -- presence
 
-    def attend(
-        self, changes: Sequence[tuple[str, str, int]]
-    ) -> list[tuple[str, str, bool]]:
+    def attend(self, changes: Sequence[tuple[str, str, int]]) -> None:
         people = self._here().people
-        return self._blocking(lambda: people.attend(changes))
+        self._blocking(lambda: people.attend(changes))
 
-    def present(self, topic: str) -> dict[str, int]:
+    def present(self, topic: str, *, heard: bool = False) -> Attendance:
         people = self._here().people
-        return self._blocking(lambda: people.present(topic))
+        return self._blocking(lambda: people.present(topic, heard))
 
-    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
+    def refresh(self) -> bool:
         people = self._here().people
         return self._blocking(people.refresh)
 

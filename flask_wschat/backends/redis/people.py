@@ -8,9 +8,11 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from ...errors import BackendError
+from ...messages import Attendance, room_of
+from ..contract import EMPTY
 from .wire import Arg, Call, Reply, Script, decode, encode
 
 logger = logging.getLogger("flask_wschat")
@@ -18,6 +20,7 @@ logger = logging.getLogger("flask_wschat")
 _CHUNK = 500  # topics in one go
 _LIFE = 86_400_000  # ms that a key outlives the last process that knew of it
 _TURNS = 200  # in so many refreshes all keys are renewed
+_VERSION = b"\0"  # the field beside the users, none of whom is called so
 
 
 class Run(Protocol):
@@ -28,6 +31,7 @@ class Names(Protocol):
     """How keys are called, and the scripts that use them."""
 
     def key(self, topic: str, suffix: str) -> bytes: ...
+    def channel(self, topic: str) -> bytes: ...
     def script(self, name: str) -> Script: ...
 
 
@@ -44,63 +48,72 @@ class People:
         self._ttl = round(ttl * 1000)
         # A refresh comes a few times in each `ttl`, so a life is a few rounds of them.
         self._life = max(_LIFE, _TURNS * self._ttl)
+        self._empty = round(EMPTY * 1000)
         self._renewing: Iterator[str] = iter(())
-        self._alive_keys = [key("presence", "alive"), key("presence", "dead")]
+        self._channel = names.channel
+        self._living, self._dying, self._clock = (
+            key("presence", suffix) for suffix in ("living", "dying", "clock")
+        )
         self._alive = names.script("alive")
         self._attend = names.script("attend")
-        self._leave = names.script("leave")
         self._lock = threading.Lock()
         self._people: dict[str, set[str]] = {}
         self._noted = False
+        self._former: list[tuple[str, list[bytes]]] = []  # our names until then, topics
         self._buried = False  # taken for dead by others, and our host not told yet
         self.process = secrets.token_hex(8)
 
-    def attend(
-        self, changes: Sequence[tuple[str, str, int]]
-    ) -> list[tuple[str, str, bool]]:
+    def attend(self, changes: Sequence[tuple[str, str, int]]) -> None:
         by_topic: dict[str, dict[str, int]] = {}
         for topic, user, count in changes:
             by_topic.setdefault(topic, {})[user] = count
         topics = list(by_topic)
-        changed: list[tuple[str, str, bool]] = []
         with self._lock:
             for start in range(0, len(topics), _CHUNK):
-                some = {topic: by_topic[topic] for topic in topics[start:][:_CHUNK]}
-                changed += self._attend_some(some)
-        return changed
+                self._attend_some({t: by_topic[t] for t in topics[start:][:_CHUNK]})
 
-    def present(self, topic: str) -> dict[str, int]:
-        calls = [
-            Call("TIME", []),
-            Call("ZRANGE", [self._alive_keys[0], 0, -1, "WITHSCORES"]),
-            Call("HGETALL", [self._key(topic, "users")]),
-        ]
-        clock, alive, users = self._run(calls, again=True)
-        now = int(clock[0]) * 1000 + int(clock[1]) // 1000
-        ends = zip(alive[::2], alive[1::2], strict=True)
-        living = {name.decode() for name, end in ends if float(end) > now}
-        living.discard(self.process)
-        present: dict[str, int] = {}
-        for user, text in zip(users[::2], users[1::2], strict=True):
-            counts: dict[str, Any] = json.loads(text)
-            total = sum(int(counts[p]) for p in living & counts.keys())
+    def present(self, topic: str, heard: bool) -> Attendance:
+        calls = [Call("HGETALL", [self._key(topic, "people")])]
+        if heard:
+            calls += [
+                Call("TIME", [], key=self._clock),
+                Call("HMGET", [self._clock, "last", "beat"]),
+                Call("ZRANGE", [self._living, 0, -1, "WITHSCORES"]),
+            ]
+        fields, *alive = self._run(calls, again=True)
+        among = _living(*alive) if heard else None
+        version, users, here = 0, {}, {}
+        for name, value in zip(fields[::2], fields[1::2], strict=True):
+            if name == _VERSION:
+                version = int(value)
+                continue
+            user, counts = decode(name), json.loads(value)
+            if self.process in counts:
+                here[user] = int(counts[self.process])
+            total = sum(
+                int(count)
+                for process, count in counts.items()
+                if among is None or process in among
+            )
             if total:
-                present[decode(user)] = total
-        return present
+                users[user] = total
+        return Attendance(version, users, here)
 
-    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
+    def refresh(self) -> bool:
         with self._lock:
             known, *dead = self._run([self._note(1), *self._renew()], again=True)[0]
             self._noted_as(known)
             buried, self._buried = self._buried, False
-            gone: list[tuple[str, str]] = []
-            for process in dead:
-                try:
-                    gone += self._bury(process.decode())
-                except BackendError as error:
-                    logger.warning("a dead process's users stay for now: %s", error)
-                    break
-        return gone, buried
+            try:
+                for process in map(decode, dead):
+                    self._bury(process)
+                while self._former and not buried:
+                    # By now all are noted under the new name: nobody leaves.
+                    self._bury(*self._former[-1])
+                    self._former.pop()
+            except BackendError as error:
+                logger.warning("a dead process's users stay for now: %s", error)
+        return buried
 
     def leave(self) -> None:
         """Take out this process and its people."""
@@ -113,15 +126,15 @@ class People:
             self._forget()
 
     def _note(self, take_over: int) -> Call:
-        args = (self.process, self._ttl, take_over, self._life)
-        return self._alive.call(self._alive_keys, args)
+        args = (self.process, self._ttl, take_over, int(self._noted), self._life)
+        return self._alive.call([self._living, self._dying, self._clock], args)
 
     def _renew(self) -> list[Call]:
         """Return what gives some of the keys that have our people a new life."""
         some = list(itertools.islice(self._renewing, len(self._people) // _TURNS + 1))
         if not some:
             self._renewing = iter(list(self._people))
-        keys = [self._key(topic, "users") for topic in some if topic in self._people]
+        keys = [self._key(topic, "people") for topic in some if topic in self._people]
         keys.append(self._topics_key(self.process))
         return [Call("PEXPIRE", [key, self._life]) for key in keys]
 
@@ -129,7 +142,9 @@ class People:
         """Begin anew if we were noted before and are not any more."""
         if self._noted and not known:
             # Under a new name: somebody may still be at work to take out the old one,
-            # which he would otherwise do to people that are put in now.
+            # which he would otherwise do to people that are put in now. What was put
+            # in under the old one after he was there is taken out by ourselves.
+            self._former.append((self.process, list(map(encode, self._people))))
             self._forget()
             self._buried = True
         else:
@@ -143,9 +158,7 @@ class People:
     def _topics_key(self, process: str) -> bytes:
         return self._key(f"process:{process}", "topics")
 
-    def _attend_some(
-        self, changes: dict[str, dict[str, int]]
-    ) -> list[tuple[str, str, bool]]:
+    def _attend_some(self, changes: dict[str, dict[str, int]]) -> None:
         entered: list[Arg] = []
         left: list[Arg] = []
         people: dict[str, set[str]] = {}
@@ -157,10 +170,7 @@ class People:
                 entered.append(encode(topic))
             elif not people[topic]:
                 left.append(encode(topic))
-            args: list[Arg] = [self.process, self._life]
-            for user, count in counts.items():
-                args += [user, count]
-            scripts.append(self._attend.call([self._key(topic, "users")], args))
+            scripts.append(self._change(topic, self.process, counts))
         # A topic is noted before it has people, and until it has none: whoever takes
         # over finds all.
         topics_key = self._topics_key(self.process)
@@ -168,38 +178,43 @@ class People:
         if entered:
             calls.append(Call("SADD", [topics_key, *entered]))
             calls.append(Call("PEXPIRE", [topics_key, self._life]))
-        first = len(calls)
         calls += scripts
         if left:
             calls.append(Call("SREM", [topics_key, *left]))
-        # Once: a second time it would be no change, of which nobody would hear.
-        replies = self._run(calls, again=False)
+        replies = self._run(calls, again=True)
         for topic, users in people.items():
             if users:
                 self._people[topic] = users
             else:
                 self._people.pop(topic, None)
         self._noted_as(replies[0][0])
-        return [
-            (topic, decode(user), bool(joined))
-            for topic, reply in zip(changes, replies[first:], strict=False)
-            for user, joined in zip(reply[::2], reply[1::2], strict=True)
-        ]
 
-    def _bury(
-        self, process: str, topics: list[bytes] | None = None
-    ) -> list[tuple[str, str]]:
-        """Take out ``process`` and its people; return those who are in no other."""
+    def _change(self, topic: str, process: str, counts: dict[str, int]) -> Call:
+        """Return what notes these ``counts``; none at all: ``process`` has nobody."""
+        channel = b"" if room_of(topic) is None else self._channel(topic)
+        args: list[Arg] = [process, self._life, self._empty, channel]
+        for user, count in counts.items():
+            args += [user, count]
+        return self._attend.call([self._key(topic, "people")], args)
+
+    def _bury(self, process: str, topics: list[bytes] | None = None) -> None:
+        """Take out ``process`` and its people."""
         topics_key = self._topics_key(process)
         if topics is None:
             topics = self._run([Call("SMEMBERS", [topics_key])], again=True)[0]
-        gone = []
         for start in range(0, len(topics), _CHUNK):
             some = [decode(topic) for topic in topics[start : start + _CHUNK]]
-            calls = [self._leave.call([self._key(t, "users")], [process]) for t in some]
-            for topic, users in zip(some, self._run(calls, again=True), strict=True):
-                gone += [(topic, decode(user)) for user in users]
+            self._run([self._change(t, process, {}) for t in some], again=True)
         calls = [Call("DEL", [topics_key])]
-        calls += [Call("ZREM", [key, process]) for key in self._alive_keys]
+        calls += [Call("ZREM", [key, process]) for key in (self._living, self._dying)]
         self._run(calls, again=True)
-        return gone
+
+
+def _living(clock: Reply, beat: Reply, ends: Reply) -> set[str]:
+    """Return the processes that were heard of; see alive.lua."""
+    if beat[0] is None:
+        return set()
+    now = int(clock[0]) * 1000 + int(clock[1]) // 1000
+    beats = int(beat[1]) + max(now - int(beat[0]), 0)
+    pairs = zip(ends[::2], ends[1::2], strict=True)
+    return {decode(name) for name, end in pairs if float(end) > beats}

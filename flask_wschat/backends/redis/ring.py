@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ...errors import BackendError, ConfigError
-from ...messages import Message, Page, Receipt, Tally
+from ...messages import Attendance, Message, Page, Receipt, Tally
 from ..contract import Host
 from .address import several
 from .backend import RedisBackend
@@ -115,30 +115,23 @@ class RedisRing:
 
     # -- presence
 
-    def attend(
-        self, changes: Sequence[tuple[str, str, int]]
-    ) -> list[tuple[str, str, bool]]:
+    def attend(self, changes: Sequence[tuple[str, str, int]]) -> None:
         groups = self._grouped(changes, lambda change: change[0])
-        return [
-            change for some in _each(groups, RedisBackend.attend) for change in some
-        ]
+        _each(groups, RedisBackend.attend)
 
-    def present(self, topic: str) -> dict[str, int]:
-        return self._at(topic).present(topic)
+    def present(self, topic: str, *, heard: bool = False) -> Attendance:
+        return self._at(topic).present(topic, heard=heard)
 
-    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
-        gone: list[tuple[str, str]] = []
+    def refresh(self) -> bool:
         buried, errors = False, []
         for backend in self._backends:
             try:
-                some, dead = backend.refresh()
+                buried = backend.refresh() or buried
             except BackendError as error:
                 errors.append(error)  # its people are told of once it is back
-            else:
-                gone, buried = gone + some, buried or dead
         if len(errors) == len(self._backends):
             raise errors[0]
-        return gone, buried
+        return buried
 
     # -- what may happen once, polls
 

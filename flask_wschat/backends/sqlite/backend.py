@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from ...errors import BackendError, ConfigError
 from ...logs import redacted
-from ...messages import Message, Page, Receipt, Tally
+from ...messages import Attendance, Message, Page, Receipt, Tally
 from ..contract import Host, only
 from . import once
 from .file import File
@@ -177,21 +177,19 @@ class SQLiteBackend:
 
     # -- people
 
-    def attend(
-        self, changes: Sequence[tuple[str, str, int]]
-    ) -> list[tuple[str, str, bool]]:
+    def attend(self, changes: Sequence[tuple[str, str, int]]) -> None:
         people = self._process().people
-        return self._call(lambda db: people.attend(db, changes))
+        self._call(lambda db: people.attend(db, changes))
 
-    def present(self, topic: str) -> dict[str, int]:
+    def present(self, topic: str, *, heard: bool = False) -> Attendance:
         people = self._process().people
-        return self._call(lambda db: people.present(db, topic), writes=False)
+        return self._call(lambda db: people.present(db, topic, heard), writes=False)
 
-    def refresh(self) -> tuple[list[tuple[str, str]], bool]:
+    def refresh(self) -> bool:
         people = self._process().people
-        gone = self._call(people.refresh)
+        self._call(people.refresh)
         dead, people.dead = people.dead, False
-        return gone, dead
+        return dead
 
     # -- what may happen once
 
@@ -246,6 +244,6 @@ class _Process:
             linger=backend._linger,
             share=backend._share,
         )
-        self.people = People(backend._presence_ttl)
+        self.people = People(backend._presence_ttl, self.topics.announce)
         self.polls = Polls()
         self.writer = Writer(file, host, log, self.topics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from . import once
+from . import once, people
 
 SCHEMA_VERSION = 4
 APPLICATION_ID = 0x57534368  # "WSCh", for `file` and for who takes the wrong file
@@ -40,12 +40,6 @@ CREATE TABLE told (
     bytes INTEGER NOT NULL, since REAL NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (topic, teller)
 ) WITHOUT ROWID;
-CREATE TABLE holders (holder TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE presence (
-    topic TEXT NOT NULL, user TEXT NOT NULL, holder TEXT NOT NULL,
-    connections INTEGER NOT NULL, PRIMARY KEY (topic, user, holder)
-) WITHOUT ROWID;
-CREATE INDEX presence_holder ON presence (holder);
 CREATE TABLE polls (
     name TEXT PRIMARY KEY, version INTEGER NOT NULL, closed INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -90,6 +84,7 @@ def create(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     once.create(db)
+    people.create(db)
 
 
 def one(db: sqlite3.Connection, question: str) -> Any:
