@@ -53,7 +53,7 @@ class DemoServer(Process):
         command = [sys.executable, "-m", "tools.demo"]
         if forked:
             command = ["example_app.py"]
-        super().__init__(command, log, env, forked=forked)
+        super().__init__(command, log, env, forked="patched" * forked)
         self._count = workers
         self.start()
 

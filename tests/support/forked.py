@@ -18,20 +18,30 @@ ROOT = Path(__file__).parents[2]
 
 
 class Fork:
-    """A process that runs a script, as `subprocess.Popen` shows one that it began."""
+    """A process that runs a program, as `subprocess.Popen` shows one that it began.
+
+    ``command``: what comes after ``python``, a script's path or ``-m`` and a module's
+    name, and the arguments. ``kind``: "patched" by gevent, or "plain".
+    """
 
     stdin = None
 
     def __init__(
-        self, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path
+        self,
+        kind: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
     ) -> None:
         self._code: int | None = None
+        self._parent = _parent(kind)
         question = [list(command), dict(env), str(cwd), str(log)]
-        self.pid: int = _parent().ask(question)
+        self.pid: int = self._parent.ask(question)
 
     def poll(self) -> int | None:
         if self._code is None:
-            self._code = _parent().ask(self.pid)
+            self._code = self._parent.ask(self.pid)
         return self._code
 
     def wait(self, timeout: float | None = None) -> int:
@@ -51,9 +61,9 @@ class Fork:
 
 
 class _Parent:
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forking"],
+            [sys.executable, "-m", "tests.support.forking", kind],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -70,8 +80,8 @@ class _Parent:
 
 
 @functools.cache
-def _parent() -> _Parent:
+def _parent(kind: str) -> _Parent:
     """The process to fork, begun by the first who needs it; it ends with this one."""
-    parent = _Parent()
+    parent = _Parent(kind)
     atexit.register(parent.end)
     return parent

@@ -1,4 +1,6 @@
-"""A Python with gevent's patches and imports done, which forks to run scripts.
+"""A Python that has done its imports, and forks to run programs.
+
+    python -m tests.support.forking [patched]    by gevent, before the imports
 
 `tests.support.forked` asks it by lines of JSON on stdin, it answers on stdout. A list
 of the command, environment, folder and log begins a script, the answer is the process's
@@ -18,7 +20,7 @@ from typing import Any
 
 from gevent import monkey
 
-IMPORTS = ["flask", "flask_wschat.server"]
+IMPORTS = ["flask", "flask_wschat.server", "geventwebsocket.handler"]
 
 # Those that gevent puts in their place begin its loop, which a fork would share.
 fork, waitpid = os.fork, os.waitpid
@@ -61,10 +63,21 @@ def _become(environ: dict[str, str], folder: str, log: str) -> None:
         stream.reconfigure(write_through=True)  # type: ignore[union-attr]
 
 
+def _run(command: list[str]) -> None:
+    """Run a script or, as ``-m name``, a module with its arguments as Python does."""
+    if command[0] == "-m":
+        del command[0]
+        sys.argv[:] = command
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[:] = command
+        sys.path[0] = os.path.dirname(os.path.abspath(command[0]))
+        runpy.run_path(command[0], run_name="__main__")
+
+
 if __name__ == "__main__":
-    monkey.patch_all()
+    if sys.argv[1:] == ["patched"]:
+        monkey.patch_all()
     for name in IMPORTS:
         importlib.import_module(name)
-    sys.argv = serve()
-    sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    _run(serve())

@@ -41,8 +41,8 @@ class Program(Process):
         self.port = free_port() if self.gunicorn else 0
         command = [*GUNICORN, "-b", f"127.0.0.1:{self.port}", f"{module}:app"]
         if not self.gunicorn:
-            command = [sys.executable, "-m", module, handler]
-        super().__init__(command, log)
+            command = ["-m", module, handler]
+        super().__init__(command, log, forked="" if self.gunicorn else "plain")
         self.start()
         if self.gunicorn:
             self.await_port(self.port)
