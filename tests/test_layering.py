@@ -100,9 +100,10 @@ ARROWS: Tree = {
             "sentinel": ".address .wire errors",
             "packing": ".wire messages",
             "people": ".wire errors messages backends.contract",
-            "subscriber": ".wire errors",
+            "wishes": "",
+            "subscriber": ".wire .wishes errors",
             "process": (
-                ".wire .packing .people .subscriber",
+                ".wire .packing .people .subscriber .wishes",
                 "errors logs backends.contract backends.pages",
             ),
             "backend": (

@@ -591,6 +591,31 @@ def test_a_deaf_subscription_is_noticed(serve: Serve, begin: Begin) -> None:
         relay.stop()
 
 
+@pytest.mark.slow
+def test_a_crowd_of_topics_comes_back_after_a_cut(serve: Serve, begin: Begin) -> None:
+    """Their confirmations alone are more than Redis may buffer for us."""
+    server = serve("client-output-buffer-limit pubsub 1500kb 0 0")
+    backend, host = begin(server.url, timings=QUICK._replace(answer=DEADLINE))
+    topics = [f"room:{number}" for number in range(30_000)]
+    backend.subscribe(topics)
+    assert host.losses == []
+    with server.client() as client:
+        client.client_kill_filter(_type="pubsub")
+
+        def told() -> list[str]:
+            return [topic for lost in host.losses for topic in lost or ()]
+
+        eventually(lambda: len(told()) >= len(topics), seconds=2 * DEADLINE)
+        assert sorted(told()) == sorted(topics)
+        eventually(lambda: backend._here().subscriber._up)
+        # Who comes amid the others need not wait for them.
+        client.client_kill_filter(_type="pubsub")
+        eventually(lambda: len(told()) > len(topics), seconds=2 * DEADLINE)
+        backend.subscribe([ROOM])
+        works(backend, host)
+        eventually(lambda: len(told()) >= 2 * len(topics), seconds=2 * DEADLINE)
+
+
 def test_scripts_are_sent_again_to_a_redis_that_has_forgotten_them(
     serve: Serve, begin: Begin
 ) -> None:

@@ -151,9 +151,8 @@ class RedisBackend:
 
     def unsubscribe(self, topics: Sequence[str]) -> None:
         process = self._here()
-        process.wishes.drop(topics)
         process.seen.forget(topics)
-        process.subscriber.wake()
+        process.subscriber.unsubscribe(topics)
 
     def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
         body = pack_message(message)
@@ -218,7 +217,7 @@ class RedisBackend:
         args.append(self._empty_ttl)
         call = self._history.call(self._server.keys(topic), args)
         name, seq, recovered, backwards, items, plain = self._run(call, again=True)
-        if process.wishes.name(channel) is not None:
+        if process.wishes.wants(topic):
             process.seen.note(topic, name.decode(), seq)
         entries: list[Entry] = []
         for item in items:

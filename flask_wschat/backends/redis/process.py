@@ -16,7 +16,7 @@ from ..contract import Host
 from ..pages import Seen
 from .packing import MADE, unpack_publication
 from .people import People
-from .subscriber import Subscriber, Timings, Wishes
+from .subscriber import Subscriber, Timings
 from .wire import (
     Call,
     Connection,
@@ -27,6 +27,7 @@ from .wire import (
     Script,
     as_refusal,
 )
+from .wishes import Wishes
 
 logger = logging.getLogger("flask_wschat")
 

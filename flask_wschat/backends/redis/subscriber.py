@@ -15,17 +15,18 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import BackendError
 from .wire import Connection, LinkError, ReplyError, Wire, as_refusal, pack
+from .wishes import Wishes
 
 logger = logging.getLogger("flask_wschat")
 _random = random.Random()  # the application's own may be seeded
 
 _CHUNK = 500  # channels in one command
+_WINDOW = 20 * _CHUNK  # asked for at once: Redis buffers the answers, and not too many
 _RETRY_FIRST = 0.1  # seconds until the second attempt to connect
 
 
@@ -75,123 +76,10 @@ class Owner(Protocol):
         """Trust no other connection to the same Redis."""
 
 
-class _Waiter:
-    """One call that waits for confirmations."""
-
-    def __init__(self) -> None:
-        self.left = 0
-        self.done = threading.Event()
-
-
-class _Topic:
-    """What is known of a topic that is wanted."""
-
-    __slots__ = ("name", "sent", "told", "waiters")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.sent = False  # asked for on this connection
-        self.told = False  # somebody relies on it, or was told that it failed
-        self.waiters: list[_Waiter] = []
-
-
-class Wishes:
-    """The topics that this process wants to hear; for any thread."""
-
-    def __init__(self, channel: Callable[[str], bytes]) -> None:
-        self._channel = channel
-        self._lock = threading.Lock()
-        self._topics: dict[bytes, _Topic] = {}
-        self._fresh: list[bytes] = []
-        self._dropped: list[bytes] = []
-        self._unconfirmed: Counter[bytes] = Counter()
-
-    def name(self, channel: bytes) -> str | None:
-        """Return the topic of ``channel``; None: it is not wanted."""
-        topic = self._topics.get(channel)
-        return None if topic is None else topic.name
-
-    def add(self, names: Sequence[str]) -> _Waiter:
-        """Want these too; what is returned is done once all are confirmed."""
-        waiter = _Waiter()
-        with self._lock:
-            for name in names:
-                channel = self._channel(name)
-                topic = self._topics.get(channel)
-                if topic is None:
-                    topic = self._topics[channel] = _Topic(name)
-                    self._fresh.append(channel)
-                if not topic.sent or channel in self._unconfirmed:
-                    topic.waiters.append(waiter)
-                    waiter.left += 1
-        if not waiter.left:
-            waiter.done.set()
-        return waiter
-
-    def give_up(self, names: Sequence[str], waiter: _Waiter) -> None:
-        """Wait no more; who waited hears of a later confirmation as a loss."""
-        with self._lock:
-            for name in names:
-                topic = self._topics.get(self._channel(name))
-                if topic is not None and waiter in topic.waiters:
-                    topic.waiters.remove(waiter)
-                    topic.told = True
-
-    def drop(self, names: Sequence[str]) -> None:
-        """Want these no more."""
-        with self._lock:
-            for name in names:
-                channel = self._channel(name)
-                if self._topics.pop(channel, None) is not None:
-                    self._dropped.append(channel)
-
-    # -- for the connection's thread
-
-    def begin(self) -> None:
-        """A connection ended, or is new: nothing is confirmed."""
-        with self._lock:
-            self._unconfirmed.clear()
-            self._dropped.clear()
-            self._fresh = list(self._topics)
-            for topic in self._topics.values():
-                topic.sent = False
-
-    def changes(self) -> tuple[list[bytes], list[bytes]]:
-        """Return the channels to subscribe now, and those to unsubscribe before."""
-        with self._lock:
-            drop = [c for c in self._dropped if c not in self._topics]
-            fresh = []
-            for channel in self._fresh:
-                topic = self._topics.get(channel)
-                if topic is not None and not topic.sent:
-                    topic.sent = True
-                    self._unconfirmed[channel] += 1
-                    fresh.append(channel)
-            self._dropped.clear()
-            self._fresh.clear()
-        return fresh, drop
-
-    def confirm(self, channel: bytes) -> str | None:
-        """Note a confirmation; return the topic if there was a time without it."""
-        with self._lock:
-            self._unconfirmed[channel] -= 1
-            if self._unconfirmed[channel] > 0:
-                return None  # it was dropped, and wanted again
-            del self._unconfirmed[channel]
-            topic = self._topics.get(channel)
-            if topic is None:
-                return None
-            waiters, topic.waiters = topic.waiters, []
-            lost, topic.told = topic.told, True
-        for waiter in waiters:
-            waiter.left -= 1
-            if waiter.left == 0:
-                waiter.done.set()
-        return topic.name if lost else None
-
-
 class Subscriber:
-    """The connection, from ``run`` to ``stop``."""
+    """The connection, from ``run`` to ``stop``; ``place`` is its name in ``wishes``."""
+
+    _letter = ""  # before the names of commands
 
     def __init__(
         self,
@@ -200,6 +88,7 @@ class Subscriber:
         wishes: Wishes,
         probe: bytes,
         timings: Timings,
+        place: str = "",
     ) -> None:
         self.timings = timings
         self.fault: str | None = None
@@ -208,6 +97,11 @@ class Subscriber:
         self._server = server
         self._wishes = wishes
         self._probe = probe
+        self._place = place
+        letter = self._letter.lower().encode()
+        self._kinds = (letter + b"message", letter + b"subscribe")
+        self._asked_for = 0  # channels that are not confirmed yet
+        self._probing = False  # its channel was asked for
         self._stopped = False
         self._ended = threading.Event()
         self._ear: socket.socket
@@ -233,6 +127,11 @@ class Subscriber:
         self._wishes.give_up(topics, waiter)
         if not waiter.done.is_set():
             raise BackendError(self.fault or self._owner.words(TimeoutError()))
+
+    def unsubscribe(self, topics: Sequence[str]) -> None:
+        """Want ``topics`` no more."""
+        self._wishes.drop(topics)
+        self.wake()
 
     def wake(self) -> None:
         """Have a look at what is wanted."""
@@ -271,7 +170,7 @@ class Subscriber:
                 attempt = 0 if self._up else attempt + 1
                 self._went(error)
             finally:
-                self._wishes.begin()
+                self._wishes.begin(self._place)
                 if wire is not None:
                     wire.close()
             longest = min(_RETRY_FIRST * 2 ** min(attempt, 9), self._server.patience)
@@ -295,17 +194,18 @@ class Subscriber:
         self._heard = time.monotonic()
         self._next_probe = float("inf")  # until its channel is confirmed, as the last
         wire.sock.settimeout(0)
+        self._asked_for = 0
+        self._probing = False
         self._send_changes(wire)
-        self._send(wire, "SUBSCRIBE", [self._probe])
         poller = _poller(self._ear, wire.sock)
         while not self._stopped:
             now = time.monotonic()
             if now >= self._next_probe:
                 self._next_probe = now + self.timings.probe
-                self._asked = self._asked or now
                 self._server.check()
                 self._owner.probe(self._probe)
-                now = time.monotonic()
+                now = time.monotonic()  # that may have taken long
+                self._asked = self._asked or now
             wait = min(self._next_probe, self._deaf_at()) - now
             if poller.poll(max(wait, 0) * 1000):
                 self._hear_bell()
@@ -328,35 +228,61 @@ class Subscriber:
         except (BlockingIOError, ssl.SSLWantReadError):
             return
         lost = []
+        message, subscribe = self._kinds
         for reply in replies:
             if isinstance(reply, ReplyError):
-                raise reply
+                self._refused(reply)
+                continue
             kind, channel, payload = reply
-            if kind == b"message" and channel != self._probe:
-                topic = self._wishes.name(channel)
+            if kind == message and channel != self._probe:
+                topic = self._wishes.name(channel, self._place)
                 if topic is not None:
                     self._owner.published(topic, payload)
-            elif kind == b"message":
+            elif kind == message:
                 self._heard, self._asked = time.monotonic(), None
                 self._came()
-            elif kind == b"subscribe" and channel == self._probe:
+            elif kind != subscribe:
+                self._ended_there(channel)
+            elif channel == self._probe:
                 self._next_probe = time.monotonic()
-            elif kind == b"subscribe":
-                topic = self._wishes.confirm(channel)
+            else:
+                self._asked_for -= 1
+                topic = self._wishes.confirm(channel, self._place)
                 if topic is not None:
                     lost.append(topic)
+        if self._asked_for:
+            self._heard = time.monotonic()  # a crowd may take longer than a probe
         if lost:
             self._owner.lost(lost)
 
+    def _refused(self, error: ReplyError) -> None:
+        """Deal with an error in an answer.
+
+        :raises ReplyError: that ends the connection.
+        """
+        raise error
+
+    def _ended_there(self, channel: bytes) -> None:
+        """Deal with the end of a subscription."""
+
     def _send_changes(self, wire: Wire) -> None:
-        fresh, dropped = self._wishes.changes()
+        """Ask for as much as Redis can buffer answers of, which bring us here again."""
+        dropped, fresh = self._wishes.changes(
+            max(_WINDOW - self._asked_for, 0), self._place
+        )
         self._send(wire, "UNSUBSCRIBE", dropped)
+        self._asked_for += len(fresh)
         self._send(wire, "SUBSCRIBE", fresh)
+        if not self._probing and self._asked_for < _WINDOW:
+            self._probing = True  # as the last: it comes once all are confirmed
+            self._send(wire, "SUBSCRIBE", [self._probe])
 
     def _send(self, wire: Wire, command: str, channels: list[bytes]) -> None:
         for start in range(0, len(channels), _CHUNK):
             wire.sock.settimeout(self.timings.answer)
-            wire.sock.sendall(pack(command, *channels[start : start + _CHUNK]))
+            wire.sock.sendall(
+                pack(self._letter + command, *channels[start : start + _CHUNK])
+            )
             wire.sock.settimeout(0)
 
     def _hear_bell(self) -> None:
