@@ -82,14 +82,14 @@ def test_what_is_elsewhere_goes_on_while_one_is_down(
         with pytest.raises(BackendError, match=str(servers[0].port)):
             backend.publish(gone, Message("x"), keep=True)
         backend.publish(stays, Message("goes on"), keep=True)
-        host.wait_for(lambda: host.data(stays) == ["goes on"])
+        host.wait_for(lambda: "goes on" in host.data(stays))
         backend.refresh()  # the others must hear that this process lives
         servers[0].start()
         host.wait_for(lambda: any(gone in (lost or ()) for lost in host.losses))
         assert not any(stays in (lost or ()) for lost in host.losses)
         eventually(lambda: backend.fault() is None)
         backend.publish(gone, Message("again"), keep=True)
-        host.wait_for(lambda: host.data(gone) == ["again"])
+        host.wait_for(lambda: "again" in host.data(gone))
         for server in servers:
             server.kill()
         eventually(lambda: str(backend.fault()).count("cannot be reached") == 2)
