@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from .messages import ANONYMOUS, Entry, Message, Page, room_of, user_of
+from .messages import ANONYMOUS, Entry, Message, room_of, user_of
 
 PROTOCOL = "wschat.v1.json"
 """The WebSocket subprotocol."""
@@ -103,31 +103,32 @@ def stored(ref: int, seq: int, at: float) -> str:
     return f'{{"type":"reply","ref":{ref},"ok":true,"seq":{seq},"at":{at}}}'
 
 
-def read(
-    ref: int,
-    page: Page,
-    messages: Iterable[str],
-    *,
-    more: bool,
-    present: Sequence[str] | None = None,
+def page(
+    epoch: str, seq: int, tag: str, messages: str, *, recovered: bool, more: bool
 ) -> str:
-    """Return the reply to ``join``, with who is ``present``, or to ``inbox``.
+    """Return what is the same in the replies to all who ask for a page.
 
-    ``messages`` are texts that ``message`` has returned.
+    ``messages`` are texts that ``message`` has returned, with commas between them.
     """
-    result = {"recovered": page.recovered, "more": more}
-    people = {} if present is None else {"present": present}
-    head = reply(ref, epoch=page.epoch, seq=page.seq, **result, **people)
-    return _with_messages(head, messages)
+    fields = {
+        "epoch": epoch,
+        "seq": seq,
+        "tag": tag,
+        "recovered": recovered,
+        "more": more,
+    }
+    return f'{encode(fields)[1:-1]},"messages":[{messages}]'
 
 
-def history(ref: int, page: Page, messages: Iterable[str]) -> str:
-    """Return the reply to ``history``; ``messages`` as in ``read``."""
-    return _with_messages(reply(ref, epoch=page.epoch, seq=page.seq), messages)
+def read(ref: int, page: str, present: Sequence[str] | None = None) -> str:
+    """Return the reply to ``join``, with who is ``present``, or to ``inbox``."""
+    people = "" if present is None else f',"present":{encode(present)}'
+    return f'{{"type":"reply","ref":{ref},"ok":true,{page}{people}}}'
 
 
-def _with_messages(head: str, messages: Iterable[str]) -> str:
-    return f'{head[:-1]},"messages":[{",".join(messages)}]}}'
+def history(ref: int, epoch: str, seq: int, messages: str) -> str:
+    """Return the reply to ``history``; ``messages`` as in ``page``."""
+    return f'{reply(ref, epoch=epoch, seq=seq)[:-1]},"messages":[{messages}]}}'
 
 
 def who(ref: int, present: Sequence[str]) -> str:
@@ -145,7 +146,9 @@ def refusal(
     return encode({"type": "reply", "ref": ref, "ok": False, "error": error})
 
 
-def message(topic: str, said: Entry | Message, seq: int, at: float) -> str:
+def message(
+    topic: str, said: Entry | Message, seq: int, at: float, tag: str = ""
+) -> str:
     """Return a ``message``, or in the topic of a user a ``direct``."""
     data, sender = said.data, said.sender
     if isinstance(data, bytes):
@@ -163,7 +166,10 @@ def message(topic: str, said: Entry | Message, seq: int, at: float) -> str:
         head = f'{{"type":"direct","from":{encode(sender)},"to":{encode(to)}'
     if isinstance(said, Entry) and said.deleted:
         body += ',"deleted":true'
-    return f'{head},"seq":{seq},"data":{body},"at":{at},"mid":{encode(said.mid)}}}'
+    mark = f',"tag":{encode(tag)}' if tag else ""
+    return (
+        f'{head},"seq":{seq},"data":{body},"at":{at},"mid":{encode(said.mid)}{mark}}}'
+    )
 
 
 def deleted(topic: str, seq: int) -> str:
@@ -187,6 +193,10 @@ def tally_version(text: str | bytes) -> int:
     return version
 
 
-def gap(topic: str) -> str:
-    """Return the word that messages of ``topic`` were missed: read it again."""
-    return encode({"type": "gap", "room": room_of(topic)})
+def gap(topic: str, spread: float = 0) -> str:
+    """Return the word that messages of ``topic`` were missed: read it again.
+
+    ``spread``: seconds over which all who are told this should do so.
+    """
+    word = {"type": "gap", "room": room_of(topic)}
+    return encode({**word, "spread": spread} if spread else word)

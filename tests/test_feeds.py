@@ -12,6 +12,7 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.chat.chat import Chat
 from flask_wschat.errors import BackendError
 from flask_wschat.hub.hub import Hub
+from flask_wschat.hub.pages import Position, View
 from flask_wschat.hub.tallies import INTERVAL
 from flask_wschat.messages import (
     EVERYONE,
@@ -19,7 +20,6 @@ from flask_wschat.messages import (
     Entry,
     Message,
     News,
-    Page,
     room_topic,
     user_topic,
 )
@@ -48,10 +48,10 @@ def deliver(hub: Hub, *numbers: int, epoch: str = "e", **fields: Any) -> None:
 def test_what_was_delivered_meanwhile_follows_the_page(
     hub: Hub, reader: Reader
 ) -> None:
-    hub.feeds.hold(reader.ws, ROOM)
+    reader.ask()
     deliver(hub, 4, 5, 6, 7)
     assert reader.got == []
-    hub.feeds.resume(reader.ws, ROOM, "e", 5)
+    reader.land(5)
     assert reader.got == [6, 7]
     deliver(hub, 8)
     assert reader.got == [6, 7, 8]
@@ -95,18 +95,19 @@ def test_a_jump_is_a_gap_until_the_next_page(hub: Hub, reader: Reader) -> None:
 def test_a_jump_that_a_page_covers_is_none(hub: Hub, reader: Reader) -> None:
     other = Reader(hub)
     other.read(3)
-    hub.feeds.hold(reader.ws, ROOM)
+    reader.ask()
     deliver(hub, 6)
-    hub.feeds.resume(reader.ws, ROOM, "e", 6)
+    assert not reader.land(6)  # it may have been read before what came is known
+    assert reader.land(6)
     deliver(hub, 7)
     assert other.got == [("gap", "a")]
     assert reader.got == [7]
 
 
 def test_a_jump_behind_the_page_is_a_gap(hub: Hub, reader: Reader) -> None:
-    hub.feeds.hold(reader.ws, ROOM)
+    reader.ask()
     deliver(hub, 4, 6)
-    hub.feeds.resume(reader.ws, ROOM, "e", 4)
+    assert reader.land(4)
     assert reader.got == [("gap", "a")]
 
 
@@ -147,12 +148,13 @@ def test_a_loss_is_a_gap_for_all(
     live, ahead, waiting = Reader(hub), Reader(hub), Reader(hub)
     live.read(3)
     ahead.read(5)
-    hub.feeds.hold(waiting.ws, ROOM)
+    waiting.ask()
     hub.lost(topics)
     deliver(hub, 6)
-    hub.feeds.resume(waiting.ws, ROOM, "e", 5)
-    assert live.got == ahead.got == waiting.got == [("gap", "a")]
-    assert reader.got == []  # it has not asked yet
+    assert live.got == ahead.got == [("gap", "a")]
+    assert not waiting.land(5)  # it may be from before the loss
+    assert waiting.land(6)
+    assert waiting.got == reader.got == []  # which has not asked yet
     live.read(6)
     deliver(hub, 7)
     assert live.got == [("gap", "a"), 7]
@@ -171,8 +173,8 @@ def test_a_loss_of_all_gives_the_others_their_turn(
     rooms = [str(number) for number in range(20)]
     for room in rooms:
         hub.join(reader.ws, room)
-        hub.feeds.hold(reader.ws, room_topic(room))
-        hub.feeds.resume(reader.ws, room_topic(room), "e", 1)
+        reader.ask(room_topic(room))
+        reader.land(1)
     timers.clear()
     hub.lost(None)
     hub.lost(None)  # a topic is lost once, however often that is said
@@ -192,19 +194,21 @@ def test_what_waits_for_a_page_is_bounded(reader: Reader) -> None:
         Settings(MAX_QUEUE=5000), MemoryBackend(), dumps=json.dumps, loads=json.loads
     )
     slow = Reader(hub)
-    hub.feeds.hold(slow.ws, ROOM)
+    slow.ask()
     deliver(hub, *range(1, 100))
-    hub.feeds.resume(slow.ws, ROOM, "e", 0)
-    assert slow.got == [("gap", "a")]
+    assert not slow.land(0)
+    deliver(hub, 100, 101)
+    assert slow.land(99)
+    assert slow.got == [100, 101]
 
 
 def test_what_is_not_kept_has_no_number(hub: Hub, reader: Reader) -> None:
     other = Reader(hub)
     reader.read(3)
     deliver(hub, 0)
-    hub.feeds.hold(other.ws, ROOM)
+    other.ask()
     deliver(hub, 4, 0, 5)
-    hub.feeds.resume(other.ws, ROOM, "e", 4)
+    other.land(4)
     assert reader.got == [0, 4, 0, 5]
     assert other.got == [0, 5]
 
@@ -212,13 +216,13 @@ def test_what_is_not_kept_has_no_number(hub: Hub, reader: Reader) -> None:
 def test_news_reaches_all_but_not_before_their_page(hub: Hub, reader: Reader) -> None:
     live, waiting, reading_on = Reader(hub), Reader(hub), Reader(hub)
     live.read(0)
-    hub.feeds.hold(waiting.ws, ROOM)
-    with hub.reading(reading_on.ws, ROOM):
-        pass
+    waiting.ask()
+    reading_on.ask()
+    assert reading_on.land(5, more=True)
     hub.deliver(Delivery(ROOM, News(["ann"], [], 1).as_message()))
     assert live.got == reading_on.got == ["presence"]
     assert reader.got == waiting.got == []
-    hub.feeds.resume(waiting.ws, ROOM, "e", 0)
+    waiting.land(0)
     assert waiting.got == ["presence"]
 
 
@@ -346,13 +350,11 @@ def test_a_user_is_told_after_the_inbox_was_asked_for(hub: Hub) -> None:
     ann = Reader(hub, "ann")
     topic = user_topic("ann")
     hub.publish(topic, Message("before"), keep=True)
-    page = hub.backend.history(topic)
-    with hub.reading(ann.ws, topic) as reading:
-        reading.last = page
+    assert hub.readings.read(ann.ws, topic, Position(), 9, lambda view: view.messages)
     hub.publish(topic, Message("after"), keep=True)
     hub.publish(topic, Message("bye", close_code=4001))
     *directs, end = [e for e in ann.peer.events if "presence" not in str(e)]
-    assert [json.loads(str(e))["data"] for e in directs] == ["after"]
+    assert [json.loads(str(e))["data"] for e in directs] == ["before", "after"]
     assert tuple(end) == (4001, "bye")
     assert topic not in hub.feeds and ROOM not in hub.feeds
 
@@ -360,18 +362,19 @@ def test_a_user_is_told_after_the_inbox_was_asked_for(hub: Hub) -> None:
 def test_a_page_that_is_not_the_last_is_followed_by_nothing(
     hub: Hub, reader: Reader
 ) -> None:
-    page = Page("e", 9, [])
-    with hub.reading(reader.ws, ROOM):
-        pass
+    reader.ask()
+    assert reader.land(9, more=True)
     deliver(hub, 10)
     assert reader.got == []
-    with pytest.raises(LookupError), hub.reading(reader.ws, ROOM) as reading:
-        reading.last = page
+
+    def refuse(view: View) -> str:
         raise LookupError
+
+    with pytest.raises(LookupError):
+        hub.readings.read(reader.ws, ROOM, Position(), 9, refuse)
     deliver(hub, 11)
     assert reader.got == []
-    with hub.reading(reader.ws, ROOM) as reading:
-        reading.last = page._replace(seq=11)
+    reader.read(11)
     deliver(hub, 12)
     assert reader.got == [12]
 

@@ -19,6 +19,7 @@ from flask_wschat.errors import BackendError
 from flask_wschat.errors import ConnectionClosed as Closed
 from flask_wschat.hub.deliveries import MOST
 from flask_wschat.hub.hub import Hub
+from flask_wschat.hub.pages import Position, View
 from flask_wschat.hub.subscriptions import LINGER
 from flask_wschat.messages import (
     EVERYONE,
@@ -408,8 +409,12 @@ def test_who_left_is_read_nothing(opened: Open) -> None:
     hub.attach(ws)
     hub.join(ws, "a")
     peer.close()
-    with pytest.raises(Closed), hub.reading(ws, room_topic("a")):
-        raise AssertionError("it would be asked for, and sent")
+
+    def answer(view: View) -> str:
+        raise AssertionError("it would be sent")
+
+    with pytest.raises(Closed):
+        hub.readings.read(ws, room_topic("a"), Position(), 9, answer)
 
 
 def test_a_thread_that_outlives_the_loop_is_not_held_up(app: Flask) -> None:

@@ -120,15 +120,27 @@ ARROWS: Tree = {
         "audience": "codec transports websocket",
         "backlog": "endings logs transports.accelerated websocket",
         "tallies": "envelope messages",
-        "feeds": ".audience .tallies envelope messages codec websocket",
+        "pages": "envelope messages",
+        "parcels": ".audience .pages envelope messages codec websocket",
+        "flights": ".pages .parcels websocket",
+        "feed": ".audience .flights .pages .parcels envelope messages websocket",
+        "feeds": (
+            ".feed .flights .pages .parcels .tallies",
+            "envelope messages settings transports.patched websocket",
+        ),
         "home": "errors logs transports transports.loop transports.patched websocket",
         "members": ".audience .feeds messages websocket",
         "places": "settings transports.patched",
-        "claims": ".feeds .home .members errors messages websocket backends",
+        "mending": ".feed .home errors backends transports",
+        "claims": ".feed .home .members errors messages websocket backends",
         "deliveries": ".home logs messages",
         "drain": ".home endings settings transports transports.ending websocket",
         "sweep": ".drain .home errors settings transports websocket",
         "subscriptions": "errors transports backends",
+        "readings": (
+            ".feed .feeds .flights .pages .subscriptions",
+            "errors messages backends transports transports.loop websocket",
+        ),
         "presence": ".members errors messages transports backends",
         "rooms": (
             ".claims .members .presence .subscriptions",
@@ -136,7 +148,8 @@ ARROWS: Tree = {
         ),
         "hub": (
             ".audience .backlog .claims .deliveries .drain .feeds .home .members",
-            ".places .presence .rooms .subscriptions .sweep",
+            ".mending .parcels .places .presence .readings .rooms .subscriptions",
+            ".sweep",
             "endings errors logs messages settings incoming websocket backends",
             "transports transports.ending transports.loop transports.waiting",
         ),
@@ -151,7 +164,7 @@ ARROWS: Tree = {
         "answers": "incoming messages transports websocket",
         "listener": (
             ".answers .chat .fields .voting",
-            "endings envelope errors messages rate websocket",
+            "endings envelope errors messages rate websocket hub.pages",
         ),
     },
     # The same answers for less work, leaning on how others work inside

@@ -103,14 +103,19 @@ def integer(request: Request, field: str, least: int) -> int | None:
     return value
 
 
-def position(request: Request) -> tuple[int | None, str | None]:
-    """Return the last number that the client has, and whose it is."""
-    after, epoch = integer(request, "after", 0), request.get("epoch")
-    if "epoch" in request and not (
-        isinstance(epoch, str) and 0 < len(epoch) <= 100 and epoch.isprintable()
-    ):
-        raise RequestError("bad_request", "epoch must be a text, as it was given")
-    return after, epoch
+def position(request: Request) -> tuple[int | None, str | None, str | None]:
+    """Return the last number that the client has, whose it is, and its tag."""
+    epoch = _word(request, "epoch", 1)
+    return integer(request, "after", 0), epoch, _word(request, "tag", 0) or None
+
+
+def _word(request: Request, field: str, least: int) -> str | None:
+    if field not in request:
+        return None
+    word = request[field]
+    if isinstance(word, str) and least <= len(word) <= 100 and word.isprintable():
+        return word
+    raise RequestError("bad_request", f"{field} must be a text, as it was given")
 
 
 def said(request: Request, most_data: int, most_mid: int) -> tuple[Any, str, str]:

@@ -19,6 +19,7 @@ from ..errors import (
     UnknownChoice,
     check_ran,
 )
+from ..hub.pages import Position, View
 from ..messages import (
     ANONYMOUS,
     Message,
@@ -191,7 +192,7 @@ class ChatListener(Listener):
 
     def _join(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
         room = fields.new_room(request, self.max_name)
-        after, epoch = fields.position(request)
+        position = Position(*fields.position(request))
         fresh = room not in (ws._rooms or ())
         if fresh and len(ws._rooms or ()) >= self.max_rooms:
             raise RequestError("too_many", f"over {self.max_rooms} rooms: leave one")
@@ -211,7 +212,7 @@ class ChatListener(Listener):
         if fresh:
             self._hub.rooms.enter(ws, room)
         try:
-            made = self._read(ws, ref, topic, after, epoch)
+            made = self._read(ws, ref, topic, position)
             if made and not known and self._made is not None:
                 self._made.take()
         except Exception as error:
@@ -221,8 +222,8 @@ class ChatListener(Listener):
             raise
 
     def _inbox(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
-        after, epoch = fields.position(request)
-        self._read(ws, ref, user_topic(_user(ws)), after, epoch)
+        position = Position(*fields.position(request))
+        self._read(ws, ref, user_topic(_user(ws)), position)
 
     def _leave(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         ws.leave(fields.new_room(request, self.max_name))
@@ -273,12 +274,14 @@ class ChatListener(Listener):
         before = fields.integer(request, "before", 1)
         limit = fields.integer(request, "limit", 1)
         room = self._joined(ws, request)
-        topic = room_topic(room)
-        page = self._hub.backend.history(
-            topic, before=before, limit=min(limit or self.max_page, self.max_page)
-        )
+        topic, limit = room_topic(room), min(limit or self.max_page, self.max_page)
+        page = None
+        if before is None:
+            page = self._hub.readings.newest(ws._transport.loop, topic, limit)
+        if page is None:
+            page = self._hub.readings.earlier(topic, before, limit)
         self._check_plain(topic, page)
-        return envelope.history(ref, page, self._fitting(topic, page))
+        return envelope.history(ref, page.epoch, page.seq, page.messages)
 
     def _who(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         topic = room_topic(self._joined(ws, request))
@@ -316,36 +319,25 @@ class ChatListener(Listener):
         ws: WebSocket,
         ref: int,
         topic: str,
-        after: int | None,
-        epoch: str | None,
+        position: Position,
     ) -> bool:
         """Reply with a page of ``topic``, and go on from there.
 
         True: as far as can be seen, it is new.
         """
         hub, present = self._hub, None
-        with hub.reading(ws, topic) as reading:
-            if room_of(topic) is not None:
-                # First: where it names plain connections, the page is theirs.
-                present = hub.presence.online(topic)
-            page = self._page(topic, after, epoch)
-            self._check_plain(topic, page)
-            texts = self._fitting(topic, page)
-            read = page.entries[len(texts) - 1].seq if texts else after
-            more = page.recovered and read != page.seq
-            ws.send(envelope.read(ref, page, texts, more=more, present=present))
-            if not more:
-                reading.last = page
-        return not page.seq and not set(present or ()) - {ws.user}
+        if room_of(topic) is not None:
+            # First: where it names plain connections, the page is theirs.
+            present = hub.presence.online(topic)
 
-    def _page(self, topic: str, after: int | None, epoch: str | None) -> Page:
-        """Return what follows ``after``, where that can be had; else the newest."""
-        history = self._hub.backend.history
-        if after is not None and epoch is None:
-            # Who does not say whose numbers it has is believed to have today's.
-            now = history(topic, limit=1)
-            epoch, after = now.epoch, after if after <= now.seq else None
-        return history(topic, after=after, epoch=epoch, limit=self.max_page)
+        def answer(page: View) -> str:
+            self._check_plain(topic, page)
+            return envelope.read(ref, page.body, present)
+
+        page = hub.readings.read(ws, topic, position, self.max_page, answer)
+        if page is None:
+            raise RequestError("not_joined", "you have left the room meanwhile")
+        return not page.seq and not set(present or ()) - {ws.user}
 
     def _store(self, topic: str, message: Message, step: Step) -> None:
         """Have ``message`` stored; the reply is what ``step`` makes of the outcome."""
@@ -390,27 +382,11 @@ class ChatListener(Listener):
     def _attach(self, ws: WebSocket) -> None:
         self._hub.attach(ws, sharing=self.plain_rooms)
 
-    def _check_plain(self, topic: str, page: Page) -> None:
+    def _check_plain(self, topic: str, page: Page | View) -> None:
         """Raise ``RequestError`` where this chat and plain connections would meet."""
         claimed = page.plain or self._hub.members.has_plain(topic)
         if claimed and not self.plain_rooms:
             raise RequestError("forbidden", "the room is kept for other connections")
-
-    def _fitting(self, topic: str, page: Page) -> list[str]:
-        """Return the texts of those messages of ``page`` that one reply may hold."""
-        # It comes on top of what waits, up to a half; the last quarter is for what
-        # others say meanwhile.
-        budget = self._hub.settings.MAX_QUEUE // 4
-        texts: list[str] = []
-        # Cut off is the end where the rest is asked for next, else what is oldest.
-        entries = page.entries if page.recovered else page.entries[::-1]
-        for entry in entries:
-            text = envelope.message(topic, entry, entry.seq, entry.at)
-            budget -= 4 * len(text) if not text.isascii() else len(text)
-            if texts and budget < 0:
-                break
-            texts.append(text)
-        return texts if page.recovered else texts[::-1]
 
     def _ask_settled(self, hook: Callable[..., Any], *args: Any) -> None:
         """Do as ``_ask`` once all is stored that was said before: a hook may look."""

@@ -12,7 +12,7 @@ from ..backends import Backend
 from ..errors import BackendError
 from ..messages import Message, room_of
 from ..websocket import WebSocket
-from .feeds import tell_gap
+from .feed import tell_gap
 from .home import Home
 from .members import Members
 

@@ -11,7 +11,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 from .. import endings
@@ -23,7 +22,6 @@ from ..messages import (
     EVERYONE,
     Delivery,
     Message,
-    Page,
     Receipt,
     room_topic,
     user_topic,
@@ -38,11 +36,14 @@ from .backlog import Backlog
 from .claims import CLAIM, Claims
 from .deliveries import Deliveries
 from .drain import Closing
-from .feeds import Feeds, framed
+from .feeds import Feeds
 from .home import Home
 from .members import Members
+from .mending import Mender
+from .parcels import framed
 from .places import places_for
 from .presence import Presence
+from .readings import Readings
 from .rooms import Rooms
 from .subscriptions import Subscriptions
 from .sweep import Sweep
@@ -57,13 +58,6 @@ class Lonely(Protocol):
 
     def __call__(self) -> None: ...
     def serves(self) -> None: ...
-
-
-class Reading:
-    """What a block of ``Hub.reading`` has to say."""
-
-    last: Page | None = None
-    """The page that it sent, if no other is to come before what is live."""
 
 
 class Hub:
@@ -97,12 +91,14 @@ class Hub:
         """Connections that have ended, and their transports have not."""
         self.backlog = Backlog(settings.MAX_QUEUED, self)
         self.home = Home(self)
-        self.feeds = Feeds(settings.MAX_QUEUE, self.home.later)
+        self._mender = Mender(self.home, backend, settings.MAX_QUEUE // 4)
+        self.feeds = Feeds(settings, self.home.later, self._mender.add)
         self.members = Members(self.feeds)
         self.places = places_for(settings)
         ttl = settings.PING_INTERVAL + settings.PING_TIMEOUT
         self.presence = Presence(self.members, backend, ttl)
         self._topics = Subscriptions(backend, self.members.wants, new_event)
+        self.readings = Readings(self.feeds, self._topics, backend)
         self._claims = Claims(self.home, self.members, backend, settings.HISTORY_TTL)
         self.rooms = Rooms(
             self.members, self._topics, self._claims, self.presence, self._finish
@@ -292,6 +288,7 @@ class Hub:
     def move_out(self) -> None:
         """Give up what is planned in the loop: another one will be home."""
         self.feeds.tallies.void()
+        self._mender.clear()
 
     def forget_all(self) -> None:
         """Forget everybody: they are another process's, or ended with their loop."""
@@ -299,6 +296,7 @@ class Hub:
             for ws in self.everyone():
                 self.places.give_back(ws)
         self.members.clear()
+        self._mender.clear()
         self.leaving = set()
         self.backlog.clear()
         self._claims.sharing.clear()
@@ -314,6 +312,7 @@ class Hub:
         :raises BackendError: nobody got it, or that cannot be known.
         """
         receipt = self.backend.publish(topic, message, keep=keep)
+        self.feeds.acknowledged(topic, receipt)
         if self.alone is not None:
             self.alone()
         if self._deliveries.behind:
@@ -332,36 +331,15 @@ class Hub:
 
         ``done`` is called as by ``Backend.submit``.
         """
-        self.backend.submit(topic, message, done, keep=keep)
+
+        def note(outcome: Receipt | Exception) -> None:
+            if isinstance(outcome, Receipt):
+                self.feeds.acknowledged(topic, outcome)
+            done(outcome)
+
+        self.backend.submit(topic, message, note, keep=keep)
         if self._deliveries.behind:
             self._deliveries.hold_back()
-
-    @contextmanager
-    def reading(self, ws: WebSocket, topic: str) -> Iterator[Reading]:
-        """Let ``ws``, which is in ``topic``, be sent a page of it in the block.
-
-        What is delivered meanwhile waits, and follows the ``last`` page. Where the
-        block names none, or is ended by an error, no message of the topic follows. See
-        docs/decisions/19.
-
-        :raises BackendError: nothing would follow; the block was not entered.
-        :raises ConnectionClosed: ``ws`` has ended; nor was it.
-        """
-        loop, reading = ws._transport.loop, Reading()
-        # In this order nothing falls between them: what is delivered waits from now on.
-        loop.call(self.feeds.hold, ws, topic)
-        try:
-            self._topics.wait(loop, [topic])
-            if ws.closed:  # nobody reads what the backend would be asked for
-                raise ws._closed_error()
-            yield reading
-        except BaseException:
-            loop.call(self.feeds.release, ws, topic)
-            raise
-        if (page := reading.last) is not None:
-            loop.call(self.feeds.resume, ws, topic, page.epoch, page.seq)
-        else:
-            loop.call(self.feeds.release, ws, topic)
 
     # -- what the backend calls, from any thread
 
@@ -376,7 +354,7 @@ class Hub:
         self._deliveries.call(lambda: self._lose(which))
 
     def made(self, topic: str) -> None:
-        self._deliveries.call(lambda: self._claims.made(topic))
+        self._deliveries.call(lambda: self._begin_anew(topic))
 
     def run_blocking(self, function: Callable[[], Any]) -> Any:
         return run_blocking(function)
@@ -392,6 +370,7 @@ class Hub:
     def pass_on(self, delivery: Delivery) -> None:
         """Give a delivery to those here whom it is for."""
         if delivery.message.event == CLAIM.event:
+            self.feeds.void(delivery.topic)
             self._claims.obey(delivery.topic, self.rooms.put_out)
             return
         self.backlog.look()
@@ -399,6 +378,10 @@ class Hub:
             self._send_to_plain(delivery)
         finally:
             self.feeds.deliver(delivery)
+
+    def _begin_anew(self, topic: str) -> None:
+        self.feeds.void(topic)
+        self._claims.made(topic)
 
     def _send_to_plain(self, delivery: Delivery) -> None:
         topic, message = delivery.topic, delivery.message

@@ -84,6 +84,10 @@ class Subscriptions:
         if waiter.error is not None:
             raise waiter.error
 
+    def delivers(self, topic: str) -> bool:
+        """Whether what is published in ``topic`` comes; in the loop."""
+        return topic in self._delivered
+
     def release(self, topic: str) -> None:
         """Note that nobody is in ``topic`` any more."""
         self._idle[topic] = time.monotonic() + LINGER

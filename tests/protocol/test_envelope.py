@@ -12,7 +12,7 @@ import pytest
 
 import flask_wschat
 from flask_wschat import envelope
-from flask_wschat.messages import ANONYMOUS, EVERYONE, Entry, Message, Page
+from flask_wschat.messages import ANONYMOUS, EVERYONE, Entry, Message
 
 from .peers import DEFS, EVENTS, REQUESTS, check
 
@@ -21,10 +21,13 @@ LIMITS: Any = dict.fromkeys(
     ("message", "data", "depth", "name", "mid", "page", "rooms"), 1
 )
 STANDING: Any = {"counts": {"tea": 2, "Grüner Tee": 0}, "total": 2, "version": 3}
-PAGE = Page("e", 7, [], recovered=True)
 SAID = Message("Tea?", sender="ann", mid="a-1")
 A_MESSAGE = envelope.message("room:Lobby", SAID, 7, 1.5)
 A_DIRECT = envelope.message("user:ben", SAID, 7, 1.5)
+
+
+def a_page(messages: str) -> str:
+    return envelope.page("e", 7, "t", messages, recovered=True, more=True)
 
 
 def entry(data: Any, **fields: Any) -> Entry:
@@ -48,10 +51,10 @@ def entry(data: Any, **fields: Any) -> Entry:
         ),
         (
             "join.reply",
-            envelope.read(1, PAGE, [A_MESSAGE] * 2, more=True, present=["ann"]),
+            envelope.read(1, a_page(f"{A_MESSAGE},{A_MESSAGE}"), ["ann"]),
         ),
-        ("inbox.reply", envelope.read(1, PAGE, [A_DIRECT], more=False)),
-        ("history.reply", envelope.history(1, PAGE, [])),
+        ("inbox.reply", envelope.read(1, a_page(A_DIRECT))),
+        ("history.reply", envelope.history(1, "e", 7, "")),
         ("leave.reply", envelope.reply(1)),
         ("say.reply", envelope.stored(1, 7, 1.5)),
         ("tell.reply", envelope.stored(1, 7, 1.5)),
@@ -68,7 +71,7 @@ def entry(data: Any, **fields: Any) -> Entry:
         ("message", A_MESSAGE),
         ("message", envelope.message(EVERYONE, Message("to all"), 0, 1.5)),
         ("message", envelope.message("room:ü", entry('{"a":"ü"}', json=True), 7, 1.5)),
-        ("message", envelope.message("room:a", entry(b"\xff"), 7, 1.5)),
+        ("message", envelope.message("room:a", entry(b"\xff"), 7, 1.5, "tag")),
         ("message", envelope.message("room:a", entry("", sender=ANONYMOUS), 7, 1.5)),
         ("direct", A_DIRECT),
         ("direct", envelope.message("user:ben", entry("", to="cy"), 7, 1.5)),
@@ -80,7 +83,7 @@ def entry(data: Any, **fields: Any) -> Entry:
         ("presence", envelope.presence("Lobby", ["ann"], [])),
         ("tally", envelope.tally("Drinks", {**STANDING, "closed": False})),
         ("gap", envelope.gap("room:Lobby")),
-        ("gap", envelope.gap("user:ann")),
+        ("gap", envelope.gap("user:ann", 2.5)),
     ],
 )
 def test_each_message_is_what_the_schema_says(name: str, text: str) -> None:

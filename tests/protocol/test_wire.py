@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 
 from flask_wschat import WSChat
+from flask_wschat.messages import Message
 from tests.support.live import LiveServer
 from tests.support.waiting import DEADLINE
 
@@ -119,22 +120,44 @@ def test_what_cannot_be_had_is_said(meet: Meet, app: Flask) -> None:
         assert [m["data"] for m in page["messages"]] == [1]
 
 
+def missed(app: Flask, topic: str, count: int) -> None:
+    """Let so many messages be said while the process hears nothing of a topic."""
+    hub = app.extensions["wschat.hub"]
+    hub.backend.unsubscribe([topic])
+    for number in range(count):
+        hub.backend.publish(topic, Message(str(number)), keep=True)
+    hub.backend.subscribe([topic])
+    hub.lost([topic])
+
+
 def test_a_gap_is_told_and_nothing_more_until_the_next_join(
-    meet: Meet, app: Flask, chat: WSChat
+    meet: Meet, app: Flask
 ) -> None:
     ann, ben = meet("ann", "Lobby"), meet("ben", "Lobby")
     ann.ask("inbox")
     epoch = ann.ask("join", room="Lobby")["epoch"]
-    app.extensions["wschat.hub"].lost(["room:Lobby", "user:ann"])
+    for topic in ("room:Lobby", "user:ann"):
+        missed(app, topic, 300)  # more than are kept
     gaps = [ann.expect("gap")["room"] for _ in "12"]
     assert set(gaps) == {"Lobby", None}
     ben.ask("say", room="Lobby", data="meanwhile", mid="1")
     ben.ask("tell", to="ann", data="psst", mid="2")
-    page = ann.ask("join", room="Lobby", after=0, epoch=epoch)
+    page = ann.ask("join", room="Lobby", after=300, epoch=epoch)
     assert [m["data"] for m in page["messages"]] == ["meanwhile"]
     assert page["recovered"]
-    assert [m["data"] for m in ann.ask("inbox")["messages"]] == ["psst"]
+    assert ann.ask("inbox")["messages"][-1]["data"] == "psst"
     assert [e for e in ann.events if e["type"] in ("message", "direct")] == []
+
+
+def test_what_the_process_missed_is_sent_on(meet: Meet, app: Flask) -> None:
+    ann, ben = meet("ann", "Lobby"), meet("ben", "Lobby")
+    ben.ask("say", room="Lobby", data="before", mid="1")
+    missed(app, "room:Lobby", 200)
+    ben.ask("say", room="Lobby", data="after", mid="2")
+    heard = [ann.expect("message") for _ in range(202)]
+    assert [m["seq"] for m in heard] == list(range(1, 203))
+    assert [m["data"] for m in heard[:2]] == ["before", "0"]
+    assert heard[-1]["data"] == "after"
 
 
 def test_a_repeated_mid_is_stored_once(meet: Meet) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Connection, Event
+from flask_wschat.hub.flights import Reader as asking
 from flask_wschat.hub.hub import Hub
-from flask_wschat.messages import room_topic
+from flask_wschat.hub.pages import Position
+from flask_wschat.messages import Entry, Page, room_topic
 from flask_wschat.settings import Settings
 from flask_wschat.transports.memory import MemoryTransport, pair
 from flask_wschat.websocket import WebSocket
+
+_REPLY = '{"type":"reply"}'
 
 
 class Peer:
@@ -100,10 +104,29 @@ class Reader:
         hub.attach(self.ws, sharing=True)
         hub.join(self.ws, "a")
 
-    def read(self, seq: int, epoch: str = "e") -> None:
+    def ask(self, topic: str = room_topic("a")) -> None:
+        """Ask for a page: it is read until ``land``."""
+        self.feed = self.hub.feeds.get(topic)
+        assert self.feed is not None
+        asked = asking(self.ws, lambda view: _REPLY)
+        own = Position(tag=self.ws.id)  # it shares none with others
+        self.flight = self.feed.ask(asked, own, 1, False)
+
+    def land(
+        self, seq: int, epoch: str = "e", tag: str = "", *, more: bool = False
+    ) -> bool:
+        """Get the page, which ends with ``seq``; False: it is read again."""
+        assert self.feed is not None and self.flight is not None
+        entries = [Entry(seq - 1, "", 1.5)] if more else []
+        landed = self.feed.land(self.flight, Page(epoch, seq, entries, more, tag=tag))
+        if _REPLY in self.peer.events:
+            self.peer.events.remove(_REPLY)
+        return landed
+
+    def read(self, seq: int, epoch: str = "e", tag: str = "") -> None:
         """Read a page that ends with ``seq``, and nothing meanwhile."""
-        self.hub.feeds.hold(self.ws, room_topic("a"))
-        self.hub.feeds.resume(self.ws, room_topic("a"), epoch, seq)
+        self.ask()
+        assert self.land(seq, epoch, tag)
 
     @property
     def got(self) -> list[Any]:

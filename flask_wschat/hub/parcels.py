@@ -1,0 +1,65 @@
+"""``Parcel``: what was delivered, as readers of the ready-made chat get it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from .. import envelope
+from ..codec import EncodedMessage
+from ..messages import DELETED, Delivery
+from ..websocket import WebSocket
+from .audience import deliver
+from .pages import Kept
+
+_COST = 256  # bytes that a delivery counts for besides its data
+
+
+def framed(text: str | bytes) -> EncodedMessage:
+    """Return ``text`` for sending, with what no UTF-8 can say replaced."""
+    try:
+        return EncodedMessage(text)
+    except UnicodeEncodeError:
+        assert isinstance(text, str)
+        return EncodedMessage(text.encode("utf-8", "replace").decode())
+
+
+class Parcel:
+    """A delivery; its text and its frame are made for the first one who gets it.
+
+    ``item``: it, where it was read from a page.
+    """
+
+    __slots__ = ("_frame", "_kept", "delivery")
+
+    def __init__(self, delivery: Delivery, item: Kept | None = None) -> None:
+        self.delivery = delivery
+        self._kept = item
+        self._frame: EncodedMessage | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.delivery.message.data) + _COST
+
+    @property
+    def kept(self) -> Kept:
+        """What it is in pages."""
+        if self._kept is None:
+            topic, message, seq, at, _, tag, _ = self.delivery
+            text = envelope.message(topic, message, seq, at, tag)
+            self._kept = Kept(seq, at, tag, text)
+        return self._kept
+
+    def send(
+        self, receivers: Collection[WebSocket], exclude: str | None = None
+    ) -> None:
+        if not receivers:
+            return
+        message = self.delivery.message
+        if self._frame is None:
+            text = message.data
+            if message.event == DELETED:
+                text = envelope.deleted(self.delivery.topic, int(text))
+            elif message.event is None:
+                text = self.kept.text
+            self._frame = framed(text)
+        deliver(receivers, self._frame, message.key, exclude)
