@@ -83,9 +83,11 @@ ARROWS: Tree = {
                 "backends.contract backends.pages backends.shares",
             ),
             "forks": "",
-            "file": ".schema",
+            "system": "",
+            "journal": ".system",
+            "file": ".journal .schema .system",
             "writer": (
-                ".file .forks .log .schema .topics",
+                ".file .forks .journal .log .schema .topics",
                 "errors messages backends.contract",
             ),
             "backend": (

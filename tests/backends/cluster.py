@@ -67,6 +67,10 @@ class RecordingHost:
         return [d.message.data for d in list(self.deliveries) if d.topic == topic]
 
 
+Start = Callable[..., tuple[SQLiteBackend, RecordingHost]]
+"""One more process on a test's SQLite file: see the fixture ``start``."""
+
+
 class Store(Protocol):
     """A kind of backend: what its instances share is made with it, fresh."""
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from flask_wschat.backends import Backend
+from flask_wschat.backends.sqlite.backend import SQLiteBackend
 
-from .cluster import STORES, Cluster, RecordingHost, Store
+from .cluster import STORES, Cluster, RecordingHost, Start, Store
 
 
 def _clusters(kinds: list[type[Store]]) -> Any:
@@ -51,3 +52,34 @@ def two(
 ) -> tuple[tuple[Backend, RecordingHost], tuple[Backend, RecordingHost]]:
     """Two processes of each backend that processes can share."""
     return sharing.start(), sharing.start()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chat.db"
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what SQLite does from time to time be done at once."""
+    monkeypatch.setattr("flask_wschat.backends.sqlite.writer.TIDY", 0.1)
+    monkeypatch.setattr("flask_wschat.backends.sqlite.writer.PROBE", 0.1)
+
+
+@pytest.fixture
+def start(path: Path) -> Iterator[Start]:
+    """Return one more backend on the test's file, and its process."""
+    backends = []
+
+    def start(
+        where: Path = path, **options: Any
+    ) -> tuple[SQLiteBackend, RecordingHost]:
+        backend = SQLiteBackend(where, **options)
+        host = RecordingHost()
+        backend.start(host)
+        backends.append(backend)
+        return backend, host
+
+    yield start
+    for backend in backends:
+        backend.stop()

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ import pytest
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message
-from tests.backends.cluster import RecordingHost
+from tests.backends.cluster import RecordingHost, Start
 from tests.support.waiting import LONG, eventually
 
-Start = Callable[..., tuple[SQLiteBackend, RecordingHost]]
-
 ROOM = "room:a"
+
+pytestmark = pytest.mark.usefixtures("soon")
 
 CHILD = """
 import sys, threading
@@ -49,37 +48,6 @@ def publish(name):
 for number in range(20):
     threading.Thread(target=publish, args=(f"v{number}",)).start()
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "chat.db"
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what is done from time to time be done at once."""
-    monkeypatch.setattr("flask_wschat.backends.sqlite.writer.TIDY", 0.1)
-    monkeypatch.setattr("flask_wschat.backends.sqlite.writer.PROBE", 0.1)
-
-
-@pytest.fixture
-def start(path: Path) -> Iterator[Start]:
-    """Return one more backend on the test's file, and its process."""
-    backends = []
-
-    def start(
-        where: Path = path, **options: Any
-    ) -> tuple[SQLiteBackend, RecordingHost]:
-        backend = SQLiteBackend(where, **options)
-        host = RecordingHost()
-        backend.start(host)
-        backends.append(backend)
-        return backend, host
-
-    yield start
-    for backend in backends:
-        backend.stop()
 
 
 def spawn(path: Path, code: str) -> subprocess.Popen[str]:
@@ -384,7 +352,7 @@ def test_a_file_that_is_no_database_is_left_alone(path: Path, start: Start) -> N
     assert path.read_bytes() == b"important" * 1000
 
 
-def test_a_file_of_another_version_is_left_alone(path: Path, start: Start) -> None:
+def test_a_file_of_a_newer_version_is_left_alone(path: Path, start: Start) -> None:
     backend, _ = start()
     backend.publish(ROOM, Message("x"))
     backend.stop()
@@ -392,7 +360,7 @@ def test_a_file_of_another_version_is_left_alone(path: Path, start: Start) -> No
         db.execute("PRAGMA user_version = 99")
     db.close()
     backend, _ = start()
-    with pytest.raises(BackendError, match="version 99"):
+    with pytest.raises(BackendError, match=r"version 99.* upgrade it"):
         backend.publish(ROOM, Message("x"))
 
 

@@ -10,8 +10,23 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import schema
+from . import journal, schema, system
 from .schema import WrongFile
+
+try:
+    from fcntl import LOCK_EX
+    from fcntl import flock as _flock
+except ImportError:  # Windows, where nobody replaces a file that is open
+
+    def flock(descriptor: int) -> None:
+        pass
+
+else:
+
+    def flock(descriptor: int) -> None:
+        """Let one process in at a time, until ``descriptor`` is closed."""
+        _flock(descriptor, LOCK_EX)
+
 
 logger = logging.getLogger("flask_wschat")
 
@@ -33,14 +48,21 @@ _REMEDIES = {
 }
 
 
+_NETWORK = (
+    "is on a network disk: its processes would not see each other's writes; name one on"
+    " a local disk, or use Redis"
+)
+_Identity = tuple[int, int]
+
+
 class File:
     """The file at ``path``, whose connections have further ``pragmas``."""
 
     def __init__(self, path: Path, pragmas: Sequence[str]) -> None:
         self.path = path
         self._pragmas = pragmas
-        self.inode = 0
-        """That of the file opened last."""
+        self._paths = [f"{path}{beside}" for beside in ("", "-wal", "-shm")]
+        self._files: list[_Identity | None] = []  # opened last, with those beside it
         self._warned = False
 
     def open(self) -> sqlite3.Connection:
@@ -48,12 +70,14 @@ class File:
 
         :raises WrongFile: it is another program's, for example.
         """
+        if kind := system.network_disk(self.path.parent):
+            raise WrongFile(f"{_NETWORK} ({kind})")
         self._make_private()
         db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         try:
-            schema.is_made(db)  # before anything is changed in a file not ours
+            schema.version(db)  # before anything is changed in a file not ours
             if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-                raise WrongFile("is on a network disk: name one on a local disk")
+                raise WrongFile(_NETWORK)
             # Synced at each commit. With 40 callers, who share one, that is 12,000
             # messages per second, and 13,900 with NORMAL, which syncs only now and
             # then and may lose the last ones with the power (ext4 on a virtual disk
@@ -63,24 +87,47 @@ class File:
             # 16 MiB: with 100,000 rooms a fifth more per second than with 2 MiB
             # (the same with --only rooms).
             db.execute("PRAGMA cache_size = -16384")
-            db.execute("PRAGMA journal_size_limit = 16777216")
+            db.execute(f"PRAGMA journal_size_limit = {journal.KEEP}")
             for pragma in self._pragmas:
                 db.execute(f"PRAGMA {pragma}")
             db.execute("BEGIN IMMEDIATE")
             schema.create(db)
             db.execute("COMMIT")
-            self.inode = os.stat(self.path).st_ino
+            self._files = self._there()
         except BaseException:
             db.close()
             raise
         return db
 
+    def is_another(self) -> bool:
+        """Whether another one, or none, is there than was opened last."""
+        return bool(self._files) and self._files[:1] != self._there(1)
+
     def is_replaced(self) -> bool:
-        """Whether another one, or none, is there now."""
-        try:
-            return os.stat(self.path).st_ino != self.inode
-        except OSError:
-            return True
+        """The same for one that is open, whose log must be there, too."""
+        return self._files[:2] != self._there(2)
+
+    def _there(self, count: int = 3) -> list[_Identity | None]:
+        return [_identity(path) for path in self._paths[:count]]
+
+    def put_away(self) -> None:
+        """Delete the log of a file that was replaced, and is still open here.
+
+        SQLite would take it for the new file's, and damage that. Only the one that was
+        ours, and one process at a time: another one may have made the new one's. (Its
+        number is nobody else's for as long as it is open.)
+        """
+        if not self.is_another():
+            return
+        with contextlib.suppress(OSError):
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                flock(folder)
+                for path, known in list(zip(self._paths, self._files, strict=True))[1:]:
+                    if known is not None and known == _identity(path):
+                        os.unlink(path)
+            finally:
+                os.close(folder)
 
     def explain(self, error: Exception) -> str:
         """Return in words what is wrong, and the remedy."""
@@ -122,3 +169,11 @@ class File:
                     self.path,
                     self.path,
                 )
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

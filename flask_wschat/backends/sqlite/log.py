@@ -10,7 +10,8 @@ import json
 import logging
 import secrets
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from ...messages import Delivery, Entry, Message
@@ -25,6 +26,13 @@ TEXT, JSON, DELETED = 0, 1, 2
 NOTHING = "null"
 """The data of what was taken back."""
 
+CHUNK = 500
+"""Rows that are read at once: what is not there yet is not in memory either."""
+
+_INSERT = (  # a file of an older version has them in another order
+    "INSERT INTO log (id, topic, seq, at, epoch, sender, mid, kind, recipient, extra,"
+    " said, data, tag, before) VALUES {}"
+)
 _NOTHING_SELDOM: list[Any] = [None, None, None, None, False]
 
 
@@ -38,6 +46,8 @@ class Log:
         """What is handed on."""
         self.tag = ""
         """The word of this transaction: see ``Entry.tag``."""
+        self.used_at = 0.0
+        """When anything was published last, as ``time.monotonic`` has it."""
         self._last: int | None = None  # the row handed on last; None: none is read
         self._rows: list[tuple[Any, ...]] = []  # of this transaction, not in the file
         self._own: list[Delivery] = []  # of this transaction
@@ -79,7 +89,7 @@ class Log:
     def flush(self, db: sqlite3.Connection) -> None:
         """Write the rows that were added, for who reads them in this transaction."""
         rows, self._rows = self._rows, []
-        many.write(db, "INSERT INTO log VALUES {}", rows)
+        many.write(db, _INSERT, rows)
 
     def undo(self) -> None:
         """Forget what was added: it is not stored."""
@@ -92,6 +102,8 @@ class Log:
     def hand_on(self) -> None:
         """Hand on what the transaction has stored."""
         own, self._own = self._own, []
+        if own:
+            self.used_at = time.monotonic()
         if self._last is not None:
             self._last += self._count
         self._count = 0
@@ -113,18 +125,20 @@ class Log:
         """Hand on what others have stored since."""
         last = self._last
         assert last is not None
-        found = False
-        for row in read(db, last):
-            found = True
-            if row[0] != last + 1:
-                self._host.lost(None)  # paused for so long that others deleted it
-            self._last = last = row[0]
-            if row[1] in self.topics:
-                delivery = self.as_delivery(row)
-                if delivery is not None:
-                    self._deliver(delivery)
-        if not found and newest(db) < last:
+        rows = read(db, last)
+        if not rows and newest(db) < last:
             self.restart(db)  # an older copy of the file took its place
+        while rows:
+            self.used_at = time.monotonic()
+            for row in rows:
+                if row[0] != last + 1:
+                    self._host.lost(None)  # paused for so long that others deleted it
+                self._last = last = row[0]
+                if row[1] in self.topics:
+                    delivery = self.as_delivery(row)
+                    if delivery is not None:
+                        self._deliver(delivery)
+            rows = read(db, last) if len(rows) == CHUNK else []
 
     def restart(self, db: sqlite3.Connection) -> None:
         """Go on with what this file has: it is another one, or an older copy."""
@@ -150,36 +164,35 @@ class Log:
         try:
             seldom = _NOTHING_SELDOM if extra is None else json.loads(extra)
             key, exclude, code, event, plain = seldom
-            check(seq, at, data)
+            _check(row, _ROW)
         except (TypeError, ValueError):
-            self.tell_of(id_)
+            self.tell_of(f"row {id_}")
             return None
         message = Message(
             data, key, exclude, code, kind != TEXT, sender, mid, event, to, plain
         )
         return Delivery(topic, message, seq, at, epoch, tag, before)
 
-    def as_entry(self, row: Sequence[Any]) -> Entry:
-        """Return a kept message; what cannot be read is as if it was taken back."""
-        id_, seq, data, at, sender, mid, kind, to, tag = row
+    def as_entry(self, row: Sequence[Any]) -> Entry | None:
+        """Return a kept message; None: nothing that can be read."""
+        seq, data, at, sender, mid, kind, to, tag = row
         try:
-            check(seq, at, data)
+            _check(row, _ENTRY)
         except TypeError:
-            self.tell_of(id_)
-            return Entry(seq, NOTHING, 0.0, json=True, deleted=True)
+            return None
         if kind == DELETED:
             return Entry(seq, NOTHING, at, json=True, tag=tag, deleted=True)
         return Entry(seq, data, at, sender, mid, kind == JSON, to, tag)
 
-    def tell_of(self, row: int) -> None:
-        """Tell of a row that cannot be read; once."""
+    def tell_of(self, what: str) -> None:
+        """Tell of what cannot be read; once."""
         if not self._strange:
             self._strange = True
             logger.error(
-                "ignored a strange row of the log, %s: another program has written it,"
-                " or the file is damaged (PRAGMA integrity_check); further ones are"
-                " ignored without a word",
-                row,
+                "passed over what cannot be read in the log, %s: another program wrote"
+                " to the file, or it is damaged (PRAGMA integrity_check); further ones"
+                " are passed over without a word",
+                what,
             )
 
 
@@ -189,17 +202,66 @@ def newest(db: sqlite3.Connection) -> int:
 
 
 def read(db: sqlite3.Connection, after: int) -> list[tuple[Any, ...]]:
-    """Return the log's rows that follow ``after``, each beginning with id and topic."""
-    return db.execute(
-        "SELECT id, topic, seq, at, epoch, sender, mid, kind, recipient, extra, data,"
-        " tag, before FROM log WHERE id > ? ORDER BY id",
-        (after,),
-    ).fetchall()
+    """Return rows that follow ``after``, ``CHUNK`` at most; id and topic come first."""
+    return list(
+        rows(
+            db,
+            "SELECT id, topic, seq, at, epoch, sender, mid, kind, recipient, extra,"
+            " data, tag, before FROM log WHERE id > ? ORDER BY id LIMIT ?",
+            (after, CHUNK),
+        )
+    )
 
 
-def check(seq: Any, at: Any, data: Any) -> None:
+def rows(
+    db: sqlite3.Connection, question: str, values: Sequence[Any]
+) -> Generator[tuple[Any, ...], None, None]:
+    """Yield what ``question`` finds; in the place of a text that is none, an object."""
+    count = 0
+    try:
+        for row in db.execute(question, values):
+            yield row
+            count += 1
+        return
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+    db.text_factory = _as_text
+    try:
+        yield from db.execute(question, values).fetchall()[count:]
+    finally:
+        db.text_factory = str
+
+
+def _as_text(found: bytes) -> object:
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        return _NO_TEXT
+
+
+_NO_TEXT = object()
+_WORD = str | None
+_ROW = (
+    int,
+    str,
+    int,
+    float,
+    str,
+    _WORD,
+    _WORD,
+    int,
+    _WORD,
+    _WORD,
+    str | bytes,
+    str,
+    str,
+)
+_ENTRY = (int, str | bytes, float, _WORD, _WORD, int, _WORD, str)
+
+
+def _check(row: Sequence[Any], kinds: Sequence[Any]) -> None:
     """Raise ``TypeError`` where a row has what nobody of us has written."""
-    if not (
-        isinstance(seq, int) and isinstance(at, float) and isinstance(data, str | bytes)
-    ):
-        raise TypeError("not a row of ours")
+    for value, kind in zip(row, kinds, strict=True):
+        if not isinstance(value, kind):
+            raise TypeError("not a row of ours")

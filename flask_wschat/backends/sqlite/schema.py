@@ -53,33 +53,60 @@ CREATE TABLE counts (
 ) WITHOUT ROWID;
 """
 
+# What makes a file of version 0, 1, 2 … one of the next; there was none of version 0.
+# What was kept before version 3 counts no bytes, and goes by its number and age.
+_CHANGES = [
+    "",
+    "ALTER TABLE topics ADD COLUMN plain INTEGER NOT NULL DEFAULT 0",
+    """
+    ALTER TABLE log ADD COLUMN said INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE topics ADD COLUMN said INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE topics ADD COLUMN first INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE topics ADD COLUMN under INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX topics_empty ON topics (at) WHERE seq = 0
+    """,
+    """
+    ALTER TABLE log RENAME COLUMN json TO kind;
+    ALTER TABLE log ADD COLUMN tag TEXT NOT NULL DEFAULT '';
+    ALTER TABLE log ADD COLUMN before TEXT NOT NULL DEFAULT '';
+    ALTER TABLE topics ADD COLUMN tag TEXT NOT NULL DEFAULT '';
+    CREATE TABLE IF NOT EXISTS told (
+        topic TEXT NOT NULL, teller TEXT NOT NULL, count INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, since REAL NOT NULL, last INTEGER NOT NULL,
+        PRIMARY KEY (topic, teller)
+    ) WITHOUT ROWID
+    """,
+]
+
 
 class WrongFile(Exception):
     """The file holds something else; nothing in it was changed."""
 
 
-def is_made(db: sqlite3.Connection) -> bool:
-    """Return whether the file has the tables; False: it is empty.
+def version(db: sqlite3.Connection) -> int:
+    """Return of which version the file's tables are; 0: it is empty.
 
-    :raises WrongFile: it is another program's, or of another version of this one.
+    :raises WrongFile: it is another program's, or of a version that is yet to come.
     """
-    version = one(db, "PRAGMA user_version")
+    found: int = one(db, "PRAGMA user_version")
     if one(db, "PRAGMA application_id") == APPLICATION_ID:
-        if version == SCHEMA_VERSION:
-            return True
-        raise WrongFile(
-            f"has tables of version {version}, and this Flask-WSChat knows version"
-            f" {SCHEMA_VERSION}: name another file, or delete this one"
-        )
-    if version or one(db, "SELECT count(*) FROM sqlite_master"):
+        if found > SCHEMA_VERSION:
+            raise WrongFile(
+                f"has tables of version {found}, and this Flask-WSChat knows those up"
+                f" to {SCHEMA_VERSION}: upgrade it, or name another file"
+            )
+        return found
+    if found or one(db, "SELECT count(*) FROM sqlite_master"):
         raise WrongFile("is another program's database: name a file of its own")
-    return False
+    return 0
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Make the tables, unless they are there; inside a transaction."""
-    if not is_made(db):
-        for statement in _SCHEMA.split(";\n"):
+    """Make the tables, or bring those of an older version; inside a transaction."""
+    found = version(db)
+    if found < SCHEMA_VERSION:
+        changes = _CHANGES[found:] if found else [_SCHEMA]
+        for statement in ";".join(changes).split(";"):
             db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

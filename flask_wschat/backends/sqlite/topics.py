@@ -6,6 +6,7 @@ began, and may be run again where that transaction came to nothing.
 
 from __future__ import annotations
 
+import functools
 import secrets
 import sqlite3
 import time
@@ -13,11 +14,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import ShareTaken
-from ...messages import Message, Page, Receipt, size_of
+from ...messages import Entry, Message, Page, Receipt, size_of
 from ..contract import EMPTY
-from ..pages import fitting, select
+from ..pages import select
 from ..shares import UNANSWERED, Shares, Told
-from . import many
+from . import log, many
 from .log import DELETED, NOTHING, Log, newest
 
 _MIDS = 4  # remembered for so many times as many messages as are kept, and longer
@@ -155,26 +156,57 @@ class Topics:
         same = None if epoch is None else epoch == current
         if same and tag and after:
             same = tag == self._tag_of(db, topic, known, after)
-        numbers, recovered = select(
+        ask = functools.partial(
+            select,
             found[0] if found else newest + 1,
             newest,
             after=after,
             before=before,
             limit=limit,
-            known=same,
         )
-        entries = [
-            self._log.as_entry(row)
-            for row in db.execute(
-                "SELECT id, seq, data, at, sender, mid, kind, recipient, tag FROM log"
-                " WHERE topic = ? AND seq > 0 AND seq >= ? AND seq < ? AND at >= ?"
-                " ORDER BY seq",
-                (topic, numbers.start, numbers.stop, oldest),
-            )
-        ]
-        if max_bytes is not None:
-            entries = fitting(entries, max_bytes, first_ones=recovered)
+        numbers, recovered = ask(known=same)
+        forward = after is not None and (recovered or same is None)
+        entries, whole = self._entries(db, topic, numbers, max_bytes, forward)
+        if recovered and not whole:  # told once, as the newest ones are what follows
+            numbers, recovered = ask(known=False)
+            entries, _ = self._entries(db, topic, numbers, max_bytes, False)
         return Page(current, newest, entries, recovered, bool(known.plain), known.tag)
+
+    def _entries(
+        self,
+        db: sqlite3.Connection,
+        topic: str,
+        numbers: range,
+        most: int | None,
+        forward: bool,
+    ) -> tuple[list[Entry], bool]:
+        """Return the entries of ``numbers`` that have ``most`` bytes of data, the first
+        ones if ``forward``, else the last; and whether all of these are there."""
+        rows = log.rows(
+            db,
+            "SELECT seq, data, at, sender, mid, kind, recipient, tag FROM log"
+            " WHERE topic = ? AND seq > 0 AND seq >= ? AND seq < ?"
+            f" ORDER BY seq {'ASC' if forward else 'DESC'}",
+            (topic, numbers.start, numbers.stop),
+        )
+        entries: list[Entry] = []
+        whole, taken, at, row = True, 0, 0.0, next(rows, None)
+        for seq in numbers if forward else reversed(numbers):
+            entry = None
+            while row is not None and row[0] != seq and (row[0] < seq) == forward:
+                row = next(rows, None)  # one that is there twice
+            if row is not None and row[0] == seq:
+                entry, row = self._log.as_entry(row), next(rows, None)
+            if entry is None:
+                whole = False
+                self._log.tell_of(f"number {seq} of {topic}")
+                entry = Entry(seq, NOTHING, at, json=True, deleted=True)
+            at, taken = entry.at, taken + size_of(entry.data)
+            if entries and most is not None and taken > most:
+                break
+            entries.append(entry)
+        rows.close()
+        return (entries if forward else entries[::-1]), whole
 
     def delete(self, db: sqlite3.Connection, topic: str, seq: int) -> bool:
         now = time.time()
