@@ -25,28 +25,36 @@ Step = Callable[["Answer", Outcome], str | None]
 class Answer:
     """One request's; to be called with what became of it, from whichever thread."""
 
-    __slots__ = ("_answers", "outcome", "size", "step")
+    __slots__ = ("_answers", "outcome", "ref", "size", "step", "waits")
 
-    def __init__(
-        self, answers: Answers, step: Step | None, outcome: Outcome | str | None
-    ) -> None:
+    def __init__(self, answers: Answers, ref: int, step: Step | None) -> None:
         self._answers = answers
+        self.ref = ref
         self.step = step  # None: the outcome is the reply
-        self.outcome = outcome
+        self.outcome: Outcome | str | None = None
         self.size = 0
+        self.waits = False
+
+    @property
+    def ws(self) -> WebSocket:
+        return self._answers.ws
 
     def __call__(self, outcome: Outcome) -> None:
         self.outcome = outcome
-        self._answers.go_on()
+        if self.waits:  # looked at after the outcome is there: see `put`
+            self._answers.go_on()
 
     def take(self) -> str | None:
-        """Return the reply; None: it is not known yet. In the loop."""
-        outcome = self.outcome
-        if outcome is None or isinstance(outcome, str):
-            return outcome
-        self.outcome = None
-        assert self.step is not None
-        return self.step(self, outcome)
+        """Return the reply; None: it is not known yet."""
+        while (outcome := self.outcome) is not None:
+            if self.step is None:
+                assert isinstance(outcome, str)
+                return outcome
+            assert not isinstance(outcome, str)
+            self.outcome = None
+            if (text := self.step(self, outcome)) is not None:
+                return text
+        return None
 
 
 class Answers:
@@ -56,75 +64,71 @@ class Answers:
     """
 
     __slots__ = (
-        *("_answered", "_asked", "_at_it", "_bytes_answered", "_bytes_asked"),
-        *("_event", "_idle", "_waiting", "_ws"),
+        *("_at_it", "_bytes_answered", "_bytes_asked", "_event", "_idle", "_waiting"),
+        *("answered", "asked", "ws"),
     )
 
     def __init__(self, ws: WebSocket, event: Callable[[], Event]) -> None:
-        self._ws = ws
+        self.ws = ws
         self._event = event
         self._waiting: list[Answer] = []  # in the loop only
         self._at_it = False
         self._idle: Event | None = None
         # Who asks changes the first ones, the loop the others: no lock is needed.
-        self._asked = self._bytes_asked = 0
-        self._answered = self._bytes_answered = 0
-
-    @property
-    def under_way(self) -> int:
-        """How many requests have no reply yet."""
-        return self._asked - self._answered
+        self.asked = self._bytes_asked = 0
+        self.answered = self._bytes_answered = 0
 
     @property
     def full(self) -> bool:
         """Whether no more may be asked until there are replies."""
         size = self._bytes_asked - self._bytes_answered
-        return size >= INBOX_LIMIT or self._asked - self._answered >= MOST
+        return size >= INBOX_LIMIT or self.asked - self.answered >= MOST
 
     # -- for who asks
 
-    def expect(self, step: Step, size: int) -> Answer:
-        """Keep a place for the reply to a request of so many bytes."""
-        answer = Answer(self, step, None)
+    def put(self, answer: Answer, size: int) -> None:
+        """Send the reply to a request of so many bytes once it is known."""
+        if self.asked == self.answered and (text := answer.take()) is not None:
+            self.ws.send(text)  # nobody had to wait
+            return
         answer.size = size
+        answer.waits = True
+        self.asked += 1
         self._bytes_asked += size
-        self._put(answer)
-        return answer
-
-    def send(self, text: str) -> None:
-        """Send a reply, behind those to what was asked before."""
-        if self._asked == self._answered:
-            self._ws.send(text)
-        else:
-            self._put(Answer(self, None, text))
-
-    def settle(self) -> None:
-        """Wait until nothing is under way.
-
-        :raises ConnectionClosed: nobody hears any more of what is asked after it.
-        """
-        if self._asked != self._answered:
-            self._idle = self._event()  # first: who answers the last one looks here
-            while self._asked != self._answered:
-                self._idle.wait()
-                self._idle.clear()
-            self._idle = None
-            if self._ws.closed:
-                raise self._ws._closed_error()
-
-    def _put(self, answer: Answer) -> None:
-        self._asked += 1
-        loop = self._ws._transport.loop
+        loop = self.ws._transport.loop
         if loop.is_current():
             self._add(answer)
         else:
             loop.call_threadsafe(self._add, answer)
 
+    def send(self, text: str) -> None:
+        """Send a reply, behind those to what was asked before."""
+        if self.asked == self.answered:
+            self.ws.send(text)
+        else:
+            answer = Answer(self, 0, None)
+            answer.outcome = text
+            self.put(answer, 0)
+
+    def settle(self) -> None:
+        """Wait until there is a reply to all that was asked.
+
+        :raises ConnectionClosed: nobody hears any more of what is asked after it.
+        """
+        if self.asked != self.answered:
+            self._idle = self._event()  # first: who answers the last one looks here
+            while self.asked != self.answered:
+                self._idle.wait()
+                self._idle.clear()
+            self._idle = None
+            if self.ws.closed:
+                raise self.ws._closed_error()
+
     # -- for who answers
 
     def go_on(self) -> None:
         """Send what is known by now; from whichever thread."""
-        loop = self._ws._transport.loop
+        loop = self.ws._transport.loop
         if loop.is_current():
             self._work()
         else:
@@ -141,9 +145,9 @@ class Answers:
 
     def _work(self) -> None:
         if self._at_it:
-            return  # a step has its outcome at once: it is looked at below
+            return  # a step asks the storage, which answers at once
         self._at_it = True
-        ws, waiting = self._ws, self._waiting
+        ws, waiting = self.ws, self._waiting
         while waiting:
             try:
                 text = waiting[0].take()
@@ -153,14 +157,12 @@ class Answers:
                 ws._fail(error)
                 return
             if text is None:
-                if waiting[0].outcome is None:
-                    break
-                continue  # the step had another one at once
+                break
             ws._answer(text)
             self._bytes_answered += waiting.pop(0).size
-            self._answered += 1
+            self.answered += 1
         self._at_it = False
-        if self._idle is not None and self._asked == self._answered:
+        if self._idle is not None and self.asked == self.answered:
             self._idle.set()
         if ws._inbox and not ws._busy:
             ws._wake()  # it was full

@@ -169,7 +169,7 @@ class ChatListener(Listener):
                 )
             self._refused = max(self._refused - 1, 0)
             handler = _handler(request)
-            if answers.under_way and handler not in _BESIDE:
+            if answers.asked != answers.answered and handler not in _BESIDE:
                 answers.settle()
             reply = handler(self, ws, ref, request)
         except RequestError as refused:
@@ -241,7 +241,7 @@ class ChatListener(Listener):
         message = Message(
             text, json=True, sender=sender, mid=mid, plain=self.plain_rooms
         )
-        self._store(room_topic(room), message, self._stored(ws, ref))
+        self._store(room_topic(room), message, ref, self._stored)
 
     def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
         to = fields.name(request, "to", self.max_name)
@@ -254,21 +254,20 @@ class ChatListener(Listener):
         self._pay(text)
         made = self._reserve_new(user_topic(to))
         message = Message(text, json=True, sender=user, mid=mid, plain=self.plain_rooms)
-        stored = self._stored(ws, ref)
 
         def told(answer: Answer, outcome: Outcome) -> str | None:
             is_new = isinstance(outcome, Receipt) and outcome.seq == 1 and outcome.fresh
             if made is not None and not is_new:
                 made.give_back()
             if to == user or isinstance(outcome, Exception):
-                return stored(answer, outcome)
+                return self._stored(answer, outcome)
             # The sender's other tabs show it, too. Where only this fails, the error
             # makes the client repeat it, and the first one is not stored again.
-            answer.step = stored
+            answer.step = self._stored
             self._submit(user_topic(user), message._replace(to=to), answer)
             return None
 
-        self._store(user_topic(to), message, told)
+        self._store(user_topic(to), message, ref, told)
 
     def _history(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         before = fields.integer(request, "before", 1)
@@ -339,11 +338,13 @@ class ChatListener(Listener):
             raise RequestError("not_joined", "you have left the room meanwhile")
         return not page.seq and not set(present or ()) - {ws.user}
 
-    def _store(self, topic: str, message: Message, step: Step) -> None:
+    def _store(self, topic: str, message: Message, ref: int, step: Step) -> None:
         """Have ``message`` stored; the reply is what ``step`` makes of the outcome."""
-        assert self._answers is not None
-        answer = self._answers.expect(step, size_of(message.data))
+        answers = self._answers
+        assert answers is not None
+        answer = Answer(answers, ref, step)
         self._submit(topic, message, answer)
+        answers.put(answer, size_of(message.data))
 
     def _submit(self, topic: str, message: Message, answer: Answer) -> None:
         try:
@@ -351,13 +352,10 @@ class ChatListener(Listener):
         except Exception as error:
             answer(error)
 
-    def _stored(self, ws: WebSocket, ref: int) -> Step:
-        def step(answer: Answer, outcome: Outcome) -> str:
-            if isinstance(outcome, Exception):
-                return self._failure(ws, ref, outcome)
-            return envelope.stored(ref, outcome.seq, outcome.at)
-
-        return step
+    def _stored(self, answer: Answer, outcome: Outcome) -> str:
+        if isinstance(outcome, Receipt):
+            return envelope.stored(answer.ref, outcome.seq, outcome.at)
+        return self._failure(answer.ws, answer.ref, outcome)
 
     def _failure(self, ws: WebSocket, ref: int | None, error: Exception) -> str:
         """Return the reply to what ended with ``error``; report a strange one."""
