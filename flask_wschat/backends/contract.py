@@ -112,7 +112,8 @@ class Backend(Protocol):
 
         :raises ShareTaken: that one has; nothing was stored or delivered.
 
-        ``mid`` are remembered for at least four times as many messages as are kept.
+        ``mid`` are remembered for as long as the message is kept at least, and then
+        for three times as many messages or five minutes.
         """
 
     def submit(

@@ -59,16 +59,20 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self._newest: dict[str, tuple[str, int]] = {}
+        self._newest: dict[str, tuple[str, int, str]] = {}
 
-    def note(self, topic: str, epoch: str, seq: int) -> None:
+    def note(self, topic: str, epoch: str, seq: int, tag: str = "") -> None:
         known = self._newest.get(topic)
         if known is None or known[1] < seq or known[0] != epoch:
-            self._newest[topic] = (epoch, seq)
+            self._newest[topic] = (epoch, seq, tag)
 
     def get(self, topic: str) -> tuple[str, int]:
         """Return epoch and number, ``("", 0)`` if none came."""
-        return self._newest.get(topic, ("", 0))
+        return self.position(topic)[:2]
+
+    def position(self, topic: str) -> tuple[str, int, str]:
+        """Return epoch, number and tag, ``("", 0, "")`` if none came."""
+        return self._newest.get(topic, ("", 0, ""))
 
     def forget(self, topics: Iterable[str]) -> None:
         """These are subscribed no more."""

@@ -11,7 +11,6 @@ if sys.argv[1] == "patched":
 
 import itertools
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ import gevent.threadpool
 from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.messages import Delivery, Message
+from flask_wschat.transports.loop import new_event
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Host:
         return function()
 
     def event(self) -> Any:
-        return threading.Event()
+        return new_event()
 
     def start_thread(self, function: Callable[[], None]) -> None:
         start_new_thread(function, ())

@@ -11,6 +11,7 @@ from ...errors import ConfigError
 from ...logs import redacted
 from .wire import Connection, LinkError, ReplyError, Script, encode
 
+_KEPT = ("meta", "log", "mids0", "mids1", "gone")
 _MOST_WAITING = 4  # threads that a name which is not resolved may hold
 _SCHEMES = {
     "redis": "redis",
@@ -101,7 +102,7 @@ class Address:
 
     def keys(self, topic: str) -> list[bytes]:
         """Return the keys of what is kept of ``topic``."""
-        return [self.key(topic, suffix) for suffix in ("meta", "log", "mids")]
+        return [self.key(topic, suffix) for suffix in _KEPT]
 
     def channel(self, topic: str) -> bytes:
         """Return where publications to ``topic`` go."""

@@ -3,10 +3,11 @@
 A topic's keys and its channel begin with ``<prefix>:{<topic>}``, so that they are in
 one slot of a cluster:
 
-    :meta       hash      epoch; seq, the newest number; plain, if it was claimed; said
-                          and floor, bytes: see publish.lua
+    :meta       hash      epoch; seq and tag of the newest message; plain, if it was
+                          claimed; said, bytes; and more, see publish.lua
     :log        stream    the kept messages, their ids <seq>-<bytes said before>
-    :mids       zset      digests of the ids that senders gave messages, by number
+    :mids0, 1   hash      numbers, by digests of the ids that senders gave messages
+    :gone       hash      what is left of messages that were taken back, by number
     :told       hash      of an inbox, what others told and got no answer to
     :people     hash      who is there, in which processes; and how often that changed
 
@@ -25,27 +26,21 @@ configuration 1.2 KB. See docs/decisions/18.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Sequence
 
-from ...errors import BackendError, ShareTaken
+from ...errors import BackendError
 from ...logs import SparingLog, printable
-from ...messages import Attendance, Entry, Message, Page, Receipt, Tally, size_of
+from ...messages import Attendance, Entry, Message, Page, Receipt, Tally
 from ..contract import EMPTY, Host, T, only
-from ..shares import UNANSWERED, Shares
+from ..shares import Shares
 from .address import Address
-from .packing import (
-    MAX_SIZE,
-    pack_message,
-    pack_passing,
-    unpack_entry,
-)
+from .packing import pack_message, pack_passing, unpack_entry
 from .process import Process
+from .publishing import Done, Limits
 from .sentinel import SentinelAddress
 from .subscriber import Timings
 from .wire import Arg, Call, Reply, decode, encode
@@ -80,18 +75,17 @@ class RedisBackend:
     ) -> None:
         kind = _KINDS.get(url.partition(":")[0].partition("+")[2], Address)
         self._server = kind(url, timings.answer)
-        self._size = size
-        self._max_bytes = max_bytes
-        self._shares = shares = Shares(share, size, max_bytes, ttl)
-        self._most_told = (shares.most, shares.most_bytes)
-        self._ttls = (round(ttl * 1000), round((ttl + _META_LONGER) * 1000))
+        life = round(ttl * 1000)
+        longer = round((ttl + _META_LONGER) * 1000)
+        self._limits = Limits(size, max_bytes, life, longer)
+        self._shares = Shares(share, size, max_bytes, ttl)
         self._empty_ttl = round(min(ttl, EMPTY) * 1000)
         self._presence_ttl = presence_ttl
         self._timings = timings
         self._host: Host | None = None
         self._log = SparingLog(logger)  # who joins asks for the same entries again
-        self._publish = self._server.script("publish")
         self._history = self._server.script("history")
+        self._delete = self._server.script("delete")
         self._claim = self._server.script("claim")
         self._poll = self._server.script("poll")
         self._processes: dict[int, Process] = {}
@@ -119,7 +113,14 @@ class RedisBackend:
         pid = os.getpid()
         process = self._processes.get(pid)
         if process is None:
-            made = Process(self._server, self._host, self._timings, self._presence_ttl)
+            made = Process(
+                self._server,
+                self._host,
+                self._timings,
+                self._presence_ttl,
+                self._limits,
+                self._shares,
+            )
             process = self._processes.setdefault(pid, made)
             for other in self._processes.keys() - {pid}:
                 del self._processes[other]  # the parent's: its sockets are not ours
@@ -138,8 +139,7 @@ class RedisBackend:
 
         :raises BackendError: there is none.
         """
-        process = self._here()
-        reply: Reply = self._blocking(lambda: process.run([call], again=again)[0])
+        reply: Reply = self._here().run([call], again=again)[0]
         return reply
 
     # -- topics
@@ -155,26 +155,10 @@ class RedisBackend:
         process.subscriber.unsubscribe(topics)
 
     def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
-        body = pack_message(message)
-        if len(body) > MAX_SIZE:
-            raise BackendError(f"a message of {len(body)} bytes is over {MAX_SIZE}")
-        channel = self._server.channel(topic)
-        if not keep or not self._size:
-            at = round(time.time(), 6)
-            payload = pack_passing(at, body)
-            self._run(Call(self._server.publish, [channel, payload]), again=False)
-            return Receipt(0, at, "")
-        mid = _scoped(message.sender, message.mid)
-        epoch, seq = self._here().seen.get(topic)
-        args: list[Arg] = [channel, body, self._size, *self._ttls, mid, epoch, seq]
-        args += [self._max_bytes, size_of(message.data)]
-        args += [*self._shares.parties(topic, message), *self._most_told]
-        keys = [*self._server.keys(topic), self._server.key(topic, "told")]
-        call = self._publish.call(keys, args)
-        seq, at_text, epoch_name, fresh = self._run(call, again=bool(mid))
-        if fresh == 2:
-            raise ShareTaken(UNANSWERED)
-        return Receipt(seq, float(at_text), epoch_name.decode(), bool(fresh))
+        receipt: Receipt = self._here().wait(
+            lambda done: self._send(topic, message, done, keep)
+        )
+        return receipt
 
     def submit(
         self,
@@ -184,18 +168,25 @@ class RedisBackend:
         *,
         keep: bool = False,
     ) -> None:
-        def work() -> None:
-            receipt: Receipt | Exception
-            try:
-                receipt = self.publish(topic, message, keep=keep)
-            except Exception as error:
-                receipt = error
-            done(receipt)
+        try:
+            self._send(topic, message, done, keep)
+        except Exception as error:
+            done(error)
 
-        threading.Thread(target=work, daemon=True).start()
+    def _send(self, topic: str, message: Message, done: Done, keep: bool) -> None:
+        publisher = self._here().publisher
+        if keep and self._limits.size:
+            publisher.keep(topic, message, done)
+        else:
+            publisher.pass_on(topic, message, done)
 
     def delete(self, topic: str, seq: int) -> bool:
-        raise BackendError("messages cannot be taken back here yet")
+        if not 0 < seq < _LAST or not self._limits.size:
+            return False
+        keys = [self._server.key(topic, name) for name in ("meta", "log", "gone")]
+        args: list[Arg] = [seq, self._server.channel(topic)]
+        args += [self._limits.size, self._limits.max_bytes, self._limits.meta_ttl]
+        return bool(self._run(self._delete.call(keys, args), again=False))
 
     def history(
         self,
@@ -210,29 +201,54 @@ class RedisBackend:
     ) -> Page:
         bounds = ["" if n is None else min(max(n, 0), _LAST) for n in (after, before)]
         limit = min(max(limit, 0), _LAST)
-        process = self._here()
-        seen = process.seen.get(topic)
+        process, limits = self._here(), self._limits
         channel = self._server.channel(topic)
-        args: list[Arg] = [limit, *bounds, epoch or "", *self._ttls, *seen, channel]
-        args.append(self._empty_ttl)
+        args: list[Arg] = [limit, *bounds, epoch or "", tag or ""]
+        args += ["" if max_bytes is None else max(max_bytes, 0), *limits]
+        args += [self._empty_ttl, channel, *process.position(topic)]
         call = self._history.call(self._server.keys(topic), args)
-        name, seq, recovered, backwards, items, plain = self._run(call, again=True)
+        name, seq, word, recovered, plain, backwards, items = self._run(
+            call, again=True
+        )
+        newest = "" if word == b"-" else word.decode()
         if process.wishes.wants(topic):
-            process.seen.note(topic, name.decode(), seq)
+            process.seen.note(topic, name.decode(), seq, newest)
+        start = max(after or 0, 0) if recovered else None
+        entries, whole = self._entries(topic, items, start)
+        if recovered and not whole and not entries:
+            # What follows is not there: once told, nobody waits for it.
+            return self.history(topic, limit=limit, max_bytes=max_bytes)
+        if backwards:
+            entries.reverse()
+        return Page(name.decode(), seq, entries, bool(recovered), bool(plain), newest)
+
+    def _entries(
+        self, topic: str, items: Sequence[bytes], after: int | None
+    ) -> tuple[list[Entry], bool]:
+        """Return the entries; where they follow ``after``, those before any hole.
+
+        And whether all are there.
+        """
         entries: list[Entry] = []
+        whole = True
         for item in items:
             try:
-                entries.append(unpack_entry(item))
+                entry, before = unpack_entry(item)
             except ValueError as error:
+                whole = False
                 self._log.warning(
                     "entry",
                     "ignored a strange entry in %s: %s",
                     printable(topic),
                     printable(error),
                 )
-        if backwards:
-            entries.reverse()
-        return Page(name.decode(), seq, entries, bool(recovered), bool(plain))
+                continue
+            if after is not None:
+                after += 1
+                if entry.seq != after or (entries and before != entries[-1].tag):
+                    return entries, False
+            entries.append(entry)
+        return entries, whole
 
     def claim(self, topics: Sequence[str], message: Message) -> None:
         payload = pack_passing(round(time.time(), 6), pack_message(message))
@@ -242,14 +258,13 @@ class RedisBackend:
                 [
                     self._server.channel(topic),
                     payload,
-                    self._ttls[1],
+                    self._limits.meta_ttl,
                     self._empty_ttl,
                 ],
             )
             for topic in topics
         ]
-        process = self._here()
-        self._blocking(lambda: process.run(calls, again=True))
+        self._here().run(calls, again=True)
 
     # -- presence
 
@@ -276,8 +291,7 @@ class RedisBackend:
             Call("SET", [name, mine, "NX", "PX", life]),
             Call("GET", [name]),
         ]
-        process = self._here()
-        replies = self._blocking(lambda: process.run(calls, again=True))
+        replies = self._here().run(calls, again=True)
         return bool(replies[1] == mine)
 
     def taken(self, key: str) -> bool:
@@ -315,14 +329,3 @@ class RedisBackend:
             bool(closed),
             None if mine is None else decode(mine),
         )
-
-
-def _scoped(sender: str | None, mid: str | None) -> bytes:
-    """Return what no other message of any sender has, b"" without ``mid``.
-
-    A digest: a thousand of them are remembered, of any length that senders like.
-    """
-    if mid is None:
-        return b""
-    scope = "-" if sender is None else f"{len(sender)}:{sender}"
-    return hashlib.blake2b(encode(f"{scope}:{mid}"), digest_size=16).digest()

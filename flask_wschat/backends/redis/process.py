@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import logging
-import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...errors import BackendError
 from ...logs import printable
 from ..contract import Host
 from ..pages import Seen
+from ..shares import Shares
 from .packing import MADE, unpack_publication
 from .people import People
+from .pipe import Job, Pipe
+from .publishing import Limits, Publisher
 from .subscriber import Subscriber, Timings
 from .wire import (
+    Arg,
     Call,
     Connection,
     LinkError,
-    Pipe,
     Reply,
     ReplyError,
     Script,
     as_refusal,
+    code_of,
 )
 from .wishes import Wishes
 
@@ -47,6 +50,7 @@ _WORDS = {
 _PROBED = {"READONLY", "LOADING", "NOAUTH", "WRONGPASS", "MISCONF", "MASTERDOWN"}
 """Those that the subscriber's probe meets, too, and the log has from there."""
 
+_SILENT = "does not answer"
 _QUIET = 60.0  # seconds without a refusal until the next one is news
 
 
@@ -75,6 +79,8 @@ class Process:
         host: Host | None,
         timings: Timings,
         presence_ttl: float,
+        limits: Limits,
+        shares: Shares,
     ) -> None:
         self._server = server
         self._timings = timings
@@ -91,6 +97,7 @@ class Process:
         self._garbage = 0.0
         self._refused: dict[str, float] = {}  # when last, by the refusal's word
         self.seen = Seen()
+        self.publisher = Publisher(self, server, limits, shares)
         self.people = People(self.run, server, presence_ttl)
         self.wishes = Wishes(server.channel)
         self.subscriber = Subscriber(
@@ -148,49 +155,89 @@ class Process:
 
         :raises BackendError: one failed, or is not known to have not.
         """
+        self._check()
+        return self._run(calls, again)
+
+    def wait(self, submit: Callable[[Callable[[Any], None]], None]) -> Any:
+        """Return what ``submit`` has its argument called with, or raise it.
+
+        Waits in the caller's own manner.
+        """
+        outcome: list[Any] = []
+        event: Any = threading.Event() if self._host is None else self._host.event()
+
+        def done(result: Any) -> None:
+            outcome.append(result)
+            event.set()
+
+        submit(done)
+        # It comes within that; but a waiter does not rely on others alone.
+        if not outcome and not event.wait(3 * self._timings.answer + 1):
+            raise BackendError(self.words(LinkError(_SILENT, sent=True, silent=True)))
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
+
+    def put(self, key: Arg | None, job: Job, *, kept: bool = False) -> None:
+        """Send ``job``, which is about ``key``; from any thread, and waits for nothing.
+
+        ``kept``: it stores messages.
+
+        :raises BackendError: there is no way now.
+        """
+        self._check()
+        self._pipe(key).put(job)
+
+    def error(self, error: LinkError | ReplyError) -> BackendError:
+        """Return what to raise for ``error``, and have it in the log if it is news."""
+        raised = BackendError(self.words(error))
+        raised.__cause__ = error
+        self._note(error)
+        return raised
+
+    def position(self, topic: str) -> tuple[str, int, str]:
+        return self.seen.position(topic)
+
+    def _check(self) -> None:
         if self._stopped:
             raise BackendError("the connection to Redis was stopped")
         if self.subscriber.fault is not None:
             raise BackendError(self.subscriber.fault)  # who knows it need not wait
-        try:
-            return self._run(calls, again)
-        except BackendError as error:
-            self._note(error)
-            raise
 
-    def _run(self, calls: Sequence[Call], again: bool) -> list[Reply]:
+    def _pipe(self, key: Arg | None) -> Pipe:
+        """Return the connection for commands about ``key``."""
         thread = self._thread()
         pipe = self._pipes.get(thread)
         if pipe is None:
-            made = Pipe(self._server.connect, self._timings.idle)
+            made = Pipe(self._server.connect, self._timings.answer, self._begin)
             pipe = self._pipes.setdefault(thread, made)
-        for last in (False, True):
-            try:
-                return _replies(pipe, calls)
-            except LinkError as error:
-                if last or error.silent or (error.sent and not again):
-                    raise BackendError(self.words(error)) from error
-            except ReplyError as error:
-                if last or code_of(error) != "READONLY":
-                    raise BackendError(self.words(error)) from error
-                pipe.reset()  # there may be a new primary behind the name
-        raise AssertionError("unreachable")
+        return pipe
 
-    def _note(self, error: BackendError) -> None:
+    def _run(self, calls: Sequence[Call], again: bool) -> list[Reply]:
+        def submit(done: Callable[[Any], None]) -> None:
+            self._pipe(calls[0].key).put(Job(calls, done, again=again))
+
+        try:
+            replies: list[Reply] = self.wait(submit)
+        except (LinkError, ReplyError) as error:
+            raise self.error(error) from error
+        return replies
+
+    def _note(self, error: LinkError | ReplyError) -> None:
         """Have a refusal in the log, once for as long as it lasts."""
-        code = code_of(error.__cause__)
+        code = code_of(error)
         if code is None or code in _PROBED:
             return
         now = time.monotonic()
         if now - self._refused.get(code, -_QUIET) >= _QUIET:
-            logger.error("%s", error)
+            logger.error("%s", self.words(error))
         self._refused[code] = now
 
     # -- what the subscriber asks of us
 
     def published(self, topic: str, payload: bytes) -> None:
         try:
-            delivery = unpack_publication(topic, payload)
+            deliveries = unpack_publication(topic, payload)
         except ValueError as error:
             now = time.monotonic()
             if now >= self._garbage:  # who sends one may send many
@@ -201,9 +248,12 @@ class Process:
                     printable(error),
                 )
             return
-        if delivery.seq:
-            self.seen.note(topic, delivery.epoch, delivery.seq)
-        if self._host is not None:
+        last = deliveries[-1]
+        if last.seq:
+            self.seen.note(topic, last.epoch, last.seq, last.tag)
+        if self._host is None:
+            return
+        for delivery in deliveries:
             try:
                 if delivery.message.event == MADE:
                     # A host that knows nothing of claims need not have it.
@@ -231,40 +281,6 @@ class Process:
     def reset(self) -> None:
         for pipe in list(self._pipes.values()):
             pipe.reset()
-
-
-def _replies(pipe: Pipe, calls: Sequence[Call]) -> list[Reply]:
-    """Send ``calls``; send again as a whole the scripts that Redis has not seen.
-
-    :raises LinkError: not all were answered.
-    :raises ReplyError: Redis refused one.
-    """
-    replies = pipe.run(b"".join([call.packed for call in calls]), len(calls))
-    unseen = [
-        (index, call.whole())
-        for index, call in enumerate(calls)
-        if call.whole is not None and code_of(replies[index]) == "NOSCRIPT"
-    ]
-    if unseen:
-        more = pipe.run(b"".join([packed for _, packed in unseen]), len(unseen))
-        for (index, _), reply in zip(unseen, more, strict=True):
-            replies[index] = reply
-    for reply in replies:
-        if isinstance(reply, ReplyError):
-            raise reply
-    return replies
-
-
-def code_of(reply: Reply) -> str | None:
-    """Return the word that an error of Redis's begins with, None if it is no error.
-
-    Redis 6.2 puts the error of a command in a script behind words of its own.
-    """
-    if not isinstance(reply, ReplyError):
-        return None
-    text = str(reply)
-    within = re.search(r"script: \d+: -([A-Z]+) ", text)
-    return within[1] if within else text.split(" ", 1)[0]
 
 
 def _words(error: LinkError | ReplyError) -> str:

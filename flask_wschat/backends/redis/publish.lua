@@ -1,111 +1,232 @@
--- Append a message and publish it, unless its mid is known. All of it or nothing: the
--- first write is one that Redis refuses when its memory is full.
--- KEYS: meta, log, mids, told
--- ARGV: channel, body, size, ttl and meta's ttl in ms, mid or '', the epoch and number
---       that the caller has seen, if any, the bytes that may be kept, and those of this
---       one's data; who tells the topic's owner something or '', whom the owner answers
---       or '', and the messages and bytes that may be told without an answer
+-- Append messages to a topic and publish them, but those whose mid is known. All of it or
+-- nothing: the first write is one that Redis refuses when its memory is full.
+-- KEYS: meta, log, mids0, mids1, told, gone
+-- ARGV: channel; the epoch, number and tag that the caller has seen, if any; the messages
+--       and bytes that may be kept; ttl and meta's ttl in ms; for how many ms mids are
+--       known at least; the messages and bytes that may be told without an answer; the
+--       tag of these messages; 1 if a replica has to have them, else ''; 5 or 3, how many
+--       there are of each message:
+--       mid or '', the bytes of its data, its body; and of 5 who tells the topic's owner
+--       something or '', whom the owner answers or ''
 -- Where Redis has forgotten a topic that the caller has seen empty, its epoch stays: those
 -- who wait in it for the first message need not read it again.
--- An entry's id is <number>-<bytes said before it>: so what is kept is known from the
--- oldest one's id, whatever took the others away. `floor` is not over that: only where it
--- says that there may be too much, the oldest ones are looked at.
 -- Where there is a new epoch, the channel is told first: what was known of the topic may
 -- be lost with the old one, and be known by those who listen.
--- Returns the number, the time, the epoch and 1. Where the mid is known, 0 instead of
--- the 1, and of a message that is kept no more the time of the oldest one that is. 2:
--- nothing is done, as too much is not answered.
+-- An entry's id is <number>-<bytes said before it>, so its bytes and those of all after it
+-- are known from it. `marks` are such ids, an eighth of what may be kept apart: what is
+-- too much goes up to one of them, and no body is read for it. Readers get no more than
+-- they should; see history.lua.
+-- mids are in two hashes. `turned` is when the newer one was begun, `turn` which one it is.
+-- When it is old enough, and has as many as are kept, the older one makes room.
+-- Returns the time, the epoch, and for each message its number, =<number>:<time> where its
+-- mid is known, or ! where too much is not answered. +<number> is all of them in order.
 local clock = redis.call('TIME')
 local at = string.format('%d.%06d', clock[1], clock[2])
-local new_epoch = string.format('%x%05x', clock[1], clock[2])
-local size, mid, most = tonumber(ARGV[3]), ARGV[6], tonumber(ARGV[9])
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'said', 'floor')
-local epoch, made = meta[1], false
-local before, floor = tonumber(meta[3] or 0), tonumber(meta[4] or 0)
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local size, most, step = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[14])
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'said', 'tag', 'due', 'turn', 'mark', 'gone')
+local epoch, tag, made = meta[1], meta[4] or '-', false
+local seq, said, due = tonumber(meta[2] or 0), tonumber(meta[3] or 0), tonumber(meta[5] or 0)
+local turn, mark = meta[6], tonumber(meta[7] or 0)
 
-if epoch and mid ~= '' then
-  local score = redis.call('ZSCORE', KEYS[3], mid)
-  if score then
-    local first = redis.call('XRANGE', KEYS[2], score, '+', 'COUNT', 1)[1]
-    return {tonumber(score), first and first[2][2] or at, epoch, 0}
+local known, mids = {}, {}
+for i = 15, #ARGV, step do
+  if ARGV[i] ~= '' then
+    mids[#mids + 1] = ARGV[i]
+  end
+end
+if turn and epoch and #mids > 0 then
+  for n = 3, turn == '0' and 3 or 4 do
+    for i, found in ipairs(redis.call('HMGET', KEYS[n], unpack(mids))) do
+      known[mids[i]] = found or known[mids[i]]
+    end
   end
 end
 
-local teller, told = ARGV[11], nil
-if teller ~= '' then
-  -- As shares.py has it: count, bytes, since when, and the number of the last one.
-  local newest, now = tonumber(meta[2] or 0), clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local function read(text)
-    local count, bytes, since, last = string.match(text, '^(%d+) (%d+) (%d+) (%d+)$')
-    if tonumber(last) > newest - size and now - since <= tonumber(ARGV[4]) then
-      return tonumber(count), tonumber(bytes), since
+local function epoch_of(seen)
+  made = true
+  epoch = seen or string.format('%x%05x', clock[1], clock[2])
+  redis.call('HSET', KEYS[1], 'epoch', epoch)
+end
+
+local function begin()
+  if not epoch then
+    epoch_of(ARGV[2] ~= '' and ARGV[3] == '0' and ARGV[2])
+    redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
+    turn, tag = nil, '-'
+  elseif epoch == ARGV[2] then
+    local last = tonumber(ARGV[3])
+    if last > seq or (last == seq and ARGV[4] ~= '' and ARGV[4] ~= tag) then
+      -- Redis came back without messages that others have seen.
+      epoch_of()
     end
   end
-  local known = redis.call('HGET', KEYS[4], teller)
-  local count, bytes, since
-  if known then
-    count, bytes, since = read(known)
-  elseif redis.call('HLEN', KEYS[4]) >= 2 * size then
-    local all = redis.call('HGETALL', KEYS[4])
+end
+
+local function append(id, body)
+  local old = at .. ' ' .. ARGV[12] .. ' ' .. tag
+  local added = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', id, 'at', old, 'body', body)
+  if not added then
+    redis.call('XADD', KEYS[2], id, 'at', old, 'body', body)
+    due = 0
+  elseif type(added) == 'table' and added.err then
+    if not string.find(added.err, 'equal or smaller', 1, true) then
+      return added
+    end
+    -- The numbers are older than the messages: somebody has put them back.
+    epoch_of()
+    redis.call('DEL', KEYS[2], KEYS[6])
+    redis.call('XADD', KEYS[2], id, 'at', old, 'body', body)
+    due = 0
+  end
+end
+
+-- As shares.py has it: count, bytes, since when, and the number of the last one.
+local function read(text)
+  local count, bytes, since, last = string.match(text, '^(%d+) (%d+) (%d+) (%d+)$')
+  if last and tonumber(last) > seq - size and now - since <= tonumber(ARGV[7]) then
+    return tonumber(count), tonumber(bytes), since
+  end
+end
+
+local function tell(teller, bytes)
+  local text = redis.call('HGET', KEYS[5], teller)
+  local count, total, since
+  if text then
+    count, total, since = read(text)
+  elseif redis.call('HLEN', KEYS[5]) >= 2 * size then
+    local all = redis.call('HGETALL', KEYS[5])
     for i = 1, #all, 2 do
       if not read(all[i + 1]) then
-        redis.call('HDEL', KEYS[4], all[i])
+        redis.call('HDEL', KEYS[5], all[i])
       end
     end
   end
-  count, bytes = (count or 0) + 1, (bytes or 0) + ARGV[10]
-  if count > 1 and (count > tonumber(ARGV[13]) or bytes > tonumber(ARGV[14])) then
-    return {0, at, '', 2}
+  count, total = (count or 0) + 1, (total or 0) + bytes
+  if count == 1 or (count <= tonumber(ARGV[10]) and total <= tonumber(ARGV[11])) then
+    since = since or string.format('%.0f', now)
+    return string.format('%.0f %.0f %s %.0f', count, total, since, seq + 1)
   end
-  told = string.format('%.0f %.0f %s %.0f', count, bytes, since or string.format('%.0f', now), newest + 1)
 end
 
-if not epoch then
-  epoch, made = new_epoch, true
-  if ARGV[7] ~= '' and ARGV[8] == '0' then
-    epoch = ARGV[7]
+local answers, first, before = {}, nil, tag
+local fresh, lengths, bodies = {}, {}, {}
+for i = 15, #ARGV, step do
+  local mid, bytes, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local told = step == 5 and ARGV[i + 3] ~= '' and not known[mid] and tell(ARGV[i + 3], bytes)
+  if known[mid] then
+    local kept = redis.call('XRANGE', KEYS[2], known[mid], '+', 'COUNT', 1)[1]
+    local when = kept and string.match(kept[2][2], '^%S+') or at
+    answers[#answers + 1] = '=' .. known[mid] .. ':' .. when
+  elseif step == 5 and ARGV[i + 3] ~= '' and not told then
+    answers[#answers + 1] = '!'
+  else
+    if not first then
+      begin()
+      before = tag
+    end
+    local number = string.format('%.0f', seq + 1)
+    local refused = append(number .. '-' .. string.format('%.0f', said), body)
+    if refused then
+      return refused
+    end
+    first = first or number
+    if told then
+      redis.call('HSET', KEYS[5], ARGV[i + 3], told)
+    elseif step == 5 and ARGV[i + 4] ~= '' then
+      redis.call('HDEL', KEYS[5], ARGV[i + 4])
+    end
+    if mid ~= '' then
+      known[mid] = number
+      fresh[#fresh + 1] = mid
+      fresh[#fresh + 1] = number
+    end
+    seq, said, tag = seq + 1, said + bytes, ARGV[12]
+    answers[#answers + 1] = number
+    bodies[#bodies + 1] = body
+    lengths[#lengths + 1] = #body
   end
-  redis.call('HSET', KEYS[1], 'epoch', epoch)
-  redis.call('DEL', KEYS[2], KEYS[3])
-elseif epoch == ARGV[7] and tonumber(ARGV[8]) > tonumber(meta[2] or 0) then
-  -- Redis came back without messages that others have seen.
-  epoch, made = new_epoch, true
-  redis.call('HSET', KEYS[1], 'epoch', epoch)
 end
+
+if not first then
+  if ARGV[13] ~= '' and epoch then
+    redis.call('HSET', KEYS[1], 'epoch', epoch)  -- so that WAIT has something to wait for
+  end
+  return at .. ' ' .. (epoch or '-') .. ' ' .. table.concat(answers, ' ')
+end
+
+local stored = {'seq', string.format('%.0f', seq), 'said', string.format('%.0f', said), 'tag', tag}
+local function store(name, value)
+  stored[#stored + 1] = name
+  stored[#stored + 1] = value
+end
+
+-- Up to which number, and which bytes, all may go
+local upto
+if said - mark > most / 8 then
+  local marks, kept = redis.call('HGET', KEYS[1], 'marks') or '', {}
+  for number, under in string.gmatch(marks .. seq + 1 .. '-' .. string.format('%.0f', said) .. ' ', '(%d+)%-(%d+) ') do
+    if said - under >= most and tonumber(number) <= seq then
+      upto, kept = number, {}
+    end
+    kept[#kept + 1] = number .. '-' .. under .. ' '
+  end
+  store('marks', table.concat(kept))
+  store('mark', string.format('%.0f', said))
+end
+local tidy = math.floor(seq / 32) > math.floor((first - 1) / 32)
+if tidy and seq - size >= tonumber(upto or 1) then
+  upto = string.format('%.0f', seq - size + 1)
+end
+if upto then
+  redis.call('XTRIM', KEYS[2], 'MINID', upto)
+  if meta[8] then
+    for _, number in ipairs(redis.call('HKEYS', KEYS[6])) do
+      if tonumber(number) < tonumber(upto) then
+        redis.call('HDEL', KEYS[6], number)
+      end
+    end
+  end
+end
+
+if #fresh > 0 then
+  if not turn then
+    turn = '0'
+    store('turn', turn)
+    store('turned', string.format('%.0f', now))
+  elseif tidy then
+    local turned = tonumber(redis.call('HGET', KEYS[1], 'turned') or 0)
+    if now - turned >= tonumber(ARGV[9]) and redis.call('HLEN', KEYS[turn % 2 + 3]) >= size then
+      -- Both are asked from the first turn on.
+      turn = turn == '1' and '2' or '1'
+      redis.call('UNLINK', KEYS[turn % 2 + 3])
+      store('turn', turn)
+      store('turned', string.format('%.0f', now))
+    end
+  end
+  redis.call('HSET', KEYS[turn % 2 + 3], unpack(fresh))
+  redis.call('PEXPIRE', KEYS[turn % 2 + 3], ARGV[7])
+end
+if now >= due then
+  -- What lives a sixteenth longer need not be given a new life so often.
+  local longer = ARGV[7] / 16
+  store('due', string.format('%.0f', now + longer))
+  redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ARGV[7] + longer))
+end
+redis.call('HSET', KEYS[1], unpack(stored))
+if now >= due then
+  redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ARGV[8] + ARGV[7] / 16))
+end
+if step == 5 then
+  redis.call('PEXPIRE', KEYS[5], ARGV[7])
+end
+
 if made then
   redis.call('PUBLISH', ARGV[1], '0 ' .. at .. ' - {"event":"made"}\n')
 end
-local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-local id = string.format('%d-%.0f', seq, before)
-redis.call('XADD', KEYS[2], 'MAXLEN', size, id, 'at', at, 'body', ARGV[2])
-local said = redis.call('HINCRBY', KEYS[1], 'said', ARGV[10])
-if said - floor > most then
-  repeat
-    local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
-    local number, under = string.match(oldest[1], '^(%d+)%-(%d+)$')
-    floor = tonumber(under)
-    if said - floor > most and tonumber(number) < seq then
-      redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f', number + 1))
-      local body = oldest[2][4] or ''  -- not every entry is ours
-      floor = floor + #body - (string.find(body, '\n', 1, true) or 0)
-    else
-      break
-    end
-  until said - floor <= most
-  redis.call('HSET', KEYS[1], 'floor', string.format('%.0f', floor))
+local head = first .. ' ' .. at .. ' ' .. epoch .. ' ' .. tag .. ' ' .. before .. ' '
+redis.call('PUBLISH', ARGV[1], head .. table.concat(lengths, ',') .. ' ' .. table.concat(bodies))
+if #answers == #bodies then
+  return at .. ' ' .. epoch .. ' +' .. first
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[4])
-if told then
-  redis.call('HSET', KEYS[4], teller, told)
-  redis.call('PEXPIRE', KEYS[4], ARGV[4])
-elseif ARGV[12] ~= '' then
-  redis.call('HDEL', KEYS[4], ARGV[12])
-end
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-if mid ~= '' then
-  redis.call('ZADD', KEYS[3], seq, mid)
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', seq - 4 * size)
-  redis.call('PEXPIRE', KEYS[3], ARGV[4])
-end
-redis.call('PUBLISH', ARGV[1], seq .. ' ' .. at .. ' ' .. epoch .. ' ' .. ARGV[2])
-return {seq, at, epoch, 1}
+return at .. ' ' .. epoch .. ' ' .. table.concat(answers, ' ')

@@ -11,9 +11,8 @@ is never quite empty.
 from __future__ import annotations
 
 import hashlib
+import re
 import ssl
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,8 +22,6 @@ Reply = Any
 """bytes, int, None, a list of replies, or a ReplyError."""
 
 READ_SIZE = 64 * 1024
-_BATCH_JOBS = 128
-_BATCH_BYTES = 1 << 20
 
 
 class ReplyError(Exception):
@@ -63,6 +60,8 @@ Connect = Callable[[], Connection]
 class Call:
     """A command, packed; a script's has a longer form as well."""
 
+    __slots__ = ("key", "packed", "whole")
+
     def __init__(
         self,
         name: str,
@@ -82,16 +81,18 @@ class Script:
 
     def __init__(self, name: str, publish: str = "PUBLISH") -> None:
         source = (Path(__file__).parent / f"{name}.lua").read_bytes()
-        self._source = source.replace(b"'PUBLISH'", b"'%b'" % publish.encode())
-        self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
+        self.source = source.replace(b"'PUBLISH'", b"'%b'" % publish.encode())
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
+        self.evalsha = pack_args("EVALSHA", self.sha)
+        """How its call begins."""
 
     def call(self, keys: Sequence[bytes], args: Sequence[Arg]) -> Call:
         """Return the call with these ``KEYS`` and ``ARGV``."""
         given = (len(keys), *keys, *args)
         return Call(
             "EVALSHA",
-            (self._sha, *given),
-            lambda: pack("EVAL", self._source, *given),
+            (self.sha, *given),
+            lambda: pack("EVAL", self.source, *given),
             keys[0],
         )
 
@@ -108,7 +109,12 @@ def decode(name: bytes) -> str:
 
 def pack(*args: Arg) -> bytes:
     """Return a command as Redis reads it."""
-    parts = [b"*%d\r\n" % len(args)]
+    return b"*%d\r\n%b" % (len(args), pack_args(*args))
+
+
+def pack_args(*args: Arg) -> bytes:
+    """Return a part of a command."""
+    parts = []
     for arg in args:
         if not isinstance(arg, bytes):
             arg = encode(arg) if isinstance(arg, str) else b"%a" % arg
@@ -116,66 +122,85 @@ def pack(*args: Arg) -> bytes:
     return b"".join(parts)
 
 
-class _Incomplete(Exception):
-    def __init__(self, needed: int) -> None:
-        self.needed = needed
-
-
 class Replies:
-    """Bytes in, replies out (RESP2)."""
+    """Bytes in, replies out (RESP2).
+
+    What came is looked at once: an array of which a part is missing stays open.
+    """
 
     def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._needed = 1
+        self._rest: list[bytes] = []
+        self._missing = 0  # bytes until the value that has begun can be read
+        self._open: list[tuple[list[Reply] | None, int]] = []  # around the innermost
+        self._items: list[Reply] | None = None  # the innermost array, and
+        self._left = 0  # how many are still to come in it
 
     def feed(self, data: bytes) -> list[Reply]:
-        """Return the replies that ``data`` completes."""
-        self._chunks.append(data)
-        self._size += len(data)
-        if self._size < self._needed:
-            return []  # a long one: not worth a look before its end is here
-        data = b"".join(self._chunks)
-        replies, pos = [], 0
-        self._needed = 1
-        try:
-            while pos < len(data):
-                reply, pos = _parse(data, pos)
-                replies.append(reply)
-        except _Incomplete as incomplete:
-            self._needed = incomplete.needed - pos
-        self._chunks = [data[pos:]]
-        self._size = len(data) - pos
+        """Return the replies that ``data`` completes.
+
+        :raises ConnectionError: it is not Redis that sends this.
+        """
+        if self._rest:
+            self._rest.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return []  # a long one: not worth a look before its end is here
+            data = b"".join(self._rest)
+            self._rest = []
+        replies: list[Reply] = []
+        items, left = self._items, self._left
+        pos, size = 0, len(data)
+        while pos < size:
+            end = data.find(b"\r\n", pos)
+            if end < 0:
+                self._missing = 1
+                if size - pos > READ_SIZE:
+                    raise ConnectionError("not Redis: its lines do not end")
+                break
+            kind = data[pos]
+            value: Reply = data[pos + 1 : end]
+            if kind == 36:  # $
+                length = int(value)
+                if length < 0:
+                    value = None
+                    pos = end + 2
+                else:
+                    stop = end + 2 + length
+                    if stop + 2 > size:
+                        self._missing = stop + 2 - size
+                        break
+                    value = data[end + 2 : stop]
+                    pos = stop + 2
+            else:
+                start, pos = pos, end + 2
+                if kind == 58:  # :
+                    value = int(value)
+                elif kind == 42:  # *
+                    length = int(value)
+                    if length > 0:
+                        self._open.append((items, left))
+                        items, left = [], length
+                        continue
+                    value = None if length else []
+                elif kind == 45:  # -
+                    value = ReplyError(value.decode("utf-8", "replace"))
+                elif kind != 43:  # +
+                    raise ConnectionError(
+                        f"not Redis: it answered {data[start : start + 20]!r}"
+                    )
+            while items is not None:
+                items.append(value)
+                left -= 1
+                if left:
+                    break
+                value = items
+                items, left = self._open.pop()
+            else:
+                replies.append(value)
+        if pos < size:
+            self._rest = [data[pos:] if pos else data]
+        self._items, self._left = items, left
         return replies
-
-
-def _parse(data: bytes, pos: int) -> tuple[Reply, int]:
-    end = data.find(b"\r\n", pos)
-    if end < 0:
-        raise _Incomplete(len(data) + 1)
-    kind, value = data[pos], data[pos + 1 : end]
-    pos = end + 2
-    if kind == 36:  # $
-        size = int(value)
-        if size < 0:
-            return None, pos
-        end = pos + size
-        if len(data) < end + 2:
-            raise _Incomplete(end + 2)
-        return data[pos:end], end + 2
-    if kind == 58:  # :
-        return int(value), pos
-    if kind == 42:  # *
-        items: list[Reply] = []
-        for _ in range(int(value)):
-            item, pos = _parse(data, pos)
-            items.append(item)
-        return (items if value != b"-1" else None), pos
-    if kind == 43:  # +
-        return value, pos
-    if kind == 45:  # -
-        return ReplyError(value.decode("utf-8", "replace")), pos
-    raise ConnectionError(f"not Redis: it answered {data[pos - 20 : pos]!r}")
 
 
 class Wire:
@@ -201,154 +226,18 @@ class Wire:
             replies += self._replies.feed(self.sock.recv(READ_SIZE))
         return replies
 
-    def is_quiet(self) -> bool:
-        """Whether it is open and holds no bytes that nobody asked for."""
-        timeout = self.sock.gettimeout()
+    def send(self, data: memoryview) -> int:
+        """Return how many bytes of ``data`` were taken, of a socket that never waits.
+
+        :raises OSError: the connection ended.
+        """
         try:
-            self.sock.settimeout(0)
-            self.sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            return False
-        finally:
-            self.sock.settimeout(timeout)
-        return False
+            return int(self.sock.send(data))
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
 
     def close(self) -> None:
         self._connection.disconnect()
-
-
-class _Job:
-    """A caller's commands, and what became of them."""
-
-    __slots__ = ("count", "error", "leads", "payload", "replies", "turn")
-
-    def __init__(self, payload: bytes, count: int) -> None:
-        self.payload = payload
-        self.count = count
-        self.replies: list[Reply] = []
-        self.error: LinkError | ReplyError | None = None
-        self.leads = False
-        self.turn = threading.Lock()
-
-
-class Pipe:
-    """One connection for the commands of all threads, opened when needed.
-
-    Who comes while another is at it waits; the next one takes the commands of all who
-    wait along. One wait for the network then serves many callers. After ``idle``
-    seconds without use it is looked at whether the connection is still there.
-    """
-
-    def __init__(self, connect: Connect, idle: float) -> None:
-        self._connect = connect
-        self._idle = idle
-        self._lock = threading.Lock()
-        self._jobs: list[_Job] = []
-        self._led = False
-        self._wire: Wire | None = None
-        self._used = 0.0
-        self._stale = False
-
-    def run(self, payload: bytes, count: int) -> list[Reply]:
-        """Send packed commands; return their ``count`` replies.
-
-        :raises LinkError: they did not all come.
-        :raises ReplyError: Redis let nobody in.
-        """
-        job = _Job(payload, count)
-        with self._lock:
-            self._jobs.append(job)
-            if not self._led:
-                self._led = job.leads = True
-            else:
-                job.turn.acquire()
-        try:
-            if not job.leads:
-                job.turn.acquire()  # until it is done, or is to lead
-            if job.leads:
-                self._lead()
-        except BaseException:  # gevent.Timeout, a killed greenlet
-            self._abandon(job)
-            raise
-        if job.error is not None:
-            raise job.error
-        return job.replies
-
-    def reset(self) -> None:
-        """Use a new connection from the next command on."""
-        self._stale = True
-
-    def close(self) -> None:
-        """Let go of the connection, which nobody uses any more."""
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
-
-    def _lead(self) -> None:
-        with self._lock:
-            batch: list[_Job] = []
-            size = 0
-            while self._jobs and len(batch) < _BATCH_JOBS and size < _BATCH_BYTES:
-                batch.append(self._jobs.pop(0))
-                size += len(batch[-1].payload)
-        try:
-            self._exchange(batch)
-        finally:
-            with self._lock:
-                self._hand_on()
-            for job in batch:
-                if len(job.replies) < job.count and job.error is None:
-                    job.error = LinkError("interrupted", sent=True)
-                if not job.leads:
-                    job.turn.release()
-
-    def _hand_on(self) -> None:
-        """Let the first who waits lead; with the lock."""
-        self._led = bool(self._jobs)
-        if self._jobs:
-            self._jobs[0].leads = True
-            self._jobs[0].turn.release()
-
-    def _abandon(self, job: _Job) -> None:
-        with self._lock:
-            if job in self._jobs:
-                self._jobs.remove(job)
-                if job.leads:
-                    self._hand_on()
-
-    def _exchange(self, batch: list[_Job]) -> None:
-        sent = False
-        try:
-            wire = self._open()
-            sent = True
-            wire.sock.sendall(b"".join([job.payload for job in batch]))
-            replies: list[Reply] = []
-            for job in batch:
-                while len(replies) < job.count:
-                    replies += wire.receive()
-                job.replies, replies = replies[: job.count], replies[job.count :]
-            self._used = time.monotonic()
-        except (OSError, LinkError, ReplyError) as error:
-            self.close()
-            for job in batch:
-                if len(job.replies) < job.count:
-                    job.error = as_refusal(error, sent)
-        except BaseException:
-            self.close()  # answers would come that nobody waits for
-            raise
-
-    def _open(self) -> Wire:
-        wire = self._wire
-        if wire is not None:
-            idle = time.monotonic() - self._used > self._idle
-            if not self._stale and (not idle or wire.is_quiet()):
-                return wire
-            self.close()
-        self._stale = False
-        self._wire = Wire(self._connect())
-        return self._wire
 
 
 def as_refusal(error: BaseException, sent: bool) -> LinkError | ReplyError:
@@ -358,3 +247,15 @@ def as_refusal(error: BaseException, sent: bool) -> LinkError | ReplyError:
     if isinstance(error, TimeoutError):
         return LinkError("does not answer", sent=sent, silent=True)
     return LinkError(f"closed the connection; its log may say why ({error})", sent=sent)
+
+
+def code_of(reply: Any) -> str | None:
+    """Return the word that an error of Redis's begins with, None if it is no error.
+
+    Redis 6.2 puts the error of a command in a script behind words of its own.
+    """
+    if not isinstance(reply, ReplyError):
+        return None
+    text = str(reply)
+    within = re.search(r"script: \d+: -([A-Z]+) ", text)
+    return within[1] if within else text.split(" ", 1)[0]

@@ -1,0 +1,341 @@
+"""One connection for the commands of all callers, none of whom waits here.
+
+What is put into it leaves in one write with all else that came meanwhile; replies come
+in the order of the commands. A thread of its own, or a greenlet where gevent has
+patched the process, has the connection: it alone reads and writes there, so TLS, which
+two threads must not use at once, is safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from .wire import Call, Connect, LinkError, Reply, ReplyError, Wire, as_refusal, code_of
+
+logger = logging.getLogger("flask_wschat")
+
+Outcome = list[Reply] | LinkError | ReplyError
+Start = Callable[[Callable[[], None]], None]
+
+_WRITE = 1 << 20  # bytes in one write; the rest has to wait for the next one
+
+
+class Job:
+    """Commands that go together, and who is told of their replies.
+
+    ``again``: they may be sent twice, though the first ones may have arrived. ``done``
+    must not wait.
+    """
+
+    __slots__ = ("_done", "again", "calls", "count", "replies", "tried", "until")
+
+    def __init__(
+        self, calls: Sequence[Call], done: Callable[[Outcome], None], *, again: bool
+    ) -> None:
+        self.calls = calls
+        self.again = again
+        self._done = done
+        self.tried = 0
+        self.until = 0.0
+        """When it is too late, by the monotonic clock."""
+        self.count = 0
+        """How many replies there will be, once it is packed."""
+        self.replies: list[Reply] = []
+
+    def pack(self) -> bytes:
+        """Return what to send. Called for each attempt."""
+        self.count = len(self.calls)
+        self.replies = []
+        if self.count == 1:
+            return self.calls[0].packed
+        return b"".join([call.packed for call in self.calls])
+
+    def settle(self, pipe: Pipe, outcome: Outcome) -> Job | None:
+        """Take the replies, or why there are none. Does not wait.
+
+        Return what is to be sent before all that waits; None: there is nothing more.
+        """
+        if isinstance(outcome, list):
+            unseen = [
+                index
+                for index, call in enumerate(self.calls)
+                if call.whole is not None and code_of(outcome[index]) == "NOSCRIPT"
+            ]
+            if unseen:
+                return _Whole(self, outcome, unseen)
+            refused = [reply for reply in outcome if isinstance(reply, ReplyError)]
+            if refused:
+                outcome = refused[0]
+        if isinstance(outcome, Exception) and self.goes_again(pipe, outcome):
+            return self
+        self._done(outcome)
+        return None
+
+    def goes_again(self, pipe: Pipe, error: LinkError | ReplyError) -> bool:
+        """Whether it is to be sent once more after ``error``."""
+        self.tried += 1
+        if self.tried > 1:
+            return False
+        if isinstance(error, LinkError):
+            return not error.silent and (self.again or not error.sent)
+        if code_of(error) != "READONLY":
+            return False
+        pipe.reset()  # there may be a new primary behind the name
+        return True
+
+
+class _Whole(Job):
+    """The scripts of a job that Redis had not seen, in their longer form."""
+
+    __slots__ = ("_first", "_job", "_unseen")
+
+    def __init__(self, job: Job, first: list[Reply], unseen: list[int]) -> None:
+        super().__init__([job.calls[i] for i in unseen], job._done, again=job.again)
+        self._job = job
+        self._first = first
+        self._unseen = unseen
+        self.tried = job.tried
+        self.until = job.until
+
+    def pack(self) -> bytes:
+        self.count = len(self.calls)
+        self.replies = []
+        return b"".join([call.whole() for call in self.calls if call.whole])
+
+    def settle(self, pipe: Pipe, outcome: Outcome) -> Job | None:
+        if not isinstance(outcome, list):
+            return self._job.settle(pipe, outcome)
+        for index, reply in zip(self._unseen, outcome, strict=True):
+            if code_of(reply) == "NOSCRIPT":
+                reply = ReplyError("it forgets scripts at once")
+            self._first[index] = reply
+        return self._job.settle(pipe, self._first)
+
+
+class Pipe:
+    """The connection, opened when there is something to send.
+
+    ``seconds``: for an answer, from when something was put in. ``start``: runs a
+    function beside its caller.
+    """
+
+    def __init__(self, connect: Connect, seconds: float, start: Start) -> None:
+        self._connect = connect
+        self._seconds = seconds
+        self._start = start
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._queue: deque[Job] = deque()
+        self._flying: deque[Job] = deque()
+        self._begun = self._closed = self._stale = self._rung = False
+        self._ear: socket.socket
+        self._bell: socket.socket
+
+    def put(self, job: Job) -> None:
+        """Send this soon, from any thread, in the order of the calls."""
+        job.until = time.monotonic() + self._seconds
+        self._queue.append(job)
+        if not self._begun:
+            try:
+                self._begin()
+            except (OSError, RuntimeError) as error:  # no thread, or no descriptor
+                why = f"cannot be asked: {error}"
+                self._drop(LinkError(why, sent=False, silent=True))
+        if not self._rung:
+            self._ring()
+        if self._closed:
+            self._drop(_STOPPED)
+
+    def reset(self) -> None:
+        """Use a new connection from the next command on."""
+        self._stale = True
+        self._ring()
+
+    def close(self) -> None:
+        """Let go of the connection; who waits is told."""
+        with self._lock:
+            self._closed = True
+            begun = self._begun
+        if begun:
+            self._ring()
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._begun or self._closed:
+                return
+            self._ear, self._bell = socket.socketpair()
+            self._ear.setblocking(False)
+            self._bell.setblocking(False)
+            try:
+                self._start(self._run)
+            except BaseException:
+                self._ear.close()
+                self._bell.close()
+                raise
+            self._begun = True
+
+    def _ring(self) -> None:
+        if self._begun:
+            self._rung = True
+            with contextlib.suppress(OSError):  # full: it is awake; closed: it ended
+                self._bell.send(b"\0")
+
+    def _drop(self, error: LinkError) -> None:
+        """Answer all that waits."""
+        while True:
+            try:
+                job = self._queue.popleft()
+            except IndexError:
+                return
+            self._settle(job, error)
+
+    def _settle(self, job: Job, outcome: Outcome) -> Job | None:
+        try:
+            return job.settle(self, outcome)
+        except Exception:
+            logger.exception("error in what waited for Redis")
+            return None
+
+    # -- its thread
+
+    def _run(self) -> None:
+        ear = select.poll()
+        ear.register(self._ear, select.POLLIN)
+        while not self._closed and os.getpid() == self._pid:
+            if self._queue:
+                self._hold()
+            else:
+                ear.poll()
+                self._hear()
+        if os.getpid() != self._pid:
+            return  # the copy of a greenlet in a fork: nothing of this is its own
+        with self._lock:
+            self._closed = True
+        self._drop(_STOPPED)
+        self._ear.close()
+        self._bell.close()
+
+    def _hold(self) -> None:
+        """Have a connection until it fails, or is to be another one."""
+        self._stale = False
+        try:
+            wire = Wire(self._connect())
+        except (OSError, LinkError, ReplyError) as error:
+            self._fail(as_refusal(error, sent=False), [self._queue])
+            return
+        except Exception as error:
+            logger.exception("error in the connection to Redis")
+            self._fail(LinkError(str(error), sent=False, silent=True), [self._queue])
+            return
+        try:
+            wire.sock.settimeout(0)
+            self._serve(wire)
+        except (OSError, LinkError, ReplyError) as error:
+            self._fail(as_refusal(error, sent=True), [self._flying])
+        except Exception as error:
+            logger.exception("error in the connection to Redis")
+            self._fail(LinkError(str(error), sent=True, silent=True), [self._flying])
+        finally:
+            if os.getpid() == self._pid:
+                wire.close()
+
+    def _fail(self, error: LinkError | ReplyError, queues: list[deque[Job]]) -> None:
+        again: list[Job] = []
+        for queue in queues:
+            for _ in range(len(queue)):
+                more = self._settle(queue.popleft(), error)
+                if more is not None:
+                    again.append(more)
+        self._queue.extendleft(reversed(again))
+        self._expire(time.monotonic())
+
+    def _serve(self, wire: Wire) -> None:
+        poller = select.poll()
+        poller.register(self._ear, select.POLLIN)
+        poller.register(wire.sock, select.POLLIN)
+        heard, blocked = self._ear.fileno(), False
+        out = memoryview(b"")
+        while not (self._closed and not self._flying):
+            if not (out or self._stale or self._closed):
+                out = memoryview(self._take())
+            elif self._stale and not (out or self._flying):
+                return
+            if out:
+                out = out[wire.send(out) :]
+            if blocked != bool(out):
+                blocked = bool(out)
+                asked = select.POLLIN | (select.POLLOUT if blocked else 0)
+                poller.modify(wire.sock, asked)
+            wait = None
+            if self._flying:
+                wait = max(self._flying[0].until - time.monotonic(), 0) * 1000 + 1
+            events = poller.poll(wait)
+            if os.getpid() != self._pid:
+                return
+            for ready, _ in events:
+                if ready == heard:
+                    self._hear()
+                else:
+                    self._receive(wire)
+            self._expire(time.monotonic())
+
+    def _take(self) -> bytes:
+        """Return what to send of all that waits."""
+        parts: list[bytes] = []
+        size = 0
+        while self._queue and size < _WRITE:
+            job = self._queue.popleft()
+            self._flying.append(job)
+            packed = job.pack()
+            parts.append(packed)
+            size += len(packed)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _receive(self, wire: Wire) -> None:
+        try:
+            replies = wire.receive()
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        flying, again = self._flying, []
+        for reply in replies:
+            if not flying:
+                raise LinkError("answers what nobody asked", sent=True)
+            job = flying[0]
+            job.replies.append(reply)
+            if len(job.replies) == job.count:
+                flying.popleft()
+                more = self._settle(job, job.replies)
+                if more is not None:
+                    again.append(more)
+        if again:
+            self._queue.extendleft(reversed(again))
+
+    def _expire(self, now: float) -> None:
+        """Give up what is not answered.
+
+        :raises LinkError: the connection is not to be trusted any more.
+        """
+        while self._queue and self._queue[0].until <= now:
+            self._settle(
+                self._queue.popleft(), LinkError(_SILENT, sent=False, silent=True)
+            )
+        if self._flying and self._flying[0].until <= now:
+            raise LinkError(_SILENT, sent=True, silent=True)
+
+    def _hear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._ear.recv(64)
+        self._rung = False  # before a look at what waits, not after
+
+
+_SILENT = "does not answer"
+_STOPPED = LinkError("was let go of", sent=False, silent=True)

@@ -1,0 +1,272 @@
+"""What is published, on its way to Redis: what comes together is one call for a topic.
+
+A batch takes in what comes for its topic until the connection sends it. See
+docs/decisions/45.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from ...errors import BackendError, ShareTaken
+from ...messages import Message, Receipt, size_of
+from ..shares import UNANSWERED, Shares
+from .packing import MAX_SIZE, pack_message, pack_passing
+from .pipe import Job, Outcome, Pipe
+from .wire import (
+    Arg,
+    Call,
+    LinkError,
+    ReplyError,
+    Script,
+    code_of,
+    encode,
+    pack_args,
+)
+
+Done = Callable[[Receipt | Exception], None]
+
+_MOST = 64  # messages of a batch
+_MOST_BYTES = 1 << 18  # and of their bodies, but for one that is longer
+_MIDS_FOR = 300_000  # ms that a mid is known at least
+
+
+class Sender(Protocol):
+    """Who has the connections; see ``Process``."""
+
+    def position(self, topic: str) -> tuple[str, int, str]:
+        """Return the epoch, number and tag that came last in ``topic``, if any."""
+
+    def put(self, key: bytes, job: Job, *, kept: bool = False) -> None:
+        """Send ``job``, which is about ``key``.
+
+        :raises BackendError: there is no way.
+        """
+
+    def error(self, error: LinkError | ReplyError) -> BackendError:
+        """Return what to raise for it."""
+
+
+class Names(Protocol):
+    """How keys and commands are called; see ``Address``."""
+
+    @property
+    def publish(self) -> str: ...
+    def key(self, topic: str, suffix: str) -> bytes: ...
+    def channel(self, topic: str) -> bytes: ...
+    def script(self, name: str) -> Script: ...
+
+
+class Limits(NamedTuple):
+    """How much a topic keeps: messages, bytes, ms; and ms of what is known of it."""
+
+    size: int
+    max_bytes: int
+    ttl: int
+    meta_ttl: int
+
+
+class Said(NamedTuple):
+    """One message of a batch."""
+
+    body: bytes
+    mid: bytes
+    size: int
+    parties: tuple[str, str]
+    done: Done
+
+
+class Publisher:
+    """Makes the batches of one process."""
+
+    def __init__(
+        self, sender: Sender, names: Names, limits: Limits, shares: Shares
+    ) -> None:
+        self.sender = sender
+        self.script = names.script("publish")
+        self._names = names
+        self._shares = shares
+        self.constant = pack_args(*limits, _MIDS_FOR, shares.most, shares.most_bytes)
+        self.waits = ""
+        self.lock = threading.Lock()
+        self.open: dict[str, Batch] = {}
+        self._random = random.Random()  # the application's own may be seeded
+
+    def keep(self, topic: str, message: Message, done: Done) -> None:
+        """Have ``message`` stored and published.
+
+        :raises BackendError: it cannot be.
+        """
+        body = _packed(message)
+        mid = _scoped(message.sender, message.mid)
+        parties = self._shares.parties(topic, message)
+        said = Said(body, mid, size_of(message.data), parties, done)
+        with self.lock:
+            batch = self.open.get(topic)
+            if batch is not None and batch.add(said):
+                return
+            batch = self.open[topic] = Batch(self, topic, said)
+        try:
+            self.sender.put(batch.keys[0], batch, kept=True)
+        except BackendError:
+            self.close(batch)
+            raise
+
+    def pass_on(self, topic: str, message: Message, done: Done) -> None:
+        """Have ``message`` published.
+
+        :raises BackendError: it cannot be.
+        """
+        body, at = _packed(message), round(time.time(), 6)
+        channel = self._names.channel(topic)
+        call = Call(self._names.publish, [channel, pack_passing(at, body)])
+
+        def told(outcome: Outcome) -> None:
+            if isinstance(outcome, list):
+                done(Receipt(0, at, ""))
+            else:
+                done(self.sender.error(outcome))
+
+        with self.lock:
+            self.open.pop(topic, None)  # what follows is not to come before this
+        self.sender.put(channel, Job([call], told, again=False))
+
+    def close(self, batch: Batch) -> None:
+        """Let nothing more into ``batch``."""
+        with self.lock:
+            if self.open.get(batch.topic) is batch:
+                del self.open[batch.topic]
+
+    def keys(self, topic: str) -> list[bytes]:
+        """Return what publish.lua has as its KEYS."""
+        names = ("meta", "log", "mids0", "mids1", "told", "gone")
+        return [self._names.key(topic, name) for name in names]
+
+    def packed(self, topic: str, keys: Sequence[bytes]) -> bytes:
+        """Return the keys and those ARGV that say what was seen."""
+        epoch, seq, tag = self.sender.position(topic)
+        return pack_args(len(keys), *keys, self._names.channel(topic), epoch, seq, tag)
+
+    def tag(self) -> str:
+        """Return a new tag."""
+        return base64.urlsafe_b64encode(self._random.randbytes(6)).decode()[:6]
+
+
+class Batch(Job):
+    """Messages of one topic."""
+
+    __slots__ = ("_bytes", "_publisher", "_said", "_whole", "keys", "topic")
+
+    def __init__(self, publisher: Publisher, topic: str, said: Said) -> None:
+        super().__init__((), _nothing, again=True)
+        self.topic = topic
+        self.keys = publisher.keys(topic)
+        self._publisher = publisher
+        self._said = [said]
+        self._bytes = len(said.body)
+        self._whole = False
+
+    def add(self, said: Said) -> bool:
+        """Take ``said`` in, if there is room; with the publisher's lock."""
+        self._bytes += len(said.body)
+        if len(self._said) >= _MOST or self._bytes > _MOST_BYTES:
+            return False
+        self._said.append(said)
+        return True
+
+    def pack(self) -> bytes:
+        publisher = self._publisher
+        publisher.close(self)
+        script = publisher.script
+        self.count, self.replies = 1, []
+        step = 5 if self.topic.startswith("user:") else 3
+        args: list[Arg] = [publisher.tag(), publisher.waits, step]
+        for said in self._said:
+            args += (said.mid, said.size, said.body)
+            if step == 5:
+                args += said.parties
+        name = pack_args("EVAL", script.source) if self._whole else script.evalsha
+        count = 3 + len(self.keys) + 11 + len(args)
+        return b"*%d\r\n%b%b%b%b" % (
+            count,
+            name,
+            publisher.packed(self.topic, self.keys),
+            publisher.constant,
+            pack_args(*args),
+        )
+
+    def settle(self, pipe: Pipe, outcome: Outcome) -> Job | None:
+        if isinstance(outcome, list):
+            (reply,) = outcome
+            if not isinstance(reply, ReplyError):
+                self._tell(reply)
+                return None
+            if code_of(reply) == "NOSCRIPT" and not self._whole:
+                self._whole = True
+                return self
+            outcome = reply
+        self._whole = False
+        if self.goes_again(pipe, outcome):
+            if isinstance(outcome, LinkError) and outcome.sent:
+                # What is not known by a mid could be there twice.
+                lost = [said for said in self._said if not said.mid]
+                self._said = [said for said in self._said if said.mid]
+                self._fail(lost, outcome)
+            if self._said:
+                return self
+        else:
+            self._publisher.close(self)  # perhaps it has never left
+            self._fail(self._said, outcome)
+        return None
+
+    def _fail(self, some: Sequence[Said], outcome: LinkError | ReplyError) -> None:
+        if some:
+            error = self._publisher.sender.error(outcome)
+            for said in some:
+                said.done(error)
+
+    def _tell(self, reply: bytes) -> None:
+        stored, era, *codes = reply.decode().split(" ")
+        at, epoch = float(stored), era if era != "-" else ""
+        if codes[0][0] == "+":
+            seq = int(codes[0])
+            for said in self._said:
+                said.done(Receipt(seq, at, epoch))
+                seq += 1
+            return
+        for said, code in zip(self._said, codes, strict=True):
+            if code == "!":
+                said.done(ShareTaken(UNANSWERED))
+            elif code[0] == "=":
+                number, _, first = code[1:].partition(":")
+                said.done(Receipt(int(number), float(first), epoch, False))
+            else:
+                said.done(Receipt(int(code), at, epoch))
+
+
+def _packed(message: Message) -> bytes:
+    body = pack_message(message)
+    if len(body) > MAX_SIZE:
+        raise BackendError(f"a message of {len(body)} bytes is over {MAX_SIZE}")
+    return body
+
+
+def _scoped(sender: str | None, mid: str | None) -> bytes:
+    """Return what no other message of any sender has, b"" without ``mid``.
+
+    A digest: senders like mids of any length. Redis has 16 bytes for a name of 12.
+    """
+    if mid is None:
+        return b""
+    scope = "-" if sender is None else f"{len(sender)}:{sender}"
+    return hashlib.blake2b(encode(f"{scope}:{mid}"), digest_size=12).digest()
+
+
+def _nothing(outcome: Outcome) -> None:
+    pass
