@@ -181,38 +181,44 @@ def says(rounds: int) -> Part:
 
 def under_way(rounds: int) -> Part:
     part = Part(
-        "A member of a room of 1,000 has 16 `say`s of 64 B under way; each is delivered"
-        " to all. Deliveries for each CPU second of the server, as a share of those in"
-        f" memory; the median of {rounds} rounds in turn."
+        "One member of a room of 1,000 has 16 messages of 64 B under way, each is kept"
+        " and delivered to all: as `say`s of the ready-made chat, and by `broadcast` in"
+        " a listener of one's own, which waits for each. Deliveries for each CPU second"
+        f" of the server, as a share of those in memory; the median of {rounds} rounds"
+        " in turn."
     )
-    costs: dict[str, list[Cost]] = {MEMORY: [], REDIS: [], SQLITE: []}
-    with served(*costs) as servers:
-        for _ in range(rounds):
-            for name, done in costs.items():
-                cost = _cost(
-                    servers[name],
-                    scenario="fan",
-                    conns=1000,
-                    chat=1000,
-                    window=16,
-                    seconds=0.8,
-                )
-                done.append(cost)
-    us = {
-        name: statistics.median(cost.server for cost in done)
-        for name, done in costs.items()
-    }
-    part.add("a delivery in memory", us[MEMORY], None, "µs")
+    with served(MEMORY, REDIS, SQLITE) as servers:
+        for title, chat in (("says", 1000), ("broadcasts", 0)):
+            costs: dict[str, list[Cost]] = {name: [] for name in servers}
+            for _ in range(rounds):
+                for name, done in costs.items():
+                    cost = _cost(
+                        servers[name],
+                        scenario="fan",
+                        conns=1000,
+                        chat=chat,
+                        window=16,
+                        seconds=0.8,
+                    )
+                    done.append(cost)
+            _delivered(part, title, costs, UNDER_WAY if chat else None)
+    return part
+
+
+def _delivered(
+    part: Part, title: str, costs: dict[str, list[Cost]], bar: float | None
+) -> None:
+    for name, done in costs.items():
+        cost_us = statistics.median(cost.server for cost in done)
+        rate = statistics.median(cost.per_second for cost in done)
+        part.add(f"{title}, {name}, a delivery", cost_us, None, "µs")
+        part.add(f"{title}, {name}, deliveries a second", rate)
     for name in (REDIS, SQLITE):
-        part.add(f"{name}, a delivery", us[name], None, "µs")
-        rates = [
+        ratios = [
             a.server / b.server for a, b in zip(costs[MEMORY], costs[name], strict=True)
         ]
-        title = f"{name}, of memory's deliveries"
-        part.add(title, statistics.median(rates), UNDER_WAY, least=True)
-        walls = [cost.per_second for cost in costs[name]]
-        part.add(f"{name}, deliveries a second", statistics.median(walls))
-    return part
+        share = statistics.median(ratios)
+        part.add(f"{title}, {name}, of memory's", share, bar, least=True)
 
 
 WAY = 0.005
