@@ -3,7 +3,7 @@
     python -m benchmarks.rooms [--quick] [--only TEXT] [--output FILE]
 
 TEXT is a part of a part's name: faults, entering, joins, says, under way, far away,
-hung. Prints a table for each, and ends
+hung, sizes, fifty. Prints a table for each, and ends
 with 1 where a bar was not reached. Writes the section of RESULTS.md, unless --quick or
 --only was given.
 """
@@ -23,6 +23,7 @@ from .costs import far_away, joins, says, under_way
 from .crowd import allow_descriptors
 from .hung import hung
 from .large import entering, faults
+from .sizes import fifty, sizes
 from .verdicts import Part
 
 PARTS: dict[str, Callable[[bool], Part]] = {
@@ -33,6 +34,8 @@ PARTS: dict[str, Callable[[bool], Part]] = {
     "under way": lambda quick: under_way(2 if quick else 5),
     "far away": lambda quick: far_away(1 if quick else 3),
     "hung": lambda quick: hung(1 if quick else 2),
+    "sizes": lambda quick: sizes(),
+    "fifty": lambda quick: fifty(1000 if quick else 10_000),
 }
 
 
