@@ -81,12 +81,20 @@ class Quiet(Listener):
     """Says nothing by itself."""
 
 
-def flood(client: Client, frame: bytes, seconds: float = 0.3) -> None:
-    """Send ``frame`` again and again until the server takes no more."""
+def flood(
+    client: Client,
+    frame: bytes,
+    seconds: float = 0.3,
+    ended: Callable[[], bool] = lambda: False,
+) -> None:
+    """Send ``frame`` again and again until the server takes no more, or has ``ended``.
+
+    That one reads on for a while, and takes no more notice.
+    """
     sock = client._link._socket
     sock.settimeout(seconds)
     with contextlib.suppress(OSError):
-        while True:
+        while not ended():
             sock.sendall(frame * 100)
 
 
@@ -99,7 +107,7 @@ def test_who_fills_the_queue_with_pongs_is_found_dead(
     client = connected("/", 4096)
     eventually(lambda: hub.count() == 1)
     ping = client._connection.ping(b"x" * 120)
-    flood(client, ping)
+    flood(client, ping, ended=lambda: hub.count() == 0)
     if talking:
         # It takes nothing, and never stops to say something.
         stop = threading.Event()
