@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,8 +48,8 @@ class ChatServer(Process):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         env = {"PORT": str(self.port), "WSCHAT_URL": url}
-        command = [sys.executable, "-m", "tests.support.chat_server"]
-        super().__init__(command, folder / "server.log", env)
+        command = ["-m", "tests.support.chat_server"]
+        super().__init__(command, folder / "server.log", env, forked="patched")
         self.start()
 
     def start(self) -> None:

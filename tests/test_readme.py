@@ -46,11 +46,16 @@ START = 30.0
 
 
 class Site(Process):
-    """``python app.py`` in a folder, and what people do with it."""
+    """``python app.py`` in a folder, and what people do with it.
 
-    def __init__(self, folder: Path, **env: str) -> None:
+    ``forked``: with its imports done, for tests of what it does once it serves.
+    """
+
+    def __init__(self, folder: Path, *, forked: bool = False, **env: str) -> None:
         env = {"PYTHONPATH": str(ROOT), "FLASK_RUN_PORT": "0", **env}
-        super().__init__([sys.executable, "app.py"], folder / "log", env, cwd=folder)
+        command = ["app.py"] if forked else [sys.executable, "app.py"]
+        how = "patched" if forked else ""
+        super().__init__(command, folder / "log", env, cwd=folder, forked=how)
         self.start()
         output = self.heard("Serving on", START)
         found = re.search(r"http://\S+", output)
@@ -91,8 +96,8 @@ class Site(Process):
 def serve_folder() -> Iterator[Callable[..., Site]]:
     sites: list[Site] = []
 
-    def start(folder: Path, **env: str) -> Site:
-        sites.append(Site(folder, **env))
+    def start(folder: Path, **options: Any) -> Site:
+        sites.append(Site(folder, **options))
         return sites[-1]
 
     yield start
@@ -105,7 +110,7 @@ def serve_folder() -> Iterator[Callable[..., Site]]:
 def site(tmp_path: Path, serve_folder: Callable[..., Site]) -> Site:
     """Everything that the README shows, pasted from top to bottom."""
     paste(tmp_path)
-    return serve_folder(tmp_path)
+    return serve_folder(tmp_path, forked=True)
 
 
 @pytest.fixture
@@ -113,7 +118,8 @@ def stored(tmp_path: Path, serve_folder: Callable[..., Site]) -> Site:
     """The same over a file, as it says."""
     paste(tmp_path)
     configure_from_environment(tmp_path)
-    return serve_folder(tmp_path, FLASK_WSCHAT_URL=f"sqlite:///{tmp_path}/chat.db")
+    url = f"sqlite:///{tmp_path}/chat.db"
+    return serve_folder(tmp_path, forked=True, FLASK_WSCHAT_URL=url)
 
 
 @pytest.mark.timeout(60)

@@ -380,19 +380,22 @@ class TestC:
                 with pytest.raises(ValueError, match="control"):
                     c.encode_frame(8, bytes(126))
 
-        work()
-        tracemalloc.start()
-        try:
-            work()
+        def growth() -> int:
             gc.collect()
             before = tracemalloc.get_traced_memory()[0]
             for _ in range(5):
                 work()
             gc.collect()
-            after = tracemalloc.get_traced_memory()[0]
+            return tracemalloc.get_traced_memory()[0] - before
+
+        work()
+        tracemalloc.start()
+        try:
+            work()
+            # Other threads of a test run may keep something meanwhile, but once.
+            assert min(growth() for _ in range(3)) < 5000
         finally:
             tracemalloc.stop()
-        assert after - before < 5000
 
 
 class _NoTruth:
