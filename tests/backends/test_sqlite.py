@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import queue
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -620,3 +623,105 @@ def test_a_file_of_an_older_version_gets_what_it_lacks(path: Path) -> None:
     backend.start(RecordingHost())
     assert backend.once("k", 60) and not backend.once("k", 60)
     backend.stop()
+
+
+# -- what is submitted
+
+
+def submit(backend: SQLiteBackend, count: int, topic: str = ROOM) -> list[Any]:
+    """Submit so many, at once; return what they came to, in order."""
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for number in range(count):
+        message = Message(str(number), sender="ann", mid=f"{topic} {number}")
+        backend.submit(topic, message, outcomes.put, keep=True)
+    return [outcomes.get(timeout=LONG) for _ in range(count)]
+
+
+def test_what_waits_together_is_stored_and_handed_on_together(start: Start) -> None:
+    backend, host = start(size=1000)
+    backend.subscribe([ROOM])
+    inside, go_on = threading.Event(), threading.Event()
+
+    def hold(db: sqlite3.Connection) -> None:
+        inside.set()
+        go_on.wait()
+
+    holder = threading.Thread(target=lambda: backend._process().writer.call(hold))
+    holder.start()
+    inside.wait()
+    threading.Timer(0.05, go_on.set).start()
+    receipts = submit(backend, 100)
+    holder.join()
+    assert [r.seq for r in receipts] == list(range(1, 101))
+    # Of one transaction, as its word says; all are delivered before one is answered.
+    assert len({d.tag for d in host.deliveries}) == 1
+    assert [d.seq for d in host.deliveries] == list(range(1, 101))
+
+
+def test_an_answer_that_fails_does_not_stop_the_others(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend, _ = start()
+
+    def fail(outcome: object) -> None:
+        raise ValueError("no good")
+
+    backend.submit(ROOM, Message("1"), fail, keep=True)
+    assert [r.seq for r in submit(backend, 3)] == [2, 3, 4]
+    assert "error in an answer" in caplog.text
+
+
+def test_one_that_cannot_be_stored_fails_alone_among_many(start: Start) -> None:
+    backend, _ = start(size=1000)
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for number in range(60):
+        data = "\ud800" if number in (0, 17, 59) else str(number)
+        backend.submit(ROOM, Message(data), outcomes.put, keep=True)
+    results = [outcomes.get(timeout=LONG) for _ in range(60)]
+    failed = [n for n, r in enumerate(results) if isinstance(r, BackendError)]
+    assert failed == [0, 17, 59]
+    assert [r.seq for n, r in enumerate(results) if n not in failed] == [*range(1, 58)]
+    assert backend.fault() is None
+
+
+def test_each_is_answered_once_though_the_backend_stops(start: Start) -> None:
+    for _ in range(5):
+        backend, _ = start()
+        outcomes: list[list[Any]] = []
+        stopping = threading.Thread(target=backend.stop)
+        while len(outcomes) < 5 or stopping.is_alive():
+            mine: list[Any] = []
+            outcomes.append(mine)
+            backend.submit(ROOM, Message("x"), mine.append, keep=True)
+            if len(outcomes) == 5:
+                stopping.start()
+        eventually(functools.partial(all, outcomes))
+        refused = [isinstance(outcome, BackendError) for (outcome,) in outcomes]
+        assert refused == sorted(refused)
+
+
+def test_an_id_is_known_for_minutes_however_much_was_said(
+    start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_wschat.backends.sqlite.topics._MOST_MIDS", 200)
+    backend, _ = start(size=2, linger=0.1)
+    submit(backend, 150)
+    submit(backend, 1)
+    eventually(lambda: rows(path, "log") <= 3)
+    assert rows(path, "mids") == 150
+    topics = backend._process().topics
+    backend._process().writer.call(
+        lambda db: topics._forget_mids(db, time.time() + 200.0)
+    )
+    again = backend.publish(ROOM, Message("", sender="ann", mid=f"{ROOM} 0"), keep=True)
+    assert (again.seq, again.fresh) == (1, False)
+    # Of those older than that as many as ever; and never more than so many.
+    backend._process().writer.call(
+        lambda db: topics._forget_mids(db, time.time() + 400.0)
+    )
+    assert rows(path, "mids") == 8
+    submit(backend, 250, "room:b")
+    backend._process().writer.call(
+        lambda db: topics._forget_mids(db, time.time() + 200.0)
+    )
+    assert rows(path, "mids") == 8 + 200

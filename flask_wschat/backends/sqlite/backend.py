@@ -93,8 +93,8 @@ class SQLiteBackend:
         self._host = only(host, self._host)
 
     def stop(self) -> None:
+        self._host = None  # first, so that nobody makes another process's part
         process = self._processes.pop(os.getpid(), None)
-        self._host = None
         if process is not None:
             process.writer.stop(process.people.leave)
 
