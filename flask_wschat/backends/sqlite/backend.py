@@ -37,7 +37,7 @@ class SQLiteBackend:
     again with its ``mid`` is stored once.
 
     **Latency.** A process sees its own publications when their transaction is over,
-    those of others within 10 ms more.
+    those of others within 10 ms more; within 50 ms after some quiet seconds.
 
     **Fork.** A process opens the file at its first call; one forked off opens its own.
     """

@@ -1,4 +1,4 @@
-"""What may happen once, in SQLite: steps as in ``tables``."""
+"""What may happen once, in SQLite: steps as in ``topics``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is where, in SQLite: steps as in ``tables``."""
+"""Who is where, in SQLite: steps as in ``topics``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who voted for what, in SQLite: steps as in ``tables``."""
+"""Who voted for what, in SQLite: steps as in ``topics``."""
 
 from __future__ import annotations
 
