@@ -98,6 +98,8 @@ export interface Said extends Message {
   /** Seconds since 1970. */
   at: number;
   mid: string | null;
+  /** Tells it from another one with its number. */
+  tag?: string;
   /** `data` is base64. */
   binary?: true;
   /** It was taken back, before this page came to it: `data` is null. */
@@ -125,9 +127,10 @@ export interface Stored extends Reply {
 
 /** What a page does with a room, or with the inbox. */
 export interface Reading<M> {
-  /** Where to go on, as an earlier page left it; both or none. */
+  /** Where to go on, as an earlier page left it; `tag` if there was one. */
   seq?: number;
   epoch?: string;
+  tag?: string;
   /** A message: each once, in the order of the numbers. */
   onMessage?(message: M): void;
   /**
@@ -153,6 +156,7 @@ export interface Inbox {
   /** How far it is read, undefined before the first reply. */
   readonly seq?: number;
   readonly epoch?: string;
+  readonly tag?: string;
   /** Hear no more of it, also after a reconnect. */
   leave(): void;
 }

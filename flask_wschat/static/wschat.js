@@ -49,21 +49,28 @@ class Feed {
   present = [];
   #on; #ask; #turn; // #turn: the reading under way, if any
 
-  constructor(name, { seq, epoch, ...on }, ask, left) {
-    Object.assign(this, { name, seq, epoch });
+  constructor(name, { seq, epoch, tag, ...on }, ask, left) {
+    Object.assign(this, { name, seq, epoch, tag });
     this.#on = on;
     this.#ask = ask;
     this.leave = () => left((this.#on = this.#turn = {}));
   }
 
   /** Read on, page after page; a later call takes over from an earlier one. */
-  async sync() {
+  async sync(spread = 0) {
     const { name } = this;
     const turn = (this.#turn = {});
     const wanted = () => turn === this.#turn;
     try {
+      if (spread > 0) {
+        // Others were told the same, and would all ask at once.
+        const wait = 1000 * Math.random() * Math.min(spread, 60);
+        await new Promise((resolve) => setTimeout(resolve, wait));
+        if (!wanted()) return;
+      }
       for (let page = { more: true }; page.more; this.#read(page)) {
-        const fields = { room: name ?? undefined, after: this.seq, epoch: this.epoch };
+        const { seq: after, epoch, tag } = this;
+        const fields = { room: name ?? undefined, after, epoch, tag };
         page = await this.#ask(name === null ? "inbox" : "join", fields, wanted);
         if (!page || !wanted()) return;
       }
@@ -77,7 +84,7 @@ class Feed {
 
   receive(message) {
     const { type, joined, left } = message;
-    if (type === "gap") this.sync();
+    if (type === "gap") this.sync(message.spread);
     if (type === (this.name === null ? "direct" : "message")) this.#take(message);
     if (type === "deleted") this.#call("onDeleted", message.seq);
     if (type === "presence") {
@@ -86,11 +93,11 @@ class Feed {
     }
   }
 
-  #read({ epoch, seq, recovered, messages, present }) {
+  #read({ epoch, seq, tag, recovered, messages, present }) {
     if (recovered) {
       messages.forEach(this.#take, this);
     } else {
-      Object.assign(this, { epoch, seq });
+      Object.assign(this, { epoch, seq, tag: tag || undefined });
       if (this.#on.onReset) this.#call("onReset", messages);
       else messages.forEach((message) => this.#call("onMessage", message));
     }
@@ -101,7 +108,7 @@ class Feed {
     const { seq } = message; // 0: not kept, not counted
     if (seq > this.seq + 1) return this.#turn ?? this.sync(); // never a hole
     if (seq && !(seq > this.seq)) return; // never twice
-    this.seq = seq || this.seq;
+    if (seq) Object.assign(this, { seq, tag: message.tag });
     this.#call("onMessage", message);
   }
 

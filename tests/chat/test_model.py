@@ -92,7 +92,7 @@ class Topics:
 
     def __init__(self) -> None:
         self.at: Json = {}
-        """The position: ``after`` and ``epoch``."""
+        """The position: ``after``, ``epoch`` and ``tag``."""
         self.shown: dict[int, Any] = {}
         """By number: what was shown, each once."""
         self.told = False
@@ -168,7 +168,8 @@ class Person:
                 ), f"nothing was missed: {before}, {page}"
                 topic.shown.clear()
                 first = page["seq"] - len(page["messages"]) + 1
-                topic.at = {"after": first - 1, "epoch": page["epoch"]}
+                tag = page["tag"]
+                topic.at = {"after": first - 1, "epoch": page["epoch"], "tag": tag}
             for message in page["messages"]:
                 self.show(topic, message)
             assert page["more"] or topic.at["after"] >= page["seq"]
@@ -201,7 +202,7 @@ class Person:
         if seq <= topic.at["after"]:
             return  # a page and what is live may both have it
         assert seq == topic.at["after"] + 1, "a hole that nobody was told of"
-        topic.at["after"] = seq
+        topic.at |= {"after": seq, "tag": message.get("tag", "")}
         topic.shown[seq] = [message["from"], message["data"]]
 
     def hear_all(self, logs: dict[Topic, list[Any]]) -> None:

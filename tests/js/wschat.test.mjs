@@ -214,6 +214,35 @@ test("a gap reads on, and what cannot be had is a reset", async () => {
   assert.equal(room.epoch, "e2");
 });
 
+test("after a gap of many, each waits a random part of the spread", async () => {
+  const { seen, socket } = await joined();
+  await socket.answers("join", page(2, [2]));
+  const clock = new Clock();
+  const { random } = Math;
+  Math.random = () => 0.5;
+  await socket.says({ type: "gap", room: "Lobby", spread: 2 });
+  Math.random = random;
+  await clock.pass(999);
+  assert.equal(socket.sent.length, 0);
+  await clock.pass(1);
+  await socket.answers("join", page(3, [3], { recovered: true }));
+  assert.deepEqual(seen, [[2], 3]);
+});
+
+test("the last message's tag goes with its number", async () => {
+  const { room, socket } = await joined();
+  await socket.answers("join", page(2, [2], { tag: "two" }));
+  const second = await lose(socket);
+  let asked = await second.answers("join", page(2, [], { recovered: true, tag: "two" }));
+  assert.deepEqual([asked.after, asked.tag], [2, "two"]);
+  await second.says({ ...message(3), tag: "three" });
+  assert.deepEqual([room.seq, room.tag], [3, "three"]);
+  const third = await lose(second);
+  asked = await third.answers("join", page(1, [1], { epoch: "e2", tag: "" }));
+  assert.equal(asked.tag, "three");
+  assert.equal(room.tag, undefined);
+});
+
 test("without onReset the page's messages come one by one", async () => {
   const { seen, socket } = await joined({ onReset: undefined });
   await socket.answers("join", page(7, [6, 7]));

@@ -70,6 +70,7 @@ WRONG: dict[tuple[str, str], list[Any]] = {
     ("join", "room"): NAMES,
     ("join", "after"): [None, -1, 1.5, "1", True, 1 << 53],
     ("join", "epoch"): [None, 7, "", "x" * 101],
+    ("join", "tag"): [None, 7, "x" * 101, "a\nb"],
     ("inbox", "after"): [-1],
     ("inbox", "epoch"): [7],
     ("leave", "room"): NAMES[:4],
@@ -86,7 +87,7 @@ WRONG: dict[tuple[str, str], list[Any]] = {
     ("poll", "poll"): NAMES[:4],
 }
 GOOD: dict[str, Json] = {
-    "join": {"room": "Lobby", "after": 0, "epoch": "e"},
+    "join": {"room": "Lobby", "after": 0, "epoch": "e", "tag": "t"},
     "inbox": {"after": 0, "epoch": "e"},
     "say": {"room": "Lobby", "data": 1, "mid": "1"},
     "tell": {"to": "ben", "data": 1, "mid": "1"},
@@ -110,7 +111,7 @@ def test_a_wrong_field_is_named(meet: Meet, kind: str, field: str) -> None:
 def test_a_missing_field_is_named_and_an_unknown_one_ignored(meet: Meet) -> None:
     ann = meet("ann", "Lobby")
     for kind, good in GOOD.items():
-        for field in set(good) - {"before", "limit", "after", "epoch"}:
+        for field in set(good) - {"before", "limit", "after", "epoch", "tag"}:
             rest = {key: value for key, value in good.items() if key != field}
             is_refused(ann.fail(kind, **rest), "bad_request", field)
         ann.reply(ann.put(kind, **good, other=7))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,7 @@ class Follower:
             if not page["recovered"]:
                 self.resets += bool(self.at)
                 self.at = {"after": page["seq"], "epoch": page["epoch"]}
+                self.at["tag"] = page["tag"]
                 self.shown += page["messages"]
             else:
                 for message in page["messages"]:
@@ -113,7 +116,7 @@ class Follower:
             return
         assert seq == self.at["after"] + 1, "a hole"
         self.shown.append(message)
-        self.at["after"] = seq
+        self.at |= {"after": seq, "tag": message.get("tag", "")}
 
     def follow(self, until: Any) -> None:
         """Show messages until one has ``until`` as its data, if none had."""
@@ -121,6 +124,7 @@ class Follower:
         while all(message["data"] != until for message in self.shown[::-1]):
             event = self.peer.events.pop(0) if self.peer.events else self.peer.hear()
             if event["type"] == "gap":
+                time.sleep(random.uniform(0, event.get("spread", 0)))
                 self.read()
             elif event["type"] == "message":
                 self.take(event)
