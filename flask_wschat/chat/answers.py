@@ -1,7 +1,7 @@
 """``Answers``: replies in the order of the requests, though some are known later.
 
 Who stores something waits for nothing: the storage calls back, and the reply is sent
-once all that was asked before has its own.
+once all that was asked before has its own. See docs/decisions/47.
 """
 
 from __future__ import annotations

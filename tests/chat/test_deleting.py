@@ -15,7 +15,7 @@ from ..protocol.peers import Peer
 
 __all__ = ["chat", "make_chat", "server", "url"]
 
-stored = pytest.mark.parametrize("url", ["memory", "sqlite"], indirect=True)
+stored = pytest.mark.parametrize("url", ["memory", "sqlite", "redis"], indirect=True)
 in_memory = pytest.mark.parametrize("url", ["memory"], indirect=True)
 
 
