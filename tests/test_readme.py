@@ -373,7 +373,7 @@ def test_the_first_line_takes_the_address_from_the_environment(
 def test_the_addresses_of_redis_can_be_understood() -> None:
     cells = re.findall(r"^\| (`(?:redis|valkey|unix).*?) \|", STORAGE, re.M)
     urls = [url for cell in cells for url in re.findall(r"`([^`]+)`", cell)]
-    assert len(urls) == 10
+    assert len(urls) == 11
     for url in urls:
         app = Flask("an_app")
         app.config["WSCHAT_URL"] = url

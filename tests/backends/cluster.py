@@ -14,8 +14,10 @@ from flask_wschat.backends import Backend
 from flask_wschat.backends import open as open_backend
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.backends.redis import RedisBackend, RedisRing
+from flask_wschat.backends.redis.slots import slot_of
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.messages import Delivery
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import DEADLINE
 
@@ -194,6 +196,40 @@ class RingStore:
         pass
 
 
+class ClusterStore:
+    """A cluster, whose data go and which stays for the next test."""
+
+    shared = True
+    nodes: ClassVar[RedisCluster | None] = None
+
+    def __init__(self, folder: Path) -> None:
+        if self.nodes is None:
+            started = RedisCluster(replicas=0)
+            started.start()
+            atexit.register(started.stop)
+            ClusterStore.nodes = started
+        assert self.nodes is not None
+        self.url, self.servers = self.nodes.url, self.nodes.servers
+        for server in self.servers:
+            with server.client() as client:
+                client.flushall()
+
+    def make(self, *, linger: float = 0.0, **options: Any) -> Backend:
+        return open_backend(self.url, **options)
+
+    def topics(self, backend: Backend) -> set[str]:
+        return set().union(*(_topics(server) for server in self.servers))
+
+    def tellers(self, backend: Backend, topic: str) -> int:
+        assert self.nodes is not None
+        key = f"wschat:{{{topic}}}:told"
+        with self.nodes.primary_of(slot_of(key)).client() as client:
+            return int(client.hlen(key))
+
+    def close(self) -> None:
+        pass
+
+
 def _topics(server: RedisServer) -> set[str]:
     with server.client() as client:
         keys = [key.decode() for key in client.scan_iter()]
@@ -201,7 +237,13 @@ def _topics(server: RedisServer) -> set[str]:
     return {name for name in names if not name.startswith("presence")}
 
 
-STORES: list[type[Store]] = [MemoryStore, SQLiteStore, RedisStore, RingStore]
+STORES: list[type[Store]] = [
+    MemoryStore,
+    SQLiteStore,
+    RedisStore,
+    RingStore,
+    ClusterStore,
+]
 """A new backend is added here, and nowhere else."""
 
 

@@ -11,13 +11,21 @@ import pytest
 from flask_wschat.backends import Backend
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 
-from .cluster import STORES, Cluster, RecordingHost, Start, Store
+from .cluster import STORES, Cluster, ClusterStore, RecordingHost, Start, Store
 
 
 def _clusters(kinds: list[type[Store]]) -> Any:
-    names = [kind.__name__.removesuffix("Store").lower() for kind in kinds]
+    # A cluster takes ten seconds to begin.
+    params = [
+        pytest.param(
+            kind,
+            id=kind.__name__.removesuffix("Store").lower(),
+            marks=[pytest.mark.slow] if kind is ClusterStore else [],
+        )
+        for kind in kinds
+    ]
 
-    @pytest.fixture(params=kinds, ids=names)
+    @pytest.fixture(params=params)
     def clusters(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
         cluster = Cluster(request.param(tmp_path))
         yield cluster

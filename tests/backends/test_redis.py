@@ -625,7 +625,8 @@ def test_a_crowd_of_topics_comes_back_after_a_cut(serve: Serve, begin: Begin) ->
 
         eventually(lambda: len(told()) >= len(topics), seconds=2 * DEADLINE)
         assert sorted(told()) == sorted(topics)
-        eventually(lambda: backend._here().subscriber._up)
+        listening: Any = backend._here().subscriber
+        eventually(lambda: listening._up)
         # Who comes amid the others need not wait for them.
         client.client_kill_filter(_type="pubsub")
         eventually(lambda: len(told()) > len(topics), seconds=2 * DEADLINE)

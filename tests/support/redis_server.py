@@ -78,6 +78,10 @@ class RedisServer:
         """The system's number for the process."""
         return self._process.id
 
+    @property
+    def running(self) -> bool:
+        return self._process.running
+
     def kill(self) -> None:
         """End it by SIGKILL: what is not on the disk is lost."""
         self._process.kill()

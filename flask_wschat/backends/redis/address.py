@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ...errors import ConfigError
 from ...logs import redacted
-from .wire import Connection, LinkError, ReplyError, Script, encode
+from .wire import Connection, LinkError, Reply, ReplyError, Script, Wire, encode, pack
 
 _KEPT = ("meta", "log", "mids0", "mids1", "gone")
 _MOST_WAITING = 4  # threads that a name which is not resolved may hold
@@ -184,6 +184,28 @@ class Address:
         except errors.RedisError as error:
             raise ReplyError(self._said(error)) from None
         return connection
+
+    def ask(self, connection: Connection, *words: str) -> Reply:
+        """Return the answer to one command on a new connection.
+
+        :raises LinkError: there is none.
+        :raises ReplyError: it is a refusal.
+        """
+        wire = Wire(connection)
+        try:
+            wire.sock.sendall(pack(*words))
+            replies: list[Reply] = []
+            while not replies:
+                replies += wire.receive()
+        except OSError as error:
+            connection.disconnect()
+            silent = isinstance(error, TimeoutError)
+            why = f"does not answer {words[0]} ({error})"
+            raise LinkError(why, sent=False, silent=silent) from None
+        if isinstance(replies[0], ReplyError):
+            connection.disconnect()
+            raise replies[0]
+        return replies[0]
 
     def _said(self, error: Exception) -> str:
         """Return an error's words. What does not know AUTH repeats the password."""

@@ -38,6 +38,7 @@ from ...messages import Attendance, Entry, Message, Page, Receipt, Tally
 from ..contract import EMPTY, Host, T, only
 from ..shares import Shares
 from .address import Address
+from .cluster import ClusterAddress
 from .packing import pack_message, pack_passing, unpack_entry
 from .process import Process
 from .publishing import Done, Limits
@@ -47,7 +48,10 @@ from .wire import Arg, Call, Reply, decode, encode
 
 logger = logging.getLogger("flask_wschat")
 
-_KINDS: dict[str, type[Address]] = {"sentinel": SentinelAddress}
+_KINDS: dict[str, type[Address]] = {
+    "sentinel": SentinelAddress,
+    "cluster": ClusterAddress,
+}
 _LAST = 1 << 53  # a number that Lua can tell from the next
 _META_LONGER = 60.0  # seconds a topic's epoch outlives its messages
 

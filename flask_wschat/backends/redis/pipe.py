@@ -18,8 +18,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from .wire import Call, Connect, LinkError, Reply, ReplyError, Wire, as_refusal, code_of
+from .wire import (
+    Arg,
+    Call,
+    Connect,
+    LinkError,
+    Reply,
+    ReplyError,
+    Wire,
+    as_refusal,
+    code_of,
+)
 
 logger = logging.getLogger("flask_wschat")
 
@@ -27,6 +38,12 @@ Outcome = list[Reply] | LinkError | ReplyError
 Start = Callable[[Callable[[], None]], None]
 
 _WRITE = 1 << 20  # bytes in one write; the rest has to wait for the next one
+
+
+class Anew(Protocol):
+    """What can be told to use a new connection."""
+
+    def reset(self) -> None: ...
 
 
 class Job:
@@ -51,6 +68,11 @@ class Job:
         """How many replies there will be, once it is packed."""
         self.replies: list[Reply] = []
 
+    @property
+    def key(self) -> Arg | None:
+        """What it is about; None: nothing of its own."""
+        return self.calls[0].key
+
     def pack(self) -> bytes:
         """Return what to send. Called for each attempt."""
         self.count = len(self.calls)
@@ -59,7 +81,7 @@ class Job:
             return self.calls[0].packed
         return b"".join([call.packed for call in self.calls])
 
-    def settle(self, pipe: Pipe, outcome: Outcome) -> Job | None:
+    def settle(self, pipe: Anew, outcome: Outcome) -> Job | None:
         """Take the replies, or why there are none. Does not wait.
 
         Return what is to be sent before all that waits; None: there is nothing more.
@@ -80,7 +102,7 @@ class Job:
         self._done(outcome)
         return None
 
-    def goes_again(self, pipe: Pipe, error: LinkError | ReplyError) -> bool:
+    def goes_again(self, pipe: Anew, error: LinkError | ReplyError) -> bool:
         """Whether it is to be sent once more after ``error``."""
         self.tried += 1
         if self.tried > 1:
@@ -111,7 +133,7 @@ class _Whole(Job):
         self.replies = []
         return b"".join([call.whole() for call in self.calls if call.whole])
 
-    def settle(self, pipe: Pipe, outcome: Outcome) -> Job | None:
+    def settle(self, pipe: Anew, outcome: Outcome) -> Job | None:
         if not isinstance(outcome, list):
             return self._job.settle(pipe, outcome)
         for index, reply in zip(self._unseen, outcome, strict=True):

@@ -14,10 +14,13 @@ from ...logs import printable
 from ..contract import Host
 from ..pages import Seen
 from ..shares import Shares
+from .cluster import ClusterAddress, Router
 from .packing import MADE, unpack_publication
 from .people import People
 from .pipe import Job, Pipe
 from .publishing import Limits, Publisher
+from .shards import Shards
+from .slots import Slots
 from .subscriber import Subscriber, Timings
 from .wire import (
     Arg,
@@ -44,7 +47,8 @@ _WORDS = {
     "NOPERM": "the user in WSCHAT_URL may not: allow ~wschat:* &wschat:* +@all",
     "MISCONF": "it cannot write to its disk",
     "MASTERDOWN": "it is a replica without its primary",
-    "MOVED": "it is a part of a cluster: WSCHAT_URL must name a proxy of the cluster",
+    "MOVED": "it is a part of a cluster: WSCHAT_URL must begin with redis+cluster://",
+    "CLUSTERDOWN": "the cluster has no primary for a part of the slots",
 }
 
 _PROBED = {"READONLY", "LOADING", "NOAUTH", "WRONGPASS", "MISCONF", "MASTERDOWN"}
@@ -91,7 +95,7 @@ class Process:
             threading.get_native_id if patched else lambda: 0
         )
         self._patched = patched
-        self._pipes: dict[int, Pipe] = {}
+        self._pipes: dict[int, Pipe | Router] = {}
         self._lock = threading.Lock()
         self._listening = self._stopping = self._stopped = False
         self._garbage = 0.0
@@ -99,14 +103,25 @@ class Process:
         self.seen = Seen()
         self.publisher = Publisher(self, server, limits, shares)
         self.people = People(self.run, server, presence_ttl)
-        self.wishes = Wishes(server.channel)
-        self.subscriber = Subscriber(
-            self,
-            server,
-            self.wishes,
-            server.key(f"process:{self.people.process}", "probe"),
-            timings,
-        )
+        name = f"process:{self.people.process}"
+        self._slots: Slots | None = None
+        self.subscriber: Subscriber | Shards
+        if isinstance(server, ClusterAddress):
+            self._slots = slots = Slots(server, self._begin)
+            self.wishes = Wishes(server.channel, slots.place)
+            self.subscriber = Shards(
+                self,
+                server.at,
+                slots,
+                self.wishes,
+                lambda number: server.key(f"{name}:{number}", "probe"),
+                timings,
+                self._begin,
+            )
+        else:
+            self.wishes = Wishes(server.channel)
+            probe = server.key(name, "probe")
+            self.subscriber = Subscriber(self, server, self.wishes, probe, timings)
 
     def listen(self) -> None:
         """Have the connection for publications. Does not wait.
@@ -155,7 +170,7 @@ class Process:
 
         :raises BackendError: one failed, or is not known to have not.
         """
-        self._check()
+        self._check(calls[0].key)
         return self._run(calls, again)
 
     def wait(self, submit: Callable[[Callable[[Any], None]], None]) -> Any:
@@ -185,8 +200,8 @@ class Process:
 
         :raises BackendError: there is no way now.
         """
-        self._check()
-        self._pipe(key).put(job)
+        self._check(key)
+        self._pipe().put(job)
 
     def error(self, error: LinkError | ReplyError) -> BackendError:
         """Return what to raise for ``error``, and have it in the log if it is news."""
@@ -198,24 +213,34 @@ class Process:
     def position(self, topic: str) -> tuple[str, int, str]:
         return self.seen.position(topic)
 
-    def _check(self) -> None:
+    def _check(self, key: Arg | None) -> None:
         if self._stopped:
             raise BackendError("the connection to Redis was stopped")
-        if self.subscriber.fault is not None:
-            raise BackendError(self.subscriber.fault)  # who knows it need not wait
+        fault = self.subscriber.fault_at(key)
+        if fault is not None:
+            raise BackendError(fault)  # who knows it need not wait
 
-    def _pipe(self, key: Arg | None) -> Pipe:
-        """Return the connection for commands about ``key``."""
+    def _new_pipe(self) -> Pipe | Router:
+        seconds, server = self._timings.answer, self._server
+        if self._slots is None or not isinstance(server, ClusterAddress):
+            return Pipe(server.connect, seconds, self._begin)
+
+        def to(node: str) -> Pipe:
+            return Pipe(server.at(node).connect, seconds, self._begin)
+
+        return Router(self._slots, to, seconds)
+
+    def _pipe(self) -> Pipe | Router:
+        """Return the connection for commands."""
         thread = self._thread()
         pipe = self._pipes.get(thread)
         if pipe is None:
-            made = Pipe(self._server.connect, self._timings.answer, self._begin)
-            pipe = self._pipes.setdefault(thread, made)
+            pipe = self._pipes.setdefault(thread, self._new_pipe())
         return pipe
 
     def _run(self, calls: Sequence[Call], again: bool) -> list[Reply]:
         def submit(done: Callable[[Any], None]) -> None:
-            self._pipe(calls[0].key).put(Job(calls, done, again=again))
+            self._pipe().put(Job(calls, done, again=again))
 
         try:
             replies: list[Reply] = self.wait(submit)
@@ -273,10 +298,11 @@ class Process:
             [Call("DEL", [channel]), Call(self._server.publish, [channel, b""])], True
         )
 
-    def words(self, error: Exception) -> str:
+    def words(self, error: Exception, where: str | None = None) -> str:
         if isinstance(error, BackendError):
             return str(error)
-        return f"Redis at {self._server.where}{_words(as_refusal(error, True))}"
+        place = self._server.where if where is None else where
+        return f"Redis at {place}{_words(as_refusal(error, True))}"
 
     def reset(self) -> None:
         for pipe in list(self._pipes.values()):

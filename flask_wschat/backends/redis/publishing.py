@@ -18,7 +18,7 @@ from ...errors import BackendError, ShareTaken
 from ...messages import Message, Receipt, size_of
 from ..shares import UNANSWERED, Shares
 from .packing import MAX_SIZE, pack_message, pack_passing
-from .pipe import Job, Outcome, Pipe
+from .pipe import Anew, Job, Outcome
 from .wire import (
     Arg,
     Call,
@@ -172,6 +172,10 @@ class Batch(Job):
         self._bytes = len(said.body)
         self._whole = False
 
+    @property
+    def key(self) -> bytes:
+        return self.keys[0]
+
     def add(self, said: Said) -> bool:
         """Take ``said`` in, if there is room; with the publisher's lock."""
         self._bytes += len(said.body)
@@ -201,7 +205,7 @@ class Batch(Job):
             pack_args(*args),
         )
 
-    def settle(self, pipe: Pipe, outcome: Outcome) -> Job | None:
+    def settle(self, pipe: Anew, outcome: Outcome) -> Job | None:
         if isinstance(outcome, list):
             (reply,) = outcome
             if not isinstance(reply, ReplyError):

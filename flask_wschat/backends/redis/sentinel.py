@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from ...errors import ConfigError
 from .address import Address, several
-from .wire import Connection, LinkError, Reply, ReplyError, Wire, pack
+from .wire import Connection, LinkError, ReplyError
 
 _PORT = 26379
 _SECONDS = 1.0  # for a sentinel's answer: there are others
@@ -73,7 +73,7 @@ class SentinelAddress(Address):
             raise
         self.where = f"{host}:{port} ({self._name})"
         connection = self._open(self._options | {"host": host, "port": port})
-        role = self._ask(connection, "ROLE")[0]
+        role = self.ask(connection, "ROLE")[0]
         if role != b"master":
             connection.disconnect()
             why = "is not the primary, as the sentinels say: they choose another"
@@ -118,7 +118,7 @@ class SentinelAddress(Address):
         """Return an epoch that grows, whether the primary is down, and its address."""
         connection = self._open(sentinel)
         try:
-            reply = self._ask(connection, "SENTINEL", "MASTER", self._name)
+            reply = self.ask(connection, "SENTINEL", "MASTER", self._name)
         finally:
             connection.disconnect()
         try:
@@ -128,20 +128,3 @@ class SentinelAddress(Address):
         except (KeyError, ValueError, AttributeError, TypeError):
             raise ReplyError("a sentinel's answer that is none") from None
         return epoch, "o_down" in flags or "master" not in flags, primary
-
-    def _ask(self, connection: Connection, *words: str) -> Reply:
-        wire = Wire(connection)
-        try:
-            wire.sock.sendall(pack(*words))
-            replies: list[Reply] = []
-            while not replies:
-                replies += wire.receive()
-        except OSError as error:
-            connection.disconnect()
-            silent = isinstance(error, TimeoutError)
-            why = f"does not answer {words[0]} ({error})"
-            raise LinkError(why, sent=False, silent=silent) from None
-        if isinstance(replies[0], ReplyError):
-            connection.disconnect()
-            raise replies[0]
-        return replies[0]

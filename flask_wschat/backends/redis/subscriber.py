@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import BackendError
-from .wire import Connection, LinkError, ReplyError, Wire, as_refusal, pack
+from .wire import Arg, Connection, LinkError, ReplyError, Wire, as_refusal, pack
 from .wishes import Wishes
 
 logger = logging.getLogger("flask_wschat")
@@ -112,6 +112,10 @@ class Subscriber:
         self._next_probe = self._heard = 0.0
         self._asked: float | None = None
 
+    def fault_at(self, key: Arg | None) -> str | None:
+        """Why nothing can be had where ``key`` is."""
+        return self.fault
+
     def subscribe(self, topics: Sequence[str]) -> None:
         """Want ``topics`` and wait for Redis to say that they will come.
 
@@ -196,6 +200,7 @@ class Subscriber:
         wire.sock.settimeout(0)
         self._asked_for = 0
         self._probing = False
+        self._choose_probe()
         self._send_changes(wire)
         poller = _poller(self._ear, wire.sock)
         while not self._stopped:
@@ -279,11 +284,21 @@ class Subscriber:
 
     def _send(self, wire: Wire, command: str, channels: list[bytes]) -> None:
         for start in range(0, len(channels), _CHUNK):
+            groups = self._groups(channels[start : start + _CHUNK])
+            packed = b"".join([pack(self._letter + command, *g) for g in groups])
             wire.sock.settimeout(self.timings.answer)
-            wire.sock.sendall(
-                pack(self._letter + command, *channels[start : start + _CHUNK])
-            )
+            wire.sock.sendall(packed)
             wire.sock.settimeout(0)
+
+    def _groups(self, channels: list[bytes]) -> list[list[bytes]]:
+        """Return those that may be in one command together."""
+        return [channels]
+
+    def _choose_probe(self) -> None:
+        """Have a channel that comes by this connection.
+
+        :raises LinkError: there is none.
+        """
 
     def _hear_bell(self) -> None:
         if self._rung:

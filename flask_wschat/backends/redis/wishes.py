@@ -31,11 +31,12 @@ class _Topic:
 class _Place:
     """What is to be done on one connection."""
 
-    __slots__ = ("dropped", "fresh", "unconfirmed")
+    __slots__ = ("dropped", "fresh", "orphans", "unconfirmed")
 
     def __init__(self) -> None:
         self.fresh: deque[bytes] = deque()
         self.dropped: list[bytes] = []
+        self.orphans: list[bytes] = []  # not had there any more: see ``rearrange``
         self.unconfirmed: Counter[bytes] = Counter()
 
 
@@ -54,7 +55,7 @@ class Wishes:
         channel: Callable[[str], bytes],
         place: Callable[[bytes], str] = _anywhere,
     ) -> None:
-        self._channel = channel
+        self.channel = channel
         self._place = place
         self._lock = threading.Lock()
         self._topics: dict[bytes, _Topic] = {}
@@ -67,14 +68,14 @@ class Wishes:
 
     def wants(self, name: str) -> bool:
         """Whether the topic is wanted at all."""
-        return self._channel(name) in self._topics
+        return self.channel(name) in self._topics
 
     def add(self, names: Sequence[str]) -> _Waiter:
         """Want these too; what is returned is done once all are confirmed."""
         waiter = _Waiter()
         with self._lock:
             for name in names:
-                channel = self._channel(name)
+                channel = self.channel(name)
                 topic = self._topics.get(channel)
                 if topic is None:
                     topic = _Topic(name, self._place(channel))
@@ -93,7 +94,7 @@ class Wishes:
         """Wait no more; who waited hears of a later confirmation as a loss."""
         with self._lock:
             for name in names:
-                topic = self._topics.get(self._channel(name))
+                topic = self._topics.get(self.channel(name))
                 if topic is not None and waiter in topic.waiters:
                     topic.waiters.remove(waiter)
                     topic.told = True
@@ -102,10 +103,15 @@ class Wishes:
         """Want these no more."""
         with self._lock:
             for name in names:
-                channel = self._channel(name)
+                channel = self.channel(name)
                 topic = self._topics.pop(channel, None)
                 if topic is not None:
                     self._places[topic.place].dropped.append(channel)
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether some are not had, and wait for ``rearrange``."""
+        return any(place.orphans for place in list(self._places.values()))
 
     def rearrange(self) -> None:
         """Ask for each topic where it is now; what comes from elsewhere is not it."""
@@ -116,6 +122,12 @@ class Wishes:
                     self._places[topic.place].dropped.append(channel)
                     topic.place, topic.sent = place, False
                     self._places[place].fresh.append(channel)
+            for name, at in self._places.items():
+                for channel in at.orphans:
+                    found = self._topics.get(channel)
+                    if found is not None and found.place == name and not found.sent:
+                        at.fresh.append(channel)
+                at.orphans.clear()
 
     # -- for the thread of a connection
 
@@ -126,6 +138,7 @@ class Wishes:
             place.unconfirmed.clear()
             place.dropped.clear()
             place.fresh.clear()
+            place.orphans.clear()
             for channel, topic in self._topics.items():
                 if topic.place == name:
                     topic.sent = False
@@ -151,28 +164,30 @@ class Wishes:
         topic = self._topics.get(channel)
         return topic is None or topic.place != name
 
-    def refused(self, which: Callable[[bytes], bool], name: str) -> None:
-        """Ask again for those that are not confirmed and of which ``which`` is true."""
+    def refused(self, which: Callable[[bytes], bool], name: str) -> int:
+        """Note that those are not had of which ``which`` is true; return how many."""
         with self._lock:
             place = self._places[name]
-            for channel in [c for c in place.unconfirmed if which(c)]:
+            found = [channel for channel in place.unconfirmed if which(channel)]
+            for channel in found:
                 del place.unconfirmed[channel]
-                self._ask_again(channel, name)
+                self._orphan(channel, name)
+            return len(found)
 
     def ended(self, channel: bytes, name: str) -> bool:
         """Note that ``channel`` comes no more; return whether that was not our wish."""
         with self._lock:
-            topic = self._topics.get(channel)
-            if channel in self._places[name].unconfirmed or topic is None:
+            if channel in self._places[name].unconfirmed:
                 return False
-            self._ask_again(channel, name)
-            return topic.place == name
+            return self._orphan(channel, name)
 
-    def _ask_again(self, channel: bytes, name: str) -> None:
+    def _orphan(self, channel: bytes, name: str) -> bool:
         topic = self._topics.get(channel)
-        if topic is not None and topic.place == name and topic.sent:
-            topic.sent = False
-            self._places[name].fresh.append(channel)
+        if topic is None or topic.place != name or not topic.sent:
+            return False
+        topic.sent = False
+        self._places[name].orphans.append(channel)
+        return True
 
     def confirm(self, channel: bytes, name: str = "") -> str | None:
         """Note a confirmation; return the topic if there was a time without it."""

@@ -1,0 +1,229 @@
+"""What a cluster does to a backend; what each promises is in test_contract."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+
+from flask_wschat.backends import open as open_backend
+from flask_wschat.backends.redis import RedisBackend
+from flask_wschat.backends.redis.slots import slot_of
+from flask_wschat.backends.redis.subscriber import Timings
+from flask_wschat.errors import BackendError, ConfigError
+from flask_wschat.messages import Message, Receipt
+from tests.backends.cluster import RecordingHost
+from tests.support.redis_cluster import RedisCluster
+from tests.support.waiting import LONG, eventually
+
+QUICK = Timings(probe=0.2, deaf=1.0, answer=3.0)
+ROOMS = [f"room:{number}" for number in range(30)]
+
+Process = tuple[RedisBackend, RecordingHost]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RedisCluster]:
+    with RedisCluster() as started:
+        yield started
+
+
+@pytest.fixture
+def begin(cluster: RedisCluster) -> Iterator[Callable[[], Process]]:
+    for server in cluster.servers:
+        with server.client() as client:
+            if client.info("replication")["role"] == "master":
+                client.flushall()
+    backends: list[RedisBackend] = []
+
+    def make() -> Process:
+        backend, host = RedisBackend(cluster.url, timings=QUICK), RecordingHost()
+        backend.start(host)
+        backends.append(backend)
+        return backend, host
+
+    yield make
+    for backend in backends:
+        backend.stop()
+
+
+class Talk:
+    """Says numbers in rooms, one after another in each, until it is told to end.
+
+    Each is said again until it is acknowledged, as clients do.
+    """
+
+    def __init__(self, backend: RedisBackend, rooms: list[str]) -> None:
+        self.acknowledged: dict[str, dict[int, str]] = {room: {} for room in rooms}
+        self.failed = 0
+        self._backend = backend
+        self._pause = threading.Event()
+        self._ended = False
+        self._threads = [
+            threading.Thread(target=self._say, args=(room,)) for room in rooms
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def said(self) -> int:
+        return sum(map(len, list(self.acknowledged.values())))
+
+    def end(self) -> None:
+        self._ended = True
+        for thread in self._threads:
+            thread.join()
+
+    def go_on(self, count: int = 200) -> None:
+        """Wait until so many more are acknowledged."""
+        until = self.said + count
+        eventually(lambda: self.said >= until, "it goes on", LONG)
+
+    def _say(self, room: str) -> None:
+        number = 0
+        while not self._ended:
+            mid = f"{number}"
+            message = Message(mid, sender="ann", mid=mid)
+            try:
+                receipt = self._backend.publish(room, message, keep=True)
+            except BackendError:
+                self.failed += 1
+            else:
+                self.acknowledged[room][receipt.seq] = mid
+                number += 1
+            self._pause.wait(0.02)
+
+
+def check(talk: Talk, backend: RedisBackend, host: RecordingHost) -> None:
+    """What was acknowledged is there once, in order, and was heard or told lost."""
+    told = {topic for topics in host.losses for topic in topics or ()}
+    for room, known in talk.acknowledged.items():
+        page = backend.history(room, limit=256)
+        kept = {entry.seq: entry.data for entry in page.entries}
+        assert list(kept) == list(range(page.seq - len(kept) + 1, page.seq + 1)), room
+        assert {seq: mid for seq, mid in known.items() if seq in kept} == kept, room
+        assert [known[seq] for seq in sorted(known)] == [
+            str(n) for n in range(len(known))
+        ]
+        heard = [d.seq for d in host.deliveries if d.topic == room and d.seq]
+        assert heard == sorted(set(heard)), room
+        assert room in told or heard == list(range(1, page.seq + 1)), room
+
+
+@pytest.mark.slow
+def test_slots_move_under_load(
+    cluster: RedisCluster, begin: Callable[[], Process]
+) -> None:
+    (backend, host), (other, _) = begin(), begin()
+    backend.subscribe(ROOMS)
+    talk = Talk(other, ROOMS)
+    try:
+        talk.go_on()
+        for _ in range(2):
+            source = cluster.primary_of(slot_of("{room:3}"))
+            target = next(s for s in cluster.primaries() if s is not source)
+            cluster.move(1500, source, target)
+            talk.go_on()
+    finally:
+        talk.end()
+    assert talk.failed == 0
+    backend.subscribe(["room:last"])
+    backend.publish("room:last", Message("x"), keep=True)
+    host.wait_for(lambda: host.data("room:last") == ["x"])
+    eventually(lambda: backend.fault() is None)
+    check(talk, backend, host)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_a_primary_fails_under_load(
+    cluster: RedisCluster, begin: Callable[[], Process]
+) -> None:
+    (backend, host), (other, _) = begin(), begin()
+    backend.subscribe(ROOMS)
+    backend.attend([(room, "ann", 1) for room in ROOMS])
+    talk = Talk(other, ROOMS[:10])
+    try:
+        talk.go_on()
+        gone = cluster.primary_of(slot_of("{room:3}"))
+        with gone.client() as client:
+            client.client_pause(400, all=False)
+            eventually(lambda: _is_replicated(client))
+            gone.kill()
+        eventually(backend.fault, "the fault is told")
+        assert f":{gone.port}" in str(backend.fault())
+        eventually(lambda: backend.fault() is None, "another one takes over", LONG)
+        talk.go_on()
+    finally:
+        talk.end()
+        gone.start()
+    lost = {topic for topics in host.losses for topic in topics or ()}
+    assert ROOMS[3] in lost
+    assert lost != set(ROOMS)  # those of the others go on
+    check(talk, backend, host)
+    assert backend.present(ROOMS[3]).users == {"ann": 1}
+    # Who was the primary is a replica now; and may be the primary again.
+    eventually(lambda: len(cluster.primaries()) == 3, seconds=LONG)
+
+
+def _is_replicated(client: Any) -> bool:
+    info = client.info("replication")
+    return bool(info["slave0"]["offset"] >= info["master_repl_offset"])
+
+
+@pytest.mark.slow
+def test_what_is_submitted_keeps_its_order_while_its_slot_moves(
+    cluster: RedisCluster, begin: Callable[[], Process]
+) -> None:
+    backend, _ = begin()
+    done: list[Receipt | Exception] = []
+    room = ROOMS[3]
+    moved = threading.Event()
+    pause = threading.Event()
+
+    def submit() -> None:
+        for number in range(100_000):
+            message = Message(f"{number}", sender="ann", mid=f"{number}")
+            backend.submit(room, message, done.append, keep=True)
+            if number % 10 == 0:
+                pause.wait(0.005)
+            if moved.is_set():
+                break
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    for _ in range(3):
+        source = cluster.primary_of(slot_of("{room:3}"))
+        target = next(s for s in cluster.primaries() if s is not source)
+        slot = slot_of("{room:3}")
+        cluster.move_one(slot, source, target)
+    moved.set()
+    thread.join()
+    count = len(done)
+    backend.publish(room, Message("last"), keep=True)
+    eventually(lambda: len(done) >= count)
+    assert [type(receipt) for receipt in done if not isinstance(receipt, Receipt)] == []
+    seqs = [receipt.seq for receipt in done if isinstance(receipt, Receipt)]
+    assert seqs == list(range(1, len(seqs) + 1))
+    page = backend.history(room, limit=256)
+    numbers = [int(entry.data) for entry in page.entries[:-1]]
+    assert numbers == [entry.seq - 1 for entry in page.entries[:-1]]
+
+
+def test_slots_are_those_of_redis() -> None:
+    keys = [b"", b"{", b"{}", b"{}x", b"a{b}c", b"a{b}{c}", b"a}{b", b"{{b}}", b"\xff{"]
+    keys += [os.urandom(9) for _ in range(1000)]
+    assert [slot_of(key) for key in keys] == [key_slot(key) for key in keys]
+    counts = Counter(slot_of(f"wschat:{{room:{n}}}:log") // 5462 for n in range(3000))
+    assert len(counts) == 3
+
+
+def test_urls_that_cannot_work() -> None:
+    for url in ("redis+cluster://h/1", "redis+cluster://h:x", "unix+cluster:///x,y"):
+        with pytest.raises(ConfigError, match="WSCHAT_URL"):
+            open_backend(url)
