@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,26 @@ def test_a_file_put_in_its_place_is_used_at_once(
     one.stop()
     other.stop()
     assert is_whole(path)
+
+
+def test_a_file_put_in_its_place_may_be_held_for_a_moment(
+    path: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As several processes open it at once."""
+    backend, host = start()
+    backend.subscribe([ROOM])
+    backend.publish(ROOM, Message("1"), keep=True)
+    backup = copy(path, path.with_name("backup.db"))
+    holder = sqlite3.connect(backup, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN EXCLUSIVE")
+    os.replace(backup, path)
+    letting_go = threading.Timer(0.2, holder.execute, ["ROLLBACK"])
+    letting_go.start()
+    assert backend.publish(ROOM, Message("2"), keep=True).seq == 2
+    host.wait_for(lambda: host.losses == [None])
+    letting_go.join()
+    holder.close()
+    assert "held by another program" not in caplog.text
 
 
 @pytest.mark.parametrize("names", [["chat.db"], ["chat.db-wal", "chat.db-shm"]])

@@ -259,6 +259,8 @@ class Writer:
         try:
             if jobs:
                 self._transact(jobs, now + LOCK_TIMEOUT)
+            elif self._db is not None and self._file.is_another():
+                self._renew()
             elif (self.fault or self._db is None) and now >= self._probe_at:
                 self._probe_at = now + PROBE
                 until = now if self.fault else now + LOCK_TIMEOUT
@@ -324,6 +326,10 @@ class Writer:
                 for job in some:
                     job.outcome = cast("Step", job.step)(db)
 
+    def _renew(self) -> None:
+        """Go on with the file that is there now."""
+        self._transact([_Job(self._probe, True)], time.monotonic() + LOCK_TIMEOUT)
+
     def _probe(self, db: sqlite3.Connection) -> None:
         """Write something that changes nothing, to learn whether that works."""
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -351,9 +357,9 @@ class Writer:
 
     def _look(self) -> None:
         """Deliver what others have published since the last look."""
-        if self._db is None or not self._log.reads:
+        db = self._db
+        if db is None or not self._log.reads:
             return
-        db = self._open() if self._file.is_another() else self._db
         version = db.execute("PRAGMA data_version").fetchone()[0]
         if version != self._version:
             self._version = version
@@ -361,9 +367,12 @@ class Writer:
 
     def _clean(self) -> None:
         self._tidy_at = time.monotonic() + TIDY
-        if self._db is None:
+        db = self._db
+        if db is None:
             return
-        db = self._open()
+        if self._file.is_replaced():
+            self._renew()
+            return
         try:
             db.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
