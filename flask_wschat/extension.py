@@ -110,6 +110,7 @@ class WSChat(Identity):
                 share=settings.INBOX_SHARE,
                 ttl=settings.HISTORY_TTL,
                 presence_ttl=SILENCE * (settings.PING_INTERVAL + settings.PING_TIMEOUT),
+                wait=settings.REDIS_WAIT,
             ),
             dumps=app.json.dumps,
             loads=app.json.loads,

@@ -69,6 +69,8 @@ class Settings:
     """The part of an inbox that one user may fill who gets no answer; 1: all of it."""
     HISTORY_TTL: float = 86400.0
     """Seconds a message is kept."""
+    REDIS_WAIT: int = 0
+    """Replicas that must have a message before it is acknowledged."""
     SHORTCUTS: bool = True
     """Whether to open with less work than Flask and gevent put into it, where what
     comes of it is known to be the same. The environment's overrides this."""
@@ -127,6 +129,9 @@ class Settings:
         self._need(
             "HISTORY_SIZE", _is_whole(self.HISTORY_SIZE, above=-1), "an integer >= 0"
         )
+        self._need(
+            "REDIS_WAIT", _is_whole(self.REDIS_WAIT, above=-1), "an integer >= 0"
+        )
         for name in _OPTIONAL:
             value = getattr(self, name)
             works = value is None or _is_whole(value, above=0)
@@ -182,7 +187,7 @@ _OPTIONAL = {
 _MOST_SECONDS = 1e9
 """30 years. Timers take no infinity, and JSON cannot tell a client of one."""
 _WHOLE = {"MAX_MESSAGE", "MAX_QUEUE", "MAX_QUEUED", *_OPTIONAL}
-_WHOLE |= {"HISTORY_SIZE", "HISTORY_BYTES"}
+_WHOLE |= {"HISTORY_SIZE", "HISTORY_BYTES", "REDIS_WAIT"}
 
 
 def _is_origin(value: object) -> bool:

@@ -39,7 +39,7 @@ _made: list[RedisBackend | SQLiteBackend] = []
 
 
 def _note_those_made(kind: type[RedisBackend] | type[SQLiteBackend]) -> None:
-    init = kind.__init__
+    init: Any = kind.__init__
 
     @functools.wraps(init)
     def noting(self: Any, *args: Any, **options: Any) -> None:

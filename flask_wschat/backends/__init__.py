@@ -12,12 +12,12 @@ from .memory import MemoryBackend
 __all__ = ["Backend", "Host", "MemoryBackend", "open"]
 
 
-def open(url: str | Backend, **options: Any) -> Backend:
+def open(url: str | Backend, *, wait: int = 0, **options: Any) -> Backend:
     """Return the backend that ``url`` names, not yet started, or is.
 
     ``options`` are how much it keeps: ``size`` and ``max_bytes`` (messages of a topic,
     and their bytes), ``ttl`` and ``presence_ttl`` (seconds). A backend that is handed
-    in has its own.
+    in has its own. ``wait``: replicas of Redis that must have what is acknowledged.
 
     :raises ConfigError: ``url`` names none, or its package is missing.
     """
@@ -36,7 +36,7 @@ def open(url: str | Backend, **options: Any) -> Backend:
         from .redis import RedisBackend, RedisRing, several
 
         kind = RedisBackend if way or len(several(url)) == 1 else RedisRing
-        return kind(url, **options)
+        return kind(url, wait=wait, **options)
     raise ConfigError(
         "WSCHAT_URL must begin with memory://, sqlite:///, redis://, rediss://,"
         f" valkey://, valkeys:// or unix://, unlike {redacted(url)!r}"

@@ -685,6 +685,32 @@ def test_a_stop_while_it_is_down_is_quick(serve: Serve, begin: Begin) -> None:
         backend.history(ROOM)
 
 
+def test_what_is_acknowledged_is_on_a_replica(serve: Serve, begin: Begin) -> None:
+    primary, replica = serve("repl-diskless-sync-delay 0"), serve()
+    backend, _ = begin(primary.url, wait=1, timings=QUICK._replace(answer=1.5))
+    first, second = (Message(n, sender="ann", mid=n) for n in "12")
+    with replica.client() as client, primary.client() as known:
+        client.replicaof("127.0.0.1", str(primary.port))
+        eventually(lambda: known.set("other", "x") and known.wait(1, 100))
+        for _ in range(2):
+            assert backend.publish(ROOM, first, keep=True).seq == 1
+            assert client.xlen(f"wschat:{{{ROOM}}}:log") == 1
+    replica.pause()
+    try:
+        for _ in range(2):  # the second time it is only known
+            with pytest.raises(BackendError, match=r"0 of 1.*REDIS_WAIT"):
+                backend.publish(ROOM, second, keep=True)
+        assert backend.history(ROOM).seq == 2  # who reads does not wait
+        assert backend.fault() is None
+    finally:
+        replica.resume()
+    answers: list[Any] = []
+    for _ in range(3):
+        backend.submit(ROOM, second, answers.append, keep=True)
+    eventually(lambda: len(answers) == 3)
+    assert {(a.seq, a.fresh) for a in answers} == {(2, False)}
+
+
 # -- foreign hands
 
 

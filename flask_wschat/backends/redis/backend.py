@@ -61,7 +61,7 @@ class RedisBackend:
     ``max_bytes``.
 
     None is kept over ``ttl`` seconds; a process that was silent for ``presence_ttl``
-    seconds has nobody.
+    seconds has nobody. A kept message is acknowledged once ``wait`` replicas have it.
 
     :raises ConfigError: the URL cannot work, or redis-py is missing.
     """
@@ -75,6 +75,7 @@ class RedisBackend:
         ttl: float = 86400.0,
         presence_ttl: float = 45.0,
         share: float = 0.25,
+        wait: int = 0,
         timings: Timings = Timings(),  # noqa: B008 - immutable
     ) -> None:
         kind = _KINDS.get(url.partition(":")[0].partition("+")[2], Address)
@@ -85,6 +86,7 @@ class RedisBackend:
         self._shares = Shares(share, size, max_bytes, ttl)
         self._empty_ttl = round(min(ttl, EMPTY) * 1000)
         self._presence_ttl = presence_ttl
+        self._replicas = wait
         self._timings = timings
         self._host: Host | None = None
         self._log = SparingLog(logger)  # who joins asks for the same entries again
@@ -124,6 +126,7 @@ class RedisBackend:
                 self._presence_ttl,
                 self._limits,
                 self._shares,
+                self._replicas,
             )
             process = self._processes.setdefault(pid, made)
             for other in self._processes.keys() - {pid}:

@@ -143,14 +143,65 @@ class _Whole(Job):
         return self._job.settle(pipe, self._first)
 
 
+class _Confirmed(Job):
+    """Jobs whose replies count once so many replicas have what was done."""
+
+    __slots__ = ("_jobs", "_replicas", "_wait")
+
+    def __init__(self, jobs: list[Job], replicas: int, wait: Call) -> None:
+        super().__init__((), _nothing, again=True)
+        self._jobs = jobs
+        self._replicas = replicas
+        self._wait = wait
+        self.until = jobs[0].until
+
+    def pack(self) -> bytes:
+        parts = [job.pack() for job in self._jobs]
+        self.count = sum(job.count for job in self._jobs) + 1
+        self.replies = []
+        return b"".join(parts) + self._wait.packed
+
+    def settle(self, pipe: Anew, outcome: Outcome) -> Job | None:
+        lack: LinkError | None = None
+        if isinstance(outcome, list):
+            lack = self._lack(outcome.pop())
+        again = []
+        for job in self._jobs:
+            own = outcome
+            if isinstance(outcome, list):
+                own, outcome = outcome[: job.count], outcome[job.count :]
+                if lack is not None and not any(map(code_of, own)):
+                    own = lack
+            more = _settled(pipe, job, own)
+            if more is not None:
+                again.append(more)
+        return _Confirmed(again, self._replicas, self._wait) if again else None
+
+    def _lack(self, have: Reply) -> LinkError | None:
+        if isinstance(have, int) and have >= self._replicas:
+            return None
+        why = (
+            f"could not say in time that a replica has the message: {have} of"
+            f" {self._replicas} (WSCHAT_REDIS_WAIT)"
+        )
+        return LinkError(why, sent=True, silent=True)
+
+
 class Pipe:
     """The connection, opened when there is something to send.
 
     ``seconds``: for an answer, from when something was put in. ``start``: runs a
-    function beside its caller.
+    function beside its caller. ``replicas``: so many have to have what is done before
+    its replies count.
     """
 
-    def __init__(self, connect: Connect, seconds: float, start: Start) -> None:
+    def __init__(
+        self, connect: Connect, seconds: float, start: Start, replicas: int = 0
+    ) -> None:
+        self._replicas = replicas
+        # Two of these have to fit into the time for an answer: of those who came
+        # before, and of their own.
+        self._wait = Call("WAIT", [replicas, round(seconds / 3 * 1000)])
         self._connect = connect
         self._seconds = seconds
         self._start = start
@@ -218,14 +269,7 @@ class Pipe:
                 job = self._queue.popleft()
             except IndexError:
                 return
-            self._settle(job, error)
-
-    def _settle(self, job: Job, outcome: Outcome) -> Job | None:
-        try:
-            return job.settle(self, outcome)
-        except Exception:
-            logger.exception("error in what waited for Redis")
-            return None
+            _settled(self, job, error)
 
     # -- its thread
 
@@ -274,7 +318,7 @@ class Pipe:
         again: list[Job] = []
         for queue in queues:
             for _ in range(len(queue)):
-                more = self._settle(queue.popleft(), error)
+                more = _settled(self, queue.popleft(), error)
                 if more is not None:
                     again.append(more)
         self._queue.extendleft(reversed(again))
@@ -312,6 +356,13 @@ class Pipe:
 
     def _take(self) -> bytes:
         """Return what to send of all that waits."""
+        if self._replicas:
+            if self._flying or not self._queue:
+                return b""  # one wait for a replica at a time, for all who come
+            jobs = [self._queue.popleft() for _ in range(len(self._queue))]
+            together = _Confirmed(jobs, self._replicas, self._wait)
+            self._flying.append(together)
+            return together.pack()
         parts: list[bytes] = []
         size = 0
         while self._queue and size < _WRITE:
@@ -335,7 +386,7 @@ class Pipe:
             job.replies.append(reply)
             if len(job.replies) == job.count:
                 flying.popleft()
-                more = self._settle(job, job.replies)
+                more = _settled(self, job, job.replies)
                 if more is not None:
                     again.append(more)
         if again:
@@ -347,8 +398,8 @@ class Pipe:
         :raises LinkError: the connection is not to be trusted any more.
         """
         while self._queue and self._queue[0].until <= now:
-            self._settle(
-                self._queue.popleft(), LinkError(_SILENT, sent=False, silent=True)
+            _settled(
+                self, self._queue.popleft(), LinkError(_SILENT, sent=False, silent=True)
             )
         if self._flying and self._flying[0].until <= now:
             raise LinkError(_SILENT, sent=True, silent=True)
@@ -361,3 +412,16 @@ class Pipe:
 
 _SILENT = "does not answer"
 _STOPPED = LinkError("was let go of", sent=False, silent=True)
+
+
+def _nothing(outcome: Outcome) -> None:
+    pass
+
+
+def _settled(pipe: Anew, job: Job, outcome: Outcome) -> Job | None:
+    """Settle ``job``, whatever its caller makes of it."""
+    try:
+        return job.settle(pipe, outcome)
+    except Exception:
+        logger.exception("error in what waited for Redis")
+        return None

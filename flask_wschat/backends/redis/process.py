@@ -85,6 +85,7 @@ class Process:
         presence_ttl: float,
         limits: Limits,
         shares: Shares,
+        replicas: int,
     ) -> None:
         self._server = server
         self._timings = timings
@@ -95,13 +96,14 @@ class Process:
             threading.get_native_id if patched else lambda: 0
         )
         self._patched = patched
-        self._pipes: dict[int, Pipe | Router] = {}
+        self._replicas = replicas
+        self._pipes: dict[tuple[int, bool], Pipe | Router] = {}
         self._lock = threading.Lock()
         self._listening = self._stopping = self._stopped = False
         self._garbage = 0.0
         self._refused: dict[str, float] = {}  # when last, by the refusal's word
         self.seen = Seen()
-        self.publisher = Publisher(self, server, limits, shares)
+        self.publisher = Publisher(self, server, limits, shares, waits=replicas > 0)
         self.people = People(self.run, server, presence_ttl)
         name = f"process:{self.people.process}"
         self._slots: Slots | None = None
@@ -201,7 +203,7 @@ class Process:
         :raises BackendError: there is no way now.
         """
         self._check(key)
-        self._pipe().put(job)
+        self._pipe(kept).put(job)
 
     def error(self, error: LinkError | ReplyError) -> BackendError:
         """Return what to raise for ``error``, and have it in the log if it is news."""
@@ -220,22 +222,23 @@ class Process:
         if fault is not None:
             raise BackendError(fault)  # who knows it need not wait
 
-    def _new_pipe(self) -> Pipe | Router:
+    def _new_pipe(self, replicas: int) -> Pipe | Router:
         seconds, server = self._timings.answer, self._server
         if self._slots is None or not isinstance(server, ClusterAddress):
-            return Pipe(server.connect, seconds, self._begin)
+            return Pipe(server.connect, seconds, self._begin, replicas)
 
         def to(node: str) -> Pipe:
-            return Pipe(server.at(node).connect, seconds, self._begin)
+            return Pipe(server.at(node).connect, seconds, self._begin, replicas)
 
         return Router(self._slots, to, seconds)
 
-    def _pipe(self) -> Pipe | Router:
-        """Return the connection for commands."""
-        thread = self._thread()
-        pipe = self._pipes.get(thread)
+    def _pipe(self, kept: bool = False) -> Pipe | Router:
+        """Return the connection for commands; ``kept``: for what stores messages."""
+        replicas = self._replicas if kept else 0  # others do not wait for a replica
+        which = (self._thread(), replicas > 0)
+        pipe = self._pipes.get(which)
         if pipe is None:
-            pipe = self._pipes.setdefault(thread, self._new_pipe())
+            pipe = self._pipes.setdefault(which, self._new_pipe(replicas))
         return pipe
 
     def _run(self, calls: Sequence[Call], again: bool) -> list[Reply]:

@@ -86,14 +86,20 @@ class Publisher:
     """Makes the batches of one process."""
 
     def __init__(
-        self, sender: Sender, names: Names, limits: Limits, shares: Shares
+        self,
+        sender: Sender,
+        names: Names,
+        limits: Limits,
+        shares: Shares,
+        *,
+        waits: bool,
     ) -> None:
         self.sender = sender
         self.script = names.script("publish")
         self._names = names
         self._shares = shares
         self.constant = pack_args(*limits, _MIDS_FOR, shares.most, shares.most_bytes)
-        self.waits = ""
+        self.waits = "1" if waits else ""
         self.lock = threading.Lock()
         self.open: dict[str, Batch] = {}
         self._random = random.Random()  # the application's own may be seeded
@@ -164,7 +170,7 @@ class Batch(Job):
     __slots__ = ("_bytes", "_publisher", "_said", "_whole", "keys", "topic")
 
     def __init__(self, publisher: Publisher, topic: str, said: Said) -> None:
-        super().__init__((), _nothing, again=True)
+        super().__init__((), _unasked, again=True)
         self.topic = topic
         self.keys = publisher.keys(topic)
         self._publisher = publisher
@@ -272,5 +278,5 @@ def _scoped(sender: str | None, mid: str | None) -> bytes:
     return hashlib.blake2b(encode(f"{scope}:{mid}"), digest_size=12).digest()
 
 
-def _nothing(outcome: Outcome) -> None:
+def _unasked(outcome: Outcome) -> None:
     pass
