@@ -135,7 +135,7 @@ ARROWS: Tree = {
         "feed": ".audience .flights .pages .parcels envelope messages websocket",
         "feeds": (
             ".feed .flights .pages .parcels .tallies",
-            "envelope messages settings transports.patched websocket",
+            "messages settings transports.patched websocket",
         ),
         "home": "errors logs transports transports.loop transports.patched websocket",
         "members": ".audience .feeds messages websocket",
@@ -150,7 +150,13 @@ ARROWS: Tree = {
             ".feed .feeds .flights .pages .subscriptions",
             "errors messages backends transports transports.loop websocket",
         ),
-        "presence": ".members errors messages transports backends",
+        "roster": "errors messages transports",
+        "rosters": (
+            ".feeds .home .members .roster envelope errors messages transports backends"
+        ),
+        "presence": (
+            ".feeds .home .members .rosters errors messages transports backends"
+        ),
         "rooms": (
             ".claims .members .presence .subscriptions",
             "errors messages transports websocket",
