@@ -112,7 +112,7 @@ ARROWS: Tree = {
             "process": (
                 ".cluster .packing .people .pipe .publishing .shards .slots",
                 ".subscriber .wire .wishes",
-                "errors logs backends.contract backends.pages backends.shares",
+                "errors logs messages backends.contract backends.pages backends.shares",
             ),
             "backend": (
                 ".address .cluster .packing .process .publishing .sentinel .subscriber",
