@@ -725,3 +725,27 @@ def test_an_id_is_known_for_minutes_however_much_was_said(
         lambda db: topics._forget_mids(db, time.time() + 200.0)
     )
     assert rows(path, "mids") == 8 + 200
+
+
+def test_what_is_taken_back_before_others_have_it_still_counts(start: Start) -> None:
+    (one, _), (late, host) = start(), start()
+    late.subscribe([ROOM])
+    hold, held = threading.Event(), threading.Event()
+
+    def stuck(db: sqlite3.Connection) -> None:
+        held.set()
+        hold.wait()
+
+    waiting = threading.Thread(
+        target=lambda: late._process().writer.call(stuck, writes=False)
+    )
+    waiting.start()
+    held.wait()
+    one.publish(ROOM, Message("secret"), keep=True)
+    assert one.delete(ROOM, 1)
+    hold.set()
+    waiting.join()
+    first, gone = host.wait_for_count(2)
+    # As somebody's word in the ready-made chat, so that no plain connection has it.
+    assert (first.seq, first.message) == (1, Message("null", json=True, sender=""))
+    assert (gone.message.event, gone.message.data) == ("deleted", "1")
