@@ -749,3 +749,28 @@ def test_what_is_taken_back_before_others_have_it_still_counts(start: Start) -> 
     # As somebody's word in the ready-made chat, so that no plain connection has it.
     assert (first.seq, first.message) == (1, Message("null", json=True, sender=""))
     assert (gone.message.event, gone.message.data) == ("deleted", "1")
+
+
+def test_a_question_reads_what_it_answers_and_not_all_that_is_kept(
+    start: Start,
+) -> None:
+    backend, _ = start(size=3000, max_bytes=50_000)
+    submit(backend, 3000)
+    writer, steps = backend._process().writer, 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    page = backend.history(ROOM)
+    writer.call(lambda db: db.set_progress_handler(step, 1))
+    assert backend.history(ROOM, limit=10) == page._replace(entries=page.entries[-10:])
+    tag = page.entries[-20].tag
+    resumed = backend.history(ROOM, after=2981, epoch=page.epoch, tag=tag, limit=10)
+    assert resumed.recovered
+    backend.history(ROOM, before=2990, limit=10)
+    assert backend.delete(ROOM, 2990)
+    backend.publish(ROOM, Message("x" * 39_200), keep=True)  # pushes others out
+    writer.call(lambda db: db.set_progress_handler(None, 0))
+    # Of SQLite's instructions; one pass over all takes 10,000 and more.
+    assert 500 < steps < 5000

@@ -1,7 +1,7 @@
 """Statements for many rows at once.
 
 Each step of SQLite's lets go of Python's lock. To have it back takes ten times as long
-as the step where the loop of the process is busy, and up to 5 ms where the loop takes it
+as the step where the loop of the process is busy, and up to 5 ms where it takes it
 (``sys.getswitchinterval``). See docs/decisions/46.
 """
 

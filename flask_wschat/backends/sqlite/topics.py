@@ -147,10 +147,11 @@ class Topics:
         known = self._used(db, topic, now)
         current, newest = known.epoch, known.seq
         oldest = now - self._ttl
-        # "seq > 0" is how the planner learns that the index has all that is asked for.
+        # "seq > 0" is how the planner learns that the index has all that is asked for;
+        # it is said last, here and below, as the index is read from the first bound on.
         found = db.execute(
-            "SELECT seq FROM log WHERE topic = ? AND seq > 0 AND seq > ? AND seq <= ?"
-            " AND at >= ? ORDER BY seq LIMIT 1",
+            "SELECT seq FROM log WHERE topic = ? AND seq > ? AND seq <= ?"
+            " AND at >= ? AND seq > 0 ORDER BY seq LIMIT 1",
             (topic, max(newest - self._size, known.first - 1), newest, oldest),
         ).fetchone()
         same = None if epoch is None else epoch == current
@@ -185,7 +186,7 @@ class Topics:
         rows = log.rows(
             db,
             "SELECT seq, data, at, sender, mid, kind, recipient, tag FROM log"
-            " WHERE topic = ? AND seq > 0 AND seq >= ? AND seq < ?"
+            " WHERE topic = ? AND seq >= ? AND seq < ? AND seq > 0"
             f" ORDER BY seq {'ASC' if forward else 'DESC'}",
             (topic, numbers.start, numbers.stop),
         )
@@ -216,8 +217,9 @@ class Topics:
         changed = db.execute(
             "UPDATE log SET kind = ?, data = ?, sender = NULL, mid = NULL,"
             " recipient = NULL, extra = NULL"
-            " WHERE topic = ? AND seq > 0 AND seq = ? AND kind <> ? AND at >= ?",
-            (DELETED, NOTHING, topic, seq, DELETED, now - self._ttl),
+            " WHERE topic = ? AND seq >= ? AND seq <= ? AND kind <> ? AND at >= ?"
+            " AND seq > 0",
+            (DELETED, NOTHING, topic, seq, seq, DELETED, now - self._ttl),
         ).rowcount
         if changed:
             self.announce(db, topic, Message(str(seq), event="deleted"))
@@ -318,8 +320,8 @@ class Topics:
         if seq == known.seq:
             return known.tag
         rows = db.execute(
-            "SELECT seq, tag, before FROM log WHERE topic = ? AND seq > 0"
-            " AND seq IN (?, ?) ORDER BY seq LIMIT 1",
+            "SELECT seq, tag, before FROM log WHERE topic = ? AND seq >= ? AND seq <= ?"
+            " AND seq > 0 ORDER BY seq LIMIT 1",
             (topic, seq, seq + 1),
         ).fetchall()
         for found, tag, before in rows:
@@ -364,8 +366,8 @@ class Topics:
             return known.first, known.under
         self._log.flush(db)
         row = db.execute(
-            "SELECT seq, said FROM log WHERE topic = ? AND seq > 0 AND seq >= ?"
-            " AND seq <= ? AND said >= ? ORDER BY seq LIMIT 1",
+            "SELECT seq, said FROM log WHERE topic = ? AND seq >= ?"
+            " AND seq <= ? AND said >= ? AND seq > 0 ORDER BY seq LIMIT 1",
             (
                 topic,
                 max(known.first, known.seq + 2 - self._size),
