@@ -78,8 +78,9 @@ ARROWS: Tree = {
             "once": "",
             "schema": ".once .people",
             "log": ".many .schema messages backends.contract backends.pages",
+            "leftovers": ".log",
             "topics": (
-                ".log .many errors messages",
+                ".leftovers .log .many errors messages",
                 "backends.contract backends.pages backends.shares",
             ),
             "forks": "",

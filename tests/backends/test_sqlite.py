@@ -508,7 +508,7 @@ def rows(path: Path, table: str) -> int:
 def test_the_file_keeps_no_more_than_it_must(
     path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_wschat.backends.sqlite.topics.REMEMBERED", 0.2)
+    monkeypatch.setattr("flask_wschat.backends.sqlite.leftovers.REMEMBERED", 0.2)
     backend, _ = start(size=5, linger=0.1)
     for number in range(60):
         backend.publish(ROOM, Message("x", sender="ann", mid=str(number)), keep=True)
@@ -703,26 +703,26 @@ def test_each_is_answered_once_though_the_backend_stops(start: Start) -> None:
 def test_an_id_is_known_for_minutes_however_much_was_said(
     start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_wschat.backends.sqlite.topics._MOST_MIDS", 200)
+    monkeypatch.setattr("flask_wschat.backends.sqlite.leftovers._MOST_MIDS", 200)
     backend, _ = start(size=2, linger=0.1)
     submit(backend, 150)
     submit(backend, 1)
     eventually(lambda: rows(path, "log") <= 3)
     assert rows(path, "mids") == 150
-    topics = backend._process().topics
+    leftovers = backend._process().topics.leftovers
     backend._process().writer.call(
-        lambda db: topics._forget_mids(db, time.time() + 200.0)
+        lambda db: leftovers.forget_mids(db, time.time() + 200.0)
     )
     again = backend.publish(ROOM, Message("", sender="ann", mid=f"{ROOM} 0"), keep=True)
     assert (again.seq, again.fresh) == (1, False)
     # Of those older than that as many as ever; and never more than so many.
     backend._process().writer.call(
-        lambda db: topics._forget_mids(db, time.time() + 400.0)
+        lambda db: leftovers.forget_mids(db, time.time() + 400.0)
     )
     assert rows(path, "mids") == 8
     submit(backend, 250, "room:b")
     backend._process().writer.call(
-        lambda db: topics._forget_mids(db, time.time() + 200.0)
+        lambda db: leftovers.forget_mids(db, time.time() + 200.0)
     )
     assert rows(path, "mids") == 8 + 200
 
