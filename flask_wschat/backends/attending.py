@@ -34,14 +34,13 @@ class People:
             if not there:
                 del self._topics[topic]
         for topic, told in news.items():
-            first, version = topic not in self._versions, self._version(topic) + 1
+            version = self._version(topic) + 1
             self._highest = max(self._highest, version)
             if topic in self._topics:
                 self._versions[topic] = version
             else:
                 self._versions.pop(topic, None)
-            told = told._replace(version=version, first=first)
-            self._tell(topic, told.as_message())
+            self._tell(topic, told._replace(version=version).as_message())
 
     def present(self, topic: str) -> Attendance:
         users = dict(self._topics.get(topic, ()))

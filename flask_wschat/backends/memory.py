@@ -103,8 +103,6 @@ class MemoryBackend:
     share nothing with it, and have nobody present.
     """
 
-    instant = True
-
     def __init__(
         self,
         *,

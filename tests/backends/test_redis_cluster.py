@@ -15,9 +15,10 @@ from flask_wschat.backends import open as open_backend
 from flask_wschat.backends.redis import RedisBackend
 from flask_wschat.backends.redis.slots import slot_of
 from flask_wschat.backends.redis.subscriber import Timings
-from flask_wschat.errors import BackendError, ConfigError
+from flask_wschat.errors import ConfigError
 from flask_wschat.messages import Message, Receipt
 from tests.backends.cluster import RecordingHost
+from tests.backends.talk import Talk, check
 from tests.support.redis_cluster import RedisCluster
 from tests.support.waiting import LONG, eventually
 
@@ -50,69 +51,6 @@ def begin(cluster: RedisCluster) -> Iterator[Callable[[], Process]]:
     yield make
     for backend in backends:
         backend.stop()
-
-
-class Talk:
-    """Says numbers in rooms, one after another in each, until it is told to end.
-
-    Each is said again until it is acknowledged, as clients do.
-    """
-
-    def __init__(self, backend: RedisBackend, rooms: list[str]) -> None:
-        self.acknowledged: dict[str, dict[int, str]] = {room: {} for room in rooms}
-        self.failed = 0
-        self._backend = backend
-        self._pause = threading.Event()
-        self._ended = False
-        self._threads = [
-            threading.Thread(target=self._say, args=(room,)) for room in rooms
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def said(self) -> int:
-        return sum(map(len, list(self.acknowledged.values())))
-
-    def end(self) -> None:
-        self._ended = True
-        for thread in self._threads:
-            thread.join()
-
-    def go_on(self, count: int = 200) -> None:
-        """Wait until so many more are acknowledged."""
-        until = self.said + count
-        eventually(lambda: self.said >= until, "it goes on", LONG)
-
-    def _say(self, room: str) -> None:
-        number = 0
-        while not self._ended:
-            mid = f"{number}"
-            message = Message(mid, sender="ann", mid=mid)
-            try:
-                receipt = self._backend.publish(room, message, keep=True)
-            except BackendError:
-                self.failed += 1
-            else:
-                self.acknowledged[room][receipt.seq] = mid
-                number += 1
-            self._pause.wait(0.02)
-
-
-def check(talk: Talk, backend: RedisBackend, host: RecordingHost) -> None:
-    """What was acknowledged is there once, in order, and was heard or told lost."""
-    told = {topic for topics in host.losses for topic in topics or ()}
-    for room, known in talk.acknowledged.items():
-        page = backend.history(room, limit=256)
-        kept = {entry.seq: entry.data for entry in page.entries}
-        assert list(kept) == list(range(page.seq - len(kept) + 1, page.seq + 1)), room
-        assert {seq: mid for seq, mid in known.items() if seq in kept} == kept, room
-        assert [known[seq] for seq in sorted(known)] == [
-            str(n) for n in range(len(known))
-        ]
-        heard = [d.seq for d in host.deliveries if d.topic == room and d.seq]
-        assert heard == sorted(set(heard)), room
-        assert room in told or heard == list(range(1, page.seq + 1)), room
 
 
 @pytest.mark.slow

@@ -68,12 +68,17 @@ class RedisCluster:
 
     def primary_of(self, slot: int) -> RedisServer:
         """Return the primary for ``slot``, as any that runs says."""
-        for server in self.servers:
-            if server.running:
-                for first, last, (_, port, *_), *_ in _slots(server):
-                    if first <= slot <= last:
-                        return self._by_port(port)
-        raise AssertionError("nobody has it")
+        return self._of(slot, 2)
+
+    def replica_of(self, slot: int) -> RedisServer:
+        """Return the replica of that primary."""
+        return self._of(slot, 3)
+
+    def _of(self, slot: int, column: int) -> RedisServer:
+        server = next(server for server in self.servers if server.running)
+        rows = _slots(server)
+        (found,) = [row[column] for row in rows if row[0] <= slot <= row[1]]
+        return self._by_port(found[1])
 
     def primaries(self) -> list[RedisServer]:
         """Return those that have slots, as any that runs says."""

@@ -150,11 +150,10 @@ class People:
             if bool(was) != (count > 0 or bool(was - {process})) and room_of(topic):
                 told = news.setdefault(topic, News([], [], 0))
                 (told.left if was else told.joined).append(user)
-        counted = _count(db, list(news))
+        versions = _count(db, list(news))
         for topic, told in news.items():
-            version, first = counted[topic]
-            told = told._replace(version=version, first=first)
-            self._tell(db, topic, told.as_message())
+            message = told._replace(version=versions[topic]).as_message()
+            self._tell(db, topic, message)
 
 
 def _now() -> float:
@@ -177,15 +176,13 @@ def _version(db: sqlite3.Connection, topic: str) -> int:
     return version
 
 
-def _count(db: sqlite3.Connection, topics: list[str]) -> dict[str, tuple[int, bool]]:
-    """Count a change of the people of each of ``topics``; return their versions, and
-    whether nobody was there before."""
+def _count(db: sqlite3.Connection, topics: list[str]) -> dict[str, int]:
+    """Count a change of the people of each of ``topics``; return their versions."""
     rows = [(topic,) for topic in topics]
     highest = db.execute("SELECT highest FROM beats").fetchone()[0]
     versions = dict.fromkeys(topics, highest)
     question = "SELECT topic, version FROM rosters WHERE topic IN (VALUES {})"
-    known = dict(many.read(db, question, rows))
-    versions.update(known)
+    versions.update(many.read(db, question, rows))
     versions = {topic: version + 1 for topic, version in versions.items()}
     question = (
         "SELECT column1 FROM (VALUES {}) WHERE"
@@ -200,4 +197,4 @@ def _count(db: sqlite3.Connection, topics: list[str]) -> dict[str, tuple[int, bo
         db.execute(
             "UPDATE beats SET highest = max(highest, ?)", (max(versions.values()),)
         )
-    return {t: (version, t not in known) for t, version in versions.items()}
+    return versions
