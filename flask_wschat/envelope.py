@@ -120,9 +120,8 @@ def page(
     return f'{encode(fields)[1:-1]},"messages":[{messages}]'
 
 
-def read(ref: int, page: str, present: Sequence[str] | None = None) -> str:
-    """Return the reply to ``join``, with who is ``present``, or to ``inbox``."""
-    people = "" if present is None else f',"present":{encode(present)}'
+def read(ref: int, page: str, people: str = "") -> str:
+    """Return the reply to ``join``, with what ``people`` returned, or to ``inbox``."""
     return f'{{"type":"reply","ref":{ref},"ok":true,{page}{people}}}'
 
 
@@ -131,9 +130,19 @@ def history(ref: int, epoch: str, seq: int, messages: str) -> str:
     return f'{reply(ref, epoch=epoch, seq=seq)[:-1]},"messages":[{messages}]}}'
 
 
-def who(ref: int, present: Sequence[str]) -> str:
+def people(count: int, present: Sequence[str] | None) -> str:
+    """Return who is in a room as more fields of the reply to ``join``.
+
+    None: they are too many for names.
+    """
+    if present is None:
+        return f',"count":{count}'
+    return f',"count":{count},"present":{encode(present)}'
+
+
+def who(ref: int, present: Sequence[str], count: int, more: bool) -> str:
     """Return the reply to ``who``."""
-    return reply(ref, present=present)
+    return reply(ref, present=present, count=count, more=more)
 
 
 def refusal(
@@ -180,6 +189,17 @@ def deleted(topic: str, seq: int) -> str:
 def presence(room: str, joined: Sequence[str], left: Sequence[str]) -> str:
     """Return the news of who came and went."""
     return encode({"type": "presence", "room": room, "joined": joined, "left": left})
+
+
+def presence_count(room: str, count: int) -> str:
+    """Return the news of how many are there, where they are too many for names."""
+    return encode({"type": "presence", "room": room, "count": count})
+
+
+def presence_all(room: str, present: Sequence[str]) -> str:
+    """Return the news of who is there, for who knew the number alone."""
+    news = {"type": "presence", "room": room, "count": len(present)}
+    return encode({**news, "present": present})
 
 
 def tally(poll: str, standing: Mapping[str, Any]) -> str:

@@ -266,6 +266,8 @@ class News(NamedTuple):
     left: list[str]
     version: int
     """That of an ``Attendance`` with this change; the one before it was without."""
+    first: bool = False
+    """Nobody was there before: the numbers begin anew, higher than ever."""
 
     def as_message(self) -> Message:
         return Message(json.dumps(self._asdict()), event=PRESENCE)
@@ -278,9 +280,10 @@ class News(NamedTuple):
         """
         try:
             fields = json.loads(message.data)
-            news = cls(**{name: fields[name] for name in cls._fields})
-            fits = type(news.version) is int and all(
-                isinstance(user, str) for user in (*news.joined, *news.left)
+            joined, left, version = (fields[name] for name in cls._fields[:3])
+            news = cls(joined, left, version, fields.get("first") is True)
+            fits = type(version) is int and all(
+                isinstance(user, str) for user in (*joined, *left)
             )
         except (TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"no news of who is there: {error}") from None

@@ -78,8 +78,9 @@ ARROWS: Tree = {
             "once": "",
             "schema": ".once .people",
             "log": ".many .schema messages backends.contract backends.pages",
+            "leftovers": ".log",
             "topics": (
-                ".log .many errors messages",
+                ".leftovers .log .many errors messages",
                 "backends.contract backends.pages backends.shares",
             ),
             "forks": "",
@@ -112,7 +113,7 @@ ARROWS: Tree = {
             "process": (
                 ".cluster .packing .people .pipe .publishing .shards .slots",
                 ".subscriber .wire .wishes",
-                "errors logs backends.contract backends.pages backends.shares",
+                "errors logs messages backends.contract backends.pages backends.shares",
             ),
             "backend": (
                 ".address .cluster .packing .process .publishing .sentinel .subscriber",
@@ -135,7 +136,7 @@ ARROWS: Tree = {
         "feed": ".audience .flights .pages .parcels envelope messages websocket",
         "feeds": (
             ".feed .flights .pages .parcels .tallies",
-            "envelope messages settings transports.patched websocket",
+            "messages settings transports.patched websocket",
         ),
         "home": "errors logs transports transports.loop transports.patched websocket",
         "members": ".audience .feeds messages websocket",
@@ -150,7 +151,13 @@ ARROWS: Tree = {
             ".feed .feeds .flights .pages .subscriptions",
             "errors messages backends transports transports.loop websocket",
         ),
-        "presence": ".members errors messages transports backends",
+        "roster": "errors messages transports",
+        "rosters": (
+            ".feeds .home .members .roster envelope errors messages transports backends"
+        ),
+        "presence": (
+            ".feeds .home .members .rosters errors messages transports backends"
+        ),
         "rooms": (
             ".claims .members .presence .subscriptions",
             "errors messages transports websocket",

@@ -140,8 +140,9 @@ def test_changes_gather_while_the_backend_is_busy(store: Store) -> None:
             return 1
 
     loop: Any = Loop()
+    hub = Hub(Settings(), store, dumps=json.dumps, loads=json.loads)
     members: Any = Members()
-    presence = Presence(members, store, 45)
+    presence = Presence(members, hub.feeds, store, hub.home, hub.event, 45)
     for number in range(1200):
         presence.changed(loop, ROOM, f"u{number}")
     assert presence.busy and len(tasks) == 1

@@ -34,13 +34,14 @@ class People:
             if not there:
                 del self._topics[topic]
         for topic, told in news.items():
-            version = self._version(topic) + 1
+            first, version = topic not in self._versions, self._version(topic) + 1
             self._highest = max(self._highest, version)
             if topic in self._topics:
                 self._versions[topic] = version
             else:
                 self._versions.pop(topic, None)
-            self._tell(topic, told._replace(version=version).as_message())
+            told = told._replace(version=version, first=first)
+            self._tell(topic, told.as_message())
 
     def present(self, topic: str) -> Attendance:
         users = dict(self._topics.get(topic, ()))

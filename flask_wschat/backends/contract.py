@@ -69,6 +69,8 @@ class Backend(Protocol):
     a disk or a network, in the caller only. Each raises ``BackendError`` where its
     step cannot be known to be done; a message given a ``mid`` may then be tried again.
 
+    One that never waits may say so by ``instant = True``.
+
     Topics are ``all``, ``room:<name>`` and ``user:<id>``. What numbers and epochs are
     for is in docs/decisions/08, what a ``mid`` is in 16.
     """

@@ -103,6 +103,8 @@ class MemoryBackend:
     share nothing with it, and have nobody present.
     """
 
+    instant = True
+
     def __init__(
         self,
         *,

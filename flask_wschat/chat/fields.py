@@ -11,7 +11,7 @@ import unicodedata
 from typing import Any, NoReturn
 
 from ..envelope import ErrorCode, encode
-from ..messages import is_printable
+from ..messages import LONGEST_NAME, is_printable
 
 MAX_INTEGER = (1 << 53) - 1
 """The highest integer; a number that JavaScript can tell from the next."""
@@ -101,6 +101,14 @@ def integer(request: Request, field: str, least: int) -> int | None:
     if type(value) is not int or not least <= value <= MAX_INTEGER:
         raise RequestError("bad_request", f"{field} must be an integer from {least}")
     return value
+
+
+def user(request: Request, field: str) -> str | None:
+    """Return a field that is a user's id, as it was given; None: it is left out."""
+    user = request.get(field)
+    if field in request and not (isinstance(user, str) and len(user) <= LONGEST_NAME):
+        raise RequestError("bad_request", f"{field} must be a user's id")
+    return user
 
 
 def position(request: Request) -> tuple[int | None, str | None, str | None]:

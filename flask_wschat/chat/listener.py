@@ -76,6 +76,11 @@ class ChatListener(Listener):
     new_rooms: Rate | None = (1, 100)
     """Rooms and inboxes that one user may make, a second and at once; see
     docs/decisions/37. None, or no ``WSCHAT_RATE_LIMIT``: no limit."""
+    presence = True
+    """Whether people are told who is in their rooms; see ``has_presence``."""
+    max_present = 100
+    """Users of a room who are told by name. Where there are more, their number is, and
+    the names are had by ``who``, so many at a time."""
     max_page = 100
     """Messages in one reply."""
     max_name = 100
@@ -109,6 +114,14 @@ class ChatListener(Listener):
     def can_join(self, user: str | None, room: str) -> Any:
         """Say whether ``user`` may be in ``room``; asked at each join."""
         return True
+
+    def has_presence(self, room: str) -> bool:
+        """Say whether people are told who is in ``room``; asked at each join.
+
+        If not, nobody is noted there, also for ``chat.online(room)``: entering such a
+        room costs the storage nothing.
+        """
+        return self.presence
 
     def can_say(self, user: str | None, room: str, data: Any) -> Any:
         """Say whether ``user``, who is in ``room``, may say ``data`` there."""
@@ -210,7 +223,7 @@ class ChatListener(Listener):
         if not known:
             self._check_new(topic)
         if fresh:
-            self._hub.rooms.enter(ws, room)
+            self._hub.rooms.enter(ws, room, quiet=not self.has_presence(room))
         try:
             made = self._read(ws, ref, topic, position)
             if made and not known and self._made is not None:
@@ -283,12 +296,18 @@ class ChatListener(Listener):
         return envelope.history(ref, page.epoch, page.seq, page.messages)
 
     def _who(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
+        after = fields.user(request, "after")
+        limit = fields.integer(request, "limit", 1)
         topic = room_topic(self._joined(ws, request))
-        present = self._hub.presence.online(topic)
+        presence, loop = self._hub.presence, ws._transport.loop
+        if topic in presence.quiet:
+            raise RequestError("forbidden", "nobody is told who is in this room")
+        presence.rosters.know(loop, topic, self.max_present, now=True)
+        page = loop.call(presence.rosters.page, topic, after, limit)
         if not self.plain_rooms:
             # We may be put out of it just now.
             self._check_plain(topic, self._hub.backend.history(topic, limit=1))
-        return envelope.who(ref, present)
+        return envelope.who(ref, *page)
 
     def _vote(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         name = fields.name(request, "poll", self.max_name)
@@ -324,19 +343,23 @@ class ChatListener(Listener):
 
         True: as far as can be seen, it is new.
         """
-        hub, present = self._hub, None
-        if room_of(topic) is not None:
-            # First: where it names plain connections, the page is theirs.
-            present = hub.presence.online(topic)
+        hub, count = self._hub, 0
+        noted = room_of(topic) is not None and topic not in hub.presence.quiet
+        if noted:
+            hub.presence.rosters.know(ws._transport.loop, topic, self.max_present)
 
         def answer(page: View) -> str:
+            nonlocal count
             self._check_plain(topic, page)
-            return envelope.read(ref, page.body, present)
+            people = ""
+            if noted:  # and what is told of them from now on comes after it
+                people, count = hub.presence.rosters.answer(topic)
+            return envelope.read(ref, page.body, people)
 
         page = hub.readings.read(ws, topic, position, self.max_page, answer)
         if page is None:
             raise RequestError("not_joined", "you have left the room meanwhile")
-        return not page.seq and not set(present or ()) - {ws.user}
+        return not page.seq and count <= (ws.user is not None)
 
     def _store(self, topic: str, message: Message, ref: int, step: Step) -> None:
         """Have ``message`` stored; the reply is what ``step`` makes of the outcome."""

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from .. import envelope
-from ..messages import EVERYONE, PRESENCE, Delivery, News, Receipt, room_of
+from ..messages import EVERYONE, Delivery, Receipt
 from ..settings import Settings
 from ..transports.patched import RLock
 from ..websocket import WebSocket
@@ -112,8 +111,6 @@ class Feeds:
             return
         if delivery.message.event == "tally":
             self.tallies.put(delivery)
-        elif delivery.message.event == PRESENCE:
-            feed.deliver(Parcel(_of_people(delivery)))
         else:
             feed.deliver(Parcel(delivery))
 
@@ -127,10 +124,3 @@ class Feeds:
         feed = self._feeds.get(delivery.topic)
         if feed is not None:
             feed.deliver(Parcel(delivery))
-
-
-def _of_people(delivery: Delivery) -> Delivery:
-    """Return the news of who is there as clients get it."""
-    news, room = News.of(delivery.message), room_of(delivery.topic) or ""
-    text = envelope.presence(room, news.joined, news.left)
-    return delivery._replace(message=delivery.message._replace(data=text))

@@ -20,6 +20,7 @@ from ..incoming import CallEach, call_each
 from ..logs import SparingLog
 from ..messages import (
     EVERYONE,
+    PRESENCE,
     Delivery,
     Message,
     Receipt,
@@ -96,7 +97,9 @@ class Hub:
         self.members = Members(self.feeds)
         self.places = places_for(settings)
         ttl = settings.PING_INTERVAL + settings.PING_TIMEOUT
-        self.presence = Presence(self.members, backend, ttl)
+        self.presence = Presence(
+            self.members, self.feeds, backend, self.home, new_event, ttl
+        )
         self._topics = Subscriptions(backend, self.members.wants, new_event)
         self.readings = Readings(self.feeds, self._topics, backend)
         self._claims = Claims(self.home, self.members, backend, settings.HISTORY_TTL)
@@ -230,8 +233,8 @@ class Hub:
         for topic in topics:
             self.rooms.drop(ws, topic)
         if ws.user is not None:
-            for topic in (*topics, EVERYONE):
-                self._finish(self.presence.changed, ws._transport.loop, topic, ws.user)
+            loop = ws._transport.loop
+            self._finish(self.presence.changed, loop, EVERYONE, ws.user)
 
     def gone(self, ws: WebSocket) -> None:
         """Note that the last of a connection that ended is gone."""
@@ -279,16 +282,17 @@ class Hub:
 
     def is_telling(self) -> bool:
         """Whether the backend is not told yet of some who came or went."""
-        return self.presence.busy
+        return self.presence.telling
 
     def is_busy(self) -> bool:
         """Whether the backend is just told of some who are not here any more."""
-        return self.presence.busy or self._topics.busy
+        return self.presence.telling or self._topics.busy
 
     def move_out(self) -> None:
         """Give up what is planned in the loop: another one will be home."""
         self.feeds.tallies.void()
         self._mender.clear()
+        self.presence.rosters.clear()
 
     def forget_all(self) -> None:
         """Forget everybody: they are another process's, or ended with their loop."""
@@ -373,6 +377,10 @@ class Hub:
             self.feeds.void(delivery.topic)
             self._claims.obey(delivery.topic, self.rooms.put_out)
             return
+        if delivery.message.event == PRESENCE:
+            if self.home.loop is not None:
+                self.presence.rosters.news(self.home.loop, delivery)
+            return
         self.backlog.look()
         try:
             self._send_to_plain(delivery)
@@ -401,6 +409,8 @@ class Hub:
         self.feeds.tallies.void()
         self._deliveries.lose(self.feeds.topics if topics is None else topics)
         self._claims.lost()
+        if self.home.loop is not None:
+            self.presence.lost(self.home.loop, topics)
         if self.on_lost is not None:
             self.on_lost(topics)
 

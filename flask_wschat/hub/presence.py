@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
+from collections.abc import Callable, Iterable
 
 from ..backends import Backend
 from ..errors import BackendError
 from ..messages import user_topic
-from ..transports import Loop
+from ..transports import Event, Loop
+from .feeds import Feeds
+from .home import Home
 from .members import Members
+from .rosters import Rosters
 
 logger = logging.getLogger("flask_wschat")
 
@@ -29,23 +32,40 @@ class Presence:
     dead process are gone; for the backend it is dead after ``SILENCE`` of that.
     """
 
-    def __init__(self, members: Members, backend: Backend, ttl: float) -> None:
+    def __init__(
+        self,
+        members: Members,
+        feeds: Feeds,
+        backend: Backend,
+        home: Home,
+        new_event: Callable[[], Event],
+        ttl: float,
+    ) -> None:
         self._members = members
         self._backend = backend
         self._every = ttl / 4
+        self.rosters = Rosters(members, feeds, backend, home, new_event, self._differ)
+        """Who is in the rooms that are watched from here, over all processes."""
+        self.quiet: set[str] = set()
+        """Topics of which nobody is told, the backend neither."""
         self.clear()
 
     def clear(self) -> None:
         """Forget everything: this is another process now."""
+        self.rosters.clear()
+        self.quiet.clear()
         self._changes: dict[tuple[str, str], None] = {}
         self._taken: dict[tuple[str, str], None] = {}  # those being told
         self._telling = False
         self._known = False  # the backend knows of somebody here
-        self._refresh_at = time.monotonic() + self._every
+        self._refresh_at = 0.0  # soon: whoever died before we came is still there
         self._faulty = False
 
     def changed(self, loop: Loop, topic: str, user: str) -> None:
         """Note that ``user`` has more or fewer connections in ``topic``."""
+        if topic in self.quiet:
+            return
+        self.rosters.changed(topic, user)
         self._changes[topic, user] = None
         if not self._telling and not self._faulty:
             self._tell_soon(loop)
@@ -55,6 +75,7 @@ class Presence:
 
         ``watched``: somebody is here, with a user id or not, to hear who is gone.
         """
+        self.rosters.tick(loop, now)
         if self._changes and not self._telling:
             self._tell_soon(loop)
         if (self._known or watched) and now >= self._refresh_at:
@@ -62,9 +83,20 @@ class Presence:
             loop.run(lambda: self._refresh(loop))
         return self.busy
 
+    def lost(self, loop: Loop, topics: Iterable[str] | None) -> None:
+        """Note that news of ``topics`` (None: of any) may have been lost."""
+        self.rosters.lost(loop, topics)
+        # Perhaps the backend was away: the others are to hear that we are not.
+        self._refresh_at = 0.0
+
     @property
     def busy(self) -> bool:
-        """Whether somebody's change is not told yet."""
+        """Whether somebody's change is not told yet, to the backend or to clients."""
+        return self.telling or self.rosters.busy
+
+    @property
+    def telling(self) -> bool:
+        """Whether the backend is not told yet of somebody's change."""
         return bool(self._changes) or self._telling
 
     def online(self, topic: str) -> list[str]:
@@ -72,7 +104,8 @@ class Presence:
 
         :raises BackendError: those of other processes cannot be known.
         """
-        return sorted(self._others(topic).keys() | set(self._members.users(topic)))
+        here = () if topic in self.quiet else self._members.users(topic)
+        return sorted(self._others(topic).keys() | set(here))
 
     def connections(self, user: str) -> int:
         """Return how many connections ``user`` has, in all processes.
@@ -99,6 +132,12 @@ class Presence:
             user: count - there.here.get(user, 0) for user, count in there.users.items()
         }
         return {user: count for user, count in others.items() if count > 0}
+
+    def _differ(self, loop: Loop, topic: str, user: str) -> None:
+        """Tell again what the backend does not have right."""
+        if (topic, user) not in self._changes and (topic, user) not in self._taken:
+            self._refresh_at = 0.0  # we may have been taken for dead
+            self.changed(loop, topic, user)
 
     # -- in a worker
 
@@ -168,6 +207,7 @@ class Presence:
     def _tell_all(self, loop: Loop) -> None:
         for topic, user in self._members.attendance():
             self.changed(loop, topic, user)
+        self.rosters.lost(loop, None)
 
 
 def _is_of_a_value(error: Exception) -> bool:

@@ -60,16 +60,22 @@ class Rooms:
             raise
         return True
 
-    def enter(self, ws: WebSocket, name: str) -> bool:
-        """Put ``ws`` into a room, whoever may be there; else as ``join``."""
-        loop = ws._transport.loop
-        if not loop.call(self._enter, ws, name):
+    def enter(self, ws: WebSocket, name: str, *, quiet: bool = False) -> bool:
+        """Put ``ws`` into a room, whoever may be there; else as ``join``.
+
+        ``quiet``: nobody is told who is there, unless somebody else has entered it
+        otherwise.
+        """
+        loop, topic = ws._transport.loop, room_topic(name)
+        if not loop.call(self._enter, ws, name, quiet):
             return False
         try:
-            self._subscriptions.wait(loop, [room_topic(name)])
+            self._subscriptions.wait(loop, [topic])
         except BackendError:
             loop.call(self.put_out, ws, name)
             raise
+        if not quiet:
+            loop.call(self._presence.rosters.begin, loop, topic)
         return True
 
     def leave(self, ws: WebSocket, room: Any) -> bool:
@@ -79,13 +85,14 @@ class Rooms:
 
     # -- in the loop
 
-    def _enter(self, ws: WebSocket, room: str) -> bool:
+    def _enter(self, ws: WebSocket, room: str, quiet: bool = False) -> bool:
         if ws.closed or (ws._rooms is not None and room in ws._rooms):
             return False
         if ws._rooms is None:
             ws._rooms = set()
         ws._rooms.add(room)
         topic, loop = room_topic(room), ws._transport.loop
+        self._listen_in(loop, topic, quiet)
         self._members.add(ws, topic, mute=True)
         self._subscriptions.want(loop, [topic])
         if ws.user is not None:
@@ -97,17 +104,27 @@ class Rooms:
         if ws._rooms is None or room not in ws._rooms:
             return False
         ws._rooms.discard(room)
-        topic = room_topic(room)
-        self.drop(ws, topic)
-        if ws.user is not None:
-            self._finish(self._presence.changed, ws._transport.loop, topic, ws.user)
+        self.drop(ws, room_topic(room))
         return True
 
     def drop(self, ws: WebSocket, topic: str) -> None:
         """Take ``ws`` out of ``topic``, and give that up where it was the last one."""
         self._finish(self._members.discard, ws, topic)
+        if ws.user is not None:
+            self._finish(self._presence.changed, ws._transport.loop, topic, ws.user)
+        self._presence.rosters.drop(topic)
         if not self._members.wants(topic):
+            self._presence.quiet.discard(topic)
             self._subscriptions.release(topic)
+
+    def _listen_in(self, loop: Loop, topic: str, quiet: bool) -> None:
+        """Have it known who is in ``topic``, unless all who are there are quiet."""
+        if quiet and not self._members.wants(topic):
+            self._presence.quiet.add(topic)
+        elif not quiet and topic in self._presence.quiet:
+            self._presence.quiet.discard(topic)
+            for user in self._members.users(topic):
+                self._presence.changed(loop, topic, user)
 
 
 def _where_it_may_wait(loop: Loop, call: Callable[[], Any]) -> None:

@@ -737,6 +737,14 @@ def test_garbage_is_ignored(
             b'1 1.5 e {"data":"x"}\nx',
             b"1 1.5 e " + b"[" * 100_000 + b"\nx",
             b"1 1.5 e {\nx",
+            b'{"json":true}\n1',
+            b"1 1.5 e - - 5 {}\nx",
+            b"1 1.5 e - - -4 {}\nx",
+            b"1 1.5 e - - 4,4 {}\nx",
+            b"1 1.5 e - - x {}\nx",
+            b"1 1.5 e - - -4 ",
+            b"{}\nxyz",
+            b"1 1.5 e - - -4 ",
         ]:
             client.publish(channel, payload)
         client.xadd(f"wschat:{{{ROOM}}}:log", {"at": "9e9", "body": "junk"}, "1-1")

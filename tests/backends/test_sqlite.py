@@ -508,7 +508,7 @@ def rows(path: Path, table: str) -> int:
 def test_the_file_keeps_no_more_than_it_must(
     path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_wschat.backends.sqlite.topics.REMEMBERED", 0.2)
+    monkeypatch.setattr("flask_wschat.backends.sqlite.leftovers.REMEMBERED", 0.2)
     backend, _ = start(size=5, linger=0.1)
     for number in range(60):
         backend.publish(ROOM, Message("x", sender="ann", mid=str(number)), keep=True)
@@ -703,25 +703,74 @@ def test_each_is_answered_once_though_the_backend_stops(start: Start) -> None:
 def test_an_id_is_known_for_minutes_however_much_was_said(
     start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_wschat.backends.sqlite.topics._MOST_MIDS", 200)
+    monkeypatch.setattr("flask_wschat.backends.sqlite.leftovers._MOST_MIDS", 200)
     backend, _ = start(size=2, linger=0.1)
     submit(backend, 150)
     submit(backend, 1)
     eventually(lambda: rows(path, "log") <= 3)
     assert rows(path, "mids") == 150
-    topics = backend._process().topics
+    leftovers = backend._process().topics.leftovers
     backend._process().writer.call(
-        lambda db: topics._forget_mids(db, time.time() + 200.0)
+        lambda db: leftovers.forget_mids(db, time.time() + 200.0)
     )
     again = backend.publish(ROOM, Message("", sender="ann", mid=f"{ROOM} 0"), keep=True)
     assert (again.seq, again.fresh) == (1, False)
     # Of those older than that as many as ever; and never more than so many.
     backend._process().writer.call(
-        lambda db: topics._forget_mids(db, time.time() + 400.0)
+        lambda db: leftovers.forget_mids(db, time.time() + 400.0)
     )
     assert rows(path, "mids") == 8
     submit(backend, 250, "room:b")
     backend._process().writer.call(
-        lambda db: topics._forget_mids(db, time.time() + 200.0)
+        lambda db: leftovers.forget_mids(db, time.time() + 200.0)
     )
     assert rows(path, "mids") == 8 + 200
+
+
+def test_what_is_taken_back_before_others_have_it_still_counts(start: Start) -> None:
+    (one, _), (late, host) = start(), start()
+    late.subscribe([ROOM])
+    hold, held = threading.Event(), threading.Event()
+
+    def stuck(db: sqlite3.Connection) -> None:
+        held.set()
+        hold.wait()
+
+    waiting = threading.Thread(
+        target=lambda: late._process().writer.call(stuck, writes=False)
+    )
+    waiting.start()
+    held.wait()
+    one.publish(ROOM, Message("secret"), keep=True)
+    assert one.delete(ROOM, 1)
+    hold.set()
+    waiting.join()
+    first, gone = host.wait_for_count(2)
+    # As somebody's word in the ready-made chat, so that no plain connection has it.
+    assert (first.seq, first.message) == (1, Message("null", json=True, sender=""))
+    assert (gone.message.event, gone.message.data) == ("deleted", "1")
+
+
+def test_a_question_reads_what_it_answers_and_not_all_that_is_kept(
+    start: Start,
+) -> None:
+    backend, _ = start(size=3000, max_bytes=50_000)
+    submit(backend, 3000)
+    writer, steps = backend._process().writer, 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    page = backend.history(ROOM)
+    writer.call(lambda db: db.set_progress_handler(step, 1))
+    assert backend.history(ROOM, limit=10) == page._replace(entries=page.entries[-10:])
+    tag = page.entries[-20].tag
+    resumed = backend.history(ROOM, after=2981, epoch=page.epoch, tag=tag, limit=10)
+    assert resumed.recovered
+    backend.history(ROOM, before=2990, limit=10)
+    assert backend.delete(ROOM, 2990)
+    backend.publish(ROOM, Message("x" * 39_200), keep=True)  # pushes others out
+    writer.call(lambda db: db.set_progress_handler(None, 0))
+    # Of SQLite's instructions; one pass over all takes 10,000 and more.
+    assert 500 < steps < 5000

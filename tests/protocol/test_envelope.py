@@ -51,14 +51,21 @@ def entry(data: Any, **fields: Any) -> Entry:
         ),
         (
             "join.reply",
-            envelope.read(1, a_page(f"{A_MESSAGE},{A_MESSAGE}"), ["ann"]),
+            envelope.read(
+                1, a_page(f"{A_MESSAGE},{A_MESSAGE}"), envelope.people(1, ["ann"])
+            ),
         ),
+        (
+            "join.reply",
+            envelope.read(1, a_page(A_MESSAGE), envelope.people(101, None)),
+        ),
+        ("join.reply", envelope.read(1, a_page(A_MESSAGE))),
         ("inbox.reply", envelope.read(1, a_page(A_DIRECT))),
         ("history.reply", envelope.history(1, "e", 7, "")),
         ("leave.reply", envelope.reply(1)),
         ("say.reply", envelope.stored(1, 7, 1.5)),
         ("tell.reply", envelope.stored(1, 7, 1.5)),
-        ("who.reply", envelope.who(1, ["ann"])),
+        ("who.reply", envelope.who(1, ["ann"], 1, False)),
         ("vote.reply", envelope.reply(1, **STANDING, closed=False)),
         ("poll.reply", envelope.reply(1, **STANDING, closed=True, mine=None)),
         ("ping.reply", envelope.reply(1)),
@@ -80,6 +87,8 @@ def entry(data: Any, **fields: Any) -> Entry:
             envelope.message("room:a", entry("null", json=True, deleted=True), 7, 1.5),
         ),
         ("deleted", envelope.deleted("room:Lobby", 7)),
+        ("presence", envelope.presence_count("a", 101)),
+        ("presence", envelope.presence_all("a", ["ann", "ben"])),
         ("presence", envelope.presence("Lobby", ["ann"], [])),
         ("tally", envelope.tally("Drinks", {**STANDING, "closed": False})),
         ("gap", envelope.gap("room:Lobby")),

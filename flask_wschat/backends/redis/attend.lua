@@ -10,6 +10,13 @@ local people, process, channel = KEYS[1], ARGV[1], ARGV[4]
 local VERSION = '\0'
 local joined, left = {}, {}
 
+-- As JSON. Half a surrogate pair has bytes here that are no UTF-8.
+local function quoted(name)
+  return (cjson.encode(name):gsub('\237([\160-\191])([\128-\191])', function(high, low)
+    return string.format('\\u%04x', 0xd000 + (high:byte() - 128) * 64 + low:byte() - 128)
+  end))
+end
+
 local function note(user, count)
   local text = redis.call('HGET', people, user)
   local counts = text and cjson.decode(text) or {}
@@ -19,10 +26,10 @@ local function note(user, count)
       redis.call('HSET', people, user, cjson.encode(counts))
     else
       redis.call('HDEL', people, user)
-      left[#left + 1] = cjson.encode(user)
+      left[#left + 1] = quoted(user)
     end
     if not text then
-      joined[#joined + 1] = cjson.encode(user)
+      joined[#joined + 1] = quoted(user)
     end
   end
 end
@@ -39,14 +46,15 @@ if #ARGV == 4 then
 end
 if channel ~= '' and #joined + #left > 0 then
   local clock = redis.call('TIME')
-  local version = redis.call('HINCRBY', people, VERSION, 1)
+  local version, first = redis.call('HINCRBY', people, VERSION, 1), ''
   if version == 1 then
     -- What went before is forgotten: no number of that time may come again.
     version = clock[1] * 1000 + math.floor(clock[2] / 1000)
     redis.call('HSET', people, VERSION, string.format('%.0f', version))
+    first = ',"first":true'
   end
-  local news = string.format('{"joined":[%s],"left":[%s],"version":%.0f}',
-    table.concat(joined, ','), table.concat(left, ','), version)
+  local news = string.format('{"joined":[%s],"left":[%s],"version":%.0f%s}',
+    table.concat(joined, ','), table.concat(left, ','), version, first)
   local at = string.format('%d.%06d', clock[1], clock[2])
   redis.call('PUBLISH', channel, '0 ' .. at .. ' - {"event":"presence"}\n' .. news)
 end

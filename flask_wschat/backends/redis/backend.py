@@ -30,7 +30,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ...errors import BackendError
 from ...logs import SparingLog, printable
@@ -214,14 +214,14 @@ class RedisBackend:
         args += ["" if max_bytes is None else max(max_bytes, 0), *limits]
         args += [self._empty_ttl, channel, *process.position(topic)]
         call = self._history.call(self._server.keys(topic), args)
-        name, seq, word, recovered, plain, backwards, items = self._run(
+        name, seq, word, recovered, plain, backwards, items, bodies = self._run(
             call, again=True
         )
         newest = "" if word == b"-" else word.decode()
         if process.wishes.wants(topic):
             process.seen.note(topic, name.decode(), seq, newest)
         start = max(after or 0, 0) if recovered else None
-        entries, whole = self._entries(topic, items, start)
+        entries, whole = self._entries(topic, zip(items, bodies, strict=True), start)
         if recovered and not whole and not entries:
             # What follows is not there: once told, nobody waits for it.
             return self.history(topic, limit=limit, max_bytes=max_bytes)
@@ -230,7 +230,7 @@ class RedisBackend:
         return Page(name.decode(), seq, entries, bool(recovered), bool(plain), newest)
 
     def _entries(
-        self, topic: str, items: Sequence[bytes], after: int | None
+        self, topic: str, items: Iterable[tuple[bytes, bytes]], after: int | None
     ) -> tuple[list[Entry], bool]:
         """Return the entries; where they follow ``after``, those before any hole.
 
@@ -238,9 +238,9 @@ class RedisBackend:
         """
         entries: list[Entry] = []
         whole = True
-        for item in items:
+        for item, body in items:
             try:
-                entry, before = unpack_entry(item)
+                entry, before = unpack_entry(item, body)
             except ValueError as error:
                 whole = False
                 self._log.warning(

@@ -93,43 +93,87 @@ def pack_passing(at: float, body: bytes) -> bytes:
     return b"0 %.6f - %b" % (at, body)
 
 
-def unpack_publication(topic: str, payload: bytes) -> list[Delivery]:
-    """Return what publish.lua, or ``pack_passing``, has published.
+class Announced:
+    """What publish.lua has published, and how much of it comes by itself after it."""
 
-    :raises ValueError: it was neither.
+    __slots__ = ("_at", "_before", "_bodies", "_epoch", "_seq", "_tag", "missing")
+
+    def __init__(self, payload: bytes) -> None:
+        """Read ``payload``.
+
+        :raises ValueError: it is none of ours.
+        """
+        parts = payload.split(b" ", 6)
+        if len(parts) != 7:
+            raise ValueError("not a publication of ours")
+        number, at, epoch, tag, before, lengths, bodies = parts
+        self._seq, self._at, self._epoch = int(number), float(at), epoch.decode()
+        self._tag = "" if tag == b"-" else tag.decode()
+        self._before = "" if before == b"-" else before.decode()
+        self._bodies: list[bytes | int] = []
+        self.missing = 0
+        """How many bodies are still to come."""
+        start = 0
+        for length in map(int, lengths.split(b",")):
+            if length < 0:
+                self._bodies.append(-length)
+                self.missing += 1
+            else:
+                self._bodies.append(bodies[start : start + length])
+                start += length
+        if start != len(bodies):
+            raise ValueError("bodies of other lengths")
+
+    def add(self, body: bytes) -> None:
+        """Take the next body that comes by itself.
+
+        :raises ValueError: it is none of these.
+        """
+        for index, known in enumerate(self._bodies):
+            if isinstance(known, int):
+                if known != len(body):
+                    break
+                self._bodies[index] = body
+                self.missing -= 1
+                return
+        raise ValueError("a body of another length")
+
+    def deliveries(self, topic: str) -> list[Delivery]:
+        """Return what was published, once nothing is missing.
+
+        :raises ValueError: it is none of ours.
+        """
+        deliveries = []
+        seq, at, epoch, tag = self._seq, self._at, self._epoch, self._tag
+        before = self._before
+        for body in self._bodies:
+            assert isinstance(body, bytes)
+            message = unpack_message(body)
+            deliveries.append(Delivery(topic, message, seq, at, epoch, tag, before))
+            seq, before = seq + 1, tag
+        return deliveries
+
+
+def unpack_passing(topic: str, payload: bytes) -> Delivery:
+    """Return the message that is not kept, which ``payload`` tells of.
+
+    :raises ValueError: it tells of none.
     """
-    passing = payload.startswith(b"0 ")
-    parts = payload.split(b" ", 3 if passing else 6)
-    if len(parts) != (4 if passing else 7):
+    parts = payload.split(b" ", 3)
+    if len(parts) != 4:
         raise ValueError("not a publication of ours")
-    seq, at = int(parts[0]), float(parts[1])
-    if passing:
-        return [Delivery(topic, unpack_message(parts[3]), 0, at)]
-    _, _, era, word, last, lengths, bodies = parts
-    tag, before = ("" if text == b"-" else text.decode() for text in (word, last))
-    epoch = era.decode()
-    sizes = [int(size) for size in lengths.split(b",")]
-    if sum(sizes) != len(bodies) or min(sizes) < 0:
-        raise ValueError("bodies of other lengths")
-    deliveries, start = [], 0
-    for size in sizes:
-        body = bodies[start : start + size] if len(sizes) > 1 else bodies
-        start += size
-        message = unpack_message(body)
-        deliveries.append(Delivery(topic, message, seq, at, epoch, tag, before))
-        seq, before = seq + 1, tag
-    return deliveries
+    return Delivery(topic, unpack_message(parts[3]), 0, float(parts[1]))
 
 
-def unpack_entry(item: bytes) -> tuple[Entry, str]:
+def unpack_entry(item: bytes, body: bytes) -> tuple[Entry, str]:
     """Return what history.lua has returned of a message, and the tag before it.
 
     :raises ValueError: it is none that we wrote.
     """
-    parts = item.split(b" ", 4)
-    if len(parts) != 5:
+    parts = item.split(b" ")
+    if len(parts) != 4:
         raise ValueError("fields that are not ours")
-    number, at, word, last, body = parts
+    number, at, word, last = parts
     tag, before = ("" if text == b"-" else text.decode() for text in (word, last))
     seq, stored = int(number), float(at)
     if not body:

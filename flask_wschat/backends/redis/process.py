@@ -11,11 +11,12 @@ from typing import Any, Protocol
 
 from ...errors import BackendError
 from ...logs import printable
+from ...messages import Delivery
 from ..contract import Host
 from ..pages import Seen
 from ..shares import Shares
 from .cluster import ClusterAddress, Router
-from .packing import MADE, unpack_publication
+from .packing import MADE, Announced, unpack_passing
 from .people import People
 from .pipe import Job, Pipe
 from .publishing import Limits, Publisher
@@ -103,6 +104,7 @@ class Process:
         self._garbage = 0.0
         self._refused: dict[str, float] = {}  # when last, by the refusal's word
         self.seen = Seen()
+        self._announced: dict[str, Announced] = {}  # the rest of it is to come
         self.publisher = Publisher(self, server, limits, shares, waits=replicas > 0)
         self.people = People(self.run, server, presence_ttl)
         name = f"process:{self.people.process}"
@@ -265,7 +267,7 @@ class Process:
 
     def published(self, topic: str, payload: bytes) -> None:
         try:
-            deliveries = unpack_publication(topic, payload)
+            deliveries = self._unpacked(topic, payload)
         except ValueError as error:
             now = time.monotonic()
             if now >= self._garbage:  # who sends one may send many
@@ -276,9 +278,6 @@ class Process:
                     printable(error),
                 )
             return
-        last = deliveries[-1]
-        if last.seq:
-            self.seen.note(topic, last.epoch, last.seq, last.tag)
         if self._host is None:
             return
         for delivery in deliveries:
@@ -291,7 +290,31 @@ class Process:
             except Exception:
                 logger.exception("error in a delivery to %s", topic)
 
+    def _unpacked(self, topic: str, payload: bytes) -> list[Delivery]:
+        """Return what is whole with ``payload``.
+
+        :raises ValueError: it is none of ours.
+        """
+        if payload.startswith(b"0 "):
+            return [unpack_passing(topic, payload)]
+        if payload.startswith(b"{"):
+            announced = self._announced.pop(topic, None)
+            if announced is None:
+                raise ValueError("a body that nothing tells of")
+            announced.add(payload)
+        else:
+            announced = Announced(payload)
+        if announced.missing:
+            self._announced[topic] = announced
+            return []
+        deliveries = announced.deliveries(topic)
+        last = deliveries[-1]
+        self.seen.note(topic, last.epoch, last.seq, last.tag)
+        return deliveries
+
     def lost(self, topics: Sequence[str]) -> None:
+        for topic in topics:
+            self._announced.pop(topic, None)
         if self._host is not None:
             self._host.lost(topics)
 

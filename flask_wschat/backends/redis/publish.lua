@@ -16,6 +16,8 @@
 -- are known from it. `marks` are such ids, an eighth of what may be kept apart: what is
 -- too much goes up to one of them, and no body is read for it. Readers get no more than
 -- they should; see history.lua.
+-- To make a string, Lua reads all of it (1 ns a byte, redis 7.0.15): a body that is not
+-- small is published by itself, right after what tells of it.
 -- mids are in two hashes. `turned` is when the newer one was begun, `turn` which one it is.
 -- When it is old enough, and has as many as are kept, the older one makes room.
 -- Returns the time, the epoch, and for each message its number, =<number>:<time> where its
@@ -26,6 +28,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local size, most, step = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[14])
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'said', 'tag', 'due', 'turn', 'mark', 'gone')
 local epoch, tag, made = meta[1], meta[4] or '-', false
+local new_epoch = string.format('%x%05x', clock[1], clock[2])
 local seq, said, due = tonumber(meta[2] or 0), tonumber(meta[3] or 0), tonumber(meta[5] or 0)
 local turn, mark = meta[6], tonumber(meta[7] or 0)
 
@@ -43,53 +46,17 @@ if turn and epoch and #mids > 0 then
   end
 end
 
-local function epoch_of(seen)
-  made = true
-  epoch = seen or string.format('%x%05x', clock[1], clock[2])
-  redis.call('HSET', KEYS[1], 'epoch', epoch)
-end
-
-local function begin()
-  if not epoch then
-    epoch_of(ARGV[2] ~= '' and ARGV[3] == '0' and ARGV[2])
-    redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
-    turn, tag = nil, '-'
-  elseif epoch == ARGV[2] then
-    local last = tonumber(ARGV[3])
-    if last > seq or (last == seq and ARGV[4] ~= '' and ARGV[4] ~= tag) then
-      -- Redis came back without messages that others have seen.
-      epoch_of()
-    end
-  end
-end
-
-local function append(id, body)
-  local old = at .. ' ' .. ARGV[12] .. ' ' .. tag
-  local added = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', id, 'at', old, 'body', body)
-  if not added then
-    redis.call('XADD', KEYS[2], id, 'at', old, 'body', body)
-    due = 0
-  elseif type(added) == 'table' and added.err then
-    if not string.find(added.err, 'equal or smaller', 1, true) then
-      return added
-    end
-    -- The numbers are older than the messages: somebody has put them back.
-    epoch_of()
-    redis.call('DEL', KEYS[2], KEYS[6])
-    redis.call('XADD', KEYS[2], id, 'at', old, 'body', body)
-    due = 0
-  end
-end
-
 -- As shares.py has it: count, bytes, since when, and the number of the last one.
-local function read(text)
+local read, tell
+if step == 5 then
+read = function(text)
   local count, bytes, since, last = string.match(text, '^(%d+) (%d+) (%d+) (%d+)$')
   if last and tonumber(last) > seq - size and now - since <= tonumber(ARGV[7]) then
     return tonumber(count), tonumber(bytes), since
   end
 end
 
-local function tell(teller, bytes)
+tell = function(teller, bytes)
   local text = redis.call('HGET', KEYS[5], teller)
   local count, total, since
   if text then
@@ -108,9 +75,10 @@ local function tell(teller, bytes)
     return string.format('%.0f %.0f %s %.0f', count, total, since, seq + 1)
   end
 end
+end
 
 local answers, first, before = {}, nil, tag
-local fresh, lengths, bodies = {}, {}, {}
+local fresh, lengths, bodies, apart = {}, {}, {}, {}
 for i = 15, #ARGV, step do
   local mid, bytes, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local told = step == 5 and ARGV[i + 3] ~= '' and not known[mid] and tell(ARGV[i + 3], bytes)
@@ -121,14 +89,38 @@ for i = 15, #ARGV, step do
   elseif step == 5 and ARGV[i + 3] ~= '' and not told then
     answers[#answers + 1] = '!'
   else
+    local number = string.format('%.0f', seq + 1)
     if not first then
-      begin()
+      local last = epoch and epoch == ARGV[2] and tonumber(ARGV[3])
+      if not epoch then
+        epoch, made = new_epoch, true
+        if ARGV[2] ~= '' and ARGV[3] == '0' then
+          epoch = ARGV[2]
+        end
+        redis.call('HSET', KEYS[1], 'epoch', epoch)
+        redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
+        turn, tag = nil, '-'
+      elseif last and (last > seq or (last == seq and ARGV[4] ~= '' and ARGV[4] ~= tag)) then
+        -- Redis came back without messages that others have seen.
+        epoch, made = new_epoch, true
+        redis.call('HSET', KEYS[1], 'epoch', epoch)
+      end
       before = tag
     end
-    local number = string.format('%.0f', seq + 1)
-    local refused = append(number .. '-' .. string.format('%.0f', said), body)
-    if refused then
-      return refused
+    local id, old = number .. '-' .. said, at .. ' ' .. ARGV[12] .. ' ' .. tag
+    local added = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', id, 'at', old, 'body', body)
+    if not added then
+      redis.call('XADD', KEYS[2], id, 'at', old, 'body', body)
+      due = 0
+    elseif type(added) == 'table' then
+      if not string.find(added.err, 'equal or smaller', 1, true) then
+        return added
+      end
+      -- The numbers are older than the messages: somebody has put them back.
+      epoch, made, due = new_epoch, true, 0
+      redis.call('HSET', KEYS[1], 'epoch', epoch)
+      redis.call('DEL', KEYS[2], KEYS[6])
+      redis.call('XADD', KEYS[2], id, 'at', old, 'body', body)
     end
     first = first or number
     if told then
@@ -143,8 +135,13 @@ for i = 15, #ARGV, step do
     end
     seq, said, tag = seq + 1, said + bytes, ARGV[12]
     answers[#answers + 1] = number
-    bodies[#bodies + 1] = body
-    lengths[#lengths + 1] = #body
+    if #body < 2048 then
+      bodies[#bodies + 1] = body
+      lengths[#lengths + 1] = #body
+    else
+      apart[#apart + 1] = body
+      lengths[#lengths + 1] = -#body
+    end
   end
 end
 
@@ -155,7 +152,7 @@ if not first then
   return at .. ' ' .. (epoch or '-') .. ' ' .. table.concat(answers, ' ')
 end
 
-local stored = {'seq', string.format('%.0f', seq), 'said', string.format('%.0f', said), 'tag', tag}
+local stored = {'seq', seq, 'said', said, 'tag', tag}
 local function store(name, value)
   stored[#stored + 1] = name
   stored[#stored + 1] = value
@@ -165,14 +162,14 @@ end
 local upto
 if said - mark > most / 8 then
   local marks, kept = redis.call('HGET', KEYS[1], 'marks') or '', {}
-  for number, under in string.gmatch(marks .. seq + 1 .. '-' .. string.format('%.0f', said) .. ' ', '(%d+)%-(%d+) ') do
+  for number, under in string.gmatch(marks .. seq + 1 .. '-' .. said .. ' ', '(%d+)%-(%d+) ') do
     if said - under >= most and tonumber(number) <= seq then
       upto, kept = number, {}
     end
     kept[#kept + 1] = number .. '-' .. under .. ' '
   end
   store('marks', table.concat(kept))
-  store('mark', string.format('%.0f', said))
+  store('mark', said)
 end
 local tidy = math.floor(seq / 32) > math.floor((first - 1) / 32)
 if tidy and seq - size >= tonumber(upto or 1) then
@@ -191,31 +188,32 @@ end
 
 if #fresh > 0 then
   if not turn then
-    turn = '0'
+    turn, due = '0', 0
     store('turn', turn)
-    store('turned', string.format('%.0f', now))
+    store('turned', now)
   elseif tidy then
     local turned = tonumber(redis.call('HGET', KEYS[1], 'turned') or 0)
     if now - turned >= tonumber(ARGV[9]) and redis.call('HLEN', KEYS[turn % 2 + 3]) >= size then
       -- Both are asked from the first turn on.
-      turn = turn == '1' and '2' or '1'
+      turn, due = turn == '1' and '2' or '1', 0
       redis.call('UNLINK', KEYS[turn % 2 + 3])
       store('turn', turn)
-      store('turned', string.format('%.0f', now))
+      store('turned', now)
     end
   end
   redis.call('HSET', KEYS[turn % 2 + 3], unpack(fresh))
-  redis.call('PEXPIRE', KEYS[turn % 2 + 3], ARGV[7])
 end
-if now >= due then
+if now < due then
+  redis.call('HSET', KEYS[1], unpack(stored))
+else
   -- What lives a sixteenth longer need not be given a new life so often.
-  local longer = ARGV[7] / 16
-  store('due', string.format('%.0f', now + longer))
-  redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ARGV[7] + longer))
-end
-redis.call('HSET', KEYS[1], unpack(stored))
-if now >= due then
-  redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ARGV[8] + ARGV[7] / 16))
+  local longer = math.floor(ARGV[7] / 16)
+  store('due', now + longer)
+  redis.call('HSET', KEYS[1], unpack(stored))
+  redis.call('PEXPIRE', KEYS[1], ARGV[8] + longer)
+  for n = 2, 4 do
+    redis.call('PEXPIRE', KEYS[n], ARGV[7] + longer)
+  end
 end
 if step == 5 then
   redis.call('PEXPIRE', KEYS[5], ARGV[7])
@@ -226,7 +224,10 @@ if made then
 end
 local head = first .. ' ' .. at .. ' ' .. epoch .. ' ' .. tag .. ' ' .. before .. ' '
 redis.call('PUBLISH', ARGV[1], head .. table.concat(lengths, ',') .. ' ' .. table.concat(bodies))
-if #answers == #bodies then
+for _, body in ipairs(apart) do
+  redis.call('PUBLISH', ARGV[1], body)
+end
+if #answers == #lengths then
   return at .. ' ' .. epoch .. ' +' .. first
 end
 return at .. ' ' .. epoch .. ' ' .. table.concat(answers, ' ')

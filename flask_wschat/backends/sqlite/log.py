@@ -168,6 +168,8 @@ class Log:
         except (TypeError, ValueError):
             self.tell_of(f"row {id_}")
             return None
+        if kind == DELETED:  # before it came here; for nobody but those who count
+            sender = ""
         message = Message(
             data, key, exclude, code, kind != TEXT, sender, mid, event, to, plain
         )

@@ -1,9 +1,8 @@
 """Statements for many rows at once.
 
-Each step of SQLite's lets go of Python's lock. Where the loop of the process is busy,
-to get it back takes up to 5 ms (``sys.getswitchinterval``): so a statement for each row
-is what the thread of the file would wait for, and one for all rows is not. See
-docs/decisions/46.
+Each step of SQLite's lets go of Python's lock. To have it back takes ten times as long
+as the step where the loop of the process is busy, and up to 5 ms where it takes it
+(``sys.getswitchinterval``). See docs/decisions/46.
 """
 
 from __future__ import annotations

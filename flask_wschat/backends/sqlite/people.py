@@ -150,10 +150,11 @@ class People:
             if bool(was) != (count > 0 or bool(was - {process})) and room_of(topic):
                 told = news.setdefault(topic, News([], [], 0))
                 (told.left if was else told.joined).append(user)
-        versions = _count(db, list(news))
+        counted = _count(db, list(news))
         for topic, told in news.items():
-            message = told._replace(version=versions[topic]).as_message()
-            self._tell(db, topic, message)
+            version, first = counted[topic]
+            told = told._replace(version=version, first=first)
+            self._tell(db, topic, told.as_message())
 
 
 def _now() -> float:
@@ -176,13 +177,15 @@ def _version(db: sqlite3.Connection, topic: str) -> int:
     return version
 
 
-def _count(db: sqlite3.Connection, topics: list[str]) -> dict[str, int]:
-    """Count a change of the people of each of ``topics``; return their versions."""
+def _count(db: sqlite3.Connection, topics: list[str]) -> dict[str, tuple[int, bool]]:
+    """Count a change of the people of each of ``topics``; return their versions, and
+    whether nobody was there before."""
     rows = [(topic,) for topic in topics]
     highest = db.execute("SELECT highest FROM beats").fetchone()[0]
     versions = dict.fromkeys(topics, highest)
     question = "SELECT topic, version FROM rosters WHERE topic IN (VALUES {})"
-    versions.update(many.read(db, question, rows))
+    known = dict(many.read(db, question, rows))
+    versions.update(known)
     versions = {topic: version + 1 for topic, version in versions.items()}
     question = (
         "SELECT column1 FROM (VALUES {}) WHERE"
@@ -197,4 +200,4 @@ def _count(db: sqlite3.Connection, topics: list[str]) -> dict[str, int]:
         db.execute(
             "UPDATE beats SET highest = max(highest, ?)", (max(versions.values()),)
         )
-    return versions
+    return {t: (version, t not in known) for t, version in versions.items()}

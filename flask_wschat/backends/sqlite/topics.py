@@ -19,13 +19,9 @@ from ..contract import EMPTY
 from ..pages import select
 from ..shares import UNANSWERED, Shares, Told
 from . import log, many
-from .log import DELETED, NOTHING, Log, newest
+from .leftovers import Leftovers
+from .log import DELETED, NOTHING, Log
 
-_MIDS = 4  # remembered for so many times as many messages as are kept, and longer
-REMEMBERED = 300.0
-"""Seconds for which the ``mid`` of a message is remembered at least."""
-_MOST_MIDS = 1 << 16  # of a topic, however many were said in that time
-_CHUNK = 1000  # rows that one transaction deletes, as others wait for it
 _WRITE = "INSERT OR REPLACE INTO topics VALUES {}"
 
 
@@ -70,12 +66,7 @@ class Topics:
         self._max_bytes = max_bytes
         self._ttl = ttl
         self._empty_ttl = min(ttl, EMPTY)
-        self._linger = linger
-        # Topics that have rows too many, and when these have been there for all to see.
-        self._grown: dict[str, float] = {}
-        # Those of which more messages have a mid than have to, in the same manner.
-        self._repeated: dict[str, float] = {}
-        self._aged = 0.0
+        self.leftovers = Leftovers(size, ttl, self._empty_ttl, linger)
 
     def publish(
         self, db: sqlite3.Connection, publications: Sequence[Publication]
@@ -113,10 +104,8 @@ class Topics:
             if message.mid is not None:
                 mids[mid] = seq, at
                 new.append((*mid, seq, at))
-                if seq > _MIDS * self._size:
-                    self._repeated.setdefault(topic, now + REMEMBERED / 4)
-            if (seq > self._size or first[0]) and topic not in self._grown:
-                self._grown[topic] = now + self._linger
+            if seq > self._size or first[0]:
+                self.leftovers.note(topic, seq, now)
             self._log.append(
                 topic, message, at, seq, known.epoch, known.said, known.tag
             )
@@ -147,10 +136,11 @@ class Topics:
         known = self._used(db, topic, now)
         current, newest = known.epoch, known.seq
         oldest = now - self._ttl
-        # "seq > 0" is how the planner learns that the index has all that is asked for.
+        # "seq > 0" is how the planner learns that the index has all that is asked for;
+        # it is said last, here and below, as the index is read from the first bound on.
         found = db.execute(
-            "SELECT seq FROM log WHERE topic = ? AND seq > 0 AND seq > ? AND seq <= ?"
-            " AND at >= ? ORDER BY seq LIMIT 1",
+            "SELECT seq FROM log WHERE topic = ? AND seq > ? AND seq <= ?"
+            " AND at >= ? AND seq > 0 ORDER BY seq LIMIT 1",
             (topic, max(newest - self._size, known.first - 1), newest, oldest),
         ).fetchone()
         same = None if epoch is None else epoch == current
@@ -185,7 +175,7 @@ class Topics:
         rows = log.rows(
             db,
             "SELECT seq, data, at, sender, mid, kind, recipient, tag FROM log"
-            " WHERE topic = ? AND seq > 0 AND seq >= ? AND seq < ?"
+            " WHERE topic = ? AND seq >= ? AND seq < ? AND seq > 0"
             f" ORDER BY seq {'ASC' if forward else 'DESC'}",
             (topic, numbers.start, numbers.stop),
         )
@@ -216,8 +206,9 @@ class Topics:
         changed = db.execute(
             "UPDATE log SET kind = ?, data = ?, sender = NULL, mid = NULL,"
             " recipient = NULL, extra = NULL"
-            " WHERE topic = ? AND seq > 0 AND seq = ? AND kind <> ? AND at >= ?",
-            (DELETED, NOTHING, topic, seq, DELETED, now - self._ttl),
+            " WHERE topic = ? AND seq >= ? AND seq <= ? AND kind <> ? AND at >= ?"
+            " AND seq > 0",
+            (DELETED, NOTHING, topic, seq, seq, DELETED, now - self._ttl),
         ).rowcount
         if changed:
             self.announce(db, topic, Message(str(seq), event="deleted"))
@@ -234,30 +225,6 @@ class Topics:
         if not known.plain:
             db.execute("UPDATE topics SET plain = 1 WHERE name = ?", (topic,))
             self.announce(db, topic, message)
-
-    def tidy(self, db: sqlite3.Connection) -> bool:
-        """Delete what no process needs any more; True: there is more of it."""
-        now = time.time()
-        last = newest(db)
-        deleted = db.execute(
-            "DELETE FROM log WHERE id IN (SELECT id FROM log WHERE seq = 0 AND at < ?"
-            " AND id < ? LIMIT ?)",
-            (now - self._linger, last, _CHUNK),
-        ).rowcount
-        until = now - max(self._ttl, self._linger)
-        aged = db.execute(
-            "SELECT id, at FROM log WHERE id < ? ORDER BY id LIMIT 1", (last,)
-        ).fetchone()
-        if aged is not None and aged[1] < until:
-            deleted += db.execute(
-                "DELETE FROM log WHERE id < ? AND id < ? AND at < ?",
-                (aged[0] + _CHUNK, last, until),
-            ).rowcount
-        deleted += self._trim(db, now, last)
-        self._forget_mids(db, now)
-        self._drop_idle(db, now)
-        self._drop_empty(db, now)
-        return deleted >= _CHUNK
 
     def _stored(
         self, db: sqlite3.Connection, names: Iterable[str]
@@ -318,8 +285,8 @@ class Topics:
         if seq == known.seq:
             return known.tag
         rows = db.execute(
-            "SELECT seq, tag, before FROM log WHERE topic = ? AND seq > 0"
-            " AND seq IN (?, ?) ORDER BY seq LIMIT 1",
+            "SELECT seq, tag, before FROM log WHERE topic = ? AND seq >= ? AND seq <= ?"
+            " AND seq > 0 ORDER BY seq LIMIT 1",
             (topic, seq, seq + 1),
         ).fetchall()
         for found, tag, before in rows:
@@ -364,8 +331,8 @@ class Topics:
             return known.first, known.under
         self._log.flush(db)
         row = db.execute(
-            "SELECT seq, said FROM log WHERE topic = ? AND seq > 0 AND seq >= ?"
-            " AND seq <= ? AND said >= ? ORDER BY seq LIMIT 1",
+            "SELECT seq, said FROM log WHERE topic = ? AND seq >= ?"
+            " AND seq <= ? AND said >= ? AND seq > 0 ORDER BY seq LIMIT 1",
             (
                 topic,
                 max(known.first, known.seq + 2 - self._size),
@@ -374,77 +341,3 @@ class Topics:
             ),
         ).fetchone()
         return row or (known.seq + 1, known.said)
-
-    def _trim(self, db: sqlite3.Connection, now: float, last: int) -> int:
-        """Delete what its topic's newer messages have pushed out."""
-        deleted = 0
-        for topic, due in list(self._grown.items()):
-            if due > now or deleted >= _CHUNK:
-                break  # they are in the order of time
-            row = db.execute(
-                "SELECT seq, first FROM topics WHERE name = ?", (topic,)
-            ).fetchone()
-            top, first = row or (0, 0)
-            gone = max(top - self._size, first - 1)
-            deleted += db.execute(
-                "DELETE FROM log WHERE topic = ? AND seq > 0 AND seq <= ? AND at < ?"
-                " AND id < ?",
-                (topic, gone, now - self._linger, last),
-            ).rowcount
-            db.execute(
-                "DELETE FROM told WHERE topic = ? AND last <= ?",
-                (topic, top - self._size),
-            )
-            del self._grown[topic]
-            left = db.execute(
-                "SELECT 1 FROM log WHERE topic = ? AND seq > 0 AND seq <= ? LIMIT 1",
-                (topic, gone),
-            ).fetchone()
-            if left:
-                self._grown[topic] = now + self._linger
-        return deleted
-
-    def _forget_mids(self, db: sqlite3.Connection, now: float) -> None:
-        """Forget the ``mid`` of what was said long ago, as its topic counts."""
-        for topic, due in list(self._repeated.items()):
-            if due > now:
-                break
-            del self._repeated[topic]
-            known = self._stored(db, [topic]).get(topic)
-            if known is None:
-                continue
-            few = _MIDS * self._size
-            db.execute(
-                "DELETE FROM mids WHERE topic = ?"
-                " AND (seq <= ? AND at < ? OR seq <= ?)",
-                (
-                    *(topic, known.seq - few, now - REMEMBERED),
-                    known.seq - max(few, _MOST_MIDS),
-                ),
-            )
-            if known.at >= now - REMEMBERED:
-                self._repeated[topic] = now + REMEMBERED / 4
-
-    def _drop_idle(self, db: sqlite3.Connection, now: float) -> None:
-        """Forget topics that have been neither written to nor asked about."""
-        if now - self._aged < min(self._ttl / 8, 600):
-            return
-        # A quarter more than the time, as `history` notes only some of the questions.
-        until = now - max(self._ttl * 1.25, self._linger)
-        idle = db.execute(
-            "SELECT name FROM topics WHERE at < ? LIMIT ?", (until, _CHUNK)
-        ).fetchall()
-        if len(idle) < _CHUNK:
-            self._aged = now
-        for table, column in (("mids", "topic"), ("told", "topic"), ("topics", "name")):
-            delete = f"DELETE FROM {table} WHERE {column} = ?"  # nosec B608  # ours
-            db.executemany(delete, idle)
-
-    def _drop_empty(self, db: sqlite3.Connection, now: float) -> None:
-        """Forget topics that were asked about or claimed, and in which nothing is."""
-        until = now - max(self._empty_ttl * 1.25, self._linger)
-        db.execute(
-            "DELETE FROM topics WHERE name IN"
-            " (SELECT name FROM topics WHERE seq = 0 AND at < ? LIMIT ?)",
-            (until, _CHUNK),
-        )

@@ -380,7 +380,7 @@ class Writer:
                 return
             raise
         try:
-            if self._topics.tidy(db):
+            if self._topics.leftovers.tidy(db):
                 self._tidy_at = time.monotonic() + POLL
             db.execute("COMMIT")
         finally:
