@@ -279,6 +279,7 @@ class World:
         """Return what the server still holds of its clients."""
         hub = self.hub
         held = {
+            "openings": len(hub.closing.under_way),
             "connections": hub.count(),
             "on their way out": len(hub.leaving),
             "readers of": [*hub.feeds.topics],
