@@ -420,6 +420,22 @@ def test_a_file_held_for_too_long_is_an_error(
     holder.close()
 
 
+def test_who_waits_behind_others_for_a_file_that_is_held_is_refused_at_once(
+    path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_wschat.backends.sqlite.writer.LOCK_TIMEOUT", 1.0)
+    backend, _ = start()
+    backend.publish(ROOM, Message("x"))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        assert all(isinstance(r, BackendError) for r in submit(backend, 3000))
+        assert time.monotonic() - began < 4  # not a second for each 500
+        holder.execute("ROLLBACK")
+    eventually(lambda: backend.fault() is None)
+    assert [r.seq for r in submit(backend, 2)] == [1, 2]
+
+
 def test_a_file_that_was_deleted_is_made_anew(path: Path, start: Start) -> None:
     backend, host = start()
     backend.subscribe([ROOM])

@@ -46,6 +46,7 @@ TIDY = 2.0
 """Seconds between two looks for what can be deleted."""
 PROBE = 1.0
 """Seconds between two attempts while nothing works."""
+_SHORT = 0.05  # seconds to wait for others while nothing works
 _PATIENCE = 30.0  # seconds a caller waits for an answer; over any disk's own timeout
 _ROOM = 1 << 19  # bytes that a disk that was full has to have before all is well again
 _BATCH = 500  # steps of one transaction: others wait meanwhile
@@ -258,7 +259,9 @@ class Writer:
         now = time.monotonic()
         try:
             if jobs:
-                self._transact(jobs, now + LOCK_TIMEOUT)
+                # Of all who wait while it is held only the first ones wait for long.
+                patience = LOCK_TIMEOUT if self.fault is None else _SHORT
+                self._transact(jobs, now + patience)
             elif self._db is not None and self._file.is_another():
                 self._renew()
             elif (self.fault or self._db is None) and now >= self._probe_at:
