@@ -246,6 +246,7 @@ class EventedLoop:
                     task()
                 except BaseException:
                     self.tell(task)
+                del task  # an idle worker would keep it, with a connection
             if len(self._idle) >= IDLE_WORKERS:
                 return
             self._idle.append(getcurrent())

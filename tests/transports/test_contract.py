@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -565,3 +566,18 @@ def test_who_waits_for_his_turn_may_be_killed() -> None:
     for _ in range(10):
         loop.give_turn()
     assert not any(workers)
+
+
+def test_an_idle_worker_keeps_nothing_of_its_last_task() -> None:
+    class Task:
+        def __call__(self) -> None:
+            ran.append(1)
+
+    ran: list[int] = []
+    task = Task()
+    kept = weakref.ref(task)
+    EventedLoop.current().run(task)
+    del task
+    gevent.sleep(0)
+    assert ran == [1]
+    assert kept() is None
