@@ -34,6 +34,7 @@ ErrorCode = Literal[
     "internal",
 ]
 
+_quoted = json.encoder.encode_basestring
 encode: Callable[[Any], str] = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
 ).encode
@@ -41,6 +42,14 @@ encode: Callable[[Any], str] = json.JSONEncoder(
 
 :raises ValueError: JSON has no such number, or the nesting is too deep.
 """
+
+
+def quote(text: str | None) -> str:
+    """Return what ``encode`` does, of None at a twentieth of its cost.
+
+    python -m timeit -s "from flask_wschat import envelope as e" "e.quote('ann')"
+    """
+    return "null" if text is None else _quoted(text)
 
 
 def hello(
@@ -163,27 +172,25 @@ def message(
     if isinstance(data, bytes):
         body = encode(base64.b64encode(data).decode()) + ',"binary":true'
     else:
-        body = data if said.json else encode(data)
+        body = data if said.json else quote(data)
     if sender is not None and sender.startswith(ANONYMOUS):
         sender = None
     room = room_of(topic)
     user = None if room is not None else user_of(topic)
     if user is None:
-        head = f'{{"type":"message","room":{encode(room)},"from":{encode(sender)}'
+        head = f'{{"type":"message","room":{quote(room)},"from":{quote(sender)}'
     else:
         to = user if said.to is None else said.to
-        head = f'{{"type":"direct","from":{encode(sender)},"to":{encode(to)}'
+        head = f'{{"type":"direct","from":{quote(sender)},"to":{quote(to)}'
     if isinstance(said, Entry) and said.deleted:
         body += ',"deleted":true'
-    mark = f',"tag":{encode(tag)}' if tag else ""
-    return (
-        f'{head},"seq":{seq},"data":{body},"at":{at},"mid":{encode(said.mid)}{mark}}}'
-    )
+    mark = f',"tag":{quote(tag)}' if tag else ""
+    return f'{head},"seq":{seq},"data":{body},"at":{at},"mid":{quote(said.mid)}{mark}}}'
 
 
 def deleted(topic: str, seq: int) -> str:
     """Return the news that the message ``seq`` was taken back."""
-    return f'{{"type":"deleted","room":{encode(room_of(topic))},"seq":{seq}}}'
+    return f'{{"type":"deleted","room":{quote(room_of(topic))},"seq":{seq}}}'
 
 
 def presence(room: str, joined: Sequence[str], left: Sequence[str]) -> str:

@@ -10,8 +10,8 @@ import re
 import unicodedata
 from typing import Any, NoReturn
 
-from ..envelope import ErrorCode, encode
-from ..messages import LONGEST_NAME, is_printable
+from ..envelope import ErrorCode, encode, quote
+from ..messages import LONGEST_NAME, is_printable, size_of
 
 MAX_INTEGER = (1 << 53) - 1
 """The highest integer; a number that JavaScript can tell from the next."""
@@ -126,23 +126,23 @@ def _word(request: Request, field: str, least: int) -> str | None:
     raise RequestError("bad_request", f"{field} must be a text, as it was given")
 
 
-def said(request: Request, most_data: int, most_mid: int) -> tuple[Any, str, str]:
-    """Return a message's data, the same as JSON of up to so many bytes, and its id."""
+def said(request: Request, most_data: int, most_mid: int) -> tuple[Any, str, int, str]:
+    """Return a message's data, the same as JSON, the bytes of that, and its id."""
     if "data" not in request:
         raise RequestError("bad_request", "data is missing")
     mid = name(request, "mid", most_mid)
     data = request["data"]
     try:
-        text = encode(data)
-        size = len(text.encode())
+        text = quote(data) if type(data) is str else encode(data)
+        size = size_of(text)
     except (ValueError, RecursionError):
         # A number over what a float holds, half a surrogate pair, depth.
         raise RequestError("bad_request", "data cannot be said in JSON again") from None
-    if _is_deeper(data, text, MAX_DEPTH):
+    if type(data) is not str and _is_deeper(data, text, MAX_DEPTH):
         raise RequestError("bad_request", f"data is nested over {MAX_DEPTH} deep")
     if size > most_data:
         raise RequestError("too_big", f"data has {size} bytes, over {most_data}")
-    return data, text, mid
+    return data, text, size, mid
 
 
 def _is_deeper(data: Any, text: str, most: int) -> bool:

@@ -27,7 +27,6 @@ from ..messages import (
     Receipt,
     room_of,
     room_topic,
-    size_of,
     user_topic,
 )
 from ..rate import Bucket, Rate, as_rate
@@ -243,28 +242,28 @@ class ChatListener(Listener):
         return envelope.reply(ref)
 
     def _say(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
-        data, text, mid = fields.said(request, self._max_data, self.max_mid)
+        data, text, size, mid = fields.said(request, self._max_data, self.max_mid)
         room = self._joined(ws, request)
         if ws.user is None:
             self._check_anonymous("say")
         if type(self).can_say is not ChatListener.can_say:
             self._ask_settled(self.can_say, ws.user, room, data)
-        self._pay(text)
+        self._pay(size)
         sender = ANONYMOUS + ws.id if ws.user is None else ws.user
         message = Message(
             text, json=True, sender=sender, mid=mid, plain=self.plain_rooms
         )
-        self._store(room_topic(room), message, ref, self._stored)
+        self._store(room_topic(room), message, size, ref, self._stored)
 
     def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
         to = fields.name(request, "to", self.max_name)
-        _, text, mid = fields.said(request, self._max_data, self.max_mid)
+        _, text, size, mid = fields.said(request, self._max_data, self.max_mid)
         user = _user(ws)
         if type(self).can_tell is not ChatListener.can_tell:
             self._ask_settled(self.can_tell, user, to)
         if to == user and self._answers is not None:
             self._answers.settle()  # the copies of what was told before come first
-        self._pay(text)
+        self._pay(size)
         made = self._reserve_new(user_topic(to))
         message = Message(text, json=True, sender=user, mid=mid, plain=self.plain_rooms)
 
@@ -280,7 +279,7 @@ class ChatListener(Listener):
             self._submit(user_topic(user), message._replace(to=to), answer)
             return None
 
-        self._store(user_topic(to), message, ref, told)
+        self._store(user_topic(to), message, size, ref, told)
 
     def _history(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
         before = fields.integer(request, "before", 1)
@@ -361,13 +360,15 @@ class ChatListener(Listener):
             raise RequestError("not_joined", "you have left the room meanwhile")
         return not page.seq and count <= (ws.user is not None)
 
-    def _store(self, topic: str, message: Message, ref: int, step: Step) -> None:
+    def _store(
+        self, topic: str, message: Message, size: int, ref: int, step: Step
+    ) -> None:
         """Have ``message`` stored; the reply is what ``step`` makes of the outcome."""
         answers = self._answers
         assert answers is not None
         answer = Answer(answers, ref, step)
         self._submit(topic, message, answer)
-        answers.put(answer, size_of(message.data))
+        answers.put(answer, size)
 
     def _submit(self, topic: str, message: Message, answer: Answer) -> None:
         try:
@@ -433,12 +434,12 @@ class ChatListener(Listener):
         if not allowed:
             raise RequestError("forbidden", _FORBIDDEN)
 
-    def _pay(self, text: str) -> None:
+    def _pay(self, size: int) -> None:
         """Count the bytes of what is about to be stored.
 
         :raises RequestError: they are over the limit.
         """
-        if self._bytes is not None and (wait := self._bytes.take_all(size_of(text))):
+        if self._bytes is not None and (wait := self._bytes.take_all(size)):
             raise RequestError("rate_limited", "too many bytes", wait)
 
     def _check_new(self, topic: str) -> None:
@@ -487,10 +488,11 @@ class ChatListener(Listener):
             answers.send(envelope.refusal(ref, refused.code, str(refused)))
 
     def _joined(self, ws: WebSocket, request: dict[str, Any]) -> str:
-        room = fields.name(request, "room", self.max_name)
-        if room not in (ws._rooms or ()):
-            raise RequestError("not_joined", "you are not in this room: join it first")
-        return room
+        room, rooms = request.get("room"), ws._rooms or ()
+        if isinstance(room, str) and room in rooms:
+            return room
+        fields.name(request, "room", self.max_name)
+        raise RequestError("not_joined", "you are not in this room: join it first")
 
     def _poll_of(self, ws: WebSocket, name: str) -> Poll:
         poll = self._chat.polls.get(name)
