@@ -118,6 +118,18 @@ def patched(url: str) -> None:
     for number in range(10):
         pool.apply(backend.publish, (ROOM, Message(f"thread {number}")))
     host.wait_for(211)
+    # Whether it waits for an answer or not.
+    answers: list[Any] = []
+    for number in range(10):
+        message = Message(f"submitted {number}")
+        pool.apply(backend.submit, (ROOM, message, answers.append), {"keep": True})
+    host.wait_for(221)
+    until = time.monotonic() + 5
+    while len(answers) < 10:
+        assert time.monotonic() < until
+        gevent.sleep(0.005)
+    seqs = [answer.seq for answer in answers]
+    assert seqs == sorted(seqs)
     backend.stop()
 
 

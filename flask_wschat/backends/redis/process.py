@@ -91,12 +91,7 @@ class Process:
         self._server = server
         self._timings = timings
         self._host = host
-        # gevent's sockets belong to the thread that made them.
-        patched = socket.socket.__module__.startswith("gevent")
-        self._thread: Callable[[], int] = (
-            threading.get_native_id if patched else lambda: 0
-        )
-        self._patched = patched
+        self._patched = socket.socket.__module__.startswith("gevent")
         self._replicas = replicas
         self._pipes: dict[tuple[int, bool], Pipe | Router] = {}
         self._lock = threading.Lock()
@@ -146,8 +141,18 @@ class Process:
             self._listening = False
             raise BackendError(f"Redis cannot be listened to: {error}") from error
 
+    def lane(self) -> int:
+        """Return which of the connections for commands the caller's thread has.
+
+        gevent's sockets belong to one thread. The system's threads beside its loop share
+        a connection that has a thread of its own, as nobody turns their loops.
+        """
+        if not self._patched or self._host is None:
+            return 0
+        return int(threading.get_native_id() != threading.main_thread().native_id)
+
     def _begin(self, run: Callable[[], None]) -> None:
-        if self._patched or self._host is None:
+        if self._host is None or (self._patched and not self.lane()):
             # Patched, this is a greenlet in the loop that the connections are in: it
             # uses the loop's sockets, and hands on without waking another thread.
             threading.Thread(target=run, name="wschat-redis", daemon=True).start()
@@ -237,7 +242,7 @@ class Process:
     def _pipe(self, kept: bool = False) -> Pipe | Router:
         """Return the connection for commands; ``kept``: for what stores messages."""
         replicas = self._replicas if kept else 0  # others do not wait for a replica
-        which = (self._thread(), replicas > 0)
+        which = (self.lane(), replicas > 0)
         pipe = self._pipes.get(which)
         if pipe is None:
             pipe = self._pipes.setdefault(which, self._new_pipe(replicas))

@@ -40,6 +40,9 @@ _MIDS_FOR = 300_000  # ms that a mid is known at least
 class Sender(Protocol):
     """Who has the connections; see ``Process``."""
 
+    def lane(self) -> int:
+        """Return which connection the caller's thread has."""
+
     def position(self, topic: str) -> tuple[str, int, str]:
         """Return the epoch, number and tag that came last in ``topic``, if any."""
 
@@ -101,7 +104,7 @@ class Publisher:
         self.constant = pack_args(*limits, _MIDS_FOR, shares.most, shares.most_bytes)
         self.waits = "1" if waits else ""
         self.lock = threading.Lock()
-        self.open: dict[str, Batch] = {}
+        self.open: dict[tuple[str, int], Batch] = {}
         self._random = random.Random()  # the application's own may be seeded
 
     def keep(self, topic: str, message: Message, done: Done) -> None:
@@ -114,10 +117,11 @@ class Publisher:
         parties = self._shares.parties(topic, message)
         said = Said(body, mid, size_of(message.data), parties, done)
         with self.lock:
-            batch = self.open.get(topic)
+            where = (topic, self.sender.lane())
+            batch = self.open.get(where)
             if batch is not None and batch.add(said):
                 return
-            batch = self.open[topic] = Batch(self, topic, said)
+            batch = self.open[where] = Batch(self, where, said)
         try:
             self.sender.put(batch.keys[0], batch, kept=True)
         except BackendError:
@@ -140,14 +144,16 @@ class Publisher:
                 done(self.sender.error(outcome))
 
         with self.lock:
-            self.open.pop(topic, None)  # what follows is not to come before this
+            self.open.pop(
+                (topic, self.sender.lane()), None
+            )  # what follows is not to come before this
         self.sender.put(channel, Job([call], told, again=False))
 
     def close(self, batch: Batch) -> None:
         """Let nothing more into ``batch``."""
         with self.lock:
-            if self.open.get(batch.topic) is batch:
-                del self.open[batch.topic]
+            if self.open.get(batch.where) is batch:
+                del self.open[batch.where]
 
     def keys(self, topic: str) -> list[bytes]:
         """Return what publish.lua has as its KEYS."""
@@ -167,11 +173,14 @@ class Publisher:
 class Batch(Job):
     """Messages of one topic."""
 
-    __slots__ = ("_bytes", "_publisher", "_said", "_whole", "keys", "topic")
+    __slots__ = ("_bytes", "_publisher", "_said", "_whole", "keys", "topic", "where")
 
-    def __init__(self, publisher: Publisher, topic: str, said: Said) -> None:
+    def __init__(
+        self, publisher: Publisher, where: tuple[str, int], said: Said
+    ) -> None:
         super().__init__((), _unasked, again=True)
-        self.topic = topic
+        self.where = where
+        self.topic = topic = where[0]
         self.keys = publisher.keys(topic)
         self._publisher = publisher
         self._said = [said]
