@@ -144,8 +144,8 @@ class Process:
     def lane(self) -> int:
         """Return which of the connections for commands the caller's thread has.
 
-        gevent's sockets belong to one thread. The system's threads beside its loop share
-        a connection that has a thread of its own, as nobody turns their loops.
+        gevent's sockets belong to one thread. Those beside its loop share a connection
+        that has a thread of its own, as nobody turns their loops.
         """
         if not self._patched or self._host is None:
             return 0

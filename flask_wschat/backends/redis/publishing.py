@@ -110,7 +110,7 @@ class Publisher:
     def keep(self, topic: str, message: Message, done: Done) -> None:
         """Have ``message`` stored and published.
 
-        :raises BackendError: it cannot be.
+        :raises BackendError: it is too long.
         """
         body = _packed(message)
         mid = _scoped(message.sender, message.mid)
@@ -124,9 +124,9 @@ class Publisher:
             batch = self.open[where] = Batch(self, where, said)
         try:
             self.sender.put(batch.keys[0], batch, kept=True)
-        except BackendError:
+        except BackendError as error:
             self.close(batch)
-            raise
+            batch.refuse(error)  # others may be in it by now
 
     def pass_on(self, topic: str, message: Message, done: Done) -> None:
         """Have ``message`` published.
@@ -243,6 +243,11 @@ class Batch(Job):
             self._publisher.close(self)  # perhaps it has never left
             self._fail(self._said, outcome)
         return None
+
+    def refuse(self, error: BackendError) -> None:
+        """Tell all of it that it cannot be sent."""
+        for said in self._said:
+            said.done(error)
 
     def _fail(self, some: Sequence[Said], outcome: LinkError | ReplyError) -> None:
         if some:
