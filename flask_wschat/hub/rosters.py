@@ -56,6 +56,7 @@ class Rosters:
         self._members = members
         self._feeds = feeds
         self._backend = backend
+        self._instant = bool(getattr(backend, "instant", False))
         self._home = home
         self._new_event = new_event
         self._differ = differ
@@ -106,7 +107,7 @@ class Rosters:
         if roster is None:  # who asks is not there any more
             return envelope.people(0, []), 0
         count = len(roster.names)
-        roster.show()
+        self._show(topic, roster)
         roster.large = roster.large or count > roster.most
         if not roster.text:
             names = roster.names if count <= roster.most else None
@@ -122,7 +123,7 @@ class Rosters:
         names, most = roster.names, roster.most
         start = 0 if after is None else bisect_right(names, after)
         stop = start + min(limit or most, most)
-        roster.show()
+        self._show(topic, roster)
         return names[start:stop], len(names), stop < len(names)
 
     # -- what happens
@@ -227,7 +228,7 @@ class Rosters:
         self._unread[topic] = None
         if self._readers < _READERS:
             self._readers += 1
-            if getattr(self._backend, "instant", False):
+            if self._instant:
                 self._work(loop)
             else:
                 loop.run(lambda: self._work(loop))
@@ -284,8 +285,8 @@ class Rosters:
             roster.names = sorted(roster.there)
             count, known = attendance.users.get, attendance.here.get
             came = {user for user in here if count(user, 0) <= known(user, 0)}
-            roster.unsure = came - users
-            roster.touched = dict.fromkeys(came & users, False)
+            # Who has come is news to all but where that was over before they asked.
+            roster.unsure = came - users if self._instant else came
         else:
             for user in roster.there - users - here - roster.doubted.keys():
                 roster.doubted[user] = now + GRACE
@@ -335,6 +336,12 @@ class Rosters:
         self._plan(roster, topic)
 
     # -- telling
+
+    def _show(self, topic: str, roster: Roster) -> None:
+        """Note that somebody is told of all; the others are when that was sent."""
+        if roster.unsure:
+            self._home.later(0, lambda: self._plan(roster, topic))
+        roster.show()
 
     def _is_here(self, topic: str, user: str) -> bool:
         return self._members.count_of(user, topic) > 0
