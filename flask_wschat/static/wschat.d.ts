@@ -144,8 +144,15 @@ export interface Reading<M> {
 }
 
 export interface RoomReading extends Reading<RoomMessage> {
-  /** Who is here, sorted; and who came and left, if that is why. */
-  onPresence?(present: string[], change: { joined: string[]; left: string[] }): void;
+  /**
+   * Who is here, sorted; and who came and left, if that is why. Where they are too many
+   * to be named, there are no names, and how many they are.
+   */
+  onPresence?(
+    present: string[],
+    change: { joined: string[]; left: string[] },
+    count: number,
+  ): void;
   /** The message with this number was taken back: show it no more. */
   onDeleted?(seq: number): void;
 }
@@ -164,6 +171,7 @@ export interface Inbox {
 export interface Room extends Inbox {
   readonly name: string;
   readonly present: string[];
+  readonly count: number;
   say(data: unknown): Promise<Stored>;
 }
 

@@ -47,6 +47,7 @@ function guarded(call) {
 /** A room, or the inbox (null): knows how far it has read, and goes on from there. */
 class Feed {
   present = [];
+  count = 0;
   #on; #ask; #turn; // #turn: the reading under way, if any
 
   constructor(name, { seq, epoch, tag, ...on }, ask, left) {
@@ -87,13 +88,13 @@ class Feed {
     if (type === "gap") this.sync(message.spread);
     if (type === (this.name === null ? "direct" : "message")) this.#take(message);
     if (type === "deleted") this.#call("onDeleted", message.seq);
-    if (type === "presence") {
+    if (type === "presence" && joined) {
       const others = this.present.filter((user) => !left.includes(user));
-      this.#meet([...new Set([...others, ...joined])].sort(), { joined, left });
-    }
+      this.#meet({ present: [...new Set([...others, ...joined])].sort() }, { joined, left });
+    } else if (type === "presence") this.#meet(message);
   }
 
-  #read({ epoch, seq, tag, recovered, messages, present }) {
+  #read({ epoch, seq, tag, recovered, messages, ...people }) {
     if (recovered) {
       messages.forEach(this.#take, this);
     } else {
@@ -101,7 +102,7 @@ class Feed {
       if (this.#on.onReset) this.#call("onReset", messages);
       else messages.forEach((message) => this.#call("onMessage", message));
     }
-    if (present) this.#meet(present, { joined: [], left: [] });
+    if (people.present ?? people.count) this.#meet(people);
   }
 
   #take(message) {
@@ -112,9 +113,10 @@ class Feed {
     this.#call("onMessage", message);
   }
 
-  #meet(present, change) {
-    this.present = present;
-    this.#call("onPresence", present, change);
+  /** Who is there now; where they are too many to be named, how many. */
+  #meet({ present = [], count = present.length }, change = { joined: [], left: [] }) {
+    Object.assign(this, { present, count });
+    this.#call("onPresence", present, change, count);
   }
 
   #call(name, ...values) {

@@ -264,6 +264,11 @@ test("presence follows", async () => {
   await socket.says({ ...change, joined: [], left: ["ann"] });
   assert.deepEqual(people, ["ann", "Ben ann", "Ben"]);
   assert.deepEqual(room.present, ["Ben"]);
+  await socket.says({ type: "presence", room: "Lobby", count: 101 });
+  assert.deepEqual([room.present, room.count], [[], 101]);
+  const few = ["Ben", "Cy"];
+  await socket.says({ type: "presence", room: "Lobby", count: 2, present: few });
+  assert.deepEqual([room.present, room.count], [few, 2]);
 });
 
 test("what was taken back is told", async () => {
