@@ -1,6 +1,6 @@
 """Messages under failovers of Redis: what was acknowledged is there, or it is told.
 
-    python -m tests.scale.failovers [--seeds 10] [--wait 0 1] [--messages 1200]
+    python -m tests.scale.failovers [--seeds 10] [--wait 0 1] [--storage pair cluster]
 
 A primary and a replica, between whom the test moves the address that the workers know;
 people who talk and repeat what is not acknowledged; and troubles, by the seed: the
@@ -31,8 +31,10 @@ from typing import Any
 
 from benchmarks.rooms.crowd import Crowd, Member, allow_descriptors
 from benchmarks.rooms.relay import RelayProcess
+from flask_wschat.backends.redis.slots import slot_of
 from tests.processes.cluster import Cluster
 from tests.support.processes import ROOT
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import LONG, eventually
 
@@ -45,6 +47,11 @@ LONGEST = 60.0
 
 class Pair:
     """A primary and its replica, who change places, and the way to the primary."""
+
+    kinds = (
+        *("killed", "behind", "both", "cut", "deaf", "hole", "clients", "strangers"),
+    )
+    first = ("behind", "killed", "strangers")
 
     def __init__(self) -> None:
         options = ("repl-diskless-sync-delay 0", "repl-timeout 5")
@@ -61,6 +68,10 @@ class Pair:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.relay.port}/0"
 
     @property
     def primary(self) -> RedisServer:
@@ -111,6 +122,50 @@ class Pair:
         if not alive:
             self.replica.start()
         self._follow()
+
+    def troubles(
+        self, amount: float, cluster: Cluster
+    ) -> dict[str, Callable[[], object]]:
+        """Return what makes each of them."""
+
+        def hole() -> None:
+            self.relay.tell("hole")
+            time.sleep(5 * amount)
+            self.relay.tell("pass")
+
+        def strange(url: str) -> None:
+            """Have a task publish more than was lost, and none left who saw that."""
+            rooms = [f"room {number}" for number in range(ROOMS)]
+            calls = [
+                ("broadcast", [f"{url} {amount} {number}"], {"room": room})
+                for number in range(150)
+                for room in rooms
+            ]
+            command = [sys.executable, "-m", "tests.processes.task", json.dumps(calls)]
+            given = {"TEST_WSCHAT_URL": url, "TEST_WSCHAT_HISTORY_SIZE": str(SIZE)}
+            subprocess.run(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **given},
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            for pid in cluster.pids():
+                cluster.kill(pid)
+
+        def strangers() -> None:
+            self.promote(behind=amount / 4, then=strange)
+            eventually(cluster.is_whole, "new workers serve", LONG)
+
+        return {
+            "killed": self.promote,
+            "behind": lambda: self.promote(behind=amount),
+            "both": lambda: self.promote(alive=True),
+            "strangers": strangers,
+            "cut": lambda: self.relay.tell(f"cut {amount}"),
+            "deaf": lambda: self.relay.tell(f"cut-subscribed {amount}"),
+            "hole": hole,
+        }
 
 
 @dataclass
@@ -213,71 +268,93 @@ class Work(threading.Thread):
             raise self._fault
 
 
+class Nodes:
+    """A cluster of three primaries and their replicas, who change places."""
+
+    kinds = ("killed", "moved", "clients")
+    first = ("killed", "moved")
+
+    def __init__(self) -> None:
+        self._cluster = RedisCluster()
+        self._slots = itertools.cycle(
+            slot_of(f"{{room:room {number}}}") for number in range(ROOMS)
+        )
+
+    def __enter__(self) -> Nodes:
+        self._cluster.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cluster.stop()
+
+    @property
+    def url(self) -> str:
+        return self._cluster.url
+
+    def troubles(
+        self, amount: float, cluster: Cluster
+    ) -> dict[str, Callable[[], object]]:
+        """Return what makes each of them."""
+        return {"killed": self._kill, "moved": self._move}
+
+    def _kill(self) -> None:
+        """Kill a room's primary; start it again when another has taken over."""
+        slot = next(self._slots)
+        killed = self._cluster.primary_of(slot)
+        killed.kill()
+        eventually(
+            lambda: self._cluster.primary_of(slot) is not killed, "a failover", LONG
+        )
+        killed.start()
+        eventually(lambda: _follows(killed), "it is a replica again", LONG)
+
+    def _move(self) -> None:
+        """Give a room's slot to another primary."""
+        slot = next(self._slots)
+        source = self._cluster.primary_of(slot)
+        others = [one for one in self._cluster.primaries() if one is not source]
+        self._cluster.move_one(slot, source, others[0])
+
+
+def _follows(server: RedisServer) -> bool:
+    with server.client() as client:
+        found = client.info("replication")
+        return bool(found["role"] == "slave" and found["master_link_status"] == "up")
+
+
+STORAGES: dict[str, type[Pair] | type[Nodes]] = {"pair": Pair, "cluster": Nodes}
+
+
 def troubles_of(
-    chance: random.Random, count: int, *, workers: bool
+    chance: random.Random,
+    count: int,
+    storage: Pair | Nodes,
+    *,
+    workers: bool,
 ) -> list[tuple[str, float]]:
     """Return the names of ``count`` troubles and a number for each."""
-    kinds = ["killed", "behind", "both", "cut", "deaf", "hole", "clients", "strangers"]
-    kinds += ["worker"] * workers
-    first = ["behind", "killed", "strangers"]
+    kinds = [*storage.kinds, *["worker"] * workers]
+    first = list(storage.first)
     chosen = first + [chance.choice(kinds) for _ in range(count - len(first))]
     chance.shuffle(chosen)
     return [(name, chance.uniform(0.05, 0.4)) for name in chosen]
 
 
-def make_trouble(
-    name: str, amount: float, pair: Pair, cluster: Cluster
-) -> Callable[[], None]:
-    """Return what makes it, in a thread of its own."""
-
-    def hole() -> None:
-        pair.relay.tell("hole")
-        time.sleep(5 * amount)
-        pair.relay.tell("pass")
-
-    def worker() -> None:
+def other(name: str, cluster: Cluster) -> None:
+    """Make a trouble that is not the storage's."""
+    if name == "worker":
         cluster.kill()
         eventually(cluster.is_whole, "a new worker serves", LONG)
 
-    def strange(url: str) -> None:
-        """Have a task publish more than was lost, and none left who saw that."""
-        rooms = [f"room {number}" for number in range(ROOMS)]
-        calls = [
-            ("broadcast", [f"{url} {amount} {number}"], {"room": room})
-            for number in range(150)
-            for room in rooms
-        ]
-        command = [sys.executable, "-m", "tests.processes.task", json.dumps(calls)]
-        given = {"TEST_WSCHAT_URL": url, "TEST_WSCHAT_HISTORY_SIZE": str(SIZE)}
-        subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **given},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        for pid in cluster.pids():
-            cluster.kill(pid)
-
-    def strangers() -> None:
-        pair.promote(behind=amount / 4, then=strange)
-        eventually(cluster.is_whole, "new workers serve", LONG)
-
-    return {
-        "killed": pair.promote,
-        "behind": lambda: pair.promote(behind=amount),
-        "both": lambda: pair.promote(alive=True),
-        "strangers": strangers,
-        "cut": lambda: pair.relay.tell(f"cut {amount}"),
-        "deaf": lambda: pair.relay.tell(f"cut-subscribed {amount}"),
-        "hole": hole,
-        "worker": worker,
-        "clients": lambda: None,
-    }[name]
-
 
 def run(
-    seed: int, wait: int, messages: int, *, workers: int = 3, troubles: int = 8
+    seed: int,
+    wait: int,
+    messages: int,
+    *,
+    storage: str = "pair",
+    workers: int = 3,
+    troubles: int = 8,
 ) -> Outcome:
     """Return what one talk came to."""
     chance = random.Random(seed)
@@ -288,10 +365,8 @@ def run(
         settings["REDIS_WAIT"] = wait
     with (
         tempfile.TemporaryDirectory(prefix="wschat-failovers-") as folder,
-        Pair() as pair,
-        Cluster(
-            f"redis://127.0.0.1:{pair.relay.port}/0", Path(folder), workers, **settings
-        ) as cluster,
+        STORAGES[storage]() as redis,
+        Cluster(redis.url, Path(folder), workers, **settings) as cluster,
         contextlib.closing(Crowd(hears=True)) as crowd,
     ):
         port = int(cluster.address.split(":")[2].split("/")[0])
@@ -301,7 +376,7 @@ def run(
         assert crowd.run(lambda: crowd.joined == everybody, LONGEST), crowd.count
         talk = Talk(crowd, messages)
         talk.start()
-        todo = troubles_of(chance, troubles, workers=workers > 1)
+        todo = troubles_of(chance, troubles, redis, workers=workers > 1)
         step = messages // (len(todo) + 1)
         for index, (name, amount) in enumerate(todo, 1):
             crowd.run(functools.partial(talk.has, index * step), LONGEST)
@@ -309,7 +384,8 @@ def run(
             if name == "clients":
                 for member in chance.sample(crowd.members, everybody // 3):
                     member.cut()
-            work = Work(make_trouble(name, amount, pair, cluster))
+            makers = redis.troubles(amount, cluster)
+            work = Work(makers.get(name) or functools.partial(other, name, cluster))
             work.start()
             crowd.run(work.is_over, LONGEST)
             work.end()
@@ -430,14 +506,15 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--wait", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--messages", type=int, default=1200)
+    parser.add_argument("--storage", nargs="+", default=["pair"], choices=STORAGES)
     options = parser.parse_args()
     allow_descriptors()
     good = True
-    for wait in options.wait:
-        for seed in range(options.first, options.first + options.seeds):
-            outcome = run(seed, wait, options.messages)
-            good &= not outcome.problems
-            print(outcome.line(), flush=True)
+    seeds = range(options.first, options.first + options.seeds)
+    for storage, wait, seed in itertools.product(options.storage, options.wait, seeds):
+        outcome = run(seed, wait, options.messages, storage=storage)
+        good &= not outcome.problems
+        print(f"{storage} {outcome.line()}", flush=True)
     print("all hold" if good else "something does not hold")
     return 0 if good else 1
 
