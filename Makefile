@@ -17,6 +17,9 @@ ALL := tests -q -rfEs -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests start hundreds of Pythons, each of which would compile the same again.
 test check check-long: export PYTHONDONTWRITEBYTECODE :=
 test check check-long: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+# The first time one Python compiles the tests, which takes 8 s, not each of four.
+COMPILE := test -d build/pycache$(CURDIR)/tests || \
+	$(PY) -m pytest tests -q --collect-only >/dev/null || true
 
 .PHONY: help demo test check check-long check-oldest check-next lint cov bench soak fuzz asan asan-quick \
 	audit autobahn clean
@@ -56,10 +59,12 @@ test: $(VENV)/.dev
 	@sh tools/system.sh
 	@$(MAKE) --no-print-directory lint
 	@echo "==> Tests"
+	@$(COMPILE)
 	@$(PY) -m pytest $(ALL)
 
 check: lint
 	@echo "==> Quick tests"
+	@$(COMPILE)
 	@$(PY) -m pytest $(ALL) -m "not slow and not browser"
 
 lint: $(VENV)/.dev
