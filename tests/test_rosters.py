@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 
 from flask_wschat import ChatListener, WSChat
 from flask_wschat.backends.memory import MemoryBackend
@@ -36,13 +37,15 @@ class Observer(Quick):
         reply = self.ask("join", room="Lobby")
         # What came before the reply is older.
         self.events.clear()
-        self.people, self.count = set(reply.get("present", ())), reply["count"]
+        self.people = set(reply["present"])
+        self.heard: list[Json] = []
 
     def follow(self) -> set[str]:
         self.ask("ping")
         for event in self.events:
             if event["type"] == "presence":
                 self.people = after(self.people, event)
+        self.heard += self.events
         self.events.clear()
         return self.people
 
@@ -295,3 +298,20 @@ def test_a_room_without_presence_notes_nobody(server: LiveServer) -> None:
     ben.client.close()
     ann.ask("ping")
     assert [event for event in ann.events if event["type"] == "presence"] == []
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+def test_a_redis_that_forgets_all_takes_nobody_out(
+    make_chat: Callable[..., WSChat], serve: Serve, url: str
+) -> None:
+    here, there = (serve(make_chat()._app()) for _ in "12")
+    ann, ben = Observer(here, "ann"), Observer(there, "ben")
+    eventually(lambda: ann.follow() == ben.follow() == {"ann", "ben"})
+    with redis.Redis.from_url(url) as storage:
+        storage.flushall()
+    cy = Observer(there, "cy")
+    everybody = {"ann", "ben", "cy"}
+    eventually(lambda: ann.follow() == ben.follow() == cy.follow() == everybody)
+    gone = [e for o in (ann, ben, cy) for e in o.heard if e.get("left")]
+    assert gone == []
+    eventually(lambda: ann.ask("who", room="Lobby")["present"] == sorted(everybody))

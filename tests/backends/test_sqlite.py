@@ -790,3 +790,24 @@ def test_a_question_reads_what_it_answers_and_not_all_that_is_kept(
     writer.call(lambda db: db.set_progress_handler(None, 0))
     # Of SQLite's instructions; one pass over all takes 10,000 and more.
     assert 500 < steps < 5000
+
+
+@pytest.mark.parametrize("jump", [7200.0, -7200.0])
+def test_a_clock_that_jumps_takes_nobody_out_and_revives_nobody(
+    start: Start, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """As a host that was asleep, or began again, makes it."""
+    clock = [10_000.0]
+    monkeypatch.setattr("flask_wschat.backends.sqlite.people._now", lambda: clock[0])
+    (one, _), (other, _), (dead, _) = (start(presence_ttl=10) for _ in range(3))
+    for backend, user in ((one, "ann"), (other, "bob"), (dead, "eve")):
+        backend.attend([(ROOM, user, 1)])
+    clock[0] += jump
+    for backend in (one, other):
+        assert not backend.refresh()
+    assert other.present(ROOM).users == {"ann": 1, "bob": 1, "eve": 1}
+    for _ in range(4):
+        clock[0] += 3
+        for backend in (one, other):
+            assert not backend.refresh()
+    assert other.present(ROOM).users == {"ann": 1, "bob": 1}
