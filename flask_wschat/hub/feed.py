@@ -395,8 +395,13 @@ class Feed:
 
     def catch_up(self, parcel: Parcel) -> None:
         """Deliver what was missed."""
-        if self.missed is not None and self._is_next(parcel):
-            self._pass(parcel)
+        if self.missed is not None:
+            # It may be ahead of what is delivered, and of the pages that were read.
+            for flight in self.flights:
+                flight.keep(parcel, self._feeds.limit)
+            self._extend(parcel)
+            if self._is_next(parcel):
+                self._pass(parcel)
 
     def is_mended(self, seq: int) -> bool:
         """Go on with what is delivered, if ``seq`` was all; False: read on."""

@@ -1,0 +1,273 @@
+"""Readers of a room beside a list of what was said: whatever comes in which order.
+
+The steps of those who join, of a storage whose deliveries take their time or are lost,
+and of who reads on for all, are taken one by one, in orders that a seed decides.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flask_wschat.backends.memory import MemoryBackend
+from flask_wschat.hub import mending
+from flask_wschat.hub.feed import Feed
+from flask_wschat.hub.flights import Flight
+from flask_wschat.hub.flights import Reader as Asking
+from flask_wschat.hub.hub import Hub
+from flask_wschat.hub.pages import Position, View
+from flask_wschat.messages import Delivery, Message, Page, room_topic
+from flask_wschat.settings import Settings
+from tests.support.in_memory import Reader
+
+ROOM = room_topic("a")
+KEPT = 8
+
+
+class Slow(MemoryBackend):
+    """What others say comes when ``come`` lets it, or never; with tags."""
+
+    def __init__(self) -> None:
+        super().__init__(size=KEPT)
+        self.under_way: collections.deque[Delivery] = collections.deque()
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What happens while a page is on its way to who asked for it."""
+
+    def say(self) -> int:
+        """Let another process say something."""
+        receipt = super().publish(ROOM, Message("x"), keep=True)
+        return receipt.seq
+
+    def start(self, host: Any) -> None:
+        self.real = host
+        super().start(self)  # type: ignore[arg-type]
+
+    def deliver(self, delivery: Delivery) -> None:
+        if delivery.seq:
+            before = tag_of(delivery.seq - 1)
+            delivery = delivery._replace(tag=tag_of(delivery.seq), before=before)
+        self.under_way.append(delivery)
+
+    def come(self) -> None:
+        self.real.deliver(self.under_way.popleft())
+
+    def history(self, topic: str, **asked: Any) -> Page:
+        after, tag = asked.get("after"), asked.get("tag")
+        page = super().history(topic, **asked)
+        if page.recovered and after and tag and tag != tag_of(after):
+            page = super().history(topic, limit=asked["limit"])
+        tagged = [entry._replace(tag=tag_of(entry.seq)) for entry in page.entries]
+        self.meanwhile()
+        return page._replace(entries=tagged, tag=tag_of(page.seq))
+
+    def forget(self) -> None:
+        """Lose all that is stored."""
+        self.under_way.clear()
+        self._topics.clear()
+        self._era += "x"
+
+
+def tag_of(seq: int) -> str:
+    return f"t{seq}" if seq else ""
+
+
+class Client:
+    """One that obeys the protocol's page, and the flight that it is in."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.reader = Reader(hub)
+        self.at = Position()
+        self.shown: list[int] = []
+        self.live = False
+        self.asking: Asking | None = None
+        self.flight: Flight | None = None
+        self.heard = 0
+        self.known = ("", 0)
+        """What somebody here had when it asked: it has that, once it is answered."""
+
+    @property
+    def feed(self) -> Feed:
+        feed = self.hub.feeds.get(ROOM)
+        assert feed is not None
+        return feed
+
+    def ask(self) -> None:
+        self.hear()
+        self.known = self.feed.epoch, self.feed.seq
+        self.asking = Asking(self.reader.ws, lambda view: reply(view))
+        self.live = False
+        self.flight = self.feed.ask(self.asking, self.at, 5, True)
+
+    def hear(self) -> None:
+        """Show what came: each once and in order, or it is told."""
+        events = self.reader.peer.events
+        while self.heard < len(events):
+            event = json.loads(str(events[self.heard]))
+            self.heard += 1
+            if event["type"] == "gap":
+                self.live = False
+            elif event["type"] == "message":
+                assert self.live, "before the page, or after a gap"
+                assert self.at.after is not None and event["seq"] > self.at.after
+                self.take(event)
+            elif event["type"] == "reply":
+                self.read(event)
+        epoch, seq = self.known
+        if self.live and self.at.epoch == epoch:
+            assert self.at.after is not None and self.at.after >= seq
+
+    def read(self, page: Any) -> None:
+        assert not self.live
+        self.asking = self.flight = None
+        if not page["recovered"]:
+            last = page["seq"] - len(page["messages"])
+            self.at = Position(last, page["epoch"], tag_of(last))
+            self.shown.clear()
+        for message in page["messages"]:
+            self.take(message)
+        self.live = not page["more"]
+        if self.live:
+            assert self.at.after == page["seq"]
+
+    def take(self, message: Any) -> None:
+        seq = message["seq"]
+        after = self.at.after
+        assert after is not None
+        if seq <= after:
+            return
+        assert seq == after + 1, "a hole that nobody was told of"
+        self.shown.append(seq)
+        self.at = Position(seq, self.at.epoch, message["tag"])
+
+
+def reply(view: View) -> str:
+    return '{"type":"reply",' + view.body + "}"
+
+
+class Play:
+    """Four clients, and what may happen next."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.backend = Slow()
+        settings = Settings(HISTORY_SIZE=KEPT)
+        self.hub = Hub(settings, self.backend, dumps=json.dumps, loads=json.loads)
+        self.clients = [Client(self.hub) for _ in range(4)]
+        self.tasks: list[Callable[[], None]] = []
+        """Of those who read what was missed: they run when it is their turn."""
+        loop: Any = self.hub.home.loop
+        run = loop.run
+        loop.run = lambda task: (
+            self.tasks.append if task.__module__ == mending.__name__ else run
+        )(task)
+        self.pages: list[tuple[Flight, Page]] = []
+        self.said = 0
+        self.dropped = False
+
+    def say(self) -> None:
+        self.said = self.backend.say()
+
+    def come(self) -> None:
+        if self.backend.under_way:
+            self.backend.come()
+
+    def drop(self) -> None:
+        """Lose one, which shows by the next."""
+        if len(self.backend.under_way) > 1:
+            self.backend.under_way.popleft()
+            self.dropped = True
+
+    def lose(self) -> None:
+        self.dropped = False
+        for _ in range(self.dice.randint(0, len(self.backend.under_way))):
+            self.backend.under_way.popleft()
+        self.hub.lost([ROOM])
+
+    def forget(self) -> None:
+        self.backend.forget()
+        self.said, self.dropped = 0, False
+        self.hub.lost([ROOM])
+
+    def ask(self) -> None:
+        client = self.dice.choice(self.clients)
+        if client.flight is None:
+            client.ask()
+
+    def mute(self) -> None:
+        """One hears nothing for a while."""
+        client = self.dice.choice(self.clients)
+        client.hear()
+        if client.live:
+            client.feed.mute(client.reader.ws)
+            client.live = False
+
+    def fetch(self) -> None:
+        """Somebody's page is read, and lands later."""
+        for flight in self.clients[0].feed.flights:
+            if all(each is not flight for each, _ in self.pages):
+                at = flight.position
+                page = self.backend.history(ROOM, **at._asdict(), limit=flight.limit)
+                self.pages.append((flight, page))
+                return
+
+    def land(self) -> None:
+        if self.pages:
+            flight, page = self.pages.pop(self.dice.randrange(len(self.pages)))
+            assert self.clients[0].feed.land(flight, page) or flight.readers
+
+    def mend(self) -> None:
+        """What was missed is read; other things happen meanwhile."""
+        self.backend.meanwhile = self.step
+        self.work()
+        self.backend.meanwhile = lambda: None
+
+    def work(self) -> None:
+        while self.tasks:
+            self.tasks.pop(0)()
+
+    def step(self, *steps: Callable[[], None]) -> None:
+        meanwhile, self.backend.meanwhile = self.backend.meanwhile, lambda: None
+        often, seldom = (
+            [self.say, self.come, self.ask],
+            [self.drop, self.lose, self.mute],
+        )
+        self.dice.choice([*often * 5, *seldom, *steps * 4])()
+        self.backend.meanwhile = meanwhile
+        for client in self.clients:
+            client.hear()
+
+    def end(self) -> None:
+        """Let all come that is under way; nobody is to miss anything then."""
+        if self.dropped:
+            self.say()
+        while self.backend.under_way:
+            self.come()
+        for _ in range(100):
+            for client in self.clients:
+                client.hear()
+                if not client.live and client.flight is None:
+                    client.ask()
+            if all(c.live and c.at.after == self.said for c in self.clients):
+                break
+            self.fetch()
+            self.land()
+            self.work()
+            while self.backend.under_way:
+                self.come()
+        assert [client.at.after for client in self.clients] == [self.said] * 4
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_nothing_is_missed_whatever_comes_when(seed: int) -> None:
+    play = Play(seed)
+    for _ in range(200):
+        play.step(play.fetch, play.land, play.mend)
+        if play.dice.random() < 0.005:
+            play.forget()
+    play.end()
