@@ -9,9 +9,11 @@ import pytest
 
 from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.backends.redis.subscriber import Timings
+from flask_wschat.errors import ShareTaken
 from flask_wschat.messages import Entry, Message, Page
 from tests.backends.cluster import RecordingHost
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import eventually
 
 ROOM = "room:a"
 META, LOG = "wschat:{room:a}:meta", "wschat:{room:a}:log"
@@ -228,3 +230,49 @@ def test_large_and_small_together(processes: Processes) -> None:
     befores = [d.before for d in deliveries]
     assert befores == ["", *(d.tag for d in deliveries[:-1])]
     assert [e.data for e in backend.history(ROOM).entries] == texts[-1:]
+
+
+def test_mids_are_in_two_hashes_that_take_turns(
+    processes: Processes, client: Any
+) -> None:
+    backend = processes.new()
+
+    def say(first: int, count: int, fresh: bool = True) -> None:
+        for n in range(first, first + count):
+            message = Message("x", sender="ann", mid=f"m{n}")
+            assert backend.publish(ROOM, message, keep=True).fresh == fresh
+
+    def sizes() -> list[int]:
+        for key in ("wschat:{room:a}:mids0", "wschat:{room:a}:mids1"):
+            assert client.pttl(key) != -1
+        return [client.hlen(f"wschat:{{room:a}}:mids{n}") for n in (0, 1)]
+
+    say(0, 100)
+    assert sizes() == [100, 0]
+    for turn in (1, 2, 3):  # as if five minutes had gone by
+        start = 100 * turn
+        client.hset(META, "turned", 0)
+        say(start, 100)
+        say(start - 5, 105, fresh=False)
+    assert sum(sizes()) < 300
+    say(0, 1)  # that one is forgotten
+    client.hset(META, "turned", 0)
+    backend.history(ROOM)
+    say(305, 60, fresh=False)  # nothing new: nothing is forgotten
+
+
+def test_a_share_is_counted_within_a_batch(processes: Processes) -> None:
+    backend = processes.new()
+    answers: list[Any] = []
+    for n in range(40):
+        sender = "ann" if n % 2 else "ben"
+        message = Message("x", sender=sender, mid=f"{n}")
+        backend.submit("user:eve", message, answers.append, keep=True)
+    eventually(lambda: len(answers) == 40)
+    taken = [n for n, answer in enumerate(answers) if isinstance(answer, ShareTaken)]
+    assert taken == [*range(32, 40)]
+    assert [a.seq for a in answers[:32]] == [*range(1, 33)]
+    answer = Message("thanks", sender="eve", mid="a", to="ann")
+    backend.publish("user:eve", answer, keep=True)
+    again = Message("x", sender="ann", mid="again")
+    assert backend.publish("user:eve", again, keep=True).seq == 34
