@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,11 +65,11 @@ def test_slots_move_under_load(
     talk = Talk(other, ROOMS)
     try:
         talk.go_on()
-        for _ in range(2):
-            source = cluster.primary_of(slot_of("{room:3}"))
+        for slot in 2 * sorted({slot_of(f"{{{room}}}") for room in ROOMS}):
+            source = cluster.primary_of(slot)
             target = next(s for s in cluster.primaries() if s is not source)
-            cluster.move(1500, source, target)
-            talk.go_on()
+            cluster.move_one(slot, source, target)
+            talk.go_on(20)
     finally:
         talk.end()
     assert talk.failed == 0
@@ -151,6 +154,24 @@ def test_what_is_submitted_keeps_its_order_while_its_slot_moves(
     page = backend.history(room, limit=256)
     numbers = [int(entry.data) for entry in page.entries[:-1]]
     assert numbers == [entry.seq - 1 for entry in page.entries[:-1]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["fork", "patched", "evented"])
+def test_in_a_process_that(
+    cluster: RedisCluster, begin: Callable[[], Process], program: str
+) -> None:
+    del begin  # it has made the cluster empty
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, str(here / "redis_programs.py"), program, cluster.url],
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        cwd=here.parents[1],
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_slots_are_those_of_redis() -> None:

@@ -98,15 +98,6 @@ class RedisCluster:
             asked_new("SETSLOT", slot, "NODE", self._id(target))
             asked_old("SETSLOT", slot, "NODE", self._id(target))
 
-    def move(self, slots: int, source: RedisServer, target: RedisServer) -> None:
-        """Move so many slots, with what is in them."""
-        self.cli(
-            "reshard",
-            f"127.0.0.1:{target.port}",
-            *("--cluster-from", self._id(source), "--cluster-to", self._id(target)),
-            *("--cluster-slots", str(slots), "--cluster-yes"),
-        )
-
     def _is_whole(self, server: RedisServer) -> bool:
         with server.client() as client:
             asked: Any = client.cluster
