@@ -110,9 +110,9 @@ cov: $(VENV)/.dev
 	@$(PY) -m coverage report
 
 bench: $(VENV)/.dev
-	@echo "==> Benchmarks (a quarter of an hour; needs two idle cores and a C compiler)"
+	@echo "==> Benchmarks (twenty minutes; needs two idle cores and a C compiler)"
 	@status=0; for part in benchmarks benchmarks.scale benchmarks.latency \
-		benchmarks.stalled benchmarks.backends; do \
+		benchmarks.stalled benchmarks.backends benchmarks.rooms; do \
 		$(PY) -m $$part || status=1; done; exit $$status
 
 SECONDS ?= 900

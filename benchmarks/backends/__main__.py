@@ -40,6 +40,9 @@ BACKENDS = (MEMORY, SQLITE, REDIS)
 MEMBERS = 1000
 REDIS_BAR = 0.8
 """Deliveries per CPU second through Redis, as a share of those in memory."""
+SAY_RATIO, SAY_REDIS = 1.7, 10.0
+"""A `say` through Redis: the server's CPU as a multiple of that in memory, and µs of
+redis-server, both at most."""
 SAYS_BAR = 3000
 """Messages per second that SQLite has on the disk and acknowledged."""
 
@@ -190,10 +193,13 @@ JUDGED = "100 clients, 10 rooms of 10"
 
 def says(options: Options) -> Part:
     """How many messages a second are stored and acknowledged."""
-    rows, good = [], True
+    rows, good, verdict = [], True, ""
     with running() as backends:
         for title, conns, chat in TALKS:
             costs = backends.alternate(options, scenario="echo", conns=conns, chat=chat)
+            if title == JUDGED:
+                verdict, cheap = _redis_verdict(costs)
+                good &= cheap
             for name, rounds in costs.items():
                 rate = median(rounds, lambda c: c.per_second)
                 bar = SAYS_BAR if (title, name) == (JUDGED, SQLITE) else None
@@ -209,7 +215,22 @@ def says(options: Options) -> Part:
     )
     head = ["", "backend", "says a second", "server CPU, µs", "redis-server, µs"]
     head += ["p50, ms", "p99, ms", "busy / idle", "bar", "verdict"]
-    return Part([text, table(head, rows)], good)
+    return Part([text, table(head, rows), verdict], good)
+
+
+def _redis_verdict(costs: dict[str, list[Cost]]) -> tuple[str, bool]:
+    """Return what a `say` costs through Redis, beside memory's; True: little enough."""
+    ratio = statistics.median(
+        redis.server / memory.server
+        for memory, redis in zip(costs[MEMORY], costs[REDIS], strict=True)
+    )
+    redis = median(costs[REDIS], lambda c: c.redis)
+    good = ratio <= SAY_RATIO and redis <= SAY_REDIS
+    return (
+        f"{JUDGED}: a `say` through Redis costs the server {ratio:.2f} times what it"
+        f" costs in memory (bar {SAY_RATIO}), and redis-server {redis:.1f} µs (bar"
+        f" {SAY_REDIS:g}): {'pass' if good else 'FAIL'}."
+    ), good
 
 
 def _says_row(

@@ -321,6 +321,7 @@ class Member:
         elif not self.joined:
             self.joined = True
             self.crowd.joined += 1
+            self.crowd.comings.append(time.monotonic())
             if not self.counted:
                 self.counted = True
                 self.crowd.entered += 1
@@ -452,6 +453,8 @@ class Crowd:
         self.returns = True
         """They come back when their connection has ended."""
         self.members: list[Member] = []
+        self.comings: list[float] = []
+        """When one of them came into its room, or back."""
         self.count: Counter[str] = Counter()
         self.opening = self.joined = self.entered = self.presence = 0
         self.refs = itertools.count(1)

@@ -69,8 +69,11 @@ class Talk:
         self._crowd = crowd
         self._member = member
         self.seq = 0
-        self.epoch: str | None = None
+        self.old: str | None = None
+        """The epoch that has to be over."""
         self.acknowledged = 0
+        self.first_at = 0.0
+        """When the first one was acknowledged since ``new``."""
         self.on = True
         self._mids = itertools.count()
         self._say(None)
@@ -81,24 +84,26 @@ class Talk:
             self._member.say("x" * 64, mid, self._done)
 
     def _done(self, reply: dict[str, Any]) -> None:
-        self.seq, self.epoch = reply["seq"], self._member.epoch
+        self.seq = reply["seq"]
+        self.first_at = self.first_at or time.monotonic()
         self.acknowledged += 1
         self._crowd.later(TALK, self._say, None)
 
-    def new(self) -> None:
-        """Wait for something that is acknowledged from now on."""
-        self.seq, self.acknowledged = 0, 0
+    def new(self, *, emptied: bool) -> None:
+        """Wait for something that is acknowledged from now on.
+
+        ``emptied``: nothing of before is kept, so the numbers begin anew.
+        """
+        self.seq, self.acknowledged, self.first_at = 0, 0, 0.0
+        self.old = self._member.epoch if emptied else None
 
     def all_back(self) -> bool:
         """Whether all are in the room, and have what was acknowledged since ``new``."""
         if not self.acknowledged or self._crowd.joined < len(self._crowd.members):
             return False
-        newest, epoch = self._member.seq, self._member.epoch
-        if epoch != self.epoch:
-            return False
-        return all(
-            m.epoch == epoch and min(self.seq, newest) <= m.seq
-            for m in self._crowd.members
+        epoch = self._member.epoch
+        return epoch != self.old and all(
+            m.epoch == epoch and m.seq >= self.seq for m in self._crowd.members
         )
 
 
@@ -144,16 +149,16 @@ def faults(members: int) -> Part:
         for name in ("cut of 0.1 s", "restart of Redis"):
             print(f"  {name}", file=sys.stderr)
             crowd.count = Counter()
+            crowd.comings.clear()
             before = here.cpu()
             began = time.monotonic()
             if name.startswith("cut"):
                 here.relay.tell("cut-subscribed 0.1")
-                talk.new()
                 crowd.rest(0.15)
+                talk.new(emptied=False)
             else:
+                talk.new(emptied=True)
                 here.redis.restart()
-                talk.new()
-            talk.new()
             done = crowd.run(talk.all_back, LONGEST)
             back = None if done is None else time.monotonic() - began
             there = crowd.joined
@@ -166,12 +171,28 @@ def faults(members: int) -> Part:
             part.add(f"{name}: gaps seen", crowd.count["gaps"])
             seen = {k: v for k, v in sorted(crowd.count.items()) if v}
             each = ", ".join(f"{who.split()[0]} {cpu:.2f}" for who, cpu in used.items())
+            acknowledged = max(talk.first_at - began, 0.0)
             part.notes.append(
-                f"{name}: {there:,} of {members:,} back; {seen}; CPU s: {each}"
+                f"{name}: {_when(crowd, began)}a message is acknowledged after"
+                f" {acknowledged:.1f} s; {there:,} of {members:,} back; {seen};"
+                f" CPU s: {each}"
             )
         part.add("CPU of both faults", total, BACK_CPU, "s")
         talk.on = False
     return part
+
+
+def _when(crowd: Crowd, began: float) -> str:
+    """Return when those came back who had to."""
+    times = sorted(at - began for at in crowd.comings)
+    if not times:
+        return ""
+    parts = {"half": 0.5, "99 %": 0.99, "the last": 1.0}
+    when = [
+        f"{name} back after {times[int(part * (len(times) - 1))]:.1f} s"
+        for name, part in parts.items()
+    ]
+    return ", ".join(when) + "; "
 
 
 def entering(members: int) -> Part:
