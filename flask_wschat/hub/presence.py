@@ -22,6 +22,8 @@ logger = logging.getLogger("flask_wschat")
 
 _BATCH = 500
 """Changes told to the backend in one call."""
+_AT_ONCE = 3  # calls in a row; then, as there are many changes, they gather
+_GATHER = 0.005  # for so many seconds
 
 
 class Presence:
@@ -43,6 +45,8 @@ class Presence:
     ) -> None:
         self._members = members
         self._backend = backend
+        self._new_event = new_event
+        self._gathers = not getattr(backend, "instant", False)
         self._every = ttl / 4
         self.rosters = Rosters(members, feeds, backend, home, new_event, self._differ)
         """Who is in the rooms that are watched from here, over all processes."""
@@ -147,9 +151,13 @@ class Presence:
 
     def _tell(self, loop: Loop) -> None:
         try:
+            calls = 0
             while changes := loop.call(self._take):
                 self._attend(changes)
                 self._faulty = False
+                calls += 1
+                if self._gathers and calls >= _AT_ONCE:
+                    self._new_event().wait(_GATHER)
         except BaseException as error:  # else nobody's would be told any more
             loop.call_threadsafe(self._put_back, error)
 
