@@ -357,6 +357,8 @@ class ChatListener(Listener):
 
         page = hub.readings.read(ws, topic, position, self.max_page, answer)
         if page is None:
+            if hub.members.has_plain(topic) and not self.plain_rooms:
+                raise RequestError("forbidden", _APART)
             raise RequestError("not_joined", "you have left the room meanwhile")
         return not page.seq and count <= (ws.user is not None)
 
@@ -408,7 +410,7 @@ class ChatListener(Listener):
         """Raise ``RequestError`` where this chat and plain connections would meet."""
         claimed = page.plain or self._hub.members.has_plain(topic)
         if claimed and not self.plain_rooms:
-            raise RequestError("forbidden", "the room is kept for other connections")
+            raise RequestError("forbidden", _APART)
 
     def _ask_settled(self, hook: Callable[..., Any], *args: Any) -> None:
         """Do as ``_ask`` once all is stored that was said before: a hook may look."""
@@ -507,6 +509,7 @@ class ChatListener(Listener):
 
 _UNAVAILABLE = "the storage cannot be reached now"
 _NOBODY = "this needs a user id, and you have none"
+_APART = "the room is kept for other connections"
 _FORBIDDEN = "the application does not allow it"
 
 _HANDLERS: dict[str, Callable[..., str | None]] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterable
 
 from ..backends import Backend
@@ -22,7 +23,7 @@ logger = logging.getLogger("flask_wschat")
 
 _BATCH = 500
 """Changes told to the backend in one call."""
-_AT_ONCE = 3  # calls in a row; then, as there are many changes, they gather
+_AT_ONCE = 4  # calls in 50 ms; then, as there are many changes, they gather
 _GATHER = 0.005  # for so many seconds
 
 
@@ -60,6 +61,7 @@ class Presence:
         self.quiet.clear()
         self._changes: dict[tuple[str, str], None] = {}
         self._taken: dict[tuple[str, str], None] = {}  # those being told
+        self._calls = [0.0] * _AT_ONCE  # when the last ones were
         self._telling = False
         self._known = False  # the backend knows of somebody here
         self._refresh_at = 0.0  # soon: whoever died before we came is still there
@@ -151,12 +153,12 @@ class Presence:
 
     def _tell(self, loop: Loop) -> None:
         try:
-            calls = 0
             while changes := loop.call(self._take):
                 self._attend(changes)
                 self._faulty = False
-                calls += 1
-                if self._gathers and calls >= _AT_ONCE:
+                calls = [*self._calls[1 - _AT_ONCE :], time.monotonic()]
+                self._calls = calls
+                if self._gathers and calls[-1] - calls[-_AT_ONCE] < 0.05:
                     self._new_event().wait(_GATHER)
         except BaseException as error:  # else nobody's would be told any more
             loop.call_threadsafe(self._put_back, error)
