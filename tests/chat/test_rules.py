@@ -130,7 +130,7 @@ def test_names_are_normal(server: LiveServer) -> None:
 def test_a_rate_within_the_limit_is_never_refused(
     make_chat: Callable[..., WSChat], serve: Serve
 ) -> None:
-    server = serve(make_chat(RATE_LIMIT=(200, 5))._app())
+    server = serve(make_chat(RATE_LIMIT=(20, 5))._app())
     ann, tab = Peer(server, "ann"), Peer(server, "ann")
     for _ in range(5):
         ann.ask("leave", room="x")
