@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process
+from tests.support.waiting import LONG, eventually
 
 TESTS = ROOT / "tests"
 
@@ -122,3 +123,24 @@ def test_what_takes_too_long_fails_alone(
     options = ("-p", "no:cacheprovider", "-o", "timeout_method=signal")
     done = pytester.runpytest_subprocess(*options)
     done.assert_outcomes(passed=1, failed=2)
+
+
+def test_forks_end_with_who_has_begun_them(tmp_path: Path) -> None:
+    """Though it is killed, or Ctrl-C reaches all of them."""
+    (tmp_path / "waits.py").write_text("import signal; print('on'); signal.pause()")
+    code = (
+        "import os, signal, sys; from pathlib import Path;"
+        "from tests.support.processes import Process;"
+        "fork = Process(['waits.py'], Path('log'), cwd=Path('.'), forked='plain');"
+        "fork.start(); fork.heard('on'); print('number', fork.id);"
+        "os.kill(fork._process._parent._process.pid, signal.SIGINT);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    env = {"PYTHONPATH": str(ROOT)}
+    process = Process(
+        [sys.executable, "-c", code], tmp_path / "said", env, cwd=tmp_path
+    )
+    process.start()
+    assert process.wait() == -signal.SIGKILL
+    number = int(process.log.split("number")[1])
+    eventually(lambda: not Path(f"/proc/{number}").exists(), "the fork ends", LONG)

@@ -36,7 +36,7 @@ class Fork:
     ) -> None:
         self._code: int | None = None
         self._parent = _parent(kind)
-        question = [list(command), dict(env), str(cwd), str(log)]
+        question = [list(command), dict(env), str(cwd.resolve()), str(log.resolve())]
         self.pid: int = self._parent.ask(question)
 
     def poll(self) -> int | None:

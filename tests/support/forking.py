@@ -51,6 +51,8 @@ def serve() -> list[str]:
 
 
 def _become(environ: dict[str, str], folder: str, log: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(folder)
@@ -80,4 +82,6 @@ if __name__ == "__main__":
         monkey.patch_all()
     for name in IMPORTS:
         importlib.import_module(name)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the end of stdin ends the others, too
     _run(serve())
