@@ -356,10 +356,8 @@ class ChatListener(Listener):
             return envelope.read(ref, page.body, people)
 
         page = hub.readings.read(ws, topic, position, self.max_page, answer)
-        if page is None:
-            if hub.members.has_plain(topic) and not self.plain_rooms:
-                raise RequestError("forbidden", _APART)
-            raise RequestError("not_joined", "you have left the room meanwhile")
+        if page is None:  # by the claim of a plain connection, or by the application
+            raise RequestError("forbidden", "you were put out of the room meanwhile")
         return not page.seq and count <= (ws.user is not None)
 
     def _store(
