@@ -277,6 +277,7 @@ class Pipe:
         ear = select.poll()
         ear.register(self._ear, select.POLLIN)
         while not self._closed and os.getpid() == self._pid:
+            self._rung = False  # before a look at what waits, not after
             if self._queue:
                 self._hold()
             else:
@@ -331,6 +332,7 @@ class Pipe:
         heard, blocked = self._ear.fileno(), False
         out = memoryview(b"")
         while not (self._closed and not self._flying):
+            self._rung = False  # before a look at what waits, not after
             if not (out or self._stale or self._closed):
                 out = memoryview(self._take())
             elif self._stale and not (out or self._flying):
@@ -347,6 +349,7 @@ class Pipe:
             events = poller.poll(wait)
             if os.getpid() != self._pid:
                 return
+            self._rung = True  # who puts something in meanwhile need not wake us
             for ready, _ in events:
                 if ready == heard:
                     self._hear()
@@ -407,7 +410,6 @@ class Pipe:
     def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._ear.recv(64)
-        self._rung = False  # before a look at what waits, not after
 
 
 _SILENT = "does not answer"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import random
 import threading
 import time
@@ -29,6 +30,8 @@ from .wire import (
     encode,
     pack_args,
 )
+
+logger = logging.getLogger("flask_wschat")
 
 Done = Callable[[Receipt | Exception], None]
 
@@ -247,13 +250,13 @@ class Batch(Job):
     def refuse(self, error: BackendError) -> None:
         """Tell all of it that it cannot be sent."""
         for said in self._said:
-            said.done(error)
+            _tell(said, error)
 
     def _fail(self, some: Sequence[Said], outcome: LinkError | ReplyError) -> None:
         if some:
             error = self._publisher.sender.error(outcome)
             for said in some:
-                said.done(error)
+                _tell(said, error)
 
     def _tell(self, reply: bytes) -> None:
         stored, era, *codes = reply.decode().split(" ")
@@ -261,17 +264,24 @@ class Batch(Job):
         if codes[0][0] == "+":
             seq = int(codes[0])
             for said in self._said:
-                said.done(Receipt(seq, at, epoch))
+                _tell(said, Receipt(seq, at, epoch))
                 seq += 1
             return
         for said, code in zip(self._said, codes, strict=True):
             if code == "!":
-                said.done(ShareTaken(UNANSWERED))
+                _tell(said, ShareTaken(UNANSWERED))
             elif code[0] == "=":
                 number, _, first = code[1:].partition(":")
-                said.done(Receipt(int(number), float(first), epoch, False))
+                _tell(said, Receipt(int(number), float(first), epoch, False))
             else:
-                said.done(Receipt(int(code), at, epoch))
+                _tell(said, Receipt(int(code), at, epoch))
+
+
+def _tell(said: Said, outcome: Receipt | Exception) -> None:
+    try:
+        said.done(outcome)
+    except Exception:  # the others are to be told all the same
+        logger.exception("error in what waited for Redis")
 
 
 def _packed(message: Message) -> bytes:
