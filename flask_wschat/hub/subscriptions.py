@@ -52,7 +52,7 @@ class Subscriptions:
         self._delivered: set[str] = set()
         self._subscribed: set[str] = set()  # or tried: the backend may deliver them
         self._asked: dict[str, None] = {}
-        self._taken: list[str] = []  # those being asked for
+        self._taken: set[str] = set()  # those being asked for
         self._failed: set[str] = set()
         self._idle: OrderedDict[str, float] = OrderedDict()  # the first is due first
         self._waiters: list[_Waiter] = []
@@ -131,16 +131,28 @@ class Subscriptions:
                     return
                 if dropped:
                     self._unsubscribe(dropped)
-                if asked:
-                    self._backend.subscribe(asked)
-                loop.call(self._done, None)
+                self._subscribe(loop, asked)
         except BaseException as fault:  # who waits is to hear of any
             error = fault if isinstance(fault, BackendError) else None
             if error is None:
                 logger.exception("error in subscribing")
                 error = BackendError(str(fault))
-            loop.call_threadsafe(self._done, error)
+            loop.call_threadsafe(self._done, error, None)
             loop.call_threadsafe(self._rest, loop)
+
+    def _subscribe(self, loop: Loop, topics: list[str]) -> None:
+        """Subscribe to ``topics``; where that fails, each is on its own."""
+        try:
+            if topics:
+                self._backend.subscribe(topics)
+        except BackendError as error:
+            if len(topics) == 1:
+                loop.call(self._done, error, topics)
+                return
+            for topic in topics:
+                self._subscribe(loop, [topic])
+        else:
+            loop.call(self._done, None, topics)
 
     def _unsubscribe(self, topics: list[str]) -> None:
         try:
@@ -159,7 +171,8 @@ class Subscriptions:
                 self._subscribed.discard(topic)
                 self._delivered.discard(topic)
                 dropped.append(topic)
-        self._taken = asked = list(self._asked)
+        asked = list(self._asked)
+        self._taken = set(asked)
         self._subscribed.update(asked)
         self._asked.clear()
         self._working = bool(asked or dropped)
@@ -175,8 +188,11 @@ class Subscriptions:
         if self._asked:
             self._work_soon(loop)
 
-    def _done(self, error: BackendError | None) -> None:
-        asked, self._taken = self._taken, []
+    def _done(self, error: BackendError | None, asked: list[str] | None) -> None:
+        """Note what became of ``asked``; None: of all that is being asked for."""
+        if asked is None:
+            asked = list(self._taken)
+        self._taken.difference_update(asked)
         (self._delivered if error is None else self._failed).update(asked)
         for topic in asked:
             if not self._wanted(topic):

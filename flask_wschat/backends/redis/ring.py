@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ...errors import BackendError, ConfigError
-from ...messages import Attendance, Message, Page, Receipt, Tally
+from ...messages import EVERYONE, Attendance, Message, Page, Receipt, Tally
 from ..contract import Host
 from .address import several
 from .backend import RedisBackend
@@ -75,9 +75,10 @@ class RedisRing:
             backend.stop()
 
     def fault(self) -> str | None:
-        # Each is asked: that begins to listen to it.
-        faults = [fault for b in self._backends if (fault := b.fault()) is not None]
-        return "; ".join(faults) or None
+        # Each is asked: that begins to listen to it. But no connection can do without
+        # what is sent to all; rooms and users elsewhere can do without the rest.
+        faults = [backend.fault() for backend in self._backends]
+        return faults[self._place(EVERYONE)]
 
     # -- topics
 
