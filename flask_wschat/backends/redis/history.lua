@@ -63,14 +63,19 @@ local function read(from, to, count)
       end
     end
   end
-  local chunk, ask = count, up and 'XRANGE' or 'XREVRANGE'
+  local chunk = count
   if room and seq > 0 and count * said / seq > room / 2 then
     chunk = math.max(math.floor(room * seq / math.max(said, 1)), 4)
   end
   local next = from
   while #items < count do
     local asked = math.min(count - #items, chunk)
-    local found = redis.call(ask, KEYS[2], string.format('%.0f', next), string.format('%.0f', to), 'COUNT', asked)
+    local first, last, found = string.format('%.0f', next), string.format('%.0f', to), nil
+    if up then
+      found = redis.call('XRANGE', KEYS[2], first, last, 'COUNT', asked)
+    else
+      found = redis.call('XREVRANGE', KEYS[2], first, last, 'COUNT', asked)
+    end
     for _, entry in ipairs(found) do
       local number, under = string.match(entry[1], '^(%d+)%-(%d+)$')
       local fields = entry[2]
