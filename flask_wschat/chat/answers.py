@@ -147,22 +147,34 @@ class Answers:
         if self._at_it:
             return  # a step asks the storage, which answers at once
         self._at_it = True
-        ws, waiting = self.ws, self._waiting
-        while waiting:
-            try:
-                text = waiting[0].take()
-            except Exception as error:
-                # Who is told of errors has made one: as where no storage is asked.
-                self._at_it = False
-                ws._fail(error)
-                return
-            if text is None:
-                break
-            ws._answer(text)
-            self._bytes_answered += waiting.pop(0).size
-            self.answered += 1
-        self._at_it = False
+        try:
+            while self._waiting and self._send_next():
+                pass
+        finally:
+            self._at_it = False
         if self._idle is not None and self.asked == self.answered:
             self._idle.set()
+        ws = self.ws
         if ws._inbox and not ws._busy:
             ws._wake()  # it was full
+
+    def _send_next(self) -> bool:
+        """Send the first reply of those that wait; False: it is not known yet."""
+        ws, waiting = self.ws, self._waiting
+        reply: str | Exception | None
+        try:
+            reply = waiting[0].take()
+        except Exception as error:
+            # Who is told of errors has made one: as where no storage is asked.
+            reply = error
+        if reply is None:
+            return False
+        try:
+            if isinstance(reply, str):
+                ws._answer(reply)
+            else:
+                ws._fail(reply)
+        finally:  # whatever becomes of it, nobody waits for it any more
+            self._bytes_answered += waiting.pop(0).size
+            self.answered += 1
+        return True
