@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import redis
@@ -15,7 +15,7 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.errors import BackendError
 from flask_wschat.hub import rosters
 from flask_wschat.hub.hub import Hub
-from flask_wschat.messages import Attendance, Delivery, News, room_topic
+from flask_wschat.messages import Attendance, Delivery, News, room_topic, user_topic
 from flask_wschat.settings import Settings
 from tests.support.chat_client import Json
 from tests.support.following import Quick, in_threads, make_chat, url
@@ -109,6 +109,11 @@ class Store(MemoryBackend):
         self.says: Attendance | None = None
         self.down = False
         self.reads = 0
+
+    def attend(self, changes: Sequence[tuple[str, str, int]]) -> None:
+        if self.down:
+            raise BackendError("down")
+        super().attend(changes)
 
     def present(self, topic: str, *, heard: bool = False) -> Attendance:
         if self.down:
@@ -298,6 +303,22 @@ def test_a_room_without_presence_notes_nobody(server: LiveServer) -> None:
     ben.client.close()
     ann.ask("ping")
     assert [event for event in ann.events if event["type"] == "presence"] == []
+
+
+def test_a_room_that_is_quiet_now_has_nobody_from_before(
+    hub: Hub, store: Store
+) -> None:
+    """Who was to be noted when the storage was away, and is there again unnoted."""
+    store.down = True
+    ann = Reader(hub, "ann")
+    hub.leave(ann.ws, "a")
+    hub.rooms.enter(ann.ws, "a", quiet=True)
+    store.down = False
+    loop = hub.home.loop
+    assert loop is not None
+    hub.presence.tick(loop, 0.0)
+    assert store.present(user_topic("ann")).users == {"ann": 1}
+    assert store.present(ROOM).users == {}
 
 
 @pytest.mark.parametrize("url", ["redis"], indirect=True)

@@ -175,8 +175,10 @@ class Presence:
                 del self._changes[change]
         self._taken = changes
         self._known = self._telling = True
-        count_of = self._members.count_of
-        return [(topic, user, count_of(user, topic)) for topic, user in changes]
+        return [(topic, user, self._count(topic, user)) for topic, user in changes]
+
+    def _count(self, topic: str, user: str) -> int:
+        return 0 if topic in self.quiet else self._members.count_of(user, topic)
 
     def _attend(self, changes: list[tuple[str, str, int]]) -> None:
         """Tell the backend; one of ``changes`` that it cannot take is left out.
