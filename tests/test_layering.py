@@ -133,7 +133,7 @@ ARROWS: Tree = {
         "pages": "envelope messages",
         "parcels": ".audience .pages envelope messages codec websocket",
         "flights": ".pages .parcels websocket",
-        "feed": ".audience .flights .pages .parcels envelope messages websocket",
+        "feed": ".audience .flights .pages .parcels messages websocket",
         "feeds": (
             ".feed .flights .pages .parcels .tallies",
             "messages settings transports.patched websocket",
@@ -142,7 +142,7 @@ ARROWS: Tree = {
         "members": ".audience .feeds messages websocket",
         "places": "settings transports.patched",
         "mending": ".feed .home errors backends transports",
-        "claims": ".feed .home .members errors messages websocket backends",
+        "claims": ".home .members .parcels errors messages websocket backends",
         "deliveries": ".home logs messages",
         "drain": ".home endings settings transports transports.ending websocket",
         "sweep": ".drain .home errors settings transports websocket",

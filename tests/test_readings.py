@@ -20,7 +20,7 @@ from flask_wschat.hub.feed import Feed
 from flask_wschat.hub.flights import Flight
 from flask_wschat.hub.flights import Reader as Asking
 from flask_wschat.hub.hub import Hub
-from flask_wschat.hub.pages import Position, View
+from flask_wschat.hub.pages import Kept, Newest, Position, Shelf, View
 from flask_wschat.messages import Delivery, Message, Page, room_topic
 from flask_wschat.settings import Settings
 from tests.support.in_memory import Reader
@@ -55,6 +55,11 @@ class Slow(MemoryBackend):
 
     def come(self) -> None:
         self.real.deliver(self.under_way.popleft())
+
+    def take_back(self, seq: int) -> None:
+        assert self.delete(ROOM, seq)
+        while self.under_way:
+            self.come()
 
     def history(self, topic: str, **asked: Any) -> Page:
         after, tag = asked.get("after"), asked.get("tag")
@@ -275,3 +280,75 @@ def test_nothing_is_missed_whatever_comes_when(
         if play.dice.random() < 0.005:
             play.forget()
     play.end()
+
+
+def shown(client: Client) -> dict[int, bool]:
+    """Return the messages that a client shows, by number: whether they are there."""
+    found: dict[int, bool] = {}
+    for text in client.reader.peer.events:
+        event = json.loads(str(text))
+        for message in (event, *event.get("messages", ())):
+            if message["type"] == "message":
+                found[message["seq"]] = "deleted" not in message
+            elif message["type"] == "deleted" and message["seq"] in found:
+                found[message["seq"]] = False
+    return found
+
+
+@pytest.mark.parametrize("seq", [1, 2, 3, 4])
+def test_what_is_taken_back_while_what_was_missed_is_read(seq: int) -> None:
+    """Who has it not yet does nothing when it is told; so it must not come after."""
+    play = Play(0)
+    (client, *_), backend = play.clients, play.backend
+    client.ask()
+    play.fetch()
+    play.land()
+    play.say()
+    play.come()
+    play.say()
+    backend.under_way.clear()
+    play.say()
+    play.come()  # the one before it is missing
+    play.say()
+
+    def meanwhile() -> None:
+        backend.meanwhile = lambda: None
+        backend.take_back(seq)
+
+    backend.meanwhile = meanwhile
+    play.work()
+    assert shown(client) == {n: n != seq for n in range(1, 5)}
+
+
+def test_who_was_sent_what_is_lost_is_told_by_the_tag() -> None:
+    """It was in the page alone, and another message has its number by now."""
+    play = Play(0)
+    hub, (client, *_) = play.hub, play.clients
+    play.say()
+    play.come()
+    play.say()
+    client.ask()
+    play.fetch()
+    play.land()
+    client.hear()
+    assert client.at.after == 2
+    play.backend.under_way.clear()
+    epoch = client.at.epoch
+    assert epoch is not None
+    for seq, tag, before in ((2, "other", "t1"), (3, "t3", "other")):
+        hub.deliver(Delivery(ROOM, Message("y"), seq, 1.5, epoch, tag, before))
+    events = [json.loads(str(text)) for text in client.reader.peer.events]
+    assert [event["type"] for event in events] == ["reply", "gap"]
+
+
+def test_a_shelf_knows_how_much_is_on_it() -> None:
+    """What has become too old on it does not count for ever."""
+    shelf, page = Shelf(), Page("e", 1, [], tag="t1")
+    for _ in range(20):
+        item = Kept(1, 1.0, "t1", "x" * (1 << 20))
+        newest = Newest(page, [item], after=None, depth=1, most=(9, 9 << 20))
+        shelf.put(ROOM, newest)
+        assert shelf.get(ROOM, since=2.0) is newest
+        shelf.drop(ROOM)
+    shelf.put(ROOM, Newest(page, [], after=None, depth=1, most=(9, 9)))
+    assert ROOM in shelf

@@ -12,9 +12,9 @@ from ..backends import Backend
 from ..errors import BackendError
 from ..messages import Message, room_of
 from ..websocket import WebSocket
-from .feed import tell_gap
 from .home import Home
 from .members import Members
+from .parcels import tell_gap
 
 CLAIM = Message("", event="claim")
 """Tells a room's members that plain connections have claimed it."""

@@ -9,9 +9,9 @@ process has missed is read once, for all. See docs/decisions/13, 19 and 44.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
-from .. import envelope
 from ..messages import DELETED, EVERYONE, Delivery, Message, Page, room_of, size_of
 from ..websocket import WebSocket
 from .audience import Audience, deliver
@@ -28,18 +28,7 @@ from .pages import (
     kept,
     view,
 )
-from .parcels import Parcel, framed
-
-_FEW = 50  # who need not wait for each other after a gap
-_A_SECOND = 1000  # of more than these
-_SPREAD = 10.0  # seconds that they wait at most
-
-
-def tell_gap(receivers: Collection[WebSocket], topic: str) -> None:
-    """Tell ``receivers`` to read ``topic`` again; many, not all at once."""
-    count = len(receivers)
-    spread = 0.0 if count <= _FEW else min(round(count / _A_SECOND, 2), _SPREAD)
-    deliver(receivers, framed(envelope.gap(topic, spread)))
+from .parcels import Parcel, framed, tell_gap
 
 
 class Common(Protocol):
@@ -52,6 +41,8 @@ class Common(Protocol):
     """Bytes of one page, and of what was missed."""
     size: int
     """Messages that are kept."""
+    noting: AbstractContextManager[Any]
+    """Held while ``acked`` is changed, which any thread may do."""
 
     def since(self) -> float:
         """Return the time before which nothing is kept."""
@@ -105,7 +96,7 @@ class Feed:
         self.mute(reader.ws)
         self.reading[reader.ws] = reader
         if heard and (newest := self._newest()) is not None:
-            found = newest.view(position, limit, self._feeds.since())
+            found = newest.view(position, limit)
             if found is not None:
                 self._begin([reader], found, [])
                 return None
@@ -124,10 +115,10 @@ class Feed:
         newest = self._newest()
         if newest is None:
             return None
-        return newest.view(Position(), limit, self._feeds.since())
+        return newest.view(Position(), limit)
 
     def _newest(self) -> Newest | None:
-        newest = self._feeds.shelf.get(self.topic)
+        newest = self._feeds.shelf.get(self.topic, self._feeds.since())
         if newest is not None and self.acked != NOTHING:
             epoch, seq = self.acked
             if epoch != newest.epoch or seq > newest.seq:
@@ -140,8 +131,9 @@ class Feed:
             flight.again()
             return False
         self.flights.remove(flight)
-        if self.acked == flight.acked:
-            self.acked = NOTHING
+        with self._feeds.noting:
+            if self.acked == flight.acked:
+                self.acked = NOTHING
         items = fitting(self.topic, page, self._feeds.budget)
         found = view(page, items)
         if room_of(self.topic) is not None and not found.more:
@@ -234,9 +226,13 @@ class Feed:
     def _settle(self, reader: Reader) -> None:
         level = (self.epoch, self.seq) == (reader.epoch, reader.after)
         # It may just have been closed, and be here no more.
-        if level and self.reading.get(reader.ws) is reader:
-            del self.reading[reader.ws]
-            self.live.add(reader.ws)
+        if not level or self.reading.get(reader.ws) is not reader:
+            return
+        if differ(reader.tag, self.tag):
+            self._gap([reader.ws])  # what its page had is lost, others have its numbers
+            return
+        del self.reading[reader.ws]
+        self.live.add(reader.ws)
 
     # -- what is delivered
 
@@ -251,6 +247,8 @@ class Feed:
         if message.event is not None or self.topic == EVERYONE:
             if message.event == DELETED:
                 self.void()
+                if self.missed is not None:
+                    self.missed.gone.add(int(message.data))
             self._spread(parcel)
         elif not delivery.seq:
             parcel.send(self.live, message.exclude)
@@ -396,6 +394,7 @@ class Feed:
     def catch_up(self, parcel: Parcel) -> None:
         """Deliver what was missed."""
         if self.missed is not None:
+            parcel = self.missed.as_it_is(parcel)
             # It may be ahead of what is delivered, and of the pages that were read.
             for flight in self.flights:
                 flight.keep(parcel, self._feeds.limit)
@@ -416,7 +415,7 @@ class Feed:
             return True
         self.missed = None
         for parcel in later:
-            self._advance(parcel)
+            self._advance(missed.as_it_is(parcel))
         return True
 
     def give_up(self) -> None:

@@ -37,7 +37,7 @@ class Feeds:
         self._ttl = settings.HISTORY_TTL
         self._mend = mend
         self.tallies = Tallies(later, self._tell)
-        self._noting = RLock()
+        self.noting = RLock()
         self.clear()
 
     def clear(self) -> None:
@@ -100,7 +100,7 @@ class Feeds:
         feed = self._feeds.get(topic)
         if feed is None or not receipt.seq:
             return
-        with self._noting:
+        with self.noting:
             epoch, seq = feed.acked
             if epoch != receipt.epoch or seq < receipt.seq:
                 feed.acked = receipt.epoch, receipt.seq

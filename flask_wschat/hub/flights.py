@@ -106,8 +106,15 @@ class Flight(_Waiting):
 class Missed(_Waiting):
     """What a topic's readers have missed; ``budget``: bytes that they may be sent."""
 
-    __slots__ = ("budget",)
+    __slots__ = ("budget", "gone")
 
     def __init__(self, budget: int) -> None:
         super().__init__()
         self.budget = budget
+        self.gone: set[int] = set()
+        """Numbers that were taken back meanwhile, of which all have been told."""
+
+    def as_it_is(self, parcel: Parcel) -> Parcel:
+        """Return ``parcel``, or what is left of it."""
+        taken_back = parcel.delivery.seq in self.gone
+        return parcel.taken_back() if taken_back else parcel

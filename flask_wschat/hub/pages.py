@@ -157,14 +157,14 @@ class Newest:
         self._views.clear()
         return True
 
-    def view(self, position: Position, limit: int, since: float) -> View | None:
-        """Return the page for who asks from there; None: only the storage knows it.
-
-        ``since``: what is older is kept no more.
-        """
+    def drop_before(self, since: float) -> None:
+        """Let go of what is older: it is kept no more."""
         while self._items and self._items[0].at < since:
             self._drop_first()
             self._views.clear()
+
+    def view(self, position: Position, limit: int) -> View | None:
+        """Return the page for who asks from there; None: only the storage knows it."""
         after, epoch, tag = position
         if after is not None and epoch not in (None, self.epoch):
             return None  # it may be a newer one, of which this process has not heard
@@ -228,14 +228,20 @@ class Shelf:
         self._size += newest.size
         self._make_room()
 
-    def get(self, topic: str) -> Newest | None:
-        """Return the page of ``topic``, if there is one that is not too old."""
+    def get(self, topic: str, since: float = 0.0) -> Newest | None:
+        """Return the page of ``topic``, if there is one that is not too old.
+
+        ``since``: the messages that are older are kept no more.
+        """
         newest = self._pages.get(topic)
         if newest is None:
             return None
         if time.monotonic() - newest.born > AGE:
             self.drop(topic)
             return None
+        self._size -= newest.size
+        newest.drop_before(since)
+        self._size += newest.size
         self._pages.move_to_end(topic)
         return newest
 

@@ -6,12 +6,15 @@ from collections.abc import Collection
 
 from .. import envelope
 from ..codec import EncodedMessage
-from ..messages import DELETED, Delivery
+from ..messages import DELETED, Delivery, Entry, Message
 from ..websocket import WebSocket
 from .audience import deliver
-from .pages import Kept
+from .pages import Kept, kept
 
 _COST = 256  # bytes that a delivery counts for besides its data
+_FEW = 50  # who need not wait for each other after a gap
+_A_SECOND = 1000  # of more than these
+_SPREAD = 10.0  # seconds that they wait at most
 
 
 def framed(text: str | bytes) -> EncodedMessage:
@@ -21,6 +24,13 @@ def framed(text: str | bytes) -> EncodedMessage:
     except UnicodeEncodeError:
         assert isinstance(text, str)
         return EncodedMessage(text.encode("utf-8", "replace").decode())
+
+
+def tell_gap(receivers: Collection[WebSocket], topic: str) -> None:
+    """Tell ``receivers`` to read ``topic`` again; many, not all at once."""
+    count = len(receivers)
+    spread = 0.0 if count <= _FEW else min(round(count / _A_SECOND, 2), _SPREAD)
+    deliver(receivers, framed(envelope.gap(topic, spread)))
 
 
 class Parcel:
@@ -48,6 +58,13 @@ class Parcel:
             text = envelope.message(topic, message, seq, at, tag)
             self._kept = Kept(seq, at, tag, text)
         return self._kept
+
+    def taken_back(self) -> Parcel:
+        """Return what is left of it where it was deleted."""
+        delivery = self.delivery._replace(message=Message(""))
+        topic, seq, at, tag = delivery.topic, delivery.seq, delivery.at, delivery.tag
+        entry = Entry(seq, "null", at, json=True, tag=tag, deleted=True)
+        return Parcel(delivery, kept(topic, entry))
 
     def send(
         self, receivers: Collection[WebSocket], exclude: str | None = None
