@@ -78,7 +78,7 @@ def test_whoever_ends_is_out_of_everything_whatever_fails(opened: Open) -> None:
         raise RuntimeError("can't start new thread")
 
     loop: Any = ann._transport.loop
-    loop.run = tired
+    loop.run = loop.run_own = tired
     hub.forget(ann)
     assert ann.rooms == frozenset()
     assert hub.users() == [] and set(hub.members.plain) == {EVERYONE}

@@ -129,7 +129,7 @@ def test_changes_gather_while_the_backend_is_busy(store: Store) -> None:
     class Loop:
         """One whose tasks wait to be run by the test."""
 
-        def run(self, task: Callable[[], Any]) -> None:
+        def run_own(self, task: Callable[[], Any]) -> None:
             tasks.append(task)
 
         def call(self, function: Callable[..., Any], *args: Any) -> Any:

@@ -119,7 +119,7 @@ class Chat:
         loop = home.loop
         if self._untold and self._retelling is not home.stay and loop is not None:
             self._retelling = home.stay
-            home.later(seconds, lambda: loop.run(lambda: self._retell(loop)))
+            home.later(seconds, lambda: loop.run_own(lambda: self._retell(loop)))
 
     def _retell(self, loop: Loop) -> None:
         """In a worker."""

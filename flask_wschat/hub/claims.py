@@ -78,19 +78,19 @@ class Claims:
                 self._renew_at = 0.0  # with the next sweep
 
         if self._members.has_plain(topic) and self._home.loop is not None:
-            self._home.loop.run(claim)
+            self._home.loop.run_own(claim)
 
     def lost(self) -> None:
         """Renew them, now and at the next tick: a storage may have lost them."""
         if self._renew_at and self._home.loop is not None:
             self._renew_at = 0.0
-            self._home.loop.run(self._renew)
+            self._home.loop.run_own(self._renew)
 
     def tick(self, now: float) -> None:
         """Renew them, if it is time."""
         if now >= self._renew_at and self._home.loop is not None:
             self._renew_at = now + self._every
-            self._home.loop.run(self._renew)
+            self._home.loop.run_own(self._renew)
 
     def _renew(self) -> None:
         """In a worker."""

@@ -59,7 +59,7 @@ class Mender:
             return
         for _ in range(min(WORKERS, len(self._waiting)) - self._workers):
             self._workers += 1
-            loop.run(lambda: self._work(loop, stay))
+            loop.run_own(lambda: self._work(loop, stay))
 
     def _next(self, stay: object) -> Feed | None:
         if stay is not self._stay:

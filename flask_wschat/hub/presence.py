@@ -86,7 +86,7 @@ class Presence:
             self._tell_soon(loop)
         if (self._known or watched) and now >= self._refresh_at:
             self._refresh_at = now + self._every
-            loop.run(lambda: self._refresh(loop))
+            loop.run_own(lambda: self._refresh(loop))
         return self.busy
 
     def lost(self, loop: Loop, topics: Iterable[str] | None) -> None:
@@ -149,7 +149,7 @@ class Presence:
 
     def _tell_soon(self, loop: Loop) -> None:
         self._telling = True
-        loop.run(lambda: self._tell(loop))
+        loop.run_own(lambda: self._tell(loop))
 
     def _tell(self, loop: Loop) -> None:
         try:

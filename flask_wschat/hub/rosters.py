@@ -231,7 +231,7 @@ class Rosters:
             if self._instant:
                 self._work(loop)
             else:
-                loop.run(lambda: self._work(loop))
+                loop.run_own(lambda: self._work(loop))
 
     def _work(self, loop: Loop) -> None:
         """In a worker: read, one after the other, what is to be read."""

@@ -121,7 +121,7 @@ class Subscriptions:
     def _work_soon(self, loop: Loop) -> None:
         if not self._working:
             self._working = True
-            loop.run(lambda: self._work(loop))
+            loop.run_own(lambda: self._work(loop))
 
     def _work(self, loop: Loop) -> None:
         try:

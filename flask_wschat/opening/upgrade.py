@@ -81,6 +81,7 @@ class Upgrade:
     ) -> None:
         self._gate = gate
         self._environ = environ
+        self._unowned: list[Taken] = []  # the socket, until the loop has it
         self._offer = offer
         self._start_response = start_response
         self._own = EventedLoop.current() if runs_here() else ThreadedLoop.shared()
@@ -208,6 +209,7 @@ class Upgrade:
             raise self._gate.exhausted(error.__cause__ or error) from None
         if isinstance(taken.sock, TLSSocket):
             self._held = new_event()
+        self._unowned.append(taken)
         hub = self._gate.hub
         if hub.closing.server is None:
             worker = hub.closing.server = find_worker(hub.backend)
@@ -216,7 +218,7 @@ class Upgrade:
             ws = None
             while ws is None:
                 loop = hub.home.loop_for(self._own)
-                ws = loop.call(self._open, loop, taken, chosen, plain)
+                ws = loop.call(self._open, loop, chosen, plain)
             ws.route = self._route
             if self._gate.storm and hub.count() >= self._gate.storm:
                 self._gate.warn_of_storm()
@@ -228,13 +230,15 @@ class Upgrade:
         except BaseException:
             # A time limit of the application's, or the end of the server.
             self._given_up = True
+            with contextlib.suppress(IndexError):
+                self._unowned.pop().close()
             if self.accepted is not None:
                 self.accepted.close(*endings.HANDSHAKE_FAILED)
             raise
         return ws
 
     def _open(
-        self, loop: EventedLoop, taken: Taken, subprotocol: str | None, plain: bool
+        self, loop: EventedLoop, subprotocol: str | None, plain: bool
     ) -> WebSocket | None:
         """Return the socket, registered and reading; runs in ``loop``, its own.
 
@@ -243,12 +247,13 @@ class Upgrade:
         hub = self._gate.hub
         with hub.home.choosing:
             if hub.home.loop_for(loop) is loop:
-                return self._make(loop, taken, subprotocol, plain)
+                return self._make(loop, subprotocol, plain)
         return None
 
     def _make(
-        self, loop: EventedLoop, taken: Taken, subprotocol: str | None, plain: bool
+        self, loop: EventedLoop, subprotocol: str | None, plain: bool
     ) -> WebSocket:
+        taken = self._unowned.pop()  # at once: who waits for this may give up
         hub = self._gate.hub
         settings = hub.settings
         try:

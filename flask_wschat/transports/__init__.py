@@ -48,7 +48,8 @@ class Loop(Protocol):
 
         Where the caller is in another loop, that one goes on meanwhile.
 
-        :raises TimeoutError: the loop had no time for it within ten seconds.
+        :raises TimeoutError: the loop had no time for it within ten seconds, and will
+            not do it.
         """
 
     def call_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
@@ -68,6 +69,12 @@ class Loop(Protocol):
 
     def run(self, task: Callable[[], Any]) -> None:
         """Run ``task``, which may wait, beside the loop."""
+
+    def run_own(self, task: Callable[[], Any]) -> None:
+        """Do as ``run`` with what those that ``run`` has been given may wait for.
+
+        It may wait for the loop and the storage, and for nothing that is run.
+        """
 
     def give_turn(self) -> None:
         """Let others run before the caller goes on, be it in the loop or elsewhere."""

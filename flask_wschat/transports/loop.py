@@ -109,6 +109,8 @@ class EventedLoop:
         done, outcome = new_event(), Future[T]()
 
         def run() -> None:
+            if not outcome.set_running_or_notify_cancel():
+                return  # whoever asked has been told that it was not done
             try:
                 outcome.set_result(function(*args))
             except BaseException as error:  # else the caller waits for nothing
@@ -116,7 +118,14 @@ class EventedLoop:
             done.set()
 
         self.call_threadsafe(run)
-        if not done.wait(ANSWER):
+        try:
+            answered = done.wait(ANSWER)
+            if not answered and not outcome.cancel():  # it has just begun
+                answered = done.wait(ANSWER)
+        except BaseException:
+            outcome.cancel()  # else it were done for somebody who has gone
+            raise
+        if not answered:
             raise TimeoutError(f"{self} did nothing else for {ANSWER} s")
         return outcome.result(0)
 
@@ -199,6 +208,8 @@ class EventedLoop:
         self._ready.append(task)
         if len(self._ready) == 1:
             self._loop.run_callback(self._start_work)
+
+    run_own = run  # there are always enough greenlets
 
     def _start_work(self) -> None:
         # One worker does all that are due, until one has to wait: a greenlet for each

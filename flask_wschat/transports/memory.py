@@ -71,6 +71,8 @@ class InlineLoop:
         finally:
             self._running = False
 
+    run_own = run
+
     def give_turn(self) -> None:
         pass
 

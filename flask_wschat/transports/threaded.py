@@ -23,6 +23,8 @@ _DESCRIPTORS = 16  # more than a loop needs, and what is imported for it
 
 WORKERS = 32
 """Threads for listeners' callbacks: so many may wait for something at the same time."""
+OWN_WORKERS = 16
+"""Threads for what those wait for: behind them it would never have its turn."""
 
 logger = logging.getLogger("flask_wschat")
 
@@ -37,9 +39,8 @@ class ThreadedLoop(EventedLoop):
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._tasks: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
-        self._free = threading.Semaphore(0)  # workers that wait for a task
-        self._workers = 0
+        self._callbacks = Workers(WORKERS, "wschat")
+        self._own = Workers(OWN_WORKERS, "wschat-own")
         # libev asks for its descriptors again and again, for ever, if there are none.
         with contextlib.ExitStack() as stack:
             for _ in range(_DESCRIPTORS):
@@ -67,31 +68,12 @@ class ThreadedLoop(EventedLoop):
         return not self.is_current()
 
     def run(self, task: Callable[[], Any]) -> None:
-        """Run ``task`` in a worker; called in the loop only."""
-        self._tasks.put(task)
-        if not self._free.acquire(blocking=False) and self._workers < WORKERS:
-            self._workers += 1
-            # Daemons: a handler that waits for ever must not keep the program alive.
-            worker = threading.Thread(
-                target=self._work_off, name=f"wschat-{self._workers}", daemon=True
-            )
-            try:
-                worker.start()
-            except RuntimeError:
-                # None can be had, as at the program's end (since Python 3.12): one of
-                # those there are comes to it, else this thread.
-                self._workers -= 1
-                if not self._workers:
-                    self.call_threadsafe(self._tasks.get())
+        if not self._callbacks.run(task):
+            self.call_threadsafe(task)
 
-    def _work_off(self) -> None:
-        while True:
-            task = self._tasks.get()
-            try:
-                task()
-            except BaseException:  # whatever it is, it must not cost a worker
-                logger.exception("error in %r", task)
-            self._free.release()
+    def run_own(self, task: Callable[[], Any]) -> None:
+        if not self._own.run(task):
+            self.run(task)
 
     def _run_loop(self, started: Future[None]) -> None:
         try:
@@ -101,3 +83,44 @@ class ThreadedLoop(EventedLoop):
             return
         self.call_threadsafe(started.set_result, None)
         self.run_forever()
+
+
+class Workers:
+    """At most so many threads, started one by one as they are needed."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._tasks: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._free = threading.Semaphore(0)  # workers that wait for a task
+        self._count = 0
+
+    def run(self, task: Callable[[], Any]) -> bool:
+        """Have a worker run ``task``; False: there is none. From one thread only."""
+        self._tasks.put(task)
+        if not self._free.acquire(blocking=False) and self._count < self._most:
+            self._count += 1
+            # Daemons: a handler that waits for ever must not keep the program alive.
+            worker = threading.Thread(
+                target=self._work_off, name=f"{self._name}-{self._count}", daemon=True
+            )
+            try:
+                worker.start()
+            except RuntimeError:
+                # None can be had, as at the program's end (since Python 3.12): one of
+                # those there are comes to it.
+                self._count -= 1
+                if not self._count:
+                    self._tasks.get()
+                    return False
+        return True
+
+    def _work_off(self) -> None:
+        while True:
+            task = self._tasks.get()
+            try:
+                task()
+            except BaseException:  # whatever it is, it must not cost a worker
+                logger.exception("error in %r", task)
+            del task  # an idle worker would keep it, with a connection
+            self._free.release()

@@ -16,7 +16,7 @@ from flask_wschat.codec import Connection, Event
 from flask_wschat.hub.hub import Hub
 from flask_wschat.settings import Settings
 from flask_wschat.transports.evented import EventedTransport
-from flask_wschat.transports.threaded import ThreadedLoop
+from flask_wschat.transports.threaded import WORKERS, ThreadedLoop, Workers
 from flask_wschat.websocket import WebSocket
 
 from .interleaving import RLock, Scheduler, Semaphore, Tasks
@@ -34,9 +34,7 @@ class SteppedLoop(ThreadedLoop):
 
     def reset(self) -> None:
         """Have no workers: those of the last run have ended with it."""
-        self._tasks: Any = Tasks()
-        self._free: Any = Semaphore()
-        self._workers = 0
+        self._callbacks = self._own = SteppedWorkers()
         self._outside: deque[Callable[[], Any]] = deque()
 
     def run(self, task: Callable[[], Any]) -> None:
@@ -44,6 +42,8 @@ class SteppedLoop(ThreadedLoop):
             super().run(task)
         else:
             self._outside.append(task)
+
+    run_own = run
 
     def run_forever(self) -> None:
         self._turn()
@@ -92,6 +92,13 @@ class SteppedLoop(ThreadedLoop):
 
     def stop(self) -> None:
         self._jobs.put(None)
+
+
+class SteppedWorkers(Workers):
+    def __init__(self) -> None:
+        super().__init__(WORKERS, "stepped")
+        self._tasks: Any = Tasks()
+        self._free: Any = Semaphore()
 
 
 @pytest.fixture(scope="module")
