@@ -833,6 +833,21 @@ def test_what_is_not_redis_is_said_so(begin: Begin) -> None:
             " -READONLY You can't write against a read only replica. ",
             "READONLY",
         ),
+        (
+            "ERR The user executing the script can't run this command or subcommand"
+            " script: ab, on @user_script:21.",
+            "NOPERM",
+        ),
+        (
+            "ERR Error running script (call to f_ab): @user_script:1: @user_script: 1:"
+            " The user executing the script can't run this command or subcommand ",
+            "NOPERM",
+        ),
+        (
+            "ERR ACL failure in script: User chat has no permissions to run the 'xdel'"
+            " command script: ab, on @user_script:1.",
+            "NOPERM",
+        ),
         ("ERR unknown command", "ERR"),
     ],
 )

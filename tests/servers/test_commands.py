@@ -282,4 +282,6 @@ def talk(site: Site, chat: WSChat) -> None:
         missed = clients[0].ask("join", room="Lobby", after=7, epoch=epoch)
         assert [message["data"] for message in missed["messages"]] == said[7:]
         assert clients[0].ask("poll", poll="Tea")["total"] == 8
+        assert chat.delete("Lobby", 1)
+        assert clients[0].pick("deleted")["seq"] == 1
     eventually(lambda: chat.online("Lobby") == [], "all have left")

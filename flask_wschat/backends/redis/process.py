@@ -45,7 +45,8 @@ _WORDS = {
     "LOADING": "it is still loading its data: wait",
     "NOAUTH": "it wants a password: redis://user:password@host in WSCHAT_URL",
     "WRONGPASS": "it refuses the user or the password in WSCHAT_URL",
-    "NOPERM": "the user in WSCHAT_URL may not: allow ~wschat:* &wschat:* +@all",
+    "NOPERM": "the user in WSCHAT_URL may not: give it the rights in"
+    " docs/deploy/redis.conf",
     "MISCONF": "it cannot write to its disk",
     "MASTERDOWN": "it is a replica without its primary",
     "MOVED": "it is a part of a cluster: WSCHAT_URL must begin with redis+cluster://",

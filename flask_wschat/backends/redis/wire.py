@@ -252,10 +252,13 @@ def as_refusal(error: BaseException, sent: bool) -> LinkError | ReplyError:
 def code_of(reply: Any) -> str | None:
     """Return the word that an error of Redis's begins with, None if it is no error.
 
-    Redis 6.2 puts the error of a command in a script behind words of its own.
+    Redis 6.2 puts the error of a command in a script behind words of its own. Where a
+    script may not do something, each version has words of its own for that.
     """
     if not isinstance(reply, ReplyError):
         return None
     text = str(reply)
+    if "user executing the script can" in text or "ACL failure in script" in text:
+        return "NOPERM"
     within = re.search(r"script: \d+: -([A-Z]+) ", text)
     return within[1] if within else text.split(" ", 1)[0]
