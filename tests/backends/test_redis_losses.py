@@ -232,6 +232,22 @@ def test_large_and_small_together(processes: Processes) -> None:
     assert [e.data for e in backend.history(ROOM).entries] == texts[-1:]
 
 
+def test_of_a_topic_that_is_given_up_nothing_stays() -> None:
+    """A body that was to come is not looked for in what comes when it is heard again."""
+    backend = RedisBackend("redis://127.0.0.1:1")
+    host: Any = RecordingHost()
+    backend.start(host)
+    process = backend._here()
+    process.published(ROOM, b"7 1.5 e tag - -5 ")
+    backend.unsubscribe([ROOM])
+    process.published(ROOM, b"{}\nxy")
+    assert host.deliveries == [] and process.position(ROOM) == ("", 0, "")
+    process.published(ROOM, b"8 1.5 e tag - -5 ")
+    process.published(ROOM, b"{}\nxy")
+    assert [d.seq for d in host.deliveries] == [8]
+    backend.stop()
+
+
 def test_mids_are_in_two_hashes_that_take_turns(
     processes: Processes, client: Any
 ) -> None:

@@ -157,9 +157,7 @@ class RedisBackend:
         self._blocking(lambda: process.subscriber.subscribe(topics))
 
     def unsubscribe(self, topics: Sequence[str]) -> None:
-        process = self._here()
-        process.seen.forget(topics)
-        process.subscriber.unsubscribe(topics)
+        self._here().unsubscribe(topics)
 
     def publish(self, topic: str, message: Message, *, keep: bool = False) -> Receipt:
         receipt: Receipt = self._here().wait(

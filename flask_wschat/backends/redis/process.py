@@ -142,6 +142,13 @@ class Process:
             self._listening = False
             raise BackendError(f"Redis cannot be listened to: {error}") from error
 
+    def unsubscribe(self, topics: Sequence[str]) -> None:
+        """Hear no more of ``topics``, and keep nothing of what was heard."""
+        self.subscriber.unsubscribe(topics)  # first: what comes now is not noted
+        self.seen.forget(topics)
+        for topic in topics:
+            self._announced.pop(topic, None)
+
     def lane(self) -> int:
         """Return which of the connections for commands the caller's thread has.
 
