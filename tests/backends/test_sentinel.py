@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from flask_wschat.backends import open as open_backend
 from flask_wschat.backends.redis import RedisBackend
+from flask_wschat.backends.redis.sentinel import SentinelAddress
 from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message
@@ -127,6 +129,19 @@ def test_the_sentinels_may_be_gone_while_the_primary_serves(
     assert "s3cret" not in str(backend.fault())
     sentinels.sentinels[2].start()
     eventually(lambda: backend.fault() is None, seconds=LONG)
+
+
+def test_a_sentinel_that_is_silent_is_not_waited_for_at_each_probe() -> None:
+    """Who asks is the connection by which publications come: they would wait, too."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        address = SentinelAddress(f"redis+sentinel://127.0.0.1:{port}/main", 0.05)
+        for _ in range(5):
+            address.check()
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 def test_what_the_sentinels_do_not_know_is_told() -> None:

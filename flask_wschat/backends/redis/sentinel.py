@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -11,6 +12,7 @@ from .wire import Connection, LinkError, ReplyError
 
 _PORT = 26379
 _SECONDS = 1.0  # for a sentinel's answer: there are others
+_REST = 10.0  # until one that gave none is asked again beside a connection
 
 
 class SentinelAddress(Address):
@@ -47,6 +49,9 @@ class SentinelAddress(Address):
         plain["socket_timeout"] = min(timeout, _SECONDS)
         plain["socket_connect_timeout"] = min(timeout, _SECONDS)
         self._sentinels: list[dict[str, Any]] = []
+        self._turn = 0
+        self._resting: dict[int, float] = {}
+        """Until when, by the place among the sentinels."""
         for each in urls:
             netloc = urlsplit(each)
             try:
@@ -82,10 +87,14 @@ class SentinelAddress(Address):
 
     def check(self) -> None:
         # One at each time, as that is often: of those that are behind none is believed.
-        self._sentinels.append(self._sentinels.pop(0))
+        self._turn = turn = (self._turn + 1) % len(self._sentinels)
+        if time.monotonic() < self._resting.get(turn, 0.0):
+            return
         try:
-            epoch, _, primary = self._question(self._sentinels[0])
+            epoch, _, primary = self._question(self._sentinels[turn])
         except (LinkError, ReplyError):
+            # While one is waited for, nothing is delivered.
+            self._resting[turn] = time.monotonic() + _REST
             return
         if epoch > self._epoch and primary != self._primary:
             raise LinkError("is not the primary any more", sent=False)
@@ -96,7 +105,7 @@ class SentinelAddress(Address):
         :raises LinkError: none knows.
         """
         answers, errors = [], []
-        for sentinel in list(self._sentinels):
+        for sentinel in self._sentinels:
             try:
                 answers.append(self._question(sentinel))
             except (LinkError, ReplyError) as error:
