@@ -233,7 +233,7 @@ def test_large_and_small_together(processes: Processes) -> None:
 
 
 def test_of_a_topic_that_is_given_up_nothing_stays() -> None:
-    """A body that was to come is not looked for in what comes when it is heard again."""
+    """A body that was to come is not looked for in what comes later."""
     backend = RedisBackend("redis://127.0.0.1:1")
     host: Any = RecordingHost()
     backend.start(host)
