@@ -17,6 +17,9 @@ from ..websocket import WebSocket
 MOST = 64
 """Requests of one connection that may be under way; what follows stays unread."""
 
+_LOOK = 1.0
+"""Seconds until who waits for a late storage looks whether anybody hears of it."""
+
 Outcome = Receipt | Exception
 Step = Callable[["Answer", Outcome], str | None]
 """Makes a reply of an outcome; None: the same ``Answer`` waits for another outcome."""
@@ -117,8 +120,8 @@ class Answers:
         """
         if self.asked != self.answered:
             self._idle = self._event()  # first: who answers the last one looks here
-            while self.asked != self.answered:
-                self._idle.wait()
+            while self.asked != self.answered and not self.ws.closed:
+                self._idle.wait(_LOOK)
                 self._idle.clear()
             self._idle = None
             if self.ws.closed:
@@ -152,19 +155,20 @@ class Answers:
                 pass
         finally:
             self._at_it = False
-        if self._idle is not None and self.asked == self.answered:
-            self._idle.set()
-        ws = self.ws
-        if ws._inbox and not ws._busy:
-            ws._wake()  # it was full
+            idle = self._idle  # who waits there may stop just now
+            if idle is not None and self.asked == self.answered:
+                idle.set()
+            ws = self.ws
+            if ws._inbox and not ws._busy:
+                ws._wake()  # it was full
 
     def _send_next(self) -> bool:
         """Send the first reply of those that wait; False: it is not known yet."""
         ws, waiting = self.ws, self._waiting
-        reply: str | Exception | None
+        reply: str | BaseException | None
         try:
             reply = waiting[0].take()
-        except Exception as error:
+        except BaseException as error:
             # Who is told of errors has made one: as where no storage is asked.
             reply = error
         if reply is None:
