@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -230,6 +231,28 @@ def test_large_and_small_together(processes: Processes) -> None:
     befores = [d.before for d in deliveries]
     assert befores == ["", *(d.tag for d in deliveries[:-1])]
     assert [e.data for e in backend.history(ROOM).entries] == texts[-1:]
+
+
+def test_who_fails_when_told_keeps_nobody_else_waiting(
+    processes: Processes, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend, told = processes.new(), list[Any]()
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold(receipt: Any) -> None:
+        held.set()
+        assert go_on.wait(5)  # so that what follows leaves as one
+
+    def fail(receipt: Any) -> None:
+        raise KeyError("made by who is told")
+
+    backend.submit(ROOM, Message("x"), hold, keep=True)
+    assert held.wait(5)
+    for done in (fail, told.append, fail, told.append):
+        backend.submit(ROOM, Message("x"), done, keep=True)
+    go_on.set()
+    eventually(lambda: len(told) == 2, "all are told")
+    assert caplog.text.count("made by who is told") >= 2
 
 
 def test_of_a_topic_that_is_given_up_nothing_stays() -> None:
