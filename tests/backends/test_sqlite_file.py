@@ -275,6 +275,16 @@ def test_a_file_of_an_older_version_goes_on(
     one.stop()
     other.stop()
     assert is_whole(path)
+    made, _ = start(path.with_name("new.db"))
+    assert not made.taken("k")
+    made.stop()
+    assert tables(path) == tables(path.with_name("new.db"))
+
+
+def tables(path: Path) -> set[str]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        names = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return {name for (name,) in names}
 
 
 # -- what another program wrote into it

@@ -66,6 +66,8 @@ _CHANGES = [
     CREATE INDEX topics_empty ON topics (at) WHERE seq = 0
     """,
     """
+    DROP TABLE IF EXISTS presence;
+    DROP TABLE IF EXISTS holders;
     ALTER TABLE log RENAME COLUMN json TO kind;
     ALTER TABLE log ADD COLUMN tag TEXT NOT NULL DEFAULT '';
     ALTER TABLE log ADD COLUMN before TEXT NOT NULL DEFAULT '';
