@@ -9,6 +9,7 @@ if sys.argv[1] == "patched":
 
     monkey.patch_all()
 
+import gc
 import itertools
 import os
 import time
@@ -124,13 +125,29 @@ def patched(url: str) -> None:
         message = Message(f"submitted {number}")
         pool.apply(backend.submit, (ROOM, message, answers.append), {"keep": True})
     host.wait_for(221)
-    until = time.monotonic() + 5
-    while len(answers) < 10:
-        assert time.monotonic() < until
-        gevent.sleep(0.005)
+    _until(lambda: len(answers) == 10)
     seqs = [answer.seq for answer in answers]
     assert seqs == sorted(seqs)
+    _publish_after_all_were_killed(backend, host)
     backend.stop()
+
+
+def _publish_after_all_were_killed(backend: RedisBackend, host: Host) -> None:
+    lost: set[str] = set()
+    host.lost = lost.update  # type: ignore[assignment, method-assign]
+    all_there_are = [o for o in gc.get_objects() if isinstance(o, gevent.Greenlet)]
+    gevent.killall([each for each in all_there_are if each])
+    backend.publish(ROOM, Message("still here"), keep=True)
+    _until(lambda: ROOM in lost)  # and is heard again
+    last = backend.publish(ROOM, Message("heard"), keep=True)
+    _until(lambda: host.deliveries[-1].seq == last.seq)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < until
+        gevent.sleep(0.005)
 
 
 def evented(url: str) -> None:

@@ -311,6 +311,9 @@ class Pipe:
         except Exception as error:
             logger.exception("error in the connection to Redis")
             self._fail(LinkError(str(error), sent=True, silent=True), [self._flying])
+        except BaseException:  # it is killed, and another one begins: see ``Process``
+            self._fail(LinkError("was cut off", sent=True, silent=True), [self._flying])
+            raise
         finally:
             if os.getpid() == self._pid:
                 wire.close()

@@ -160,6 +160,23 @@ class Process:
         return int(threading.get_native_id() != threading.main_thread().native_id)
 
     def _begin(self, run: Callable[[], None]) -> None:
+        """Have ``run`` called beside the caller; again, if that is killed.
+
+        Who ends greenlets that it does not know means what waits for Redis.
+        """
+
+        def keep() -> None:
+            try:
+                run()
+            except BaseException as error:  # greenlet's, as no other comes out of it
+                if not self._stopped:
+                    self._begin(run)
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    raise  # to the program
+
+        self._start(keep)
+
+    def _start(self, run: Callable[[], None]) -> None:
         if self._host is None or (self._patched and not self.lane()):
             # Patched, this is a greenlet in the loop that the connections are in: it
             # uses the loop's sockets, and hands on without waking another thread.
