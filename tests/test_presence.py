@@ -329,3 +329,17 @@ def test_a_dead_process_s_people_are_gone_in_time_and_nobody_else(
     # It was not dead after all: it is told, and all its people are back.
     there.presence.tick(ben._transport.loop, 1e9)
     assert here.presence.online(ROOM) == ["ann", "ben"]
+
+
+def test_who_comes_after_a_silence_is_there_for_all(
+    make_hub: Callable[[], Hub],
+) -> None:
+    here, there = make_hub(), make_hub()
+    _, peer = another(here, "ben")
+    peer.close()  # nobody is left, so nobody says that `here` lives
+    another(there, "cem")
+    eventually(lambda: not there.backend.present(EVERYONE, heard=True).users)
+    here.presence._refresh_at = 0.0  # its time is over
+    ann, _ = another(here, "ann")
+    ann.join("a")
+    assert there.presence.online(ROOM) == ["ann"]

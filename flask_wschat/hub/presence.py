@@ -153,6 +153,11 @@ class Presence:
 
     def _tell(self, loop: Loop) -> None:
         try:
+            if time.monotonic() >= self._refresh_at:
+                # Nobody was here to say that we live: others would not believe that
+                # who comes now is there.
+                self._refresh_at = time.monotonic() + self._every
+                self._refresh(loop)
             while changes := loop.call(self._take):
                 self._attend(changes)
                 self._faulty = False

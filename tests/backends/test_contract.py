@@ -1148,6 +1148,7 @@ def test_a_deleted_message_leaves_its_number(
     assert backend.delete(ROOM, 2)
     assert not backend.delete(ROOM, 2)
     assert not backend.delete(ROOM, 9)
+    assert not backend.delete(ROOM, 1 << 70)
     assert not backend.delete("room:nowhere", 1)
     news = host.wait_for_count(4)[3]
     assert (news.message.event, news.message.data, news.seq) == ("deleted", "2", 0)

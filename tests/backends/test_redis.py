@@ -685,7 +685,9 @@ def test_a_stop_while_it_is_down_is_quick(serve: Serve, begin: Begin) -> None:
         backend.history(ROOM)
 
 
-def test_what_is_acknowledged_is_on_a_replica(serve: Serve, begin: Begin) -> None:
+def test_what_is_acknowledged_is_on_a_replica(
+    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
     primary, replica = serve("repl-diskless-sync-delay 0"), serve()
     backend, _ = begin(primary.url, wait=1, timings=QUICK._replace(answer=1.5))
     first, second = (Message(n, sender="ann", mid=n) for n in "12")
@@ -702,6 +704,8 @@ def test_what_is_acknowledged_is_on_a_replica(serve: Serve, begin: Begin) -> Non
                 backend.publish(ROOM, second, keep=True)
         assert backend.history(ROOM).seq == 2  # who reads does not wait
         assert backend.fault() is None
+        (line,) = log_lines(caplog)  # once, as any refusal
+        assert "0 of 1 (WSCHAT_REDIS_WAIT)" in line
     finally:
         replica.resume()
     answers: list[Any] = []

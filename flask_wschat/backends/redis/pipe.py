@@ -184,7 +184,7 @@ class _Confirmed(Job):
             f"could not say in time that a replica has the message: {have} of"
             f" {self._replicas} (WSCHAT_REDIS_WAIT)"
         )
-        return LinkError(why, sent=True, silent=True)
+        return LinkError(why, sent=True, silent=True, alone=True)
 
 
 class Pipe:

@@ -48,12 +48,21 @@ _WORDS = {
     "NOPERM": "the user in WSCHAT_URL may not: give it the rights in"
     " docs/deploy/redis.conf",
     "MISCONF": "it cannot write to its disk",
+    "NOREPLICAS": "it has fewer replicas in time than its min-replicas-to-write",
     "MASTERDOWN": "it is a replica without its primary",
     "MOVED": "it is a part of a cluster: WSCHAT_URL must begin with redis+cluster://",
     "CLUSTERDOWN": "the cluster has no primary for a part of the slots",
 }
 
-_PROBED = {"READONLY", "LOADING", "NOAUTH", "WRONGPASS", "MISCONF", "MASTERDOWN"}
+_PROBED = {
+    "READONLY",
+    "LOADING",
+    "NOAUTH",
+    "WRONGPASS",
+    "MISCONF",
+    "MASTERDOWN",
+    "NOREPLICAS",
+}
 """Those that the subscriber's probe meets, too, and the log has from there."""
 
 _SILENT = "does not answer"
@@ -285,7 +294,11 @@ class Process:
 
     def _note(self, error: LinkError | ReplyError) -> None:
         """Have a refusal in the log, once for as long as it lasts."""
-        code = code_of(error)
+        if isinstance(error, LinkError):
+            # The subscriber has the others in the log, as it meets them as well.
+            code = "WAIT" if error.alone else None
+        else:
+            code = code_of(error)
         if code is None or code in _PROBED:
             return
         now = time.monotonic()

@@ -32,12 +32,16 @@ class LinkError(Exception):
     """The connection failed.
 
     ``sent``: commands may have reached Redis. ``silent``: it did not answer in time.
+    ``alone``: it did, but for its replicas.
     """
 
-    def __init__(self, why: str, *, sent: bool, silent: bool = False) -> None:
+    def __init__(
+        self, why: str, *, sent: bool, silent: bool = False, alone: bool = False
+    ) -> None:
         super().__init__(why)
         self.sent = sent
         self.silent = silent
+        self.alone = alone
 
 
 class Connection(Protocol):

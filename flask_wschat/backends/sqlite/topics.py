@@ -201,7 +201,9 @@ class Topics:
     def delete(self, db: sqlite3.Connection, topic: str, seq: int) -> bool:
         now = time.time()
         known = self._stored(db, [topic]).get(topic)
-        if known is None or seq < max(1, known.first, known.seq - self._size + 1):
+        if known is None or not (
+            max(1, known.first, known.seq - self._size + 1) <= seq <= known.seq
+        ):
             return False
         changed = db.execute(
             "UPDATE log SET kind = ?, data = ?, sender = NULL, mid = NULL,"
