@@ -33,8 +33,6 @@ from .wire import (
 
 logger = logging.getLogger("flask_wschat")
 
-logger = logging.getLogger("flask_wschat")
-
 Done = Callable[[Receipt | Exception], None]
 
 _MOST = 64  # messages of a batch
@@ -88,13 +86,6 @@ class Said(NamedTuple):
     size: int
     parties: tuple[str, str]
     done: Done
-
-    def answer(self, outcome: Receipt | Exception) -> None:
-        """Tell who said it; whatever comes of that, the others are told, too."""
-        try:
-            self.done(outcome)
-        except Exception:
-            logger.exception("error in what waited for Redis")
 
 
 class Publisher:
@@ -288,7 +279,7 @@ class Batch(Job):
 
 def _tell(said: Said, outcome: Receipt | Exception) -> None:
     try:
-        said.answer(outcome)
+        said.done(outcome)
     except Exception:  # the others are to be told all the same
         logger.exception("error in what waited for Redis")
 
