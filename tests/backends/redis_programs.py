@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-if sys.argv[1] == "patched":
+if sys.argv[1].startswith("patched"):
     from gevent import monkey
 
     monkey.patch_all()
@@ -12,6 +12,7 @@ if sys.argv[1] == "patched":
 import gc
 import itertools
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -150,6 +151,23 @@ def _until(condition: Callable[[], bool]) -> None:
         gevent.sleep(0.005)
 
 
+def patched_fork(url: str) -> None:
+    """What is forked off has copies of the greenlets, and leaves the sockets alone."""
+    backend, host = begin(url)
+    backend.publish(ROOM, Message("before"), keep=True)
+    host.wait_for(1)
+    child = os.fork()
+    if child == 0:
+        gevent.sleep(10)  # its loop turns until it is ended
+        os._exit(1)
+    for number in range(50):
+        backend.publish(ROOM, Message(f"{number}"), keep=True)
+        host.wait_for(number + 2)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    backend.stop()
+
+
 def evented(url: str) -> None:
     """Greenlets in a process that is not patched."""
     backend, host = begin(url, evented=True)
@@ -180,5 +198,6 @@ def _publish_from_greenlets(backend: RedisBackend, host: Host) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, os.getcwd())
-    {"fork": fork, "patched": patched, "evented": evented}[sys.argv[1]](sys.argv[2])
+    programs = (fork, patched, patched_fork, evented)
+    {program.__name__: program for program in programs}[sys.argv[1]](sys.argv[2])
     print("fine")

@@ -800,7 +800,7 @@ def run_script(name: str, url: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("program", ["fork", "patched", "evented"])
+@pytest.mark.parametrize("program", ["fork", "patched", "patched_fork", "evented"])
 def test_in_a_process_that(serve: Serve, program: str) -> None:
     server = serve()
     assert run_script(program, server.url).splitlines()[-1] == "fine"

@@ -157,7 +157,7 @@ def test_what_is_submitted_keeps_its_order_while_its_slot_moves(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["fork", "patched", "evented"])
+@pytest.mark.parametrize("program", ["fork", "patched", "patched_fork", "evented"])
 def test_in_a_process_that(
     cluster: RedisCluster, begin: Callable[[], Process], program: str
 ) -> None:

@@ -282,7 +282,8 @@ class Pipe:
                 self._hold()
             else:
                 ear.poll()
-                self._hear()
+                if os.getpid() == self._pid:
+                    self._hear()
         if os.getpid() != self._pid:
             return  # the copy of a greenlet in a fork: nothing of this is its own
         with self._lock:

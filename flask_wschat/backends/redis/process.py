@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -173,10 +174,15 @@ class Process:
 
         Who ends greenlets that it does not know means what waits for Redis.
         """
+        pid = os.getpid()
 
         def keep() -> None:
             try:
                 run()
+                if os.getpid() != pid:
+                    # The copy of a greenlet in a fork, where threading knows no such
+                    # thread: it may wait, but not end.
+                    threading.Event().wait()
             except BaseException as error:  # greenlet's, as no other comes out of it
                 if not self._stopped:
                     self._begin(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class Slots:
         self._map = [""] * COUNT
         self._wanted = threading.Event()
         self._begun = self._stopped = False
+        self._pid = os.getpid()
         self._asked = 0.0
         self._turn = 0
         self.version = 0
@@ -104,6 +106,8 @@ class Slots:
         pause = threading.Event()
         while not self._stopped:
             self._wanted.wait(1.0)
+            if os.getpid() != self._pid:
+                return  # the copy of a greenlet in a fork
             since = time.monotonic() - self._asked
             if not (self._wanted.is_set() or since > _SELDOM):
                 continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import select
 import socket
@@ -103,6 +104,7 @@ class Subscriber:
         self._asked_for = 0  # channels that are not confirmed yet
         self._probing = False  # its channel was asked for
         self._stopped = False
+        self._pid = os.getpid()
         self._ended = threading.Event()
         self._ear: socket.socket
         self._bell: socket.socket | None = None
@@ -165,7 +167,7 @@ class Subscriber:
     def run(self) -> None:
         """Keep the connection until ``stop``."""
         attempt = 0
-        while not self._stopped:
+        while self._goes_on():
             wire = None
             try:
                 wire = Wire(self._server.connect())
@@ -174,22 +176,31 @@ class Subscriber:
                 attempt = 0 if self._up else attempt + 1
                 self._went(error)
             finally:
-                self._wishes.begin(self._place)
-                if wire is not None:
-                    wire.close()
+                if os.getpid() == self._pid:
+                    self._wishes.begin(self._place)
+                    if wire is not None:
+                        wire.close()
             longest = min(_RETRY_FIRST * 2 ** min(attempt, 9), self._server.patience)
             self._rest(longest * _random.uniform(0.5, 1))
+        if os.getpid() != self._pid:
+            return
         assert self._bell is not None
         self._bell.close()
         self._ear.close()
         self._ended.set()
 
+    def _goes_on(self) -> bool:
+        """Whether nobody said stop, and this is not the copy of a greenlet in a fork,
+        which would take from the connection what is for its own process."""
+        return not self._stopped and os.getpid() == self._pid
+
     def _rest(self, seconds: float) -> None:
         poller = _poller(self._ear)
         until = time.monotonic() + seconds
-        while not self._stopped and (left := until - time.monotonic()) > 0:
+        while self._goes_on() and (left := until - time.monotonic()) > 0:
             poller.poll(left * 1000)
-            self._hear_bell()
+            if self._goes_on():
+                self._hear_bell()
 
     def _serve(self, wire: Wire) -> None:
         """Subscribe to all that is wanted; read until something fails."""
@@ -203,7 +214,7 @@ class Subscriber:
         self._choose_probe()
         self._send_changes(wire)
         poller = _poller(self._ear, wire.sock)
-        while not self._stopped:
+        while self._goes_on():
             now = time.monotonic()
             if now >= self._next_probe:
                 self._next_probe = now + self.timings.probe
@@ -212,7 +223,10 @@ class Subscriber:
                 now = time.monotonic()  # that may have taken long
                 self._asked = self._asked or now
             wait = min(self._next_probe, self._deaf_at()) - now
-            if poller.poll(max(wait, 0) * 1000):
+            ready = poller.poll(max(wait, 0) * 1000)
+            if not self._goes_on():
+                return
+            if ready:
                 self._hear_bell()
                 self._send_changes(wire)
                 self._read(wire)
