@@ -160,7 +160,7 @@ ARROWS: Tree = {
         ),
         "rooms": (
             ".claims .members .presence .subscriptions",
-            "errors messages transports websocket",
+            "messages transports websocket",
         ),
         "hub": (
             ".audience .backlog .claims .deliveries .drain .feeds .home .members",

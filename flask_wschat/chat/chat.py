@@ -123,8 +123,9 @@ class Chat:
 
     def _retell(self, loop: Loop) -> None:
         """In a worker."""
-        left = loop.call(self._take)
+        left: list[str] = []
         try:
+            left = loop.call(self._take)
             while left:
                 poll = self.polls[left[-1]]
                 self.hub.deliver(Delivery(poll.topic, poll.news()))
@@ -133,8 +134,9 @@ class Chat:
             pass  # it is asked again, for as long as somebody is here
         except Exception as error:
             self.hub.report(error)
-            left.pop()  # the others are told with the next one
-        loop.call(self._retold, left)
+            del left[-1:]  # the others are told with the next one
+        finally:
+            loop.call_threadsafe(self._retold, left)
 
     def _take(self) -> list[str]:
         names, self._untold = sorted(self._untold), set()

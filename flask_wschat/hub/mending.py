@@ -69,13 +69,14 @@ class Mender:
         self._workers -= 1
         return None
 
-    def _failed(self, stay: object, feed: Feed, error: BaseException) -> None:
+    def _failed(self, stay: object, feed: Feed | None, error: BaseException) -> None:
         """A worker has ended. While the storage is away, it is asked now and then."""
         if stay is not self._stay:
             return
         self._workers -= 1
-        if not isinstance(error, BackendError):
-            feed.give_up()
+        if feed is None or not isinstance(error, BackendError):
+            if feed is not None:
+                feed.give_up()
             self._work_soon()
             return
         self.add(feed)
@@ -91,14 +92,15 @@ class Mender:
     # -- in a worker
 
     def _work(self, loop: Loop, stay: object) -> None:
-        while (feed := loop.call(self._next, stay)) is not None:
-            try:
+        feed: Feed | None = None
+        try:
+            while (feed := loop.call(self._next, stay)) is not None:
                 self._mend(loop, feed)
-            except BaseException as error:  # else its readers would wait for ever
-                if not isinstance(error, BackendError):
-                    logger.exception("error in reading what was missed")
-                loop.call_threadsafe(self._failed, stay, feed, error)
-                return
+                feed = None
+        except BaseException as error:  # else its readers would wait for ever
+            if not isinstance(error, BackendError):
+                logger.exception("error in reading what was missed")
+            loop.call_threadsafe(self._failed, stay, feed, error)
 
     def _mend(self, loop: Loop, feed: Feed) -> None:
         while (position := loop.call(feed.missing)) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import BackendError
 from ..messages import EVERYONE, as_name, room_topic
 from ..transports import Loop
 from ..websocket import WebSocket
@@ -71,7 +70,7 @@ class Rooms:
             return False
         try:
             self._subscriptions.wait(loop, [topic])
-        except BackendError:
+        except BaseException:  # also as the loop stood still
             loop.call(self.put_out, ws, name)
             raise
         if not quiet:

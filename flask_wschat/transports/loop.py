@@ -119,7 +119,8 @@ class EventedLoop:
 
         self.call_threadsafe(run)
         try:
-            answered = done.wait(ANSWER)
+            # In two parts: of a process that was stopped, the loop has some time, too.
+            answered = done.wait(ANSWER / 2) or done.wait(ANSWER / 2)
             if not answered and not outcome.cancel():  # it has just begun
                 answered = done.wait(ANSWER)
         except BaseException:

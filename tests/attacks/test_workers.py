@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from flask import Flask
 from websockets.sync.client import connect
 
 from flask_wschat import ChatListener, WSChat
+from flask_wschat.backends.memory import MemoryBackend
+from flask_wschat.hub.mending import Mender
 from flask_wschat.transports import loop as loops
 from flask_wschat.transports.threaded import WORKERS, ThreadedLoop
 from tests.support.chat_client import ChatClient
@@ -59,3 +64,31 @@ def test_what_a_loop_had_no_time_for_is_not_done_later(
     go_on.set()
     loop.call(done.append, "in time")
     assert done == ["in time"]
+
+
+def test_a_loop_that_stood_still_costs_nobody_what_they_have_missed() -> None:
+    tasks: list[Callable[[], Any]] = []
+
+    class Still:
+        """One that has no time for what it is asked."""
+
+        def run_own(self, task: Callable[[], Any]) -> None:
+            tasks.append(task)
+
+        def call(self, function: Callable[..., Any], *args: Any) -> Any:
+            raise TimeoutError
+
+        def call_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
+            callback(*args)
+
+    home: Any = SimpleNamespace(loop=Still())
+    feed: Any = SimpleNamespace(live=[])
+    mender = Mender(home, MemoryBackend(), 1000)
+    mender.add(feed)
+    for _ in range(10):
+        tasks.pop()()
+    home.loop.call = lambda function, *args: function(*args)
+    asked: list[None] = []
+    feed.missing = lambda: asked.append(None)
+    tasks.pop()()
+    assert asked and not tasks
