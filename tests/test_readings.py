@@ -167,8 +167,8 @@ class Play:
         self.tasks: list[Callable[[], None]] = []
         """Of those who read what was missed: they run when it is their turn."""
         loop: Any = self.hub.home.loop
-        run = loop.run
-        loop.run = lambda task: (
+        run = loop.run_own
+        loop.run_own = lambda task: (
             self.tasks.append if task.__module__ == mending.__name__ else run
         )(task)
         self.pages: list[tuple[Flight, Page]] = []
