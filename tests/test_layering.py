@@ -102,7 +102,7 @@ ARROWS: Tree = {
             "address": ".wire errors logs",
             "sentinel": ".address .wire errors",
             "packing": "messages",
-            "people": ".wire errors messages backends.contract",
+            "people": ".wire errors logs messages backends.contract",
             "wishes": "",
             "subscriber": ".wire .wishes errors",
             "slots": ".wire",

@@ -19,7 +19,10 @@ end
 
 local function note(user, count)
   local text = redis.call('HGET', people, user)
-  local counts = text and cjson.decode(text) or {}
+  local fine, counts = pcall(cjson.decode, text or '{}')
+  if not fine or type(counts) ~= 'table' then
+    counts = {}  -- somebody else has written it
+  end
   if counts[process] or count > 0 then
     counts[process] = count > 0 and count or nil
     if next(counts) then

@@ -39,7 +39,7 @@ from ..contract import EMPTY, Host, T, only
 from ..shares import Shares
 from .address import Address
 from .cluster import ClusterAddress
-from .packing import pack_message, pack_passing, unpack_entry
+from .packing import NUMBERS, pack_message, pack_passing, unpack_entry
 from .process import Process
 from .publishing import Done, Limits
 from .sentinel import SentinelAddress
@@ -52,7 +52,6 @@ _KINDS: dict[str, type[Address]] = {
     "sentinel": SentinelAddress,
     "cluster": ClusterAddress,
 }
-_LAST = 1 << 53  # a number that Lua can tell from the next
 _META_LONGER = 60.0  # seconds a topic's epoch outlives its messages
 
 
@@ -130,7 +129,8 @@ class RedisBackend:
             )
             process = self._processes.setdefault(pid, made)
             for other in self._processes.keys() - {pid}:
-                del self._processes[other]  # the parent's: its sockets are not ours
+                # The parent's: its sockets are not ours.
+                self._processes.pop(other, None)
         return process
 
     def _blocking(self, function: Callable[[], T]) -> T:
@@ -186,7 +186,7 @@ class RedisBackend:
             publisher.pass_on(topic, message, done)
 
     def delete(self, topic: str, seq: int) -> bool:
-        if not 0 < seq < _LAST or not self._limits.size:
+        if not 0 < seq < NUMBERS or not self._limits.size:
             return False
         keys = [self._server.key(topic, name) for name in ("meta", "log", "gone")]
         args: list[Arg] = [seq, self._server.channel(topic)]
@@ -204,20 +204,23 @@ class RedisBackend:
         limit: int = 50,
         max_bytes: int | None = None,
     ) -> Page:
-        bounds = ["" if n is None else min(max(n, 0), _LAST) for n in (after, before)]
-        limit = min(max(limit, 0), _LAST)
+        bounds = ["" if n is None else min(max(n, 0), NUMBERS) for n in (after, before)]
+        limit = min(max(limit, 0), NUMBERS)
         process, limits = self._here(), self._limits
         channel = self._server.channel(topic)
         args: list[Arg] = [limit, *bounds, epoch or "", tag or ""]
         args += ["" if max_bytes is None else max(max_bytes, 0), *limits]
         args += [self._empty_ttl, channel, *process.position(topic)]
         call = self._history.call(self._server.keys(topic), args)
-        name, seq, word, recovered, plain, backwards, items, bodies = self._run(
-            call, again=True
-        )
-        newest = "" if word == b"-" else word.decode()
+        reply = self._run(call, again=True)
+        try:
+            name, seq, word, recovered, plain, backwards, items, bodies = reply
+            newest = "" if word == b"-" else word.decode()
+            era = name.decode()
+        except (ValueError, TypeError) as error:
+            raise self._strange(topic) from error
         if process.wishes.wants(topic):
-            process.seen.note(topic, name.decode(), seq, newest)
+            process.seen.note(topic, era, seq, newest)
         start = max(after or 0, 0) if recovered else None
         entries, whole = self._entries(topic, zip(items, bodies, strict=True), start)
         if recovered and not whole and not entries:
@@ -225,7 +228,7 @@ class RedisBackend:
             return self.history(topic, limit=limit, max_bytes=max_bytes)
         if backwards:
             entries.reverse()
-        return Page(name.decode(), seq, entries, bool(recovered), bool(plain), newest)
+        return Page(era, seq, entries, bool(recovered), bool(plain), newest)
 
     def _entries(
         self, topic: str, items: Iterable[tuple[bytes, bytes]], after: int | None
@@ -326,11 +329,19 @@ class RedisBackend:
         reply = self._run(self._poll.call(keys, args), again=True)
         if reply is None:
             return None
-        version, closed, mine, counts = reply
-        names, numbers = map(decode, counts[::2]), map(int, counts[1::2])
-        return Tally(
-            dict(zip(names, numbers, strict=True)),
-            version,
-            bool(closed),
-            None if mine is None else decode(mine),
-        )
+        try:
+            version, closed, mine, counts = reply
+            names, numbers = map(decode, counts[::2]), map(int, counts[1::2])
+            return Tally(
+                dict(zip(names, numbers, strict=True)),
+                version,
+                bool(closed),
+                None if mine is None else decode(mine),
+            )
+        except (ValueError, TypeError) as error:
+            raise self._strange(topic) from error
+
+    def _strange(self, topic: str) -> BackendError:
+        """Return what to raise where what is kept of ``topic`` makes no sense."""
+        words = f"Redis at {self._server.where} keeps of {printable(topic)} what is"
+        return BackendError(f"{words} not ours: another program has written there")

@@ -6,6 +6,7 @@ No pickle, as whoever may write to Redis could run code here: see docs/decisions
 from __future__ import annotations
 
 import json
+import math
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
@@ -13,6 +14,9 @@ from ...messages import Delivery, Entry, Message
 
 MAX_SIZE = 16 << 20
 """Bytes of a message; a longer one is not written, and ignored where one comes."""
+
+NUMBERS = 1 << 53
+"""Lua can tell each number under this from the next."""
 
 MADE = "made"
 """The event by which the scripts tell that a topic begins anew; see publish.lua."""
@@ -107,7 +111,9 @@ class Announced:
         if len(parts) != 7:
             raise ValueError("not a publication of ours")
         number, at, epoch, tag, before, lengths, bodies = parts
-        self._seq, self._at, self._epoch = int(number), float(at), epoch.decode()
+        self._seq, self._at, self._epoch = int(number), _time(at), epoch.decode()
+        if not 0 < self._seq < NUMBERS:
+            raise ValueError("a number that is none")
         self._tag = "" if tag == b"-" else tag.decode()
         self._before = "" if before == b"-" else before.decode()
         self._bodies: list[bytes | int] = []
@@ -154,6 +160,14 @@ class Announced:
         return deliveries
 
 
+def _time(text: bytes) -> float:
+    """Return the time that ``text`` is; JSON has neither infinity nor NaN."""
+    at = float(text)
+    if not math.isfinite(at):
+        raise ValueError("a time that is none")
+    return at
+
+
 def unpack_passing(topic: str, payload: bytes) -> Delivery:
     """Return the message that is not kept, which ``payload`` tells of.
 
@@ -162,7 +176,7 @@ def unpack_passing(topic: str, payload: bytes) -> Delivery:
     parts = payload.split(b" ", 3)
     if len(parts) != 4:
         raise ValueError("not a publication of ours")
-    return Delivery(topic, unpack_message(parts[3]), 0, float(parts[1]))
+    return Delivery(topic, unpack_message(parts[3]), 0, _time(parts[1]))
 
 
 def unpack_entry(item: bytes, body: bytes) -> tuple[Entry, str]:
@@ -175,7 +189,7 @@ def unpack_entry(item: bytes, body: bytes) -> tuple[Entry, str]:
         raise ValueError("fields that are not ours")
     number, at, word, last = parts
     tag, before = ("" if text == b"-" else text.decode() for text in (word, last))
-    seq, stored = int(number), float(at)
+    seq, stored = int(number), _time(at)
     if not body:
         gone = Entry(seq, "null", stored, json=True, tag=tag, deleted=True)
         return gone, before

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from ...errors import BackendError
+from ...logs import SparingLog, printable
 from ...messages import Attendance, room_of
 from ..contract import EMPTY
 from .wire import Arg, Call, Reply, Script, decode, encode
@@ -57,6 +58,7 @@ class People:
         self._alive = names.script("alive")
         self._attend = names.script("attend")
         self._lock = threading.Lock()
+        self._log = SparingLog(logger)
         self._people: dict[str, set[str]] = {}
         self._noted = False
         self._former: list[tuple[str, list[bytes]]] = []  # our names until then, topics
@@ -81,17 +83,27 @@ class People:
                 Call("ZRANGE", [self._living, 0, -1, "WITHSCORES"]),
             ]
         fields, *alive = self._run(calls, again=True)
-        among = _living(*alive) if heard else None
+        try:
+            among = _living(*alive) if heard else None
+        except ValueError as error:
+            raise BackendError(
+                f"what is kept of presence is not ours: {error}"
+            ) from None
         version, users, here = 0, {}, {}
         for name, value in zip(fields[::2], fields[1::2], strict=True):
-            if name == _VERSION:
-                version = int(value)
+            try:
+                if name == _VERSION:
+                    version = int(value)
+                    continue
+                user, counts = decode(name), _counts(value)
+            except ValueError as error:
+                words = printable(topic), printable(error)
+                self._log.warning("entry", "ignored a strange entry in %s: %s", *words)
                 continue
-            user, counts = decode(name), json.loads(value)
             if self.process in counts:
-                here[user] = int(counts[self.process])
+                here[user] = counts[self.process]
             total = sum(
-                int(count)
+                count
                 for process, count in counts.items()
                 if among is None or process in among
             )
@@ -105,8 +117,8 @@ class People:
             self._noted_as(known)
             buried, self._buried = self._buried, False
             try:
-                for process in map(decode, dead):
-                    self._bury(process)
+                for name in dead:
+                    self._bury_noted(name)
                 while self._former and not buried:
                     # By now all are noted under the new name: nobody leaves.
                     self._bury(*self._former[-1])
@@ -197,6 +209,12 @@ class People:
             args += [user, count]
         return self._attend.call([self._key(topic, "people")], args)
 
+    def _bury_noted(self, name: bytes) -> None:
+        try:
+            self._bury(decode(name))
+        except UnicodeDecodeError:  # no name of ours
+            self._run([Call("ZREM", [self._dying, name])], again=True)
+
     def _bury(self, process: str, topics: list[bytes] | None = None) -> None:
         """Take out ``process`` and its people."""
         topics_key = self._topics_key(process)
@@ -208,6 +226,20 @@ class People:
         calls = [Call("DEL", [topics_key])]
         calls += [Call("ZREM", [key, process]) for key in (self._living, self._dying)]
         self._run(calls, again=True)
+
+
+def _counts(text: bytes) -> dict[str, int]:
+    """Return how many connections a user has in each process.
+
+    :raises ValueError: that is not what attend.lua writes.
+    """
+    counts = json.loads(text)
+    if not isinstance(counts, dict):
+        raise ValueError("no object")
+    try:
+        return {process: int(count) for process, count in counts.items()}
+    except (TypeError, OverflowError):
+        raise ValueError("counts that are none") from None
 
 
 def _living(clock: Reply, beat: Reply, ends: Reply) -> set[str]:

@@ -192,12 +192,19 @@ class Pipe:
 
     ``seconds``: for an answer, from when something was put in. ``start``: runs a
     function beside its caller. ``replicas``: so many have to have what is done before
-    its replies count.
+    its replies count. ``hello``: sent first on each connection, whatever comes of
+    it.
     """
 
     def __init__(
-        self, connect: Connect, seconds: float, start: Start, replicas: int = 0
+        self,
+        connect: Connect,
+        seconds: float,
+        start: Start,
+        replicas: int = 0,
+        hello: Call | None = None,
     ) -> None:
+        self._hello = hello
         self._replicas = replicas
         # Two of these have to fit into the time for an answer: of those who came
         # before, and of their own.
@@ -208,6 +215,7 @@ class Pipe:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._queue: deque[Job] = deque()
+        self._again: deque[Job] = deque()  # goes before the queue
         self._flying: deque[Job] = deque()
         self._begun = self._closed = self._stale = self._rung = False
         self._ear: socket.socket
@@ -266,7 +274,7 @@ class Pipe:
         """Answer all that waits."""
         while True:
             try:
-                job = self._queue.popleft()
+                job = (self._again or self._queue).popleft()
             except IndexError:
                 return
             _settled(self, job, error)
@@ -278,7 +286,7 @@ class Pipe:
         ear.register(self._ear, select.POLLIN)
         while not self._closed and os.getpid() == self._pid:
             self._rung = False  # before a look at what waits, not after
-            if self._queue:
+            if self._again or self._queue:
                 self._hold()
             else:
                 ear.poll()
@@ -298,11 +306,12 @@ class Pipe:
         try:
             wire = Wire(self._connect())
         except (OSError, LinkError, ReplyError) as error:
-            self._fail(as_refusal(error, sent=False), [self._queue])
+            self._fail(as_refusal(error, sent=False), [self._again, self._queue])
             return
         except Exception as error:
             logger.exception("error in the connection to Redis")
-            self._fail(LinkError(str(error), sent=False, silent=True), [self._queue])
+            why = LinkError(str(error), sent=False, silent=True)
+            self._fail(why, [self._again, self._queue])
             return
         try:
             wire.sock.settimeout(0)
@@ -326,7 +335,8 @@ class Pipe:
                 more = _settled(self, queue.popleft(), error)
                 if more is not None:
                     again.append(more)
-        self._queue.extendleft(reversed(again))
+        # What was refused before has come before.
+        self._again.extend(again)
         self._expire(time.monotonic())
 
     def _serve(self, wire: Wire) -> None:
@@ -335,6 +345,11 @@ class Pipe:
         poller.register(wire.sock, select.POLLIN)
         heard, blocked = self._ear.fileno(), False
         out = memoryview(b"")
+        if self._hello is not None:
+            hello = Job([self._hello], _nothing, again=False)
+            hello.until = time.monotonic() + self._seconds
+            self._flying.append(hello)
+            out = memoryview(hello.pack())
         while not (self._closed and not self._flying):
             self._rung = False  # before a look at what waits, not after
             if not (out or self._stale or self._closed):
@@ -364,28 +379,33 @@ class Pipe:
     def _take(self) -> bytes:
         """Return what to send of all that waits."""
         if self._replicas:
-            if self._flying or not self._queue:
+            jobs = [] if self._flying else self._waiting()
+            if not jobs:
                 return b""  # one wait for a replica at a time, for all who come
-            jobs = [self._queue.popleft() for _ in range(len(self._queue))]
             together = _Confirmed(jobs, self._replicas, self._wait)
             self._flying.append(together)
             return together.pack()
         parts: list[bytes] = []
         size = 0
-        while self._queue and size < _WRITE:
-            job = self._queue.popleft()
+        while size < _WRITE and (waiting := self._again or self._queue):
+            job = waiting.popleft()
             self._flying.append(job)
             packed = job.pack()
             parts.append(packed)
             size += len(packed)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def _waiting(self) -> list[Job]:
+        """Take all that waits."""
+        some = (self._again, self._queue)
+        return [queue.popleft() for queue in some for _ in range(len(queue))]
+
     def _receive(self, wire: Wire) -> None:
         try:
             replies = wire.receive()
         except (BlockingIOError, ssl.SSLWantReadError):
             return
-        flying, again = self._flying, []
+        flying = self._flying
         for reply in replies:
             if not flying:
                 raise LinkError("answers what nobody asked", sent=True)
@@ -395,19 +415,18 @@ class Pipe:
                 flying.popleft()
                 more = _settled(self, job, job.replies)
                 if more is not None:
-                    again.append(more)
-        if again:
-            self._queue.extendleft(reversed(again))
+                    # Behind others of its kind: those that follow it may be, too.
+                    self._again.append(more)
 
     def _expire(self, now: float) -> None:
         """Give up what is not answered.
 
         :raises LinkError: the connection is not to be trusted any more.
         """
-        while self._queue and self._queue[0].until <= now:
-            _settled(
-                self, self._queue.popleft(), LinkError(_SILENT, sent=False, silent=True)
-            )
+        for queue in (self._again, self._queue):
+            while queue and queue[0].until <= now:
+                why = LinkError(_SILENT, sent=False, silent=True)
+                _settled(self, queue.popleft(), why)
         if self._flying and self._flying[0].until <= now:
             raise LinkError(_SILENT, sent=True, silent=True)
 

@@ -52,6 +52,7 @@ _WORDS = {
     "NOREPLICAS": "it has fewer replicas in time than its min-replicas-to-write",
     "MASTERDOWN": "it is a replica without its primary",
     "MOVED": "it is a part of a cluster: WSCHAT_URL must begin with redis+cluster://",
+    "WRONGTYPE": "another program has written to a key of ours: delete it",
     "CLUSTERDOWN": "the cluster has no primary for a part of the slots",
 }
 
@@ -209,7 +210,7 @@ class Process:
             self.people.leave()
         self._stopped = True
         self.subscriber.stop()
-        for pipe in self._pipes.values():
+        for pipe in list(self._pipes.values()):
             pipe.close()
 
     def run(self, calls: Sequence[Call], *, again: bool) -> list[Reply]:
@@ -271,11 +272,13 @@ class Process:
 
     def _new_pipe(self, replicas: int) -> Pipe | Router:
         seconds, server = self._timings.answer, self._server
+        hello = self.publisher.hello
         if self._slots is None or not isinstance(server, ClusterAddress):
-            return Pipe(server.connect, seconds, self._begin, replicas)
+            return Pipe(server.connect, seconds, self._begin, replicas, hello)
 
         def to(node: str) -> Pipe:
-            return Pipe(server.at(node).connect, seconds, self._begin, replicas)
+            connect = server.at(node).connect
+            return Pipe(connect, seconds, self._begin, replicas, hello)
 
         return Router(self._slots, to, seconds)
 

@@ -22,6 +22,10 @@
 -- When it is old enough, and has as many as are kept, the older one makes room.
 -- Returns the time, the epoch, and for each message its number, =<number>:<time> where its
 -- mid is known, or ! where too much is not answered. +<number> is all of them in order.
+-- Without KEYS nothing is done: Redis has learned the script, and that was all.
+if #KEYS == 0 then
+  return
+end
 local clock = redis.call('TIME')
 local at = string.format('%d.%06d', clock[1], clock[2])
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

@@ -102,6 +102,8 @@ class Publisher:
     ) -> None:
         self.sender = sender
         self.script = names.script("publish")
+        # Else the first messages on a connection would come after what follows them.
+        self.hello = Call("EVAL", [self.script.source, 0], key=b"")
         self._names = names
         self._shares = shares
         self.constant = pack_args(*limits, _MIDS_FOR, shares.most, shares.most_bytes)
@@ -227,8 +229,13 @@ class Batch(Job):
         if isinstance(outcome, list):
             (reply,) = outcome
             if not isinstance(reply, ReplyError):
-                self._tell(reply)
-                return None
+                try:
+                    receipts = self._understood(reply)
+                except (ValueError, IndexError, TypeError, AttributeError):
+                    reply = ReplyError(f"what is kept of {self.topic!r} is not ours")
+                else:
+                    self._answer(receipts)
+                    return None
             if code_of(reply) == "NOSCRIPT" and not self._whole:
                 self._whole = True
                 return self
@@ -249,8 +256,7 @@ class Batch(Job):
 
     def refuse(self, error: BackendError) -> None:
         """Tell all of it that it cannot be sent."""
-        for said in self._said:
-            _tell(said, error)
+        self._answer([error] * len(self._said))
 
     def _fail(self, some: Sequence[Said], outcome: LinkError | ReplyError) -> None:
         if some:
@@ -258,23 +264,30 @@ class Batch(Job):
             for said in some:
                 _tell(said, error)
 
-    def _tell(self, reply: bytes) -> None:
+    def _answer(self, results: Sequence[Receipt | Exception]) -> None:
+        for said, result in zip(self._said, results, strict=True):
+            _tell(said, result)
+
+    def _understood(self, reply: bytes) -> list[Receipt | Exception]:
+        """Return what becomes of each.
+
+        :raises ValueError: or another one: that is no answer of publish.lua's.
+        """
         stored, era, *codes = reply.decode().split(" ")
         at, epoch = float(stored), era if era != "-" else ""
         if codes[0][0] == "+":
             seq = int(codes[0])
-            for said in self._said:
-                _tell(said, Receipt(seq, at, epoch))
-                seq += 1
-            return
-        for said, code in zip(self._said, codes, strict=True):
+            return [Receipt(seq + i, at, epoch) for i in range(len(self._said))]
+        receipts: list[Receipt | Exception] = []
+        for _, code in zip(self._said, codes, strict=True):
             if code == "!":
-                _tell(said, ShareTaken(UNANSWERED))
+                receipts.append(ShareTaken(UNANSWERED))
             elif code[0] == "=":
                 number, _, first = code[1:].partition(":")
-                _tell(said, Receipt(int(number), float(first), epoch, False))
+                receipts.append(Receipt(int(number), float(first), epoch, False))
             else:
-                _tell(said, Receipt(int(code), at, epoch))
+                receipts.append(Receipt(int(code), at, epoch))
+        return receipts
 
 
 def _tell(said: Said, outcome: Receipt | Exception) -> None:

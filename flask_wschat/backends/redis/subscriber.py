@@ -252,7 +252,10 @@ class Subscriber:
             if isinstance(reply, ReplyError):
                 self._refused(reply)
                 continue
-            kind, channel, payload = reply
+            try:
+                kind, channel, payload = reply
+            except (TypeError, ValueError):
+                raise LinkError("sends what is no publication", sent=True) from None
             if kind == message and channel != self._probe:
                 topic = self._wishes.name(channel, self._place)
                 if topic is not None:

@@ -223,11 +223,14 @@ class Wire:
         data = self.sock.recv(READ_SIZE)
         if not data:
             raise ConnectionResetError("end of file")
-        replies = self._replies.feed(data)
-        # What TLS has decrypted already, no poll would tell of.
-        pending = getattr(self.sock, "pending", None)
-        while pending is not None and pending():
-            replies += self._replies.feed(self.sock.recv(READ_SIZE))
+        try:
+            replies = self._replies.feed(data)
+            # What TLS has decrypted already, no poll would tell of.
+            pending = getattr(self.sock, "pending", None)
+            while pending is not None and pending():
+                replies += self._replies.feed(self.sock.recv(READ_SIZE))
+        except ValueError:
+            raise ConnectionError("not Redis: a number that is none") from None
         return replies
 
     def send(self, data: memoryview) -> int:
