@@ -26,11 +26,15 @@ def several(url: str) -> list[str]:
     """Return a URL for each of the hosts in ``url``, which commas separate.
 
     A user and password before them is that of each.
+
+    :raises ConfigError: there is a comma with no host beside it.
     """
     start, slashes, rest = url.partition("://")
     end = min((i for c in "/?#" if (i := rest.find(c)) >= 0), default=len(rest))
     login, at, hosts = rest[:end].rpartition("@")
     before = f"{start}{slashes}{login}{at}"
+    if "," in hosts and not all(host.strip() for host in hosts.split(",")):
+        raise ConfigError("WSCHAT_URL names no host beside one of its commas")
     return [f"{before}{host.strip()}{rest[end:]}" for host in hosts.split(",")]
 
 
@@ -58,10 +62,11 @@ class Address:
                 f"WSCHAT_URL cannot work: {redacted(url)!r} should have a port that is"
                 " a number; in a password write %40 for @, %3A for :, %2F for /"
             ) from None
-        scheme, netloc, path, query, _ = parts
+        scheme, netloc, path, query, fragment = parts
         if scheme not in _SCHEMES:
             raise ConfigError(f"WSCHAT_URL cannot be {redacted(scheme)}://")
         options = dict(parse_qsl(query, keep_blank_values=True))
+        self._check(scheme, path.strip("/"), options, fragment)
         self._prefix = encode(options.pop("prefix", "wschat"))
         plain = f"{_SCHEMES[scheme]}://{netloc}{path}?{urlencode(options)}"
         try:
@@ -95,6 +100,26 @@ class Address:
         self.where: str = given.get("path") or f"{host}:{port}"
         # Channels are the same in every database, our topics are not.
         self._live = f"live:{given.get('db', 0)}"
+
+    @staticmethod
+    def _check(scheme: str, path: str, options: dict[str, str], rest: str) -> None:
+        """Refuse what would lead elsewhere than is meant.
+
+        :raises ConfigError: it would.
+        """
+        unix = scheme == "unix"
+        if rest or any("@" in n for n in options) or ("@" in path and not unix):
+            # Nothing of it is shown: it may be a password's end.
+            raise ConfigError(
+                "WSCHAT_URL cannot work: in a password write %40 for @, %3A for :,"
+                " %2F for /, %3F for ?, %23 for #"
+            )
+        if unix and not path:
+            raise ConfigError("WSCHAT_URL should name a socket: unix:///run/redis.sock")
+        if not unix and path and not (path.isascii() and path.isdigit()):
+            raise ConfigError(
+                f"WSCHAT_URL cannot work: a database is a number, unlike {path!r}"
+            )
 
     def key(self, topic: str, suffix: str) -> bytes:
         """Return a key of ``topic``."""

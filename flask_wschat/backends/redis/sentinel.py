@@ -31,6 +31,7 @@ class SentinelAddress(Address):
         parts = urlsplit(first)
         name, _, db = parts.path.strip("/").partition("/")
         self._name = unquote(name)
+        self._check("redis", name if "@" in name else db, {}, parts.fragment)
         if not self._name:
             raise ConfigError(
                 "WSCHAT_URL must name what the sentinels watch:"
