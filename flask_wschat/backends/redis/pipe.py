@@ -379,9 +379,10 @@ class Pipe:
     def _take(self) -> bytes:
         """Return what to send of all that waits."""
         if self._replicas:
-            jobs = [] if self._flying else self._waiting()
-            if not jobs:
+            if self._flying or not (self._again or self._queue):
                 return b""  # one wait for a replica at a time, for all who come
+            self._again += [self._queue.popleft() for _ in range(len(self._queue))]
+            jobs, self._again = list(self._again), deque()
             together = _Confirmed(jobs, self._replicas, self._wait)
             self._flying.append(together)
             return together.pack()
@@ -394,11 +395,6 @@ class Pipe:
             parts.append(packed)
             size += len(packed)
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _waiting(self) -> list[Job]:
-        """Take all that waits."""
-        some = (self._again, self._queue)
-        return [queue.popleft() for queue in some for _ in range(len(queue))]
 
     def _receive(self, wire: Wire) -> None:
         try:
@@ -415,7 +411,6 @@ class Pipe:
                 flying.popleft()
                 more = _settled(self, job, job.replies)
                 if more is not None:
-                    # Behind others of its kind: those that follow it may be, too.
                     self._again.append(more)
 
     def _expire(self, now: float) -> None:
