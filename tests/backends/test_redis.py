@@ -481,6 +481,34 @@ def test_a_pause_ends_in_errors_and_then_in_a_resume(
     assert len(log_lines(caplog)) == 2
 
 
+def test_errors_have_no_frames_of_others_that_waited(
+    serve: Serve, begin: Begin
+) -> None:
+    server = serve()
+    backend, _ = begin(server.url)
+    lengths: list[int] = []
+
+    def ask() -> None:
+        try:
+            backend.present(ROOM)
+        except BackendError as error:
+            cause = error.__cause__
+            assert cause is not None
+            lengths.append(len(traceback.extract_tb(cause.__traceback__)))
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    server.pause()
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        server.resume()
+    assert len(lengths) == 20
+    assert max(lengths) < 10
+
+
 def test_a_killed_subscription_is_made_again(
     serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -240,7 +240,8 @@ class Process:
         if not outcome and not event.wait(3 * self._timings.answer + 1):
             raise BackendError(self.words(LinkError(_SILENT, sent=True, silent=True)))
         if isinstance(outcome[0], Exception):
-            raise outcome[0]
+            # Others may have it, too: without their frames, which it would keep.
+            raise outcome[0].with_traceback(None)
         return outcome[0]
 
     def put(self, key: Arg | None, job: Job, *, kept: bool = False) -> None:
