@@ -35,6 +35,7 @@ from pathlib import Path
 import gevent
 
 from benchmarks.harness import cpu_seconds, family
+from flask_wschat.backends.contract import EMPTY
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.redis_server import RedisServer
@@ -46,8 +47,8 @@ from .plot import draw
 WORKERS = 2  # of gunicorn
 TTL = 10
 """Seconds that the server keeps messages: rooms that nobody is in any more go."""
-SETTLING = 100.0
-"""Seconds until all has to be back; SQLite keeps what it deletes for a minute."""
+SETTLING = EMPTY + 20
+"""Seconds until all has to be back; who was in a room is known for a while after."""
 SETTINGS = {
     # Few, so that what is remembered of each room, four ids for a message that is
     # kept, is soon as much as it gets.

@@ -51,10 +51,13 @@ class Echo(Listener):
 class Fan(Listener):
     def on_open(self, ws: WebSocket, room: str) -> None:
         self.room = f"fan {room}"
-        ws.join(self.room)
+        try:
+            ws.join(self.room)
+        except BackendError:  # Redis is down, now and then
+            ws.close(1013)
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
-        with contextlib.suppress(BackendError):  # Redis is down, now and then
+        with contextlib.suppress(BackendError):
             chat.broadcast(message, room=self.room)
 
 

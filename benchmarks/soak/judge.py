@@ -41,7 +41,7 @@ FIGURES = [
     Figure("topics", "rooms and users with somebody", flat=False),
     Figure("ending", "connections that end", flat=False),
     Figure("queued", "bytes queued", flat=False),
-    Figure("keys", "topics or keys of the backend", 0.1, 50, after=90),
+    Figure("keys", "topics or keys of the backend", 0.1, 50, after=190),
 ]
 
 
