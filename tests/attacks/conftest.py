@@ -27,7 +27,7 @@ def started_way(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     nothing = Path(os.devnull)
-    env = (("HANDSHAKE_TIMEOUT", str(PATIENCE)),)
+    env = (("FLASK_WSCHAT_HANDSHAKE_TIMEOUT", str(PATIENCE)),)
     kind = Kind(request.param, WAYS[request.param], env=env)
     server = Server(kind, tmp_path_factory.mktemp("server"), (nothing, nothing))
     yield server

@@ -34,7 +34,7 @@ def started(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     command = _SERVE if request.param == "server" else (*_WORKER, *_PAIR)
-    env = (("HANDSHAKE_TIMEOUT", "1"),)
+    env = (("FLASK_WSCHAT_HANDSHAKE_TIMEOUT", "1"),)
     kind = Kind(request.param, command, tls=True, env=env)
     folder = tmp_path_factory.mktemp("tls")
     server = Server(kind, folder, make_pair(folder))

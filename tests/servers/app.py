@@ -13,7 +13,7 @@ from flask import Flask, abort, g, request
 from greenlet import greenlet
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from flask_wschat import Listener, WebSocket, WSChat
+from flask_wschat import ChatListener, Listener, WebSocket, WSChat
 
 if os.environ.get("PATCHED"):
     # The earliest place that a program under somebody else's command has.
@@ -25,8 +25,7 @@ app = Flask(__name__)
 app.config.from_mapping(SECRET_KEY="for tests", WSCHAT_MAX_MESSAGE=64 << 20)
 if os.environ.get("PROXY_FIX") == "before":
     app.wsgi_app = ProxyFix(app.wsgi_app, x_host=1)  # type: ignore[method-assign]
-if seconds := os.environ.get("HANDSHAKE_TIMEOUT"):
-    app.config["WSCHAT_HANDSHAKE_TIMEOUT"] = float(seconds)
+app.config.from_prefixed_env()
 chat = WSChat(app)
 if os.environ.get("PROXY_FIX") == "after":
     app.wsgi_app = ProxyFix(app.wsgi_app, x_host=1)  # type: ignore[method-assign]
@@ -54,6 +53,9 @@ class Echo(Listener):
     def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
         if ws.user is not None:
             ended[ws.user] = code, reason
+
+
+chat.listener("/chat")(ChatListener)
 
 
 @chat.listener("/any/<path:name>", endpoint="any")
