@@ -89,6 +89,8 @@ class Client:
         self.reader = Reader(hub)
         self.at = Position()
         self.shown: list[int] = []
+        self.there: dict[int, bool] = {}
+        """The same; False: it was taken back."""
         self.live = False
         self.asking: Asking | None = None
         self.flight: Flight | None = None
@@ -121,6 +123,8 @@ class Client:
                 assert self.live, "before the page, or after a gap"
                 assert self.at.after is not None and event["seq"] > self.at.after
                 self.take(event)
+            elif event["type"] == "deleted" and event["seq"] in self.there:
+                self.there[event["seq"]] = False
             elif event["type"] == "reply":
                 self.read(event)
         epoch, seq = self.known
@@ -134,6 +138,7 @@ class Client:
             last = page["seq"] - len(page["messages"])
             self.at = Position(last, page["epoch"], tag_of(last))
             self.shown.clear()
+            self.there.clear()
         for message in page["messages"]:
             self.take(message)
         self.live = not page["more"]
@@ -148,6 +153,7 @@ class Client:
             return
         assert seq == after + 1, "a hole that nobody was told of"
         self.shown.append(seq)
+        self.there[seq] = "deleted" not in message
         self.at = Position(seq, self.at.epoch, message["tag"])
 
 
@@ -174,6 +180,8 @@ class Play:
         self.pages: list[tuple[Flight, Page]] = []
         self.said = 0
         self.dropped = False
+        self.gone: set[int] = set()
+        """What was taken back, and nobody has missed that."""
 
     def say(self) -> None:
         self.said = self.backend.say()
@@ -185,18 +193,29 @@ class Play:
     def drop(self) -> None:
         """Lose one, which shows by the next."""
         if len(self.backend.under_way) > 1:
-            self.backend.under_way.popleft()
+            self.miss()
             self.dropped = True
+
+    def miss(self) -> None:
+        message = self.backend.under_way.popleft().message
+        if message.event is not None:
+            self.gone.discard(int(message.data))
+
+    def take_back(self) -> None:
+        seq = self.said - self.dice.randrange(KEPT)
+        if self.backend.delete(ROOM, seq):
+            self.gone.add(seq)
 
     def lose(self) -> None:
         self.dropped = False
         for _ in range(self.dice.randint(0, len(self.backend.under_way))):
-            self.backend.under_way.popleft()
+            self.miss()
         self.hub.lost([ROOM])
 
     def forget(self) -> None:
         self.backend.forget()
         self.said, self.dropped = 0, False
+        self.gone.clear()
         self.hub.lost([ROOM])
 
     def ask(self) -> None:
@@ -266,6 +285,8 @@ class Play:
             while self.backend.under_way:
                 self.come()
         assert [client.at.after for client in self.clients] == [self.said] * 4
+        for client in self.clients:
+            assert not [seq for seq in self.gone if client.there.get(seq)]
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -276,23 +297,10 @@ def test_nothing_is_missed_whatever_comes_when(
     monkeypatch.setattr("flask_wschat.hub.deliveries.TURN", 1000)
     play = Play(seed)
     for _ in range(200):
-        play.step(play.fetch, play.land, play.mend)
+        play.step(play.fetch, play.land, play.mend, play.take_back)
         if play.dice.random() < 0.005:
             play.forget()
     play.end()
-
-
-def shown(client: Client) -> dict[int, bool]:
-    """Return the messages that a client shows, by number: whether they are there."""
-    found: dict[int, bool] = {}
-    for text in client.reader.peer.events:
-        event = json.loads(str(text))
-        for message in (event, *event.get("messages", ())):
-            if message["type"] == "message":
-                found[message["seq"]] = "deleted" not in message
-            elif message["type"] == "deleted" and message["seq"] in found:
-                found[message["seq"]] = False
-    return found
 
 
 @pytest.mark.parametrize("seq", [1, 2, 3, 4])
@@ -317,7 +325,8 @@ def test_what_is_taken_back_while_what_was_missed_is_read(seq: int) -> None:
 
     backend.meanwhile = meanwhile
     play.work()
-    assert shown(client) == {n: n != seq for n in range(1, 5)}
+    client.hear()
+    assert client.there == {n: n != seq for n in range(1, 5)}
 
 
 def test_who_was_sent_what_is_lost_is_told_by_the_tag() -> None:

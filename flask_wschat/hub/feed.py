@@ -249,6 +249,8 @@ class Feed:
                 self.void()
                 if self.missed is not None:
                     self.missed.gone.add(int(message.data))
+                for flight in self.flights:
+                    parcel.send(flight.coming_back(self.reading))
             self._spread(parcel)
         elif not delivery.seq:
             parcel.send(self.live, message.exclude)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..websocket import WebSocket
@@ -94,6 +94,12 @@ class Flight(_Waiting):
     def add(self, reader: Reader) -> None:
         reader.begun = len(self.buffer)
         self.readers.append(reader)
+
+    def coming_back(self, reading: Mapping[WebSocket, Reader]) -> list[WebSocket]:
+        """Return those of ``reading`` who have messages, and wait for what follows."""
+        if self.position.after is None:
+            return []
+        return [each.ws for each in self.readers if reading.get(each.ws) is each]
 
     def again(self) -> None:
         """It is read again, from now on."""
