@@ -122,7 +122,8 @@ class Gate:
             self._threads += change
             if change < 0 or not limit or self._threads != max(limit * 4 // 5, 1):
                 return
-        logger.warning(
+        self.log.warning(
+            "threads",
             "%d of this worker's %d threads are held by WebSockets: the rest serve all"
             " other requests. Raise gunicorn's --threads, use its gevent worker, or"
             " make blocking views listeners, which hold none",
