@@ -880,6 +880,8 @@ def test_what_is_not_redis_is_said_so(begin: Begin) -> None:
             " command script: ab, on @user_script:1.",
             "NOPERM",
         ),
+        ("ERR No such master with that name", "NOMASTER"),
+        ("ERR This instance has cluster support disabled", "NOCLUSTER"),
         ("ERR unknown command", "ERR"),
     ],
 )

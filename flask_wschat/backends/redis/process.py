@@ -53,6 +53,8 @@ _WORDS = {
     "MASTERDOWN": "it is a replica without its primary",
     "MOVED": "it is a part of a cluster: WSCHAT_URL must begin with redis+cluster://",
     "WRONGTYPE": "another program has written to a key of ours: delete it",
+    "NOMASTER": "the sentinels know no primary of this name: look at WSCHAT_URL",
+    "NOCLUSTER": "it is no cluster: WSCHAT_URL must begin with redis://",
     "CLUSTERDOWN": "the cluster has no primary for a part of the slots",
 }
 

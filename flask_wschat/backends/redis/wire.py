@@ -256,6 +256,13 @@ def as_refusal(error: BaseException, sent: bool) -> LinkError | ReplyError:
     return LinkError(f"closed the connection; its log may say why ({error})", sent=sent)
 
 
+_NAMELESS = {
+    "ERR No such master": "NOMASTER",
+    "ERR This instance has cluster support disabled": "NOCLUSTER",
+}
+"""Codes of our own, for what Redis gives none."""
+
+
 def code_of(reply: Any) -> str | None:
     """Return the word that an error of Redis's begins with, None if it is no error.
 
@@ -267,5 +274,8 @@ def code_of(reply: Any) -> str | None:
     text = str(reply)
     if "user executing the script can" in text or "ACL failure in script" in text:
         return "NOPERM"
+    for words, code in _NAMELESS.items():
+        if text.startswith(words):
+            return code
     within = re.search(r"script: \d+: -([A-Z]+) ", text)
     return within[1] if within else text.split(" ", 1)[0]
