@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 
 from flask_wschat.codec import ClientHandshake, Closed, Opcode, encode_frame
+from flask_wschat.transports.loop import IDLE_WORKERS
 
 from .serving import DEADLINE, KINDS, THREADS, Kind, RawClient, Server, eventually
 
@@ -40,7 +41,7 @@ MIB = 1 << 20
 SANE = 0.5
 """Seconds that 99 of 100 answers take at most, on a machine that has more to do."""
 RETURNS = ["connections", "descriptors", "greenlets", "threads", "topics", "users"]
-KEPT = {"threads": 48, "greenlets": 48, "descriptors": 2}
+KEPT = {"threads": 48, "greenlets": IDLE_WORKERS, "descriptors": 2}
 """What a server keeps for those who come next: its workers, and ours."""
 
 frame = functools.partial(encode_frame, mask=bytes(4))
