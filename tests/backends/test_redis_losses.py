@@ -14,7 +14,7 @@ from flask_wschat.errors import ShareTaken
 from flask_wschat.messages import Entry, Message, Page
 from tests.backends.cluster import RecordingHost
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import eventually
+from tests.support.waiting import DEADLINE, eventually
 
 ROOM = "room:a"
 META, LOG = "wschat:{room:a}:meta", "wschat:{room:a}:log"
@@ -315,3 +315,41 @@ def test_a_share_is_counted_within_a_batch(processes: Processes) -> None:
     backend.publish("user:eve", answer, keep=True)
     again = Message("x", sender="ann", mid="again")
     assert backend.publish("user:eve", again, keep=True).seq == 34
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_who_submits_after_another_is_not_before_himself(
+    server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    """A thread that has begun a batch, and loses its turn before it is on its way."""
+    backend, host = RedisBackend(server.url), RecordingHost()
+    backend.start(host)
+    backend.subscribe([ROOM])
+    process = backend._here()
+    put, held, go = process.put, threading.Event(), threading.Event()
+
+    def slow(*args: Any, **options: Any) -> None:
+        if not held.is_set():
+            held.set()
+            go.wait(DEADLINE)
+        put(*args, **options)
+
+    monkeypatch.setattr(process, "put", slow)
+    done: list[object] = []
+    first = threading.Thread(
+        target=backend.submit,
+        args=(ROOM, Message("0"), done.append),
+        kwargs={"keep": True},
+    )
+    first.start()
+    assert held.wait(DEADLINE)
+    for number in range(1, 100):
+        backend.submit(
+            ROOM, Message(str(number)), done.append, keep=keep or number % 2 == 1
+        )
+    go.set()
+    first.join(DEADLINE)
+    host.wait_for(lambda: len(host.data(ROOM)) == 100)
+    assert host.data(ROOM) == list(map(str, range(100)))
+    assert not process.publisher._lines
+    backend.stop()

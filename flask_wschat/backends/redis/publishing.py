@@ -12,6 +12,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -110,6 +111,8 @@ class Publisher:
         self.waits = "1" if waits else ""
         self.lock = threading.Lock()
         self.open: dict[tuple[str, int], Batch] = {}
+        # What is to be put there by the thread that is just at it, in this order.
+        self._lines: dict[tuple[str, int], deque[Callable[[], None]]] = {}
         self._random = random.Random()  # the application's own may be seeded
 
     def keep(self, topic: str, message: Message, done: Done) -> None:
@@ -126,17 +129,15 @@ class Publisher:
             batch = self.open.get(where)
             if batch is not None and batch.add(said):
                 return
-            batch = self.open[where] = Batch(self, where, said)
-        try:
-            self.sender.put(batch.keys[0], batch, kept=True)
-        except BackendError as error:
-            self.close(batch)
-            batch.refuse(error)  # others may be in it by now
+            batch = self.open[where] = made = Batch(self, where, said)
+            first = self._line_up(where, lambda: self._put(made))
+        if first:
+            self._hand_on(where)
 
     def pass_on(self, topic: str, message: Message, done: Done) -> None:
         """Have ``message`` published.
 
-        :raises BackendError: it cannot be.
+        :raises BackendError: it is too long.
         """
         body, at = _packed(message), round(time.time(), 6)
         channel = self._names.channel(topic)
@@ -148,11 +149,56 @@ class Publisher:
             else:
                 done(self.sender.error(outcome))
 
+        def put() -> None:
+            try:
+                self.sender.put(channel, Job([call], told, again=False))
+            except BackendError as error:
+                done(error)
+
         with self.lock:
-            self.open.pop(
-                (topic, self.sender.lane()), None
-            )  # what follows is not to come before this
-        self.sender.put(channel, Job([call], told, again=False))
+            where = (topic, self.sender.lane())
+            self.open.pop(where, None)  # what follows is not to come before this
+            first = self._line_up(where, put)
+        if first:
+            self._hand_on(where)
+
+    def _put(self, batch: Batch) -> None:
+        try:
+            self.sender.put(batch.keys[0], batch, kept=True)
+        except BackendError as error:
+            self.close(batch)
+            batch.refuse(error)  # others may be in it by now
+
+    def _line_up(self, where: tuple[str, int], put: Callable[[], None]) -> bool:
+        """Have ``put`` called in its turn; with the lock.
+
+        Return whether the caller is to ``_hand_on``: no other thread is at it.
+        """
+        line = self._lines.setdefault(where, deque())
+        line.append(put)
+        return len(line) == 1
+
+    def _hand_on(self, where: tuple[str, int]) -> None:
+        """Call what is in the line, also what comes meanwhile, and wait for nobody."""
+        line = self._lines[where]
+        while True:
+            try:
+                line[0]()
+            except BaseException:
+                if self._more(where):
+                    self._hand_on(where)
+                raise
+            if not self._more(where):
+                return
+
+    def _more(self, where: tuple[str, int]) -> bool:
+        """Have the first one leave the line; return whether others are in it."""
+        with self.lock:
+            line = self._lines[where]
+            line.popleft()
+            if not line:
+                del self._lines[where]
+            return bool(line)
 
     def close(self, batch: Batch) -> None:
         """Let nothing more into ``batch``."""
