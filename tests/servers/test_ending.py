@@ -17,6 +17,7 @@ from websockets.sync.client import ClientConnection
 from tests.attacks.raw import send_opening
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process
+from tests.support.waiting import DEADLINE
 
 from .serving import (
     KINDS,
@@ -111,12 +112,14 @@ def test_nobody_is_let_in_who_would_not_be_told(kind: Kind, tmp_path: Path) -> N
     for _ in range(3):
         server.ensure()
         said: list[bytes] = []
+        inside = threading.Event()
         threads = [
-            threading.Thread(target=come_again, args=(server, said)) for _ in range(8)
+            threading.Thread(target=come_again, args=(server, said, inside))
+            for _ in range(8)
         ]
         for thread in threads:
             thread.start()
-        server.http("/page")
+        assert inside.wait(DEADLINE)
         server.signal(signal.SIGTERM)
         server.wait()
         for thread in threads:
@@ -129,15 +132,16 @@ def test_nobody_is_let_in_who_would_not_be_told(kind: Kind, tmp_path: Path) -> N
 RESTART = b"\x88\x11\x03\xf4service restart"
 
 
-def come_again(server: Server, said: list[bytes]) -> None:
+def come_again(server: Server, said: list[bytes], inside: threading.Event) -> None:
     """Open connections as long as there is a server; collect all that comes of each."""
-    with contextlib.suppress(ConnectionRefusedError):
+    with contextlib.suppress(ConnectionError):  # there is none any more
         while True:
             answer = b""
             with server.socket() as sock, contextlib.suppress(ConnectionError):
                 send_opening(sock, "/listen", host="localhost")
                 while RESTART not in answer and (data := sock.recv(65536)):
                     answer += data
+                    inside.set()
             said.append(answer)
 
 
