@@ -130,8 +130,9 @@ class Backend(Protocol):
 
         ``done`` is called once, from whichever thread, with the receipt or with what
         ``publish`` would have raised; perhaps before this returns. Messages of a topic
-        that one thread submits keep their order, and so do their ``done``. What waits
-        together is stored together.
+        that one thread submits keep their order, those that are kept and the others
+        each among themselves, and so do their ``done``. What waits together is stored
+        together.
         """
 
     def delete(self, topic: str, seq: int) -> bool:
