@@ -373,6 +373,13 @@ class Chat(RuleBasedStateMachine):
         for person in self.connected():
             person.hear_all(self.logs)
 
+    def wait_for_who(self, person: Person, room: str, there: list[str]) -> None:
+        """Who has just gone may be told of until the backend knows it."""
+        eventually(
+            lambda: person.ask("who", room=room)["present"] == there,
+            f"{person.name} sees {there} in {room}",
+        )
+
     @rule()
     def people_see_who_is_there(self) -> None:
         for room in ROOMS:
@@ -381,7 +388,7 @@ class Chat(RuleBasedStateMachine):
                 online = functools.partial(server.chat.online, room)
                 eventually(lambda: online() == there, f"{there} are in {room}")  # noqa: B023
             for person in self.members(room):
-                assert person.ask("who", room=room)["present"] == there
+                self.wait_for_who(person, room, there)
                 while not self.ended and person.present[room] != set(there):
                     person.hear()
 
