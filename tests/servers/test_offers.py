@@ -68,7 +68,7 @@ def test_at_the_limit_of_descriptors_none_is_lost_and_nothing_is_said(
         for _ in range(5):
             with pytest.raises(NoDescriptors):
                 ThreadOffer(ours, lambda: b"").accept(ANSWER, lambda: None)
-    assert open_files() == before
+    assert set(open_files()) <= set(before)  # what was left over may go
     ours.sendall(b"HTTP goes on")
     assert theirs.recv(100) == b"HTTP goes on"
 
@@ -84,7 +84,7 @@ def test_a_loop_that_cannot_start_keeps_nobody_waiting(
         for _ in range(3):
             with pytest.raises(OSError):
                 ThreadedLoop.shared()
-    assert open_files() == before
+    assert set(open_files()) <= set(before)  # what was left over may go
 
 
 def test_a_client_that_left_costs_no_descriptor(
@@ -96,7 +96,7 @@ def test_a_client_that_left_costs_no_descriptor(
     for _ in range(5):
         with pytest.raises(OSError):
             ThreadOffer(ours, lambda: b"").accept(ANSWER, lambda: None)
-    assert open_files() == before
+    assert set(open_files()) <= set(before)  # what was left over may go
 
 
 def test_an_error_in_what_was_read_ahead_costs_none(
@@ -106,11 +106,11 @@ def test_an_error_in_what_was_read_ahead_costs_none(
     before = open_files()
     with pytest.raises(ZeroDivisionError):
         ThreadOffer(ours, lambda: bytes(1 // 0)).accept(ANSWER, lambda: None)
-    assert open_files() == before
+    assert set(open_files()) <= set(before)  # what was left over may go
     monkeypatch.setattr(offers, "_send", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ThreadOffer(ours, lambda: b"").accept(ANSWER, lambda: None)
-    assert open_files() == before
+    assert set(open_files()) <= set(before)  # what was left over may go
 
 
 def test_a_client_hears_503_while_no_loop_can_start(
