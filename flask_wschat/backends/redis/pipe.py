@@ -378,9 +378,11 @@ class Pipe:
 
     def _take(self) -> bytes:
         """Return what to send of all that waits."""
+        # One write at a time: what comes until it is answered goes together, and the
+        # says of a room as one call. Each on its own would cost Redis twice as much.
+        if self._flying or not (self._again or self._queue):
+            return b""
         if self._replicas:
-            if self._flying or not (self._again or self._queue):
-                return b""  # one wait for a replica at a time, for all who come
             self._again += [self._queue.popleft() for _ in range(len(self._queue))]
             jobs, self._again = list(self._again), deque()
             together = _Confirmed(jobs, self._replicas, self._wait)

@@ -172,13 +172,12 @@ class Topics:
     ) -> tuple[list[Entry], bool]:
         """Return the entries of ``numbers`` that have ``most`` bytes of data, the first
         ones if ``forward``, else the last; and whether all of these are there."""
-        rows = log.rows(
-            db,
+        query = (
             "SELECT seq, data, at, sender, mid, kind, recipient, tag FROM log"
-            " WHERE topic = ? AND seq >= ? AND seq < ? AND seq > 0"
-            f" ORDER BY seq {'ASC' if forward else 'DESC'}",
-            (topic, numbers.start, numbers.stop),
+            " WHERE topic = ? AND seq >= ? AND seq < ? AND seq > 0 ORDER BY seq "
         )
+        query += "ASC" if forward else "DESC"
+        rows = log.rows(db, query, (topic, numbers.start, numbers.stop))
         entries: list[Entry] = []
         whole, taken, at, row = True, 0, 0.0, next(rows, None)
         for seq in numbers if forward else reversed(numbers):
