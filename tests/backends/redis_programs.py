@@ -137,7 +137,9 @@ def _publish_after_all_were_killed(backend: RedisBackend, host: Host) -> None:
     lost: set[str] = set()
     host.lost = lost.update  # type: ignore[assignment, method-assign]
     all_there_are = [o for o in gc.get_objects() if isinstance(o, gevent.Greenlet)]
-    gevent.killall([each for each in all_there_are if each])
+    # Of this thread's loop: to kill another thread's from here is a crash in gevent.
+    own = gevent.get_hub().loop
+    gevent.killall([each for each in all_there_are if each and each.loop is own])
     backend.publish(ROOM, Message("still here"), keep=True)
     _until(lambda: ROOM in lost)  # and is heard again
     last = backend.publish(ROOM, Message("heard"), keep=True)
