@@ -108,7 +108,7 @@ ARROWS: Tree = {
             "slots": ".wire",
             "shards": ".slots .subscriber .wire .wishes errors",
             "pipe": ".wire",
-            "cluster": ".address .pipe .slots .wire errors",
+            "cluster": ".address .pipe .slots .wire errors transports.patched",
             "publishing": ".packing .pipe .wire errors messages backends.shares",
             "process": (
                 ".cluster .packing .people .pipe .publishing .shards .slots",

@@ -5,7 +5,6 @@ See docs/decisions/48.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...errors import ConfigError
+from ...transports.patched import RLock
 from .address import Address, several
 from .pipe import Anew, Job, Outcome, Pipe
 from .slots import Slots, slot_of
@@ -82,7 +82,8 @@ class Router:
         self._seconds = seconds
         self._pipes: dict[str, Pipe] = {}
         self._lanes: dict[int, _Lane] = {}
-        self._lock = threading.RLock()
+        # A native one, held for moments: gevent's may not wake another thread.
+        self._lock = RLock()
         self._closed = False
         slots.heard.append(self._go_on)
 
