@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from .messages import ANONYMOUS, Entry, Message, room_of, user_of
+from .messages import ANONYMOUS, Entry, Grown, Message, room_of, user_of
 
 PROTOCOL = "wschat.v1.json"
 """The WebSocket subprotocol."""
@@ -191,6 +191,25 @@ def message(
 def deleted(topic: str, seq: int) -> str:
     """Return the news that the message ``seq`` was taken back."""
     return f'{{"type":"deleted","room":{quote(room_of(topic))},"seq":{seq}}}'
+
+
+def stream(topic: str, grown: Grown) -> str:
+    """Return how a growing message stands: it begins, or this is all of it so far."""
+    head = f'{{"type":"stream","room":{quote(room_of(topic))},"id":{quote(grown.id)}'
+    sender, at, n, text = quote(grown.sender), grown.at, grown.n, quote(grown.text)
+    return f'{head},"from":{sender},"at":{at},"n":{n},"text":{text}}}'
+
+
+def append(topic: str, id: str, n: int, text: str) -> str:
+    """Return the next piece of a growing message."""
+    head = f'{{"type":"append","room":{quote(room_of(topic))},"id":{quote(id)}'
+    return f'{head},"n":{n},"text":{quote(text)}}}'
+
+
+def discard(topic: str, id: str, reason: str) -> str:
+    """Return the news that a growing message will not become one."""
+    head = f'{{"type":"discard","room":{quote(room_of(topic))},"id":{quote(id)}'
+    return f'{head},"reason":{quote(reason)}}}'
 
 
 def presence(room: str, joined: Sequence[str], left: Sequence[str]) -> str:

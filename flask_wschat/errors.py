@@ -6,6 +6,10 @@ WSChatError
 ├── ConnectionClosed       send() or receive() on a closed connection
 ├── BackendError           what server processes share has failed
 ├── ShareTaken             a user has told another much who does not answer
+├── StreamError            a growing message cannot go on
+│   ├── StreamStopped      somebody has stopped it
+│   ├── StreamGone         it is open no more, or never was
+│   └── TooManyStreams     as many grow in this room or inbox as may
 ├── PollError              a vote that does not count; attribute: poll
 │   ├── UnknownChoice      for something the poll does not offer
 │   └── PollClosed         after the end of the poll
@@ -62,6 +66,23 @@ class BackendError(WSChatError):
 class ShareTaken(WSChatError):
     """A user has filled as much of another's inbox as one may who gets no answer: see
     ``WSCHAT_INBOX_SHARE``. Nothing was stored or sent."""
+
+
+class StreamError(WSChatError):
+    """A growing message cannot begin, or go on."""
+
+
+class StreamStopped(StreamError):
+    """Somebody has stopped it; in a ``with`` of it, it ends by this quietly."""
+
+
+class StreamGone(StreamError):
+    """It is open no more, or never was: its writer was taken for dead, or the storage
+    has forgotten it."""
+
+
+class TooManyStreams(StreamError):
+    """As many messages grow in this room or inbox as may."""
 
 
 class PollError(WSChatError):

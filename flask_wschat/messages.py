@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 EVERYONE = "all"
@@ -26,6 +26,13 @@ LONGEST_MID = 64
 
 DELETED = "deleted"
 """The ``event`` that a message was taken back, whose number is the ``data``."""
+
+EMITTED = "emit"
+"""The event of what is told once and not kept; ``data`` is all of it, as it is sent."""
+
+STREAM, APPEND, DISCARD, STOP = "stream", "append", "discard", "stop"
+"""Events with a ``growth``: a message begins to grow; a piece more, ``data``; it will
+not become one, and why; somebody wants its writer to stop. See ``Backend.publish``."""
 
 _JOINER = re.compile("(?<=[^\\s\u200c\u200d])[\u200c\u200d](?=[^\\s\u200c\u200d])")
 _UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, half a pair, ends of lines
@@ -148,6 +155,32 @@ def shown(value: Any) -> str:
     return text if len(text) <= 50 else text[:50] + "\u2026"
 
 
+class Growth(NamedTuple):
+    """Which step of a growing message this is."""
+
+    id: str
+    """The ``mid`` of the message that it becomes."""
+    n: int = 0
+    """Pieces with this one: they count 1, 2, 3 …; 0 where there are none yet."""
+    asker: str | None = None
+    """The user who asked for it; with ``STREAM``."""
+    ttl: float = 0.0
+    """Seconds without a step of its writer after which that is taken for dead: with
+    ``STREAM``, and with a ``DISCARD`` that is for such a one alone."""
+
+
+class Grown(NamedTuple):
+    """A growing message as it stands."""
+
+    id: str
+    sender: str | None
+    at: float
+    """When it began, in seconds since 1970."""
+    n: int
+    text: str
+    asker: str | None = None
+
+
 class Message(NamedTuple):
     """One publication: what the members of a topic get."""
 
@@ -173,6 +206,9 @@ class Message(NamedTuple):
     """The user it was told to, where that is not whose topic it is."""
     plain: bool = False
     """Also for plain connections, though a client of the ready-made chat said it."""
+    growth: Growth | None = None
+    """A step of a growing message, as ``event`` says; without one its end: this is the
+    message that it has become."""
 
 
 class Entry(NamedTuple):
@@ -246,6 +282,8 @@ class Page(NamedTuple):
     """The topic was claimed for plain connections."""
     tag: str = ""
     """That of the message with the number ``seq``."""
+    streams: Sequence[Grown] = ()
+    """The messages that grow in the topic now, in the order in which they began."""
 
 
 class Attendance(NamedTuple):

@@ -11,6 +11,9 @@ from ..transports import Event
 
 T = TypeVar("T")
 
+MOST_STREAMS = 8
+"""Messages that may grow in one topic at a time."""
+
 EMPTY = 180.0
 """Seconds for which a topic lives that was asked about or claimed, and in which nothing
 is kept: a stranger who looks at many rooms leaves nothing behind. Claims are renewed
@@ -116,6 +119,25 @@ class Backend(Protocol):
 
         ``mid`` are remembered for as long as the message is kept at least, and then
         for three times as many messages or five minutes.
+
+        A message with a ``growth`` is a step of one that grows, known by ``growth.id``
+        in its topic; all steps but the last are published without ``keep``:
+
+        - ``STREAM`` opens it. To open again what is open is no error, and changes and
+          delivers nothing. :raises TooManyStreams: ``MOST_STREAMS`` are open.
+        - ``APPEND`` adds ``data``, if ``n`` is one more than the pieces there are. If
+          it is not, it was added before: then nothing is changed or delivered, but the
+          writer is known to live. :raises StreamStopped: somebody wants that; nothing
+          is added. :raises StreamGone: it is not open, or lacks pieces.
+        - ``DISCARD`` ends it, and is delivered; where it has a ``ttl``, only if the
+          writer was not heard of for as long. :raises StreamGone: it is not open, or
+          that was.
+        - ``STOP`` notes it, and is not delivered. :raises StreamGone: it is not open.
+        - One that is kept ends it in the same step, if it is open yet; its ``mid`` is
+          the ``growth.id``.
+
+        One whose writer was not heard of for its ``ttl`` is open no more to those who
+        ask, and forgotten in the end if nobody does.
         """
 
     def submit(
@@ -153,7 +175,8 @@ class Backend(Protocol):
         limit: int = 50,
         max_bytes: int | None = None,
     ) -> Page:
-        """Return kept messages in order, and where the numbers stand, as of one moment.
+        """Return kept messages in order, where the numbers stand, and what grows in the
+        topic, as of one moment.
 
         With ``after`` the first ``limit`` whose number is over it, with ``before`` the
         last ``limit`` whose number is under it, else the newest ``limit``.

@@ -72,7 +72,7 @@ def view(page: Page, items: Sequence[Kept]) -> View:
     read = items[-1].seq if items else page.seq
     more = page.recovered and read != page.seq
     messages = ",".join(item.text for item in items)
-    epoch, seq, _, recovered, plain, tag = page
+    epoch, seq, _, recovered, plain, tag, _ = page
     body = envelope.page(epoch, seq, tag, messages, recovered=recovered, more=more)
     return View(epoch, seq, tag, recovered, more, plain, messages, body)
 

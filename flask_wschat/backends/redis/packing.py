@@ -10,7 +10,7 @@ import math
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
-from ...messages import Delivery, Entry, Message
+from ...messages import Delivery, Entry, Growth, Message
 
 MAX_SIZE = 16 << 20
 """Bytes of a message; a longer one is not written, and ignored where one comes."""
@@ -32,16 +32,19 @@ _TYPES: dict[str, type] = {
     "to": str,
     "plain": bool,
     "binary": bool,
+    "growth": list,
 }
 _NAMES = Message._fields[1:]
 _PLAIN = Message("")
-_NONE = (None,) * 5
+_NONE = (None,) * 6
 
 
 def pack_message(message: Message) -> bytes:
     """Return the body that is published and kept."""
-    data, key, exclude, close_code, is_json, sender, mid, event, to, plain = message
-    others = (key, exclude, close_code, event, to)
+    data, key, exclude, close_code, is_json, sender, mid, event, to, plain, growth = (
+        message
+    )
+    others = (key, exclude, close_code, event, to, growth)
     plainly = is_json and others == _NONE and isinstance(data, str)
     if plainly and sender is not None and mid is not None:
         # What the chat says, mostly: a third of what json.dumps takes for it.
@@ -89,7 +92,22 @@ def unpack_message(body: bytes) -> Message:
         if type(value) is not kind:
             raise ValueError(f"header field {name[:40]!r}")
     binary = header.pop("binary", False)
+    if "growth" in header:
+        header["growth"] = _growth(header["growth"])
     return Message(data if binary else data.decode(), **header)
+
+
+def _growth(fields: list[Any]) -> Growth:
+    """:raises ValueError: these are not the fields of one."""
+    try:
+        growth = Growth(*fields[: len(Growth._fields)])
+    except TypeError as error:
+        raise ValueError("a growth without an id") from error
+    id_, n, asker, ttl = growth
+    fits = isinstance(id_, str) and type(n) is int and isinstance(asker, str | None)
+    if not (fits and isinstance(ttl, int | float) and math.isfinite(ttl)):
+        raise ValueError("a growth that is none")
+    return growth
 
 
 def pack_passing(at: float, body: bytes) -> bytes:

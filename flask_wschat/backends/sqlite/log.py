@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from ...messages import Delivery, Entry, Message
+from ...messages import Delivery, Entry, Growth, Message
 from ..contract import Host
 from ..pages import Seen
 from . import many
@@ -33,7 +33,7 @@ _INSERT = (  # a file of an older version has them in another order
     "INSERT INTO log (id, topic, seq, at, epoch, sender, mid, kind, recipient, extra,"
     " said, data, tag, before) VALUES {}"
 )
-_NOTHING_SELDOM: list[Any] = [None, None, None, None, False]
+_NOTHING_SELDOM: list[Any] = [None, None, None, None, False, None]
 
 
 class Log:
@@ -77,8 +77,10 @@ class Log:
     ) -> None:
         """Add a row: see ``flush``."""
         assert self._last is not None
-        data, key, exclude, code, is_json, sender, mid, event, to, plain = message
-        seldom = [key, exclude, code, event, plain]
+        data, key, exclude, code, is_json, sender, mid, event, to, plain, growth = (
+            message
+        )
+        seldom = [key, exclude, code, event, plain, growth]
         extra = None if seldom == _NOTHING_SELDOM else json.dumps(seldom)
         tag = self.tag if seq else ""
         self._count += 1
@@ -163,7 +165,8 @@ class Log:
         )
         try:
             seldom = _NOTHING_SELDOM if extra is None else json.loads(extra)
-            key, exclude, code, event, plain = seldom
+            key, exclude, code, event, plain, *step = seldom
+            growth = Growth(*step[0]) if step and step[0] is not None else None
             _check(row, _ROW)
         except (TypeError, ValueError):
             self.tell_of(f"row {id_}")
@@ -171,7 +174,17 @@ class Log:
         if kind == DELETED:  # before it came here; for nobody but those who count
             sender = ""
         message = Message(
-            data, key, exclude, code, kind != TEXT, sender, mid, event, to, plain
+            data,
+            key,
+            exclude,
+            code,
+            kind != TEXT,
+            sender,
+            mid,
+            event,
+            to,
+            plain,
+            growth,
         )
         return Delivery(topic, message, seq, at, epoch, tag, before)
 
