@@ -70,7 +70,9 @@ ARROWS: Tree = {
         "pages": "messages",
         "shares": "messages",
         "attending": "messages",
-        "memory": ".attending .contract .pages .shares errors messages",
+        "growths": ".contract errors messages",
+        "polls": "messages",
+        "memory": ".attending .contract .growths .pages .polls .shares errors messages",
         "sqlite": {
             "many": "",
             "people": ".many messages",

@@ -133,8 +133,9 @@ class Backend(Protocol):
           writer was not heard of for as long. :raises StreamGone: it is not open, or
           that was.
         - ``STOP`` notes it, and is not delivered. :raises StreamGone: it is not open.
-        - One that is kept ends it in the same step, if it is open yet; its ``mid`` is
-          the ``growth.id``.
+        - One that is kept ends it in the same step, if it is open yet, and takes no
+          share of an inbox; its ``mid`` is the ``growth.id``. Where that is not fresh,
+          nothing ends.
 
         One whose writer was not heard of for its ``ttl`` is open no more to those who
         ask, and forgotten in the end if nobody does.

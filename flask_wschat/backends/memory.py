@@ -14,6 +14,7 @@ from ..messages import (
     Attendance,
     Delivery,
     Entry,
+    Growth,
     Message,
     Page,
     Receipt,
@@ -22,7 +23,9 @@ from ..messages import (
 )
 from .attending import People
 from .contract import EMPTY, Host, only
+from .growths import Growths
 from .pages import fitting, select
+from .polls import Polls
 from .shares import UNANSWERED, Shares, Told
 
 NOTHING = "null"
@@ -81,20 +84,6 @@ class _Topic:
                 self.mids = dict(recent)
 
 
-class _Poll:
-    __slots__ = ("closed", "counts", "version", "votes")
-
-    def __init__(self) -> None:
-        self.votes: dict[str, str] = {}
-        self.counts: dict[str, int] = {}
-        self.version = 0
-        self.closed = False
-
-    def tally(self, voter: str | None = None) -> Tally:
-        mine = None if voter is None else self.votes.get(voter)
-        return Tally(dict(self.counts), self.version, self.closed, mine)
-
-
 class MemoryBackend:
     """Topics of this process: ``size`` messages each, of ``max_bytes``, none over
     ``ttl`` seconds old.
@@ -136,7 +125,8 @@ class MemoryBackend:
         self._era = ""
         self._pid = 0
         self._people = People(self._tell_of_people)
-        self._polls: dict[str, _Poll] = {}
+        self._growths = Growths()
+        self._polls = Polls()
         self._once: dict[str, float] = {}  # until when, by a clock that goes on
         self._most_once = _SOME_KEYS
 
@@ -163,8 +153,14 @@ class MemoryBackend:
         host = self._host
         if host is None:
             raise BackendError("the backend is not started, or stopped: call start()")
+        growth = message.growth
+        if growth is not None and message.event is not None:
+            return self._grow(host, topic, message, growth)
         if not keep or not self._size:
             now = time.time()
+            if growth is not None:
+                with self._lock:
+                    self._growths.end(topic, growth.id)
             if topic in self._subscribed:
                 host.deliver(Delivery(topic, message, 0, now))
             return Receipt(0, now, "")
@@ -181,9 +177,21 @@ class MemoryBackend:
             elif answered and kept.told:
                 kept.told.pop(answered, None)
             seq, at = self._append(kept, message)
+            if growth is not None:
+                self._growths.end(topic, growth.id)
             if topic in self._subscribed:
                 host.deliver(Delivery(topic, message, seq, at, epoch))
         return Receipt(seq, at, epoch)
+
+    def _grow(
+        self, host: Host, topic: str, message: Message, growth: Growth
+    ) -> Receipt:
+        now = time.time()
+        with self._lock:
+            news = self._growths.step(topic, message, growth, now)
+            if news and topic in self._subscribed:
+                host.deliver(Delivery(topic, message, 0, now))
+        return Receipt(0, now, "", news)
 
     def submit(
         self,
@@ -250,7 +258,8 @@ class MemoryBackend:
             page = entries[numbers.start - first : numbers.stop - first]
             if max_bytes is not None:
                 page = fitting(page, max_bytes, first_ones=recovered)
-            return Page(current, newest, page, recovered, kept.plain)
+            streams = self._growths.of(topic)
+            return Page(current, newest, page, recovered, kept.plain, "", streams)
 
     def claim(self, topics: Sequence[str], message: Message) -> None:
         with self._lock:
@@ -365,6 +374,7 @@ class MemoryBackend:
         with self._lock:
             self._turn(freed=2000)
             self._forget_keys()
+            self._growths.tidy()
         return False
 
     def _tell_of_people(self, topic: str, news: Message) -> None:
@@ -396,31 +406,15 @@ class MemoryBackend:
 
     def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
         with self._lock:
-            state = self._polls.setdefault(poll, _Poll())
-            if state.closed:
-                return None
-            counts, earlier = state.counts, state.votes.get(voter)
-            if earlier != choice:
-                state.votes[voter] = choice
-                counts[choice] = counts.get(choice, 0) + 1
-                if earlier is not None:
-                    counts[earlier] -= 1
-                    if not counts[earlier]:
-                        del counts[earlier]
-                state.version += 1
-            return state.tally(voter)
+            return self._polls.vote(poll, voter, choice)
 
     def tally(self, poll: str, voter: str | None = None) -> Tally:
         with self._lock:
-            return self._polls.get(poll, _Poll()).tally(voter)
+            return self._polls.tally(poll, voter)
 
     def close_poll(self, poll: str, closed: bool = True) -> Tally:
         with self._lock:
-            state = self._polls.setdefault(poll, _Poll())
-            if state.closed != closed:
-                state.closed = closed
-                state.version += 1
-            return state.tally()
+            return self._polls.close(poll, closed)
 
 
 def _epoch(era: str, name: str) -> str:

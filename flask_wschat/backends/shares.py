@@ -44,10 +44,12 @@ class Shares:
     def parties(self, topic: str, message: Message) -> tuple[str, str]:
         """Return who tells the owner of ``topic`` something, and whom the owner tells.
 
-        "" for nobody: at least one of them is.
+        "" for nobody: at least one of them is. What has grown is the application's.
         """
         owner, sender = user_of(topic), message.sender
-        if owner is None or sender is None or not self._limits:
+        if owner is None or sender is None:
+            return "", ""
+        if message.growth is not None or not self._limits:
             return "", ""
         return (sender, "") if sender != owner else ("", message.to or "")
 

@@ -246,6 +246,9 @@ STORES: list[type[Store]] = [
 ]
 """A new backend is added here, and nowhere else."""
 
+GROWING: list[type[Store]] = [MemoryStore]
+"""Those in which messages grow."""
+
 
 class Cluster:
     """Instances of one kind of backend over one store, each with its own process."""

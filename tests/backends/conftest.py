@@ -11,7 +11,7 @@ import pytest
 from flask_wschat.backends import Backend
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 
-from .cluster import STORES, Cluster, ClusterStore, RecordingHost, Start, Store
+from .cluster import GROWING, STORES, Cluster, ClusterStore, RecordingHost, Start, Store
 
 
 def _clusters(kinds: list[type[Store]]) -> Any:
@@ -36,6 +36,7 @@ def _clusters(kinds: list[type[Store]]) -> Any:
 
 cluster = _clusters(STORES)
 sharing = _clusters([kind for kind in STORES if kind.shared])
+growing = _clusters(GROWING)
 
 
 @pytest.fixture
