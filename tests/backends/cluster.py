@@ -22,6 +22,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import DEADLINE
 
 T = TypeVar("T")
+AnyBackend = TypeVar("AnyBackend", bound=Backend)
 
 
 class RecordingHost:
@@ -67,6 +68,12 @@ class RecordingHost:
     def data(self, topic: str) -> list[str | bytes]:
         """Return what was delivered in ``topic``, in order."""
         return [d.message.data for d in list(self.deliveries) if d.topic == topic]
+
+
+class Begin(Protocol):
+    """See the fixture ``begin``."""
+
+    def __call__(self, backend: AnyBackend) -> tuple[AnyBackend, RecordingHost]: ...
 
 
 Start = Callable[..., tuple[SQLiteBackend, RecordingHost]]

@@ -10,8 +10,19 @@ import pytest
 
 from flask_wschat.backends import Backend
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
+from tests.support.redis_server import RedisServer
 
-from .cluster import GROWING, STORES, Cluster, ClusterStore, RecordingHost, Start, Store
+from .cluster import (
+    GROWING,
+    STORES,
+    AnyBackend,
+    Begin,
+    Cluster,
+    ClusterStore,
+    RecordingHost,
+    Start,
+    Store,
+)
 
 
 def _clusters(kinds: list[type[Store]]) -> Any:
@@ -76,19 +87,43 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def start(path: Path) -> Iterator[Start]:
-    """Return one more backend on the test's file, and its process."""
-    backends = []
+def begin() -> Iterator[Begin]:
+    """Start a backend in a process for it to serve; stopped after the test."""
+    backends: list[Backend] = []
 
-    def start(
-        where: Path = path, **options: Any
-    ) -> tuple[SQLiteBackend, RecordingHost]:
-        backend = SQLiteBackend(where, **options)
+    def begin(backend: AnyBackend) -> tuple[AnyBackend, RecordingHost]:
         host = RecordingHost()
         backend.start(host)
         backends.append(backend)
         return backend, host
 
-    yield start
+    yield begin
     for backend in backends:
         backend.stop()
+
+
+@pytest.fixture
+def start(path: Path, begin: Begin) -> Start:
+    """Return one more backend on the test's file, and its process."""
+
+    def start(
+        where: Path = path, **options: Any
+    ) -> tuple[SQLiteBackend, RecordingHost]:
+        return begin(SQLiteBackend(where, **options))
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """A Redis for all the tests of a file."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Any]:
+    """A foreign client of it; it is empty."""
+    with server.client() as client:
+        client.flushall()
+        yield client

@@ -22,7 +22,7 @@ from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.backends.redis.wire import Replies, ReplyError, code_of, pack
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message
-from tests.backends.cluster import RecordingHost
+from tests.backends.cluster import Begin, RecordingHost
 from tests.support.certificate import make_pair
 from tests.support.redis_server import RedisServer, Relay
 from tests.support.waiting import DEADLINE, eventually
@@ -32,7 +32,7 @@ QUICK = Timings(probe=0.1, deaf=0.3, answer=0.5)
 AOF = ("appendonly yes", "appendfsync always")
 
 Process = tuple[RedisBackend, RecordingHost]
-Begin = Callable[..., Process]
+Open = Callable[..., Process]
 Serve = Callable[..., RedisServer]
 
 
@@ -53,20 +53,11 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.fixture
-def begin(serve: Serve) -> Iterator[Begin]:
+def open_url(serve: Serve, begin: Begin) -> Open:
     """Make processes of a URL; stopped before their servers are."""
-    backends: list[RedisBackend] = []
-
-    def make(url: str, **options: Any) -> Process:
-        backend = RedisBackend(url, **({"timings": QUICK} | options))
-        host = RecordingHost()
-        backend.start(host)
-        backends.append(backend)
-        return backend, host
-
-    yield make
-    for backend in backends:
-        backend.stop()
+    return lambda url, **options: begin(
+        RedisBackend(url, **({"timings": QUICK} | options))
+    )
 
 
 def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -86,11 +77,11 @@ def works(backend: RedisBackend, host: RecordingHost, data: str = "it works") ->
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
 def test_an_acl_user_needs_only_the_keys_of_the_prefix(
-    serve: Serve, begin: Begin, scheme: str
+    serve: Serve, open_url: Open, scheme: str
 ) -> None:
     server = serve("user eve on >se:c/ret ~mine:* &mine:* +@all -@dangerous")
     address = f"eve:se%3Ac%2Fret@127.0.0.1:{server.port}"
-    backend, host = begin(f"{scheme}://{address}/0?prefix=mine")
+    backend, host = open_url(f"{scheme}://{address}/0?prefix=mine")
     backend.subscribe([ROOM])
     works(backend, host)
     backend.attend([(ROOM, "ann", 1)])
@@ -103,10 +94,10 @@ def test_an_acl_user_needs_only_the_keys_of_the_prefix(
     assert tags == {b"room:a", b"presence", b"poll:tea"}
 
 
-def test_prefixes_and_databases_are_apart(serve: Serve, begin: Begin) -> None:
+def test_prefixes_and_databases_are_apart(serve: Serve, open_url: Open) -> None:
     server = serve()
     ways = ["0", "1", "0?prefix=other"]
-    processes = [begin(f"redis://127.0.0.1:{server.port}/{way}") for way in ways]
+    processes = [open_url(f"redis://127.0.0.1:{server.port}/{way}") for way in ways]
     for backend, _ in processes:
         backend.subscribe([ROOM])
     for way, (backend, host) in zip(ways, processes, strict=True):
@@ -117,14 +108,14 @@ def test_prefixes_and_databases_are_apart(serve: Serve, begin: Begin) -> None:
 
 
 def test_a_cluster_finds_the_keys_of_each_call_in_one_slot(
-    serve: Serve, begin: Begin
+    serve: Serve, open_url: Open
 ) -> None:
     server = serve("cluster-enabled yes")
     with server.client() as client:
         cluster: Any = client.cluster
         assert cluster("ADDSLOTS", *range(16384))
         eventually(lambda: cluster("INFO")["cluster_state"] == "ok")
-    (backend, host), (other, _) = begin(server.url), begin(server.url)
+    (backend, host), (other, _) = open_url(server.url), open_url(server.url)
     backend.subscribe([ROOM, "all"])
     works(backend, host)
     assert backend.history(ROOM).seq == 1
@@ -137,9 +128,9 @@ def test_a_cluster_finds_the_keys_of_each_call_in_one_slot(
     assert other.present(ROOM).users == {}
 
 
-def test_tls(serve: Serve, begin: Begin, tmp_path: Path) -> None:
+def test_tls(serve: Serve, open_url: Open, tmp_path: Path) -> None:
     server = serve(tls=make_pair(tmp_path))
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     backend.subscribe([ROOM])
     works(backend, host, "x" * 100_000)
     together = [threading.Thread(target=works, args=(backend, host, n)) for n in "abcd"]
@@ -148,14 +139,14 @@ def test_tls(serve: Serve, begin: Begin, tmp_path: Path) -> None:
     for thread in together:
         thread.join(DEADLINE)
     assert sorted(map(str, host.data(ROOM)[1:])) == list("abcd")
-    untrusted, _ = begin(server.url.replace("rediss", "valkeys").split("?")[0])
+    untrusted, _ = open_url(server.url.replace("rediss", "valkeys").split("?")[0])
     with pytest.raises(BackendError, match="certificate"):
         untrusted.history(ROOM)
 
 
-def test_a_unix_socket(serve: Serve, begin: Begin) -> None:
+def test_a_unix_socket(serve: Serve, open_url: Open) -> None:
     server = serve(unix=True)
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     backend.subscribe([ROOM])
     works(backend, host)
 
@@ -190,10 +181,10 @@ def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.parametrize("db", [0, 1])
 def test_who_is_not_let_in_is_told_why(
-    serve: Serve, begin: Begin, user: str, words: str, db: int
+    serve: Serve, open_url: Open, user: str, words: str, db: int
 ) -> None:
     server = serve("user eve on >se ~* resetchannels +@all", password="secret")
-    backend, _ = begin(f"redis://{user}127.0.0.1:{server.port}/{db}")
+    backend, _ = open_url(f"redis://{user}127.0.0.1:{server.port}/{db}")
     eventually(backend.fault)
     fault = backend.fault()
     assert fault is not None
@@ -206,7 +197,7 @@ def test_who_is_not_let_in_is_told_why(
             action()
 
 
-def test_a_server_that_repeats_the_password_is_not_quoted(begin: Begin) -> None:
+def test_a_server_that_repeats_the_password_is_not_quoted(open_url: Open) -> None:
     """As one does that does not know AUTH, of what it was given with it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -220,15 +211,15 @@ def test_a_server_that_repeats_the_password_is_not_quoted(begin: Begin) -> None:
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         port = listener.getsockname()[1]
-        backend, _ = begin(f"redis://ann:s3cret%25@127.0.0.1:{port}")
+        backend, _ = open_url(f"redis://ann:s3cret%25@127.0.0.1:{port}")
         with pytest.raises(BackendError, match="unknown command") as raised:
             backend.publish(ROOM, Message("x"))
         assert "s3cret" not in "".join(traceback.format_exception(raised.value))
 
 
-def test_full_memory_stores_and_delivers_nothing(serve: Serve, begin: Begin) -> None:
+def test_full_memory_stores_and_delivers_nothing(serve: Serve, open_url: Open) -> None:
     server = serve("maxmemory-policy noeviction")
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     backend.subscribe([ROOM])
     works(backend, host)
     with server.client() as client:
@@ -248,10 +239,10 @@ def test_full_memory_stores_and_delivers_nothing(serve: Serve, begin: Begin) -> 
 
 
 def test_what_others_write_to_a_log_is_pushed_out_too(
-    serve: Serve, begin: Begin
+    serve: Serve, open_url: Open
 ) -> None:
     server = serve()
-    backend, _ = begin(server.url, max_bytes=100)
+    backend, _ = open_url(server.url, max_bytes=100)
     backend.history(ROOM)
     with server.client() as client:
         client.xadd("wschat:{room:a}:log", {"x": "y"}, id="0-1")
@@ -263,9 +254,11 @@ def test_what_others_write_to_a_log_is_pushed_out_too(
     assert [entry.seq for entry in backend.history(ROOM).entries] == [7, 8, 9]
 
 
-def test_presence_is_right_again_after_full_memory(serve: Serve, begin: Begin) -> None:
+def test_presence_is_right_again_after_full_memory(
+    serve: Serve, open_url: Open
+) -> None:
     server = serve("maxmemory-policy noeviction")
-    (one, _), (other, _) = (begin(server.url, presence_ttl=0.3) for _ in range(2))
+    (one, _), (other, _) = (open_url(server.url, presence_ttl=0.3) for _ in range(2))
     one.attend([(ROOM, "ann", 1), (ROOM, "ben", 1)])
     other.attend([(ROOM, "bob", 1)])
     with server.client() as client:
@@ -282,10 +275,10 @@ def test_presence_is_right_again_after_full_memory(serve: Serve, begin: Begin) -
     assert other.present(ROOM).users == {"ann": 1, "bob": 1}
 
 
-def test_every_key_has_a_life(serve: Serve, begin: Begin) -> None:
+def test_every_key_has_a_life(serve: Serve, open_url: Open) -> None:
     """But polls: they are the application's, and stay."""
     server = serve()
-    (one, _), (other, _) = begin(server.url), begin(server.url)
+    (one, _), (other, _) = open_url(server.url), open_url(server.url)
     for backend, name in ((one, "ann"), (other, "bob")):
         backend.subscribe([ROOM, "room:empty"])
         backend.claim(["room:plain"], Message("", event="claim"))
@@ -324,10 +317,10 @@ def test_every_key_has_a_life(serve: Serve, begin: Begin) -> None:
 
 
 def test_a_replica_is_a_fault_until_it_is_the_primary(
-    serve: Serve, begin: Begin
+    serve: Serve, open_url: Open
 ) -> None:
     server = serve()
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     backend.subscribe([ROOM])
     works(backend, host)
     with server.client() as client:
@@ -340,9 +333,9 @@ def test_a_replica_is_a_fault_until_it_is_the_primary(
     assert backend.history(ROOM).seq == 2
 
 
-def test_loading_is_a_fault_until_it_is_done(serve: Serve, begin: Begin) -> None:
+def test_loading_is_a_fault_until_it_is_done(serve: Serve, open_url: Open) -> None:
     server = serve("key-load-delay 2000", "loading-process-events-interval-bytes 1024")
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     backend.subscribe([ROOM])
     works(backend, host)
     with server.client() as client:
@@ -361,10 +354,10 @@ def test_loading_is_a_fault_until_it_is_done(serve: Serve, begin: Begin) -> None
 
 
 def test_down_at_the_start(
-    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+    serve: Serve, open_url: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(start=False)
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     eventually(backend.fault)
     assert "cannot be reached" in str(backend.fault())
     began = time.monotonic()
@@ -384,10 +377,10 @@ def test_down_at_the_start(
 
 
 def test_what_was_acknowledged_outlives_a_kill(
-    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+    serve: Serve, open_url: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(*AOF)
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     backend.subscribe([ROOM, "room:b"])
     works(backend, host, "1")
     page = backend.history(ROOM)
@@ -406,9 +399,9 @@ def test_what_was_acknowledged_outlives_a_kill(
     assert ["is back" in line for line in lines] == [False, True] * 2
 
 
-def test_lost_messages_begin_a_new_epoch(serve: Serve, begin: Begin) -> None:
+def test_lost_messages_begin_a_new_epoch(serve: Serve, open_url: Open) -> None:
     server = serve()
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     backend.subscribe([ROOM])
     works(backend, host, "1")
     epoch = backend.history(ROOM).epoch
@@ -423,13 +416,13 @@ def test_lost_messages_begin_a_new_epoch(serve: Serve, begin: Begin) -> None:
 @pytest.mark.parametrize("by", ["delivery", "page"])
 @pytest.mark.parametrize("asked", ["publish", "history"])
 def test_numbers_that_a_process_saw_are_not_given_again(
-    serve: Serve, begin: Begin, by: str, asked: str
+    serve: Serve, open_url: Open, by: str, asked: str
 ) -> None:
     """As after a failover to a replica that had not got the last messages."""
     server = serve()
-    other, _ = begin(server.url)
+    other, _ = open_url(server.url)
     first = other.publish(ROOM, Message("1"), keep=True)
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     with server.client() as client:
         keys = [f"wschat:{{{ROOM}}}:{name}" for name in ("meta", "log")]
         older: list[Any] = [client.dump(key) for key in keys]
@@ -454,10 +447,10 @@ def test_numbers_that_a_process_saw_are_not_given_again(
 
 
 def test_a_pause_ends_in_errors_and_then_in_a_resume(
-    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+    serve: Serve, open_url: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve()
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     backend.subscribe([ROOM])
     works(backend, host, "1")
     server.pause()
@@ -482,10 +475,10 @@ def test_a_pause_ends_in_errors_and_then_in_a_resume(
 
 
 def test_errors_have_no_frames_of_others_that_waited(
-    serve: Serve, begin: Begin
+    serve: Serve, open_url: Open
 ) -> None:
     server = serve()
-    backend, _ = begin(server.url)
+    backend, _ = open_url(server.url)
     lengths: list[int] = []
 
     def ask() -> None:
@@ -510,10 +503,10 @@ def test_errors_have_no_frames_of_others_that_waited(
 
 
 def test_a_killed_subscription_is_made_again(
-    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+    serve: Serve, open_url: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve()
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     topics = [f"room:{number}" for number in range(1200)]
     backend.subscribe([ROOM, *topics])
     works(backend, host, "1")
@@ -532,10 +525,12 @@ def test_a_killed_subscription_is_made_again(
     eventually(lambda: subscriptions() == 2)  # the room, and the probes
 
 
-def test_a_killed_command_connection_is_made_again(serve: Serve, begin: Begin) -> None:
+def test_a_killed_command_connection_is_made_again(
+    serve: Serve, open_url: Open
+) -> None:
     """What cannot be done twice is sent again; what could be is not."""
     server = serve()
-    backend, host = begin(server.url, timings=Timings(probe=60, deaf=120, answer=5))
+    backend, host = open_url(server.url, timings=Timings(probe=60, deaf=120, answer=5))
     backend.subscribe([ROOM])
     works(backend, host, "1")
     with server.client() as client:
@@ -562,9 +557,11 @@ def test_a_killed_command_connection_is_made_again(serve: Serve, begin: Begin) -
     assert [e.data for e in backend.history(ROOM).entries[1:]] == ["3", "4"]
 
 
-def test_an_idle_connection_that_ended_is_not_used(serve: Serve, begin: Begin) -> None:
+def test_an_idle_connection_that_ended_is_not_used(
+    serve: Serve, open_url: Open
+) -> None:
     server = serve()
-    backend, _ = begin(server.url)
+    backend, _ = open_url(server.url)
     with server.client() as client:
 
         def ours() -> list[Any]:
@@ -578,11 +575,11 @@ def test_an_idle_connection_that_ended_is_not_used(serve: Serve, begin: Begin) -
 
 
 def test_nothing_is_lost_or_doubled_while_it_is_killed(
-    serve: Serve, begin: Begin
+    serve: Serve, open_url: Open
 ) -> None:
     """Whoever is refused tries again with the same mid until it is acknowledged."""
     server = serve(*AOF)
-    processes = [begin(server.url, size=1000) for _ in "ab"]
+    processes = [open_url(server.url, size=1000) for _ in "ab"]
     acknowledged: dict[str, int] = {}
     for backend, _ in processes:
         backend.subscribe([ROOM])
@@ -621,11 +618,11 @@ def test_nothing_is_lost_or_doubled_while_it_is_killed(
 
 
 @pytest.mark.pain(16)
-def test_a_deaf_subscription_is_noticed(serve: Serve, begin: Begin) -> None:
+def test_a_deaf_subscription_is_noticed(serve: Serve, open_url: Open) -> None:
     server = serve()
     relay = Relay(server.port)
     try:
-        backend, host = begin(f"redis://127.0.0.1:{relay.port}")
+        backend, host = open_url(f"redis://127.0.0.1:{relay.port}")
         backend.subscribe([ROOM])
         works(backend, host, "1")
         relay.freeze()
@@ -638,10 +635,10 @@ def test_a_deaf_subscription_is_noticed(serve: Serve, begin: Begin) -> None:
 
 
 @pytest.mark.slow
-def test_a_crowd_of_topics_comes_back_after_a_cut(serve: Serve, begin: Begin) -> None:
+def test_a_crowd_of_topics_comes_back_after_a_cut(serve: Serve, open_url: Open) -> None:
     """Their confirmations alone are more than Redis may buffer for us."""
     server = serve("client-output-buffer-limit pubsub 1500kb 0 0")
-    backend, host = begin(server.url, timings=QUICK._replace(answer=DEADLINE))
+    backend, host = open_url(server.url, timings=QUICK._replace(answer=DEADLINE))
     topics = [f"room:{number}" for number in range(30_000)]
     backend.subscribe(topics)
     assert host.losses == []
@@ -664,10 +661,10 @@ def test_a_crowd_of_topics_comes_back_after_a_cut(serve: Serve, begin: Begin) ->
 
 
 def test_scripts_are_sent_again_to_a_redis_that_has_forgotten_them(
-    serve: Serve, begin: Begin
+    serve: Serve, open_url: Open
 ) -> None:
     server = serve()
-    backend, _ = begin(server.url)
+    backend, _ = open_url(server.url)
     with server.client() as client:
         for count in (1, 2):
             client.script_flush()
@@ -677,10 +674,10 @@ def test_scripts_are_sent_again_to_a_redis_that_has_forgotten_them(
 
 
 def test_who_attends_while_it_is_down_can_say_it_again(
-    serve: Serve, begin: Begin
+    serve: Serve, open_url: Open
 ) -> None:
     server = serve(start=False)
-    backend, _ = begin(server.url)
+    backend, _ = open_url(server.url)
     with pytest.raises(BackendError, match="cannot be reached"):
         backend.attend([(ROOM, "ann", 1)])
     with pytest.raises(BackendError, match="cannot be reached"):
@@ -698,9 +695,9 @@ def test_who_attends_while_it_is_down_can_say_it_again(
     assert backend.present(ROOM).version > version
 
 
-def test_a_stop_while_it_is_down_is_quick(serve: Serve, begin: Begin) -> None:
+def test_a_stop_while_it_is_down_is_quick(serve: Serve, open_url: Open) -> None:
     server = serve()
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     backend.subscribe([ROOM])
     backend.attend([(ROOM, "ann", 1)])
     works(backend, host)
@@ -714,10 +711,10 @@ def test_a_stop_while_it_is_down_is_quick(serve: Serve, begin: Begin) -> None:
 
 
 def test_what_is_acknowledged_is_on_a_replica(
-    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+    serve: Serve, open_url: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     primary, replica = serve("repl-diskless-sync-delay 0"), serve()
-    backend, _ = begin(primary.url, wait=1, timings=QUICK._replace(answer=1.5))
+    backend, _ = open_url(primary.url, wait=1, timings=QUICK._replace(answer=1.5))
     first, second = (Message(n, sender="ann", mid=n) for n in "12")
     with replica.client() as client, primary.client() as known:
         client.replicaof("127.0.0.1", str(primary.port))
@@ -747,10 +744,10 @@ def test_what_is_acknowledged_is_on_a_replica(
 
 
 def test_garbage_is_ignored(
-    serve: Serve, begin: Begin, caplog: pytest.LogCaptureFixture
+    serve: Serve, open_url: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve()
-    backend, host = begin(server.url)
+    backend, host = open_url(server.url)
     backend.subscribe([ROOM])
     works(backend, host, "1")
     with server.client() as client:
@@ -788,8 +785,8 @@ def test_garbage_is_ignored(
     assert host.losses == []
 
 
-def test_a_message_that_is_too_long_is_refused(serve: Serve, begin: Begin) -> None:
-    backend, _ = begin(serve().url, timings=Timings(answer=DEADLINE))
+def test_a_message_that_is_too_long_is_refused(serve: Serve, open_url: Open) -> None:
+    backend, _ = open_url(serve().url, timings=Timings(answer=DEADLINE))
     with pytest.raises(BackendError, match="16777216"):
         backend.publish(ROOM, Message("x" * (16 << 20)), keep=True)
     backend.publish(ROOM, Message("x" * (15 << 20)), keep=True)
@@ -797,8 +794,8 @@ def test_a_message_that_is_too_long_is_refused(serve: Serve, begin: Begin) -> No
     assert len(entry.data) == 15 << 20
 
 
-def test_names_of_any_characters(serve: Serve, begin: Begin) -> None:
-    (backend, host), (other, _) = (begin(serve().url) for _ in "ab")
+def test_names_of_any_characters(serve: Serve, open_url: Open) -> None:
+    (backend, host), (other, _) = (open_url(serve().url) for _ in "ab")
     del other
     for name in ("room:}{", "room:", "room:\ud800", "room:a\r\n b", "user:ż:log"):
         backend.subscribe([name])
@@ -851,7 +848,7 @@ def test_replies_come_in_any_pieces() -> None:
         assert str(error) == "ERR no such thing"
 
 
-def test_what_is_not_redis_is_said_so(begin: Begin) -> None:
+def test_what_is_not_redis_is_said_so(open_url: Open) -> None:
     with pytest.raises(ConnectionError, match="not Redis"):
         Replies().feed(b"HTTP/1.1 400 Bad Request\r\n")
 

@@ -20,7 +20,7 @@ from flask_wschat.backends.redis.slots import slot_of
 from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.errors import ConfigError
 from flask_wschat.messages import Message, Receipt
-from tests.backends.cluster import RecordingHost
+from tests.backends.cluster import Begin, RecordingHost
 from tests.backends.talk import Talk, check
 from tests.support.redis_cluster import RedisCluster
 from tests.support.waiting import LONG, eventually
@@ -38,29 +38,20 @@ def cluster() -> Iterator[RedisCluster]:
 
 
 @pytest.fixture
-def begin(cluster: RedisCluster) -> Iterator[Callable[[], Process]]:
+def one_more(cluster: RedisCluster, begin: Begin) -> Callable[[], Process]:
+    """Make processes of the cluster, which is empty."""
     for server in cluster.servers:
         with server.client() as client:
             if client.info("replication")["role"] == "master":
                 client.flushall()
-    backends: list[RedisBackend] = []
-
-    def make() -> Process:
-        backend, host = RedisBackend(cluster.url, timings=QUICK), RecordingHost()
-        backend.start(host)
-        backends.append(backend)
-        return backend, host
-
-    yield make
-    for backend in backends:
-        backend.stop()
+    return lambda: begin(RedisBackend(cluster.url, timings=QUICK))
 
 
 @pytest.mark.slow
 def test_slots_move_under_load(
-    cluster: RedisCluster, begin: Callable[[], Process]
+    cluster: RedisCluster, one_more: Callable[[], Process]
 ) -> None:
-    (backend, host), (other, _) = begin(), begin()
+    (backend, host), (other, _) = one_more(), one_more()
     backend.subscribe(ROOMS)
     talk = Talk(other, ROOMS)
     try:
@@ -83,9 +74,9 @@ def test_slots_move_under_load(
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_primary_fails_under_load(
-    cluster: RedisCluster, begin: Callable[[], Process]
+    cluster: RedisCluster, one_more: Callable[[], Process]
 ) -> None:
-    (backend, host), (other, _) = begin(), begin()
+    (backend, host), (other, _) = one_more(), one_more()
     backend.subscribe(ROOMS)
     backend.attend([(room, "ann", 1) for room in ROOMS])
     talk = Talk(other, ROOMS[:10])
@@ -119,9 +110,9 @@ def _is_replicated(client: Any) -> bool:
 
 @pytest.mark.slow
 def test_what_is_submitted_keeps_its_order_while_its_slot_moves(
-    cluster: RedisCluster, begin: Callable[[], Process]
+    cluster: RedisCluster, one_more: Callable[[], Process]
 ) -> None:
-    backend, _ = begin()
+    backend, _ = one_more()
     done: list[Receipt | Exception] = []
     room = ROOMS[3]
     moved = threading.Event()
@@ -159,9 +150,9 @@ def test_what_is_submitted_keeps_its_order_while_its_slot_moves(
 @pytest.mark.slow
 @pytest.mark.parametrize("program", ["fork", "patched", "patched_fork", "evented"])
 def test_in_a_process_that(
-    cluster: RedisCluster, begin: Callable[[], Process], program: str
+    cluster: RedisCluster, one_more: Callable[[], Process], program: str
 ) -> None:
-    del begin  # it has made the cluster empty
+    del one_more  # it has made the cluster empty
     here = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, str(here / "redis_programs.py"), program, cluster.url],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.errors import ShareTaken
 from flask_wschat.messages import Entry, Message, Page
-from tests.backends.cluster import RecordingHost
+from tests.backends.cluster import Begin, RecordingHost
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import DEADLINE, eventually
 
@@ -20,33 +19,17 @@ ROOM = "room:a"
 META, LOG = "wschat:{room:a}:meta", "wschat:{room:a}:log"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[Any]:
-    with server.client() as client:
-        client.flushall()
-        yield client
-
-
 class Processes:
     """Makes processes; each call without a name is done by one that knows nothing."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, begin: Begin) -> None:
         self._url = url
-        self.made: list[RedisBackend] = []
+        self._begin = begin
 
     def new(self) -> RedisBackend:
-        backend = RedisBackend(self._url, max_bytes=1000, size=50, timings=Timings())
-        backend.start(RecordingHost())
-        self.made.append(backend)
-        return backend
+        return self._begin(
+            RedisBackend(self._url, max_bytes=1000, size=50, timings=Timings())
+        )[0]
 
     def say(self, *texts: str) -> None:
         backend = self.new()
@@ -62,11 +45,8 @@ class Processes:
 
 
 @pytest.fixture
-def processes(server: RedisServer, client: Any) -> Iterator[Processes]:
-    processes = Processes(server.url)
-    yield processes
-    for backend in processes.made:
-        backend.stop()
+def processes(server: RedisServer, client: Any, begin: Begin) -> Processes:
+    return Processes(server.url, begin)
 
 
 def seqs(page: Page) -> list[int]:

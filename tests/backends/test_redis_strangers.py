@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.errors import BackendError
 from flask_wschat.messages import Message, Receipt
-from tests.backends.cluster import RecordingHost
+from tests.backends.cluster import Begin, RecordingHost
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually
 
@@ -19,30 +19,13 @@ ROOM = "room:a"
 META, PEOPLE, LOG = (f"wschat:{{room:a}}:{name}" for name in ("meta", "people", "log"))
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[Any]:
-    with server.client() as client:
-        client.flushall()
-        yield client
-
-
 @pytest.fixture
 def process(
-    server: RedisServer, client: Any
-) -> Iterator[tuple[RedisBackend, RecordingHost]]:
-    backend, host = RedisBackend(server.url), RecordingHost()
-    backend.start(host)
+    server: RedisServer, client: Any, begin: Begin
+) -> tuple[RedisBackend, RecordingHost]:
+    backend, host = begin(RedisBackend(server.url))
     backend.subscribe([ROOM])
-    yield backend, host
-    backend.stop()
+    return backend, host
 
 
 def say(backend: RedisBackend, text: str, *, keep: bool = True) -> Receipt:

@@ -15,7 +15,7 @@ from flask_wschat.backends.redis.sentinel import SentinelAddress
 from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message
-from tests.backends.cluster import RecordingHost
+from tests.backends.cluster import Begin, RecordingHost
 from tests.support.redis_server import RedisServer, Sentinels
 from tests.support.waiting import LONG, eventually
 
@@ -30,11 +30,8 @@ def sentinels() -> Iterator[Sentinels]:
 
 
 @pytest.fixture
-def process(sentinels: Sentinels) -> Iterator[tuple[RedisBackend, RecordingHost]]:
-    backend, host = RedisBackend(sentinels.url, timings=QUICK), RecordingHost()
-    backend.start(host)
-    yield backend, host
-    backend.stop()
+def process(sentinels: Sentinels, begin: Begin) -> tuple[RedisBackend, RecordingHost]:
+    return begin(RedisBackend(sentinels.url, timings=QUICK))
 
 
 def say(backend: RedisBackend, data: str) -> int:

@@ -186,11 +186,9 @@ class SetUpAsShown(RedisServer):
 
 
 @pytest.fixture
-def redis_as_shown() -> Iterator[SetUpAsShown]:
-    server = SetUpAsShown()
-    server.start()
-    yield server
-    server.stop()
+def redis_as_shown() -> Iterator[RedisServer]:
+    with SetUpAsShown() as server:
+        yield server
 
 
 @contextlib.contextmanager
@@ -216,7 +214,7 @@ def with_the_address(
 
 @pytest.mark.parametrize("command", SHARING)
 def test_all_workers_are_one_chat(
-    command: str, tmp_path: Path, redis_as_shown: SetUpAsShown
+    command: str, tmp_path: Path, redis_as_shown: RedisServer
 ) -> None:
     paste(tmp_path)
     configure_from_environment(tmp_path)
