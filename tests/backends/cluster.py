@@ -253,7 +253,7 @@ STORES: list[type[Store]] = [
 ]
 """A new backend is added here, and nowhere else."""
 
-GROWING: list[type[Store]] = [MemoryStore]
+GROWING: list[type[Store]] = [MemoryStore, SQLiteStore]
 """Those in which messages grow."""
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
-from flask_wschat.messages import Message
+from flask_wschat.messages import APPEND, DISCARD, STREAM, Growth, Message
 from tests.backends.cluster import RecordingHost, Start
 from tests.support.waiting import LONG, eventually
 
@@ -533,6 +533,21 @@ def test_the_file_keeps_no_more_than_it_must(
     eventually(lambda: rows(path, "log") <= 6 and rows(path, "mids") == 20)
     entries = backend.history(ROOM).entries
     assert [entry.seq for entry in entries] == list(range(56, 61))
+
+
+def test_what_grew_leaves_the_file(path: Path, start: Start) -> None:
+    backend, _ = start(linger=0.1)
+    for number in range(8):
+        topic, id = f"room:{number % 2}", str(number)
+        growth = Growth(id, ttl=0.1)
+        backend.publish(topic, Message("", event=STREAM, growth=growth))
+        growth = Growth(id, 1)
+        backend.publish(topic, Message("x", event=APPEND, growth=growth))
+    backend.publish("room:0", Message("x", mid="0", growth=Growth("0")), keep=True)
+    backend.publish("room:1", Message("", event=DISCARD, growth=Growth("1")))
+    tables = ("growths", "pieces")
+    assert [rows(path, table) for table in tables] == [6, 6]
+    eventually(lambda: [rows(path, table) for table in tables] == [0, 0])
 
 
 def test_an_idle_topic_leaves_the_file(path: Path, start: Start) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from . import once, people
+from . import growing, once, people
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 APPLICATION_ID = 0x57534368  # "WSCh", for `file` and for who takes the wrong file
 
 # The log's last row is never deleted: so ids go on without a hole for as long as the
@@ -78,6 +78,7 @@ _CHANGES = [
         PRIMARY KEY (topic, teller)
     ) WITHOUT ROWID
     """,
+    "",  # passing messages may say of what they are a step
 ]
 
 
@@ -114,6 +115,7 @@ def create(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     once.create(db)
     people.create(db)
+    growing.create(db)
 
 
 def one(db: sqlite3.Connection, question: str) -> Any:

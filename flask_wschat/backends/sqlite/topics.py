@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ...errors import ShareTaken
-from ...messages import Entry, Message, Page, Receipt, size_of
+from ...errors import ShareTaken, StreamError
+from ...messages import Entry, Growth, Message, Page, Receipt, size_of
 from ..contract import EMPTY
 from ..pages import select
 from ..shares import UNANSWERED, Shares, Told
-from . import log, many
+from . import growing, log, many
 from .leftovers import Leftovers
 from .log import DELETED, NOTHING, Log
 
@@ -83,7 +83,13 @@ class Topics:
         new: list[tuple[Any, ...]] = []  # rows of mids
         outcomes: list[Receipt | Exception] = []
         for topic, message, keep in publications:
+            growth = message.growth
+            if growth is not None and message.event is not None:
+                outcomes.append(self._grow(db, topic, message, growth, now))
+                continue
             if not keep or not self._size:
+                if growth is not None:
+                    growing.end(db, topic, growth.id)
                 self._log.append(topic, message, now)
                 outcomes.append(Receipt(0, now, ""))
                 continue
@@ -106,6 +112,8 @@ class Topics:
                 new.append((*mid, seq, at))
             if seq > self._size or first[0]:
                 self.leftovers.note(topic, seq, now)
+            if growth is not None:
+                growing.end(db, topic, growth.id)
             self._log.append(
                 topic, message, at, seq, known.epoch, known.said, known.tag
             )
@@ -119,6 +127,22 @@ class Topics:
         many.write(db, _WRITE, changed)
         many.write(db, "INSERT INTO mids VALUES {}", new)
         return outcomes
+
+    def _grow(
+        self,
+        db: sqlite3.Connection,
+        topic: str,
+        message: Message,
+        growth: Growth,
+        now: float,
+    ) -> Receipt | Exception:
+        try:
+            news = growing.step(db, topic, message, growth, now)
+        except StreamError as error:
+            return error
+        if news:
+            self._log.append(topic, message, now)
+        return Receipt(0, now, "", news)
 
     def history(
         self,
@@ -160,7 +184,8 @@ class Topics:
         if recovered and not whole:  # told once, as the newest ones are what follows
             numbers, recovered = ask(known=False)
             entries, _ = self._entries(db, topic, numbers, max_bytes, False)
-        return Page(current, newest, entries, recovered, bool(known.plain), known.tag)
+        plain, streams = bool(known.plain), growing.of(db, topic)
+        return Page(current, newest, entries, recovered, plain, known.tag, streams)
 
     def _entries(
         self,
