@@ -24,6 +24,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .chat.events import Events, event
     from .chat.listener import ChatListener
     from .chat.voting import Poll
     from .extension import WSChat
@@ -36,6 +37,7 @@ __all__ = [
     "ChatListener",
     "ConfigError",
     "ConnectionClosed",
+    "Events",
     "HandshakeError",
     "InvalidPayload",
     "Listener",
@@ -52,15 +54,18 @@ __all__ = [
     "WSChat",
     "WSChatError",
     "WebSocket",
+    "event",
 ]
 
 
 _HOMES = {
     "ChatListener": "chat.listener",
+    "Events": "chat.events",
     "Listener": "websocket",
     "Poll": "chat.voting",
     "WSChat": "extension",
     "WebSocket": "websocket",
+    "event": "chat.events",
 }
 
 

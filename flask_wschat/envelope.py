@@ -12,10 +12,22 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
+
 from .messages import ANONYMOUS, Entry, Grown, Message, room_of, user_of
+from .rate import Bucket
 
 PROTOCOL = "wschat.v1.json"
 """The WebSocket subprotocol."""
+
+TYPES = frozenset(
+    {
+        *("join", "inbox", "leave", "say", "tell", "history", "who", "vote", "poll"),
+        *("ping", "stream", "stop", "hello", "reply", "message", "direct", "deleted"),
+        *("append", "discard", "presence", "tally", "gap"),
+    }
+)
+"""What messages of the protocol's own are called, in either direction."""
 
 ErrorCode = Literal[
     "bad_json",
@@ -44,6 +56,21 @@ encode: Callable[[Any], str] = json.JSONEncoder(
 """
 
 
+def encoder(dumps: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Return what makes JSON of an application's values, as compact as it can be.
+
+    ``dumps``, the application's own, is asked for those that are no types of JSON, nor
+    any that msgspec knows. It raises ``TypeError`` where nobody knows one, and
+    ``ValueError`` where JSON has no such thing.
+    """
+
+    def known(value: Any) -> msgspec.Raw:
+        return msgspec.Raw(dumps(value).encode())
+
+    to_bytes = msgspec.json.Encoder(enc_hook=known).encode
+    return lambda value: to_bytes(value).decode()
+
+
 def quote(text: str | None) -> str:
     """Return what ``encode`` does, of None at a twentieth of its cost.
 
@@ -52,33 +79,8 @@ def quote(text: str | None) -> str:
     return "null" if text is None else _quoted(text)
 
 
-def hello(
-    id: str,
-    user: str | None,
-    *,
-    ping: float,
-    message: int,
-    data: int,
-    depth: int,
-    name: int,
-    mid: int,
-    page: int,
-    rooms: int,
-    new_rooms: tuple[float, int] | None,
-    rate: tuple[float, int] | None,
-) -> str:
+def hello(id: str, user: str | None, *, ping: float, limits: Mapping[str, Any]) -> str:
     """Return what is sent first: who the client is, and what it may do."""
-    limits = {
-        "message": message,
-        "data": data,
-        "depth": depth,
-        "name": name,
-        "mid": mid,
-        "page": page,
-        "rooms": rooms,
-        "new_rooms": _rate(new_rooms),
-        "rate": _rate(rate),
-    }
     return encode(
         {
             "type": "hello",
@@ -91,8 +93,12 @@ def hello(
     )
 
 
-def _rate(rate: tuple[float, int] | None) -> dict[str, float] | None:
-    return rate and {"per_second": rate[0], "burst": rate[1]}
+def rate(bucket: Bucket | None) -> dict[str, float] | None:
+    """Return what fills ``bucket`` as one of the limits in ``hello``."""
+    if bucket is None:
+        return None
+    per_second, burst = bucket.rate
+    return {"per_second": per_second, "burst": burst}
 
 
 def reply(ref: int, **result: Any) -> str:
@@ -101,6 +107,11 @@ def reply(ref: int, **result: Any) -> str:
     ``vote`` and ``poll`` have the fields of a standing as their result.
     """
     return encode({"type": "reply", "ref": ref, "ok": True, **result})
+
+
+def result(ref: int, result: str) -> str:
+    """Return the reply to an event of the application's; ``result``: its JSON."""
+    return f'{{"type":"reply","ref":{ref},"ok":true,"result":{result}}}'
 
 
 def stored(ref: int, seq: int, at: float) -> str:

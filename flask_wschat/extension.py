@@ -19,7 +19,7 @@ from werkzeug.routing import WebsocketMismatch
 
 from . import backends
 from .chat.chat import Chat
-from .chat.listener import ChatListener
+from .chat.events import Events
 from .chat.voting import Poll
 from .envelope import PROTOCOL
 from .hub.hub import Hub
@@ -215,13 +215,13 @@ class WSChat(Identity):
 
         def decorate(cls: ListenerClass) -> ListenerClass:
             mistakes.check_listener(cls, rule)
-            plain = not issubclass(cls, ChatListener)
+            plain = not issubclass(cls, Events)
             spoken = subprotocols or (() if plain else (PROTOCOL,))
-            opens = cls.on_open not in (Listener.on_open, ChatListener.on_open)
+            opens = cls.on_open is not Listener.on_open
 
             def make() -> Listener:
                 listener = cls()
-                if isinstance(listener, ChatListener):
+                if isinstance(listener, Events):
                     listener._chat, listener._limit = self._chat(), rate
                     listener._address = request.remote_addr
                 return listener

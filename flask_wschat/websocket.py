@@ -43,6 +43,9 @@ class Listener:
     def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
         """The connection ended, whatever ended it; called exactly once."""
 
+    def _begin(self, ws: WebSocket) -> None:
+        """Called before ``on_open``."""
+
     def _is_full(self) -> bool:
         """Whether messages wait until what was asked before is answered; asked only
         where ``awaits_room``."""

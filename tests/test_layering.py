@@ -25,8 +25,8 @@ ARROWS: Tree = {
     "errors": "",
     "logs": "",
     "messages": "",
-    "envelope": "messages",
     "rate": "",
+    "envelope": "messages rate",
     "settings": "errors rate",
     # RFC 6455 and 7692, without I/O
     "codec": {
@@ -177,13 +177,19 @@ ARROWS: Tree = {
     "chat": {
         "voting": "envelope errors messages backends",
         "chat": (
-            ".voting errors messages rate websocket transports hub.hub hub.places"
+            ".voting envelope errors messages rate websocket transports",
+            "hub.hub hub.places",
         ),
         "fields": "envelope messages",
+        "handlers": ".fields envelope messages rate",
         "answers": "incoming messages transports websocket",
+        "events": (
+            ".answers .chat .fields .handlers",
+            "endings envelope errors rate websocket hub.hub",
+        ),
         "listener": (
-            ".answers .chat .fields .voting",
-            "endings envelope errors messages rate websocket hub.pages",
+            ".answers .events .fields .handlers .voting",
+            "envelope errors messages rate websocket hub.pages",
         ),
     },
     # The same answers for less work, leaning on how others work inside
@@ -249,7 +255,7 @@ ARROWS: Tree = {
     "extension": (
         "envelope messages rate settings websocket backends",
         "transports.ending transports.patched hub.hub",
-        "chat.chat chat.listener chat.voting shortcuts.contexts running.folder",
+        "chat.chat chat.events chat.voting shortcuts.contexts running.folder",
         "opening.gate opening.health opening.hooks opening.identity opening.mistakes",
         "opening.plain opening.views",
     ),
@@ -280,7 +286,7 @@ ARROWS: Tree = {
         "__init__": ".client server",
     },
     "__main__": "terminal.command",
-    "__init__": "errors websocket chat.listener chat.voting extension",
+    "__init__": "errors websocket chat.events chat.listener chat.voting extension",
 }
 # For the user's convenience `chat.run()` reaches up, when called and not before.
 UPWARDS = {("extension", "server")}

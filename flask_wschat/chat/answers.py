@@ -28,10 +28,13 @@ Step = Callable[["Answer", Outcome], str | None]
 class Answer:
     """One request's; to be called with what became of it, from whichever thread."""
 
-    __slots__ = ("_answers", "outcome", "ref", "size", "step", "waits")
+    __slots__ = ("_answers", "name", "outcome", "ref", "size", "step", "waits")
 
-    def __init__(self, answers: Answers, ref: int, step: Step | None) -> None:
+    def __init__(
+        self, answers: Answers, ref: int, step: Step | None, name: str = ""
+    ) -> None:
         self._answers = answers
+        self.name = name  # of the request, for the log
         self.ref = ref
         self.step = step  # None: the outcome is the reply
         self.outcome: Outcome | str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from ..envelope import encoder
 from ..errors import BackendError
 from ..hub.hub import Hub
 from ..hub.places import network_of
@@ -27,6 +28,8 @@ class Chat:
         self, hub: Hub, has_logins: Callable[[], bool] = lambda: False
     ) -> None:
         self.hub = hub
+        self.encode = encoder(hub.dumps)
+        """Makes JSON of what an event returns, or an application emits."""
         self.has_logins = has_logins
         """Whether the application says who somebody is."""
         self._told_of_anonymous = False
@@ -58,6 +61,10 @@ class Chat:
             return self._buckets.of(ws.user, limit, ws.route)
         rate = self.hub.settings.RATE_LIMIT
         return None if rate is None else self._buckets.of(ws.user, rate)
+
+    def event_bucket(self, ws: WebSocket, name: str, limit: Rate) -> Bucket:
+        """Return how often the user of ``ws`` may call the event ``name``."""
+        return self._buckets.of(ws.user, limit, f"{ws.route} {name}")
 
     def bytes_bucket(self, ws: WebSocket, address: str | None) -> Bucket | None:
         """Return the bytes that the user of ``ws`` may say, if there is a limit."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Any, NoReturn
+
+import msgspec
 
 from ..envelope import ErrorCode, encode, quote
 from ..messages import LONGEST_NAME, is_printable, size_of
@@ -35,20 +38,41 @@ class RequestError(Exception):
         self.wait = wait
 
 
+class Strange(dict[str, Any]):
+    """A request with half a surrogate pair, or a number over what a float holds."""
+
+
 def parse(message: str | bytes) -> Request:
     """Return the request in ``message``, its fields yet unchecked."""
     if isinstance(message, bytes):
         raise RequestError("bad_json", "binary messages are not understood")
     try:
-        long = len(message) > 308 and _LONG_NUMBER.search(message)
-        request = _decode_long(message) if long else _decode(message)
+        if len(message) > 308 and _LONG_NUMBER.search(message):
+            request = _read_strange(message)
+        else:
+            request = _decode(message)
+    except msgspec.DecodeError:
+        request = _read_strange(message)
     except RecursionError:
-        raise RequestError("bad_request", "this is nested too deeply") from None
-    except ValueError:
-        raise RequestError("bad_json", "this is not JSON") from None
+        raise _too_deep() from None
     if not isinstance(request, dict):
         raise RequestError("bad_json", "this is not a JSON object")
     return request
+
+
+def _read_strange(message: str) -> Any:
+    """Return what msgspec does not read, but others would."""
+    try:
+        value = _decode_strange(message)
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:
+        raise RequestError("bad_json", "this is not JSON") from None
+    return Strange(value) if isinstance(value, dict) else value
+
+
+def _too_deep() -> RequestError:
+    return RequestError("bad_request", "this is nested too deeply")
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -60,11 +84,25 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) < 309 else float(digits)
 
 
-_decode = json.JSONDecoder(parse_constant=_no_constant).decode
-_decode_long = json.JSONDecoder(parse_constant=_no_constant, parse_int=_integer).decode
-# Looked for first: to call `_integer` for each makes a list of numbers three times as
-# dear. From where digits begin only, or a row of 308 would be gone over 308 times.
+_decode: Callable[[str], Any] = msgspec.json.Decoder().decode
+_decode_strange = json.JSONDecoder(
+    parse_constant=_no_constant, parse_int=_integer
+).decode
+# From where digits begin only, or a row of 308 would be gone over 308 times.
 _LONG_NUMBER = re.compile(r"(?<![0-9])[0-9]{309}")
+
+
+def check_plain(request: Request, size: int) -> None:
+    """Raise ``RequestError`` where ``request``, of ``size`` characters, has what its
+    reader could not say again."""
+    if type(request) is Strange:
+        raise RequestError(
+            "bad_request",
+            "there is half a surrogate pair, or a number over what a float holds",
+        )
+    # Each list or object within another takes two characters.
+    if size > 2 * MAX_DEPTH and _depth_is_over(request, MAX_DEPTH + 1):
+        raise RequestError("bad_request", f"a field is nested over {MAX_DEPTH} deep")
 
 
 def ref(request: Request) -> int | None:
@@ -138,20 +176,20 @@ def said(request: Request, most_data: int, most_mid: int) -> tuple[Any, str, int
     except (ValueError, RecursionError):
         # A number over what a float holds, half a surrogate pair, depth.
         raise RequestError("bad_request", "data cannot be said in JSON again") from None
-    if type(data) is not str and _is_deeper(data, text, MAX_DEPTH):
+    # With few brackets, as nearly always, that is enough.
+    if (
+        type(data) is not str
+        and text.count("[") + text.count("{") > MAX_DEPTH
+        and _depth_is_over(data, MAX_DEPTH)
+    ):
         raise RequestError("bad_request", f"data is nested over {MAX_DEPTH} deep")
     if size > most_data:
         raise RequestError("too_big", f"data has {size} bytes, over {most_data}")
     return data, text, size, mid
 
 
-def _is_deeper(data: Any, text: str, most: int) -> bool:
-    """Whether there are over ``most`` lists and objects within each other.
-
-    ``text`` is the same in JSON: with few brackets, as nearly always, that is enough.
-    """
-    if text.count("[") + text.count("{") <= most:
-        return False
+def _depth_is_over(data: Any, most: int) -> bool:
+    """Whether there are over ``most`` lists and objects within each other."""
     level = [data]
     for _ in range(most):
         inner: list[Any] = []

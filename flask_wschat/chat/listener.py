@@ -1,8 +1,6 @@
 """``ChatListener``: the ready-made chat, as ``docs/protocol.md`` tells.
 
-It reads requests and answers each once; what it sends unasked goes through ``feeds``.
-
-Over 450 lines, as each request of that page has its method, and all ask the same hooks.
+It answers requests; what it sends unasked goes through ``feeds``.
 """
 
 from __future__ import annotations
@@ -10,15 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from .. import endings, envelope
-from ..errors import (
-    BackendError,
-    ConnectionClosed,
-    PollClosed,
-    ShareTaken,
-    UnknownChoice,
-    check_ran,
-)
+from .. import envelope
+from ..errors import PollClosed, UnknownChoice
 from ..hub.pages import Position, View
 from ..messages import (
     ANONYMOUS,
@@ -30,20 +21,16 @@ from ..messages import (
     user_topic,
 )
 from ..rate import Bucket, Rate, as_rate
-from ..websocket import Listener, WebSocket
+from ..websocket import WebSocket
 from . import fields
-from .answers import Answer, Answers, Outcome, Step
-from .chat import Chat
-from .fields import RequestError
+from .answers import Answer, Outcome, Step
+from .events import Events
+from .fields import Request, RequestError
+from .handlers import request
 from .voting import Poll
 
-PATIENCE = 20
-"""Messages over the limit, or that are no requests, more than requests within it, that
-a connection survives. Rooms and bytes over theirs do not count: the messages' own limit
-bounds them, and who waits as it was told finds that another tab took what there was."""
 
-
-class ChatListener(Listener):
+class ChatListener(Events):
     """Rooms with history, direct messages, presence and votes, for any client.
 
     ``chat.listener("/chat")(ChatListener)``, or a subclass that says who may do what.
@@ -52,15 +39,6 @@ class ChatListener(Listener):
     inbox; whether they may join and say is told by ``anonymous``.
     """
 
-    awaits_room = True
-    plain_rooms = False
-    """Whether its rooms are also those of the application's own routes.
-
-    If not, a room that a plain connection has joined is closed to this chat, for as
-    long as anything said there is kept; and what is said here reaches no plain
-    connection. If so, plain connections get it as it is, and any client that may join
-    the room here reads what is said there: let ``can_join`` decide as the routes do.
-    """
     anonymous: Literal["say", "read", "none"] | None = None
     """What people without a user id may do in rooms, as far as the hooks allow it.
 
@@ -100,15 +78,9 @@ class ChatListener(Listener):
                 f" {cls.anonymous!r}"
             )
 
-    _chat: Chat  # its application's, given by who makes one
-    _limit: Rate | None = None  # its route's
-    _address: str | None = None  # its client's, as far as it is known
-    # Of a connection that never got so far as `on_open`.
-    _bucket: Bucket | None = None
+    # Of a connection that never got so far as `_begin`.
     _bytes: Bucket | None = None
     _made: Bucket | None = None  # rooms
-    _answers: Answers | None = None  # to those that have asked anything
-    _refused = 0  # messages over the limit or no requests, less requests since
 
     def can_join(self, user: str | None, room: str) -> Any:
         """Say whether ``user`` may be in ``room``; asked at each join."""
@@ -134,75 +106,27 @@ class ChatListener(Listener):
         """Say whether ``user`` may make ``choice`` in ``poll``."""
         return True
 
-    # -- what a listener has
-
-    def on_open(self, ws: WebSocket, *args: Any, **url_args: Any) -> None:
-        self._hub = hub = self._chat.hub
-        settings = hub.settings
+    def _limits(self, ws: WebSocket) -> dict[str, Any]:
+        settings = self._hub.settings
         self._max_data = min(self.max_data, settings.MAX_MESSAGE)
-        self._bucket = bucket = self._chat.bucket(ws, self._limit)
         self._bytes = self._chat.bytes_bucket(ws, self._address)
         self._made = made = self._chat.rooms_bucket(ws, self._address, self.new_rooms)
-        hello = envelope.hello(
-            ws.id,
-            ws.user,
-            ping=settings.PING_INTERVAL,
-            message=settings.MAX_MESSAGE,
-            data=self._max_data,
-            depth=fields.MAX_DEPTH,
-            name=self.max_name,
-            mid=self.max_mid,
-            page=self.max_page,
-            rooms=self.max_rooms,
-            new_rooms=None if made is None else made.rate,
-            rate=None if bucket is None else bucket.rate,
-        )
-        ws.send(hello)
-        ws._transport.loop.call(self._attach, ws)
-
-    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
-        if ws.closed:
-            return  # what it asked before costs us, and nobody hears the answer
-        ref: int | None = None
-        answers = self._answers
-        if answers is None:
-            answers = self._answers = Answers(ws, self._hub.event)
-        # Whatever it is: what cannot be read has been sent, received and answered, too.
-        wait = 0.0 if self._bucket is None else self._bucket.take()
-        try:
-            request = fields.parse(message)
-            ref = fields.ref(request)
-            if wait:
-                raise RequestError("rate_limited", "too many requests")
-            if ref is None:
-                raise RequestError(
-                    "bad_request",
-                    f"ref must be an integer from 0 to {fields.MAX_INTEGER}",
-                )
-            self._refused = max(self._refused - 1, 0)
-            handler = _handler(request)
-            if answers.asked != answers.answered and handler not in _BESIDE:
-                answers.settle()
-            reply = handler(self, ws, ref, request)
-        except RequestError as refused:
-            wait = wait or refused.wait
-            if wait or ref is None:
-                self._refuse(ws, answers, ref, refused, wait)
-                return
-            reply = envelope.refusal(ref, refused.code, str(refused))
-        except ConnectionClosed:
-            raise
-        except Exception as error:
-            reply = self._failure(ws, ref, error)
-        if reply is not None:
-            answers.send(reply)
-
-    def _is_full(self) -> bool:
-        return self._answers is not None and self._answers.full
+        return {
+            "message": settings.MAX_MESSAGE,
+            "data": self._max_data,
+            "depth": fields.MAX_DEPTH,
+            "name": self.max_name,
+            "mid": self.max_mid,
+            "page": self.max_page,
+            "rooms": self.max_rooms,
+            "new_rooms": envelope.rate(made),
+            "rate": envelope.rate(self._bucket),
+        }
 
     # -- requests: each returns its reply, or None where that is sent
 
-    def _join(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+    @request("join")
+    def _join(self, ws: WebSocket, ref: int, request: Request) -> None:
         room = fields.new_room(request, self.max_name)
         position = Position(*fields.position(request))
         fresh = room not in (ws._rooms or ())
@@ -211,7 +135,7 @@ class ChatListener(Listener):
         if ws.user is None:
             self._check_anonymous("read", "say")
         try:
-            self._ask(self.can_join, ws.user, room)
+            self._allow(self.can_join, ws.user, room)
         except BaseException:
             ws.leave(room)
             raise
@@ -233,15 +157,18 @@ class ChatListener(Listener):
                 ws.leave(room)
             raise
 
-    def _inbox(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+    @request("inbox")
+    def _inbox(self, ws: WebSocket, ref: int, request: Request) -> None:
         position = Position(*fields.position(request))
         self._read(ws, ref, user_topic(_user(ws)), position)
 
-    def _leave(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
+    @request("leave")
+    def _leave(self, ws: WebSocket, ref: int, request: Request) -> str:
         ws.leave(fields.new_room(request, self.max_name))
         return envelope.reply(ref)
 
-    def _say(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+    @request("say", beside=True)
+    def _say(self, ws: WebSocket, ref: int, request: Request) -> None:
         data, text, size, mid = fields.said(request, self._max_data, self.max_mid)
         room = self._joined(ws, request)
         if ws.user is None:
@@ -253,9 +180,10 @@ class ChatListener(Listener):
         message = Message(
             text, json=True, sender=sender, mid=mid, plain=self.plain_rooms
         )
-        self._store(room_topic(room), message, size, ref, self._stored)
+        self._store("say", room_topic(room), message, size, ref, self._stored)
 
-    def _tell(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> None:
+    @request("tell", beside=True)
+    def _tell(self, ws: WebSocket, ref: int, request: Request) -> None:
         to = fields.name(request, "to", self.max_name)
         _, text, size, mid = fields.said(request, self._max_data, self.max_mid)
         user = _user(ws)
@@ -279,9 +207,10 @@ class ChatListener(Listener):
             self._submit(user_topic(user), message._replace(to=to), answer)
             return None
 
-        self._store(user_topic(to), message, size, ref, told)
+        self._store("tell", user_topic(to), message, size, ref, told)
 
-    def _history(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
+    @request("history")
+    def _history(self, ws: WebSocket, ref: int, request: Request) -> str:
         before = fields.integer(request, "before", 1)
         limit = fields.integer(request, "limit", 1)
         room = self._joined(ws, request)
@@ -294,7 +223,8 @@ class ChatListener(Listener):
         self._check_plain(topic, page)
         return envelope.history(ref, page.epoch, page.seq, page.messages)
 
-    def _who(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
+    @request("who")
+    def _who(self, ws: WebSocket, ref: int, request: Request) -> str:
         after = fields.user(request, "after")
         limit = fields.integer(request, "limit", 1)
         topic = room_topic(self._joined(ws, request))
@@ -308,11 +238,12 @@ class ChatListener(Listener):
             self._check_plain(topic, self._hub.backend.history(topic, limit=1))
         return envelope.who(ref, *page)
 
-    def _vote(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
+    @request("vote")
+    def _vote(self, ws: WebSocket, ref: int, request: Request) -> str:
         name = fields.name(request, "poll", self.max_name)
         choice = fields.name(request, "choice", self.max_name)
         user, poll = _user(ws), self._poll_of(ws, name)
-        self._ask(self.can_vote, user, name, choice)
+        self._allow(self.can_vote, user, name, choice)
         try:
             standing = poll.vote(user, choice)
         except UnknownChoice as error:
@@ -321,13 +252,11 @@ class ChatListener(Listener):
             raise RequestError("poll_closed", str(error)) from None
         return envelope.reply(ref, **standing.as_fields())
 
-    def _poll(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
+    @request("poll")
+    def _poll(self, ws: WebSocket, ref: int, request: Request) -> str:
         name = fields.name(request, "poll", self.max_name)
         standing = self._poll_of(ws, name).tally(ws.user)
         return envelope.reply(ref, **standing.as_fields(), mine=standing.mine)
-
-    def _ping(self, ws: WebSocket, ref: int, request: dict[str, Any]) -> str:
-        return envelope.reply(ref)
 
     # -- within
 
@@ -361,12 +290,12 @@ class ChatListener(Listener):
         return not page.seq and count <= (ws.user is not None)
 
     def _store(
-        self, topic: str, message: Message, size: int, ref: int, step: Step
+        self, name: str, topic: str, message: Message, size: int, ref: int, step: Step
     ) -> None:
         """Have ``message`` stored; the reply is what ``step`` makes of the outcome."""
         answers = self._answers
         assert answers is not None
-        answer = Answer(answers, ref, step)
+        answer = Answer(answers, ref, step, name)
         self._submit(topic, message, answer)
         answers.put(answer, size)
 
@@ -379,16 +308,7 @@ class ChatListener(Listener):
     def _stored(self, answer: Answer, outcome: Outcome) -> str:
         if isinstance(outcome, Receipt):
             return envelope.stored(answer.ref, outcome.seq, outcome.at)
-        return self._failure(answer.ws, answer.ref, outcome)
-
-    def _failure(self, ws: WebSocket, ref: int | None, error: Exception) -> str:
-        """Return the reply to what ended with ``error``; report a strange one."""
-        if isinstance(error, ShareTaken):
-            return envelope.refusal(ref, "too_many", str(error))
-        if isinstance(error, BackendError):
-            return envelope.refusal(ref, "unavailable", _UNAVAILABLE)
-        self._hub.report(error, ws)
-        return envelope.refusal(ref, "internal", "an error in the server")
+        return self._failure(answer.ws, answer.ref, outcome, answer.name)
 
     def _check_anonymous(self, *enough: str) -> None:
         """Raise ``RequestError`` unless people without an id may do so much."""
@@ -401,9 +321,6 @@ class ChatListener(Listener):
         if may not in enough:
             raise RequestError("unauthorized", _NOBODY)
 
-    def _attach(self, ws: WebSocket) -> None:
-        self._hub.attach(ws, sharing=self.plain_rooms)
-
     def _check_plain(self, topic: str, page: Page | View) -> None:
         """Raise ``RequestError`` where this chat and plain connections would meet."""
         claimed = page.plain or self._hub.members.has_plain(topic)
@@ -414,25 +331,7 @@ class ChatListener(Listener):
         """Do as ``_ask`` once all is stored that was said before: a hook may look."""
         assert self._answers is not None
         self._answers.settle()
-        self._ask(hook, *args)
-
-    def _ask(self, hook: Callable[..., Any], *args: Any) -> None:
-        """Raise ``RequestError`` unless ``hook`` allows it."""
-        try:
-            allowed = hook(*args)
-            if allowed is not True:
-                check_ran(allowed, hook)  # what did not run would allow everything
-        except PermissionError as error:
-            raise RequestError("forbidden", str(error) or _FORBIDDEN) from None
-        except Exception as error:
-            # Flask's abort(): its exceptions have an HTTP status.
-            status = getattr(error, "code", None)
-            if not isinstance(status, int) or not 400 <= status < 500:
-                raise
-            why = getattr(error, "description", None) or _FORBIDDEN
-            raise RequestError("forbidden", str(why)) from None
-        if not allowed:
-            raise RequestError("forbidden", _FORBIDDEN)
+        self._allow(hook, *args)
 
     def _pay(self, size: int) -> None:
         """Count the bytes of what is about to be stored.
@@ -464,30 +363,7 @@ class ChatListener(Listener):
         self._check_new(topic)
         return None
 
-    def _refuse(
-        self,
-        ws: WebSocket,
-        answers: Answers,
-        ref: int | None,
-        refused: RequestError,
-        wait: float,
-    ) -> None:
-        """Answer what is no request, or over the limit; but not for ever."""
-        self._refused += 1
-        if self._refused > PATIENCE:
-            answers.settle()
-            ending = endings.RATE_LIMIT if wait else endings.NO_REQUESTS
-            ws._tell_rule(f"goes on and on: {ending.reason}")
-            ws.close(*ending)
-        elif wait:
-            wait = round(wait + 0.0005, 3)
-            message = f"{refused}: wait {wait} s"
-            text = envelope.refusal(ref, "rate_limited", message, retry_after=wait)
-            answers.send(text)
-        else:
-            answers.send(envelope.refusal(ref, refused.code, str(refused)))
-
-    def _joined(self, ws: WebSocket, request: dict[str, Any]) -> str:
+    def _joined(self, ws: WebSocket, request: Request) -> str:
         room, rooms = request.get("room"), ws._rooms or ()
         if isinstance(room, str) and room in rooms:
             return room
@@ -505,35 +381,8 @@ class ChatListener(Listener):
         return poll
 
 
-_UNAVAILABLE = "the storage cannot be reached now"
 _NOBODY = "this needs a user id, and you have none"
 _APART = "the room is kept for other connections"
-_FORBIDDEN = "the application does not allow it"
-
-_HANDLERS: dict[str, Callable[..., str | None]] = {
-    "join": ChatListener._join,
-    "inbox": ChatListener._inbox,
-    "leave": ChatListener._leave,
-    "say": ChatListener._say,
-    "tell": ChatListener._tell,
-    "history": ChatListener._history,
-    "who": ChatListener._who,
-    "vote": ChatListener._vote,
-    "poll": ChatListener._poll,
-    "ping": ChatListener._ping,
-}
-
-_BESIDE = (ChatListener._say, ChatListener._tell, ChatListener._ping)
-"""What may be asked while other requests are under way; all else sees these done."""
-
-
-def _handler(request: dict[str, Any]) -> Callable[..., str | None]:
-    kind = request.get("type")
-    if not isinstance(kind, str):
-        raise RequestError("bad_request", "type must be a text")
-    if kind not in _HANDLERS:
-        raise RequestError("unknown_type", f"no such type of request: {kind[:50]!r}")
-    return _HANDLERS[kind]
 
 
 def _user(ws: WebSocket) -> str:

@@ -426,6 +426,8 @@ class Hub:
         return self.presence.tick(loop, now, watched) or more
 
 
-def _log_error(error: BaseException, ws: WebSocket | None = None) -> None:
-    where = "the hub" if ws is None else ws._described()
+def _log_error(
+    error: BaseException, ws: WebSocket | None = None, event: str = ""
+) -> None:
+    where = "the hub" if ws is None else f"{event} of {ws._described()}"
     logger.error("error in %s", where, exc_info=error)

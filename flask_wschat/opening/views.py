@@ -136,6 +136,7 @@ def by_listener(
         try:
             listener = make()
             try:
+                listener._begin(ws)
                 if opens:
                     _watch(sessions)
                 on_open: Callable[..., Any] = listener.on_open  # perhaps a decorator's
@@ -190,10 +191,13 @@ class Reporter:
         self._app = app
         self._log: SparingLog | None = None
 
-    def __call__(self, error: BaseException, ws: WebSocket | None = None) -> None:
+    def __call__(
+        self, error: BaseException, ws: WebSocket | None = None, event: str = ""
+    ) -> None:
         if self._log is None:
             # Who asks for this first sets it up, and must not be before the program.
             self._log = SparingLog(self._app.logger)
         where = "a WebSocket handler" if ws is None else ws._described()
+        where = f"the event {event!r} of {where}" if event else where
         self._log.error(error, "Exception in %s", where)
         got_request_exception.send(self._app, exception=error)

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import ChatListener, WebSocket, WSChat
 from flask_wschat.backends import MemoryBackend
-from flask_wschat.chat.listener import PATIENCE
+from flask_wschat.chat.events import PATIENCE
 from flask_wschat.codec import Opcode, encode_frame
 from flask_wschat.incoming import INBOX_LIMIT
 from flask_wschat.messages import Message, Receipt

@@ -15,7 +15,7 @@ import websockets.sync.client
 from flask_wschat import ChatListener, WSChat
 from flask_wschat.backends import MemoryBackend
 from flask_wschat.chat.answers import MOST
-from flask_wschat.chat.listener import PATIENCE
+from flask_wschat.chat.events import PATIENCE
 from flask_wschat.errors import BackendError
 from flask_wschat.incoming import INBOX_LIMIT
 from flask_wschat.messages import Message, Receipt

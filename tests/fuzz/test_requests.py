@@ -12,7 +12,7 @@ from flask_wschat import ChatListener
 from flask_wschat.backends import MemoryBackend
 from flask_wschat.chat import fields
 from flask_wschat.chat.chat import Chat
-from flask_wschat.chat.listener import PATIENCE
+from flask_wschat.chat.events import PATIENCE
 from flask_wschat.codec import Closed
 from flask_wschat.envelope import ErrorCode
 from flask_wschat.hub.hub import Hub
@@ -93,14 +93,14 @@ class Room:
             MemoryBackend(size=3),
             dumps=json.dumps,
             loads=json.loads,
-            report=lambda error, ws=None: self.errors.append(error),
+            report=lambda error, ws=None, event="": self.errors.append(error),
         )
         chat = Chat(self.hub)
         chat.poll("Tea", ["Green", "Black"], None)
         self.ws, self.peer = another(self.hub, user, plain=False)
         listener = ChatListener()
         listener._chat = chat
-        listener.on_open(self.ws)
+        listener._begin(self.ws)
         self.ws._listen(listener)
         self.taken = 0
         assert self.new()[0]["type"] == "hello"

@@ -13,6 +13,7 @@ import pytest
 import flask_wschat
 from flask_wschat import envelope
 from flask_wschat.messages import ANONYMOUS, EVERYONE, Entry, Message
+from flask_wschat.rate import Bucket
 
 from .peers import DEFS, EVENTS, REQUESTS, check
 
@@ -20,6 +21,8 @@ PACKAGE = Path(flask_wschat.__file__).parent
 LIMITS: Any = dict.fromkeys(
     ("message", "data", "depth", "name", "mid", "page", "rooms"), 1
 )
+RATES = ("rate", "new_rooms")
+A = envelope.rate(Bucket(2.5, 9))
 STANDING: Any = {"counts": {"tea": 2, "Grüner Tee": 0}, "total": 2, "version": 3}
 SAID = Message("Tea?", sender="ann", mid="a-1")
 A_MESSAGE = envelope.message("room:Lobby", SAID, 7, 1.5)
@@ -40,13 +43,13 @@ def entry(data: Any, **fields: Any) -> Entry:
         (
             "hello",
             envelope.hello(
-                "9f86", "ann", ping=25.0, rate=(2.5, 9), new_rooms=(1, 9), **LIMITS
+                "9f86", "ann", ping=25.0, limits={**LIMITS, **dict.fromkeys(RATES, A)}
             ),
         ),
         (
             "hello",
             envelope.hello(
-                "9f86", None, ping=25.0, rate=None, new_rooms=None, **LIMITS
+                "9f86", None, ping=25.0, limits={**LIMITS, **dict.fromkeys(RATES)}
             ),
         ),
         (

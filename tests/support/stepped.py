@@ -159,7 +159,7 @@ def make_hub(backend: Backend | None = None, **settings: Any) -> Hub:
         backend,
         dumps=repr,
         loads=eval,
-        report=lambda error, ws=None: errors.append(error),
+        report=lambda error, ws=None, event="": errors.append(error),
     )
     hub.errors = errors  # type: ignore[attr-defined]
     hub.home.choosing = RLock()

@@ -1,0 +1,286 @@
+"""``Events``: named requests on one socket, each read, checked and answered once.
+
+Those of ``docs/protocol.md`` in ``ChatListener``, and an application's own beside them:
+see docs/decisions/50.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from werkzeug.exceptions import HTTPException
+
+from .. import endings, envelope
+from ..errors import BackendError, ConnectionClosed, ShareTaken, check_ran
+from ..hub.hub import Hub
+from ..rate import Bucket, Rate
+from ..websocket import Listener, WebSocket
+from . import fields
+from .answers import Answers
+from .chat import Chat
+from .fields import Request, RequestError
+from .handlers import Handler, event, handlers_of, request
+
+__all__ = ["PATIENCE", "Events", "event"]
+
+PATIENCE = 20
+"""Messages over the limit, or that are no requests, more than requests within it, that
+a connection survives. Rooms and bytes over theirs do not count: the messages' own limit
+bounds them, and who waits as it was told finds that another tab took what there was."""
+
+
+class Events(Listener):
+    """Methods under ``@event`` that clients call, by requests that have replies.
+
+    They run in order and one at a time, in an app context, each once all that was asked
+    before is answered. What one returns is the reply's ``result``; ``abort(403,
+    "why")`` and ``PermissionError`` refuse. Any other exception is answered by
+    ``internal``, and told to the application; the connection stays open.
+    """
+
+    awaits_room = True
+    plain_rooms = False
+    """Whether its rooms are also those of the application's own routes.
+
+    If not, a room that a plain connection has joined is closed to this one, for as
+    long as anything said there is kept; and what is said here reaches no plain
+    connection. If so, plain connections get it as it is, and any client of the chat
+    that may join the room reads what is said there: let ``can_join`` decide as the
+    routes do.
+    """
+
+    ws: WebSocket
+    """The connection; there before ``on_open`` is called."""
+
+    _chat: Chat  # its application's, given by who makes one
+    _limit: Rate | None = None  # its route's
+    _address: str | None = None  # its client's, as far as it is known
+    # Of a connection that never got so far as `_begin`.
+    _bucket: Bucket | None = None
+    _answers: Answers | None = None  # to those that have asked anything
+    _buckets: dict[str, Bucket] | None = None  # of events with a limit of their own
+    _refused = 0  # messages over the limit or no requests, less requests since
+
+    _handlers: ClassVar[dict[str, Handler]]
+    _checks: ClassVar[bool]  # whether there is a `before_event`
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._handlers = handlers_of(cls)
+        cls._checks = cls.before_event is not Events.before_event
+
+    def before_event(self, ws: WebSocket, name: str, request: dict[str, Any]) -> Any:
+        """Called before each request is handled, also those of the ready-made chat.
+
+        ``request``: all its fields, unchecked. False, ``PermissionError`` or an
+        ``abort(403, "why")`` refuses it.
+        """
+
+    # -- what a listener has
+
+    def _begin(self, ws: WebSocket) -> None:
+        self.ws = ws
+        self._hub: Hub = self._chat.hub
+        self._bucket = self._chat.bucket(ws, self._limit)
+        ping, limits = self._hub.settings.PING_INTERVAL, self._limits(ws)
+        ws.send(envelope.hello(ws.id, ws.user, ping=ping, limits=limits))
+        ws._transport.loop.call(self._attach, ws)
+
+    def _limits(self, ws: WebSocket) -> dict[str, Any]:
+        """Return what a client is told of how much it may do."""
+        return {
+            "message": self._hub.settings.MAX_MESSAGE,
+            "depth": fields.MAX_DEPTH,
+            "rate": envelope.rate(self._bucket),
+        }
+
+    def _attach(self, ws: WebSocket) -> None:
+        self._hub.attach(ws, sharing=self.plain_rooms)
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        if ws.closed:
+            return  # what it asked before costs us, and nobody hears the answer
+        ref: int | None = None
+        name = ""
+        answers = self._answers
+        if answers is None:
+            answers = self._answers = Answers(ws, self._hub.event)
+        # Whatever it is: what cannot be read has been sent, received and answered, too.
+        wait = 0.0 if self._bucket is None else self._bucket.take()
+        try:
+            request = fields.parse(message)
+            ref = fields.ref(request)
+            if wait:
+                raise RequestError("rate_limited", "too many requests")
+            if ref is None:
+                raise RequestError(
+                    "bad_request",
+                    f"ref must be an integer from 0 to {fields.MAX_INTEGER}",
+                )
+            self._refused = max(self._refused - 1, 0)
+            handler = self._handler(request)
+            name = handler.name
+            if answers.asked != answers.answered and not handler.beside:
+                answers.settle()
+            if handler.limit is not None:
+                self._pay_for(handler)
+            if self._checks:
+                answers.settle()  # it may look at what was said before
+                self._allow(self.before_event, ws, name, request, unless=False)
+            if handler.own:
+                reply = getattr(self, handler.method)(ws, ref, request)
+            else:
+                reply = self._handle(handler, ref, request, len(message))
+        except RequestError as refused:
+            wait = wait or refused.wait
+            if wait or ref is None:
+                self._refuse(ws, answers, ref, refused, wait)
+                return
+            reply = envelope.refusal(ref, refused.code, str(refused))
+        except ConnectionClosed as error:
+            if ws.closed:
+                raise
+            reply = self._failure(ws, ref, error, name)  # another one's
+        except Exception as error:
+            reply = self._failure(ws, ref, error, name)
+        if reply is not None:
+            answers.send(reply)
+
+    def _is_full(self) -> bool:
+        return self._answers is not None and self._answers.full
+
+    # -- requests: each returns its reply, or None where that is sent
+
+    @request("ping", beside=True)
+    def _ping(self, ws: WebSocket, ref: int, request: Request) -> str:
+        return envelope.reply(ref)
+
+    # -- within
+
+    def _handler(self, request: Request) -> Handler:
+        kind = request.get("type")
+        if not isinstance(kind, str):
+            raise RequestError("bad_request", "type must be a text")
+        handler = self._handlers.get(kind)
+        if handler is None:
+            raise RequestError(
+                "unknown_type", f"no such type of request: {kind[:50]!r}"
+            )
+        return handler
+
+    def _handle(self, handler: Handler, ref: int, request: Request, size: int) -> str:
+        """Have one of the application's own events handled; return the reply."""
+        fields.check_plain(request, size)
+        try:
+            result = handler.call(self, request)
+        except Exception as error:
+            refused = _refusal(error)
+            if refused is None:
+                raise
+            raise refused from None
+        if result is None:
+            return envelope.reply(ref)
+        check_ran(result, getattr(self, handler.method))
+        return envelope.result(ref, self._chat.encode(result))
+
+    def _pay_for(self, handler: Handler) -> None:
+        """:raises RequestError: the event comes more often than its limit says."""
+        if self._buckets is None:
+            self._buckets = {}
+        bucket = self._buckets.get(handler.name)
+        if bucket is None:
+            assert handler.limit is not None
+            bucket = self._chat.event_bucket(self.ws, handler.name, handler.limit)
+            self._buckets[handler.name] = bucket
+        if wait := bucket.take():
+            raise RequestError("rate_limited", f"too many of {handler.name!r}", wait)
+
+    def _allow(
+        self, hook: Callable[..., Any], *args: Any, unless: bool | None = None
+    ) -> None:
+        """Raise ``RequestError`` where ``hook`` refuses.
+
+        By what it returns as well: ``unless`` False, or else whatever is false.
+        """
+        try:
+            allowed = hook(*args)
+            if allowed is not True:
+                check_ran(allowed, hook)  # what did not run would allow everything
+        except Exception as error:
+            refused = _refusal(error, any_is_forbidden=unless is None)
+            if refused is None:
+                raise
+            raise refused from None
+        if allowed is False or (unless is None and not allowed):
+            raise RequestError("forbidden", _FORBIDDEN)
+
+    def _failure(
+        self, ws: WebSocket, ref: int | None, error: Exception, name: str
+    ) -> str:
+        """Return the reply to what ended with ``error``; report a strange one."""
+        if isinstance(error, ShareTaken):
+            return envelope.refusal(ref, "too_many", str(error))
+        if isinstance(error, BackendError):
+            return envelope.refusal(ref, "unavailable", _UNAVAILABLE)
+        self._hub.report(error, ws, name)
+        return envelope.refusal(ref, "internal", "an error in the server")
+
+    def _refuse(
+        self,
+        ws: WebSocket,
+        answers: Answers,
+        ref: int | None,
+        refused: RequestError,
+        wait: float,
+    ) -> None:
+        """Answer what is no request, or over the limit; but not for ever."""
+        self._refused += 1
+        if self._refused > PATIENCE:
+            answers.settle()
+            ending = endings.RATE_LIMIT if wait else endings.NO_REQUESTS
+            ws._tell_rule(f"goes on and on: {ending.reason}")
+            ws.close(*ending)
+        elif wait:
+            wait = round(wait + 0.0005, 3)
+            message = f"{refused}: wait {wait} s"
+            text = envelope.refusal(ref, "rate_limited", message, retry_after=wait)
+            answers.send(text)
+        else:
+            answers.send(envelope.refusal(ref, refused.code, str(refused)))
+
+
+Events._handlers = handlers_of(Events)
+Events._checks = False
+
+_UNAVAILABLE = "the storage cannot be reached now"
+_FORBIDDEN = "the application does not allow it"
+_CODES: dict[int, envelope.ErrorCode] = {
+    400: "bad_request",
+    401: "unauthorized",
+    413: "too_big",
+    422: "bad_request",
+    429: "rate_limited",
+}
+"""What ``abort`` says; any other 4xx is "forbidden"."""
+
+
+def _refusal(
+    error: Exception, *, any_is_forbidden: bool = False
+) -> RequestError | None:
+    """Return what an application's ``error`` says to the client; None: nothing."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, PermissionError):
+        return RequestError("forbidden", str(error) or _FORBIDDEN)
+    if not isinstance(error, HTTPException):
+        return None
+    status = error.code or 0
+    if error.response is not None:  # of an abort(response)
+        status = getattr(error.response, "status_code", status)
+    if not 400 <= status < 500:
+        return None
+    code: envelope.ErrorCode = "forbidden"
+    if not any_is_forbidden:
+        code = _CODES.get(status, code)
+    return RequestError(code, str(error.description or _FORBIDDEN))
