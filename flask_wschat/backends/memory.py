@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -21,6 +20,7 @@ from ..messages import (
     Tally,
     size_of,
 )
+from ..transports.patched import RLock
 from .attending import People
 from .contract import EMPTY, Host, only
 from .growths import Growths
@@ -109,7 +109,8 @@ class MemoryBackend:
         self._ttl = ttl
         self._host: Host | None = None
         # One lock over number, history and hand-over: so the order is the same for all.
-        self._lock = threading.RLock()
+        # The system's, as nobody waits meanwhile: gevent's may not wake another thread.
+        self._lock = RLock()
         self._subscribed: set[str] = set()
         # Topics that were in use since the last turn, and those that were not: at the
         # next turn, `ttl` later, these end all at once, and nobody looks at each. Then

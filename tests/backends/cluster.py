@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +21,7 @@ from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.messages import Delivery
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import DEADLINE
+from tests.support.waiting import DEADLINE, LONG
 
 T = TypeVar("T")
 AnyBackend = TypeVar("AnyBackend", bound=Backend)
@@ -74,6 +76,24 @@ class Begin(Protocol):
     """See the fixture ``begin``."""
 
     def __call__(self, backend: AnyBackend) -> tuple[AnyBackend, RecordingHost]: ...
+
+
+PROGRAMS = ["fork", "patched", "patched_fork", "patched_threads", "evented"]
+"""Those of programs.py."""
+
+
+def run_program(name: str, url: str) -> None:
+    """Run one of them with the backend at ``url``; fail if it does."""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, str(here / "programs.py"), name, url],
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        cwd=here.parents[1],
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 Start = Callable[..., tuple[SQLiteBackend, RecordingHost]]

@@ -9,7 +9,7 @@ import tracemalloc
 
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.messages import Message
-from tests.backends.cluster import RecordingHost
+from tests.backends.cluster import RecordingHost, run_program
 from tests.support.waiting import eventually
 
 
@@ -33,6 +33,10 @@ def test_a_hundred_thousand_rooms_are_small_and_end() -> None:
         eventually(small)
     finally:
         tracemalloc.stop()
+
+
+def test_threads_of_a_patched_process() -> None:
+    run_program("patched_threads", "memory://")
 
 
 def test_history_stays_as_long_as_its_size() -> None:
@@ -66,7 +70,7 @@ FORK = """
 import os
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.messages import Message
-from tests.backends.cluster import RecordingHost
+from tests.backends.cluster import RecordingHost, run_program
 
 backend = MemoryBackend()
 backend.start(RecordingHost())

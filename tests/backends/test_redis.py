@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.backends.redis.wire import Replies, ReplyError, code_of, pack
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message
-from tests.backends.cluster import Begin, RecordingHost
+from tests.backends.cluster import PROGRAMS, Begin, RecordingHost, run_program
 from tests.support.certificate import make_pair
 from tests.support.redis_server import RedisServer, Relay
 from tests.support.waiting import DEADLINE, eventually
@@ -809,26 +808,10 @@ def test_names_of_any_characters(serve: Serve, open_url: Open) -> None:
 # -- processes
 
 
-def run_script(name: str, url: str) -> str:
-    """Run a program of its own, which prints what it found."""
-    program = Path(__file__).parent / "redis_programs.py"
-    done = subprocess.run(
-        [sys.executable, str(program), name, url],
-        capture_output=True,
-        text=True,
-        timeout=2 * DEADLINE,
-        cwd=Path(__file__).parents[2],
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout
-
-
-@pytest.mark.parametrize("program", ["fork", "patched", "patched_fork", "evented"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_in_a_process_that(serve: Serve, program: str) -> None:
     server = serve()
-    assert run_script(program, server.url).splitlines()[-1] == "fine"
+    run_program(program, server.url)
 
 
 # -- the protocol

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +14,19 @@ from redis.crc import key_slot
 
 from flask_wschat.backends import open as open_backend
 from flask_wschat.backends.redis import RedisBackend
-from flask_wschat.backends.redis.slots import slot_of
+from flask_wschat.backends.redis.cluster import ClusterAddress, Router
+from flask_wschat.backends.redis.jobs import Job, Outcome
+from flask_wschat.backends.redis.pipe import Pipe
+from flask_wschat.backends.redis.slots import Slots, slot_of
 from flask_wschat.backends.redis.subscriber import Timings
-from flask_wschat.errors import ConfigError
+from flask_wschat.backends.redis.wire import Call
+from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import Message, Receipt
-from tests.backends.cluster import Begin, RecordingHost
+from tests.backends.cluster import PROGRAMS, Begin, RecordingHost, run_program
 from tests.backends.talk import Talk, check
+from tests.support.ports import free_port
 from tests.support.redis_cluster import RedisCluster
-from tests.support.waiting import LONG, eventually
+from tests.support.waiting import DEADLINE, LONG, eventually
 
 QUICK = Timings(probe=0.2, deaf=1.0, answer=3.0)
 ROOMS = [f"room:{number}" for number in range(30)]
@@ -148,21 +151,63 @@ def test_what_is_submitted_keeps_its_order_while_its_slot_moves(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["fork", "patched", "patched_fork", "evented"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_in_a_process_that(
     cluster: RedisCluster, one_more: Callable[[], Process], program: str
 ) -> None:
     del one_more  # it has made the cluster empty
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, str(here / "redis_programs.py"), program, cluster.url],
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-        cwd=here.parents[1],
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    run_program(program, cluster.url)
+
+
+def test_who_is_told_of_a_failure_may_wait_for_one_who_submits() -> None:
+    address = ClusterAddress(f"redis+cluster://127.0.0.1:{free_port()}", 1.0)
+
+    def start(run: Callable[[], None]) -> None:
+        threading.Thread(target=run, daemon=True).start()
+
+    def pipe(node: str) -> Pipe:
+        raise AssertionError(node)
+
+    slots = Slots(address, start, threading.Event)
+    router = Router(slots, pipe, DEADLINE)
+    lock, failed = threading.Lock(), threading.Event()
+    told: list[Outcome] = []
+
+    def done(outcome: Outcome) -> None:
+        failed.set()
+        with lock:
+            told.append(outcome)
+
+    def submit() -> None:
+        with lock:
+            router.put(Job([Call("GET", ["a"])], done, again=False))
+            failed.wait(DEADLINE)
+            # This one would be in the way if those were told amid the order of slots.
+            router.put(Job([Call("GET", ["a"])], told.append, again=False))
+
+    start(submit)
+    eventually(lambda: len(told) == 2)
+    slots.stop()
+    assert [str(outcome)[:17] for outcome in told] == 2 * ["cannot be reached"]
+
+
+def test_where_no_thread_can_be_had_each_is_told_once() -> None:
+    class Host(RecordingHost):
+        def start_thread(self, function: Callable[[], None]) -> None:
+            raise OSError("no more threads")
+
+    url = f"redis+cluster://127.0.0.1:{free_port()}"
+    backend = RedisBackend(url, timings=Timings(answer=0.01))
+    backend.start(Host())
+    told: list[Receipt | Exception] = []
+    count, until = 0, time.monotonic() + 0.05
+    while time.monotonic() < until:
+        backend.submit("room:a", Message("x"), told.append, keep=count % 2 > 0)
+        count += 1
+    assert len(told) == count
+    assert {type(outcome) for outcome in told} == {BackendError}
+    assert "no more threads" in str(told[0])
+    backend.stop()
 
 
 def test_slots_are_those_of_redis() -> None:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ...errors import ConfigError
 from ...logs import redacted
+from ...transports.patched import allocate_lock
 from .wire import Connection, LinkError, Reply, ReplyError, Script, Wire, encode, pack
 
 _KEPT = ("meta", "log", "mids0", "mids1", "gone")
@@ -76,7 +77,7 @@ class Address:
             raise ConfigError(f"WSCHAT_URL cannot work: {error}") from None
         self._redis = redis
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()  # of the system's, as all that is held so shortly
         self._waiting = 0  # connections that are being opened for too long
         self._class: Any = given.pop("connection_class", redis.Connection)
         self._options: dict[str, Any] = {
@@ -170,8 +171,8 @@ class Address:
             with self._lock:
                 self._waiting -= 1
                 done.set()
-                if late and not isinstance(box[0], BaseException):
-                    box[0].disconnect()
+            if late and not isinstance(box[0], BaseException):
+                box[0].disconnect()
 
         try:
             threading.Thread(target=work, name="wschat-dial", daemon=True).start()

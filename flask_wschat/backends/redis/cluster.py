@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 from urllib.parse import urlsplit
 
 from ...errors import ConfigError
 from ...transports.patched import RLock
 from .address import Address, several
-from .pipe import Anew, Job, Outcome, Pipe
+from .jobs import Anew, Job, Outcome, nothing, settled
+from .pipe import Pipe
 from .slots import Slots, slot_of
 from .wire import Connection, LinkError, Reply, ReplyError, code_of, pack
 
@@ -67,6 +68,9 @@ class Node:
         pass
 
 
+Due = Callable[[], None]
+
+
 class Router:
     """What is a ``Pipe`` elsewhere: the connections to all nodes.
 
@@ -82,7 +86,8 @@ class Router:
         self._seconds = seconds
         self._pipes: dict[str, Pipe] = {}
         self._lanes: dict[int, _Lane] = {}
-        # A native one, held for moments: gevent's may not wake another thread.
+        # The system's, held for moments: gevent's may not wake another thread. While it
+        # is held nobody is told anything, and no thread is started.
         self._lock = RLock()
         self._closed = False
         slots.heard.append(self._go_on)
@@ -100,7 +105,8 @@ class Router:
             if lane is None:
                 lane = self._lanes[slot] = _Lane()
             lane.waiting.append(routed)
-            self._advance(slot, lane)
+            due = self._advance(slot, lane)
+        _do(due)
 
     def reset(self) -> None:
         """Use new connections from the next command on."""
@@ -112,10 +118,9 @@ class Router:
         self._slots.heard.remove(self._go_on)
         with self._lock:
             self._closed = True
-            for pipe in self._pipes.values():
-                pipe.close()
-            for slot, lane in list(self._lanes.items()):
-                self._advance(slot, lane)
+            due: list[Due] = [pipe.close for pipe in self._pipes.values()]
+            due += self._advance_all()
+        _do(due)
 
     def _split(self, job: Job) -> None:
         """Send the calls of each slot apart, and gather the replies."""
@@ -147,14 +152,18 @@ class Router:
             self.put(Job(calls, gather(indices), again=job.again))
 
     def _end(self, job: Job, outcome: Outcome) -> None:
-        more = job.settle(self, outcome)
+        more = settled(self, job, outcome)
         if more is not None:
             self.put(more)
 
     # -- the order in a slot; all with the lock
 
-    def _advance(self, slot: int, lane: _Lane) -> None:
-        """Send what may be sent."""
+    def _advance(self, slot: int, lane: _Lane) -> list[Due]:
+        """Have each pipe line up what may be sent; return what is due without the lock.
+
+        Who is told may submit again, or take locks that others hold who submit.
+        """
+        due: list[Due] = []
         if lane.refused and not lane.flying:
             lane.waiting.extendleft(reversed(lane.refused))
             lane.refused.clear()
@@ -165,20 +174,29 @@ class Router:
             if self._closed or first.deadline <= now or error is not None:
                 lane.waiting.popleft()
                 why = LinkError("does not answer", sent=False, silent=True)
-                self._end(first.job, error or first.error or why)
+                due.append(partial(self._end, first.job, error or first.error or why))
                 continue
             to = first.node or node
             moved = lane.flying and (lane.node != to or lane.careful)
             if moved or lane.due > now or not to:
                 if not moved:
-                    self._slots.wake()
-                return
+                    due.append(self._wake)
+                return due
             lane.waiting.popleft()
             lane.node = to
             lane.flying += 1
-            self._pipe(to).put(first)
+            pipe = self._pipe(to)
+            pipe.line_up(first)
+            due.append(pipe.send_soon)
         if not lane.waiting and not lane.flying and not lane.refused:
             self._lanes.pop(slot, None)
+        return due
+
+    def _advance_all(self) -> list[Due]:
+        due: list[Due] = []
+        for slot, lane in list(self._lanes.items()):
+            due += self._advance(slot, lane)
+        return due
 
     def _pipe(self, node: str) -> Pipe:
         pipe = self._pipes.get(node)
@@ -193,46 +211,63 @@ class Router:
             lane.flying -= 1
             if not routed.node:
                 lane.careful = False
-            self._advance(routed.slot, lane)
+            due = self._advance(routed.slot, lane)
+        _do(due)
 
     def refused(self, routed: _Routed, error: ReplyError) -> None:
         """Find another node for it, or wait."""
         code, *rest = str(error).split(" ")
+        lane = self._lanes[routed.slot]  # the same while this one is on its way
+        asked = routed.node or lane.node
+        routed.node, routed.error = "", error
+        known = code in ("MOVED", "ASK") and len(rest) == 2
+        if known:
+            name = rest[1]
+            if name.startswith(":"):  # the host that we have asked
+                name = asked.rpartition(":")[0] + name
+            if code == "ASK":
+                routed.node = name
+            else:
+                self._slots.learn(routed.slot, name)
+        else:
+            self._slots.wake()
         with self._lock:
-            lane = self._lanes[routed.slot]
-            asked = routed.node or lane.node
-            routed.node, routed.error = "", error
             lane.flying -= 1
             lane.refused.append(routed)
             # What follows must not be done before it: one at a time, for now.
             lane.careful = True
-            if code in ("MOVED", "ASK") and len(rest) == 2:
-                name = rest[1]
-                if name.startswith(":"):  # the host that we have asked
-                    name = asked.rpartition(":")[0] + name
-                if code == "ASK":
-                    routed.node = name
-                else:
-                    self._slots.learn(routed.slot, name)
-            else:
+            if not known:
                 lane.due = time.monotonic() + _LATER
-                self._slots.wake()
-            self._advance(routed.slot, lane)
+            due = self._advance(routed.slot, lane)
+        _do(due)
 
     def trouble(self) -> None:
         """A node was not reached: there may be another one in its place."""
         self._slots.wake()
 
+    def _wake(self) -> None:
+        """Have those looked for that are not known."""
+        try:
+            self._slots.wake()
+        except (OSError, RuntimeError) as error:  # no thread: nobody will
+            why = LinkError(f"cannot be asked: {error}", sent=False, silent=True)
+            with self._lock:
+                for lane in self._lanes.values():
+                    for routed in lane.waiting:
+                        routed.deadline, routed.error = 0.0, why
+                due = self._advance_all()
+            _do(due)
+
     def _go_on(self) -> None:
         """Have a look at all that waits; in the thread of the slots."""
         with self._lock:
-            for slot, lane in list(self._lanes.items()):
-                self._advance(slot, lane)
+            due = self._advance_all()
             known = self._slots.primaries()
             if known:
                 for node in self._pipes.keys() - known:
                     if all(lane.node != node for lane in self._lanes.values()):
-                        self._pipes.pop(node).close()
+                        due.append(self._pipes.pop(node).close)
+        _do(due)
 
 
 class _Lane:
@@ -255,13 +290,13 @@ class _Routed(Job):
     __slots__ = ("deadline", "error", "job", "node", "router", "slot")
 
     def __init__(self, router: Router, slot: int, job: Job, deadline: float) -> None:
-        super().__init__(job.calls, _nothing, again=job.again)
+        super().__init__(job.calls, nothing, again=job.again)
         self.router = router
         self.slot = slot
         self.job = job
         self.deadline = deadline
         self.node = ""
-        self.error: ReplyError | None = None  # by which it was refused last
+        self.error: ReplyError | LinkError | None = None  # why it was refused last
 
     def pack(self) -> bytes:
         packed = self.job.pack()
@@ -297,5 +332,6 @@ class _Routed(Job):
         return self
 
 
-def _nothing(outcome: Any) -> None:
-    pass
+def _do(due: Sequence[Due]) -> None:
+    for each in due:
+        each()

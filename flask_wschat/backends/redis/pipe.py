@@ -14,177 +14,19 @@ import os
 import select
 import socket
 import ssl
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
-from .wire import (
-    Arg,
-    Call,
-    Connect,
-    LinkError,
-    Reply,
-    ReplyError,
-    Wire,
-    as_refusal,
-    code_of,
-)
+from ...transports.patched import allocate_lock
+from .jobs import Confirmed, Job, nothing, settled
+from .wire import Call, Connect, LinkError, ReplyError, Wire, as_refusal
 
 logger = logging.getLogger("flask_wschat")
 
-Outcome = list[Reply] | LinkError | ReplyError
 Start = Callable[[Callable[[], None]], None]
 
 _WRITE = 1 << 20  # bytes in one write; the rest has to wait for the next one
-
-
-class Anew(Protocol):
-    """What can be told to use a new connection."""
-
-    def reset(self) -> None: ...
-
-
-class Job:
-    """Commands that go together, and who is told of their replies.
-
-    ``again``: they may be sent twice, though the first ones may have arrived. ``done``
-    must not wait.
-    """
-
-    __slots__ = ("_done", "again", "calls", "count", "replies", "tried", "until")
-
-    def __init__(
-        self, calls: Sequence[Call], done: Callable[[Outcome], None], *, again: bool
-    ) -> None:
-        self.calls = calls
-        self.again = again
-        self._done = done
-        self.tried = 0
-        self.until = 0.0
-        """When it is too late, by the monotonic clock."""
-        self.count = 0
-        """How many replies there will be, once it is packed."""
-        self.replies: list[Reply] = []
-
-    @property
-    def key(self) -> Arg | None:
-        """What it is about; None: nothing of its own."""
-        return self.calls[0].key
-
-    def pack(self) -> bytes:
-        """Return what to send. Called for each attempt."""
-        self.count = len(self.calls)
-        self.replies = []
-        if self.count == 1:
-            return self.calls[0].packed
-        return b"".join([call.packed for call in self.calls])
-
-    def settle(self, pipe: Anew, outcome: Outcome) -> Job | None:
-        """Take the replies, or why there are none. Does not wait.
-
-        Return what is to be sent before all that waits; None: there is nothing more.
-        """
-        if isinstance(outcome, list):
-            unseen = [
-                index
-                for index, call in enumerate(self.calls)
-                if call.whole is not None and code_of(outcome[index]) == "NOSCRIPT"
-            ]
-            if unseen:
-                return _Whole(self, outcome, unseen)
-            refused = [reply for reply in outcome if isinstance(reply, ReplyError)]
-            if refused:
-                outcome = refused[0]
-        if isinstance(outcome, Exception) and self.goes_again(pipe, outcome):
-            return self
-        self._done(outcome)
-        return None
-
-    def goes_again(self, pipe: Anew, error: LinkError | ReplyError) -> bool:
-        """Whether it is to be sent once more after ``error``."""
-        self.tried += 1
-        if self.tried > 1:
-            return False
-        if isinstance(error, LinkError):
-            return not error.silent and (self.again or not error.sent)
-        if code_of(error) != "READONLY":
-            return False
-        pipe.reset()  # there may be a new primary behind the name
-        return True
-
-
-class _Whole(Job):
-    """The scripts of a job that Redis had not seen, in their longer form."""
-
-    __slots__ = ("_first", "_job", "_unseen")
-
-    def __init__(self, job: Job, first: list[Reply], unseen: list[int]) -> None:
-        super().__init__([job.calls[i] for i in unseen], job._done, again=job.again)
-        self._job = job
-        self._first = first
-        self._unseen = unseen
-        self.tried = job.tried
-        self.until = job.until
-
-    def pack(self) -> bytes:
-        self.count = len(self.calls)
-        self.replies = []
-        return b"".join([call.whole() for call in self.calls if call.whole])
-
-    def settle(self, pipe: Anew, outcome: Outcome) -> Job | None:
-        if not isinstance(outcome, list):
-            return self._job.settle(pipe, outcome)
-        for index, reply in zip(self._unseen, outcome, strict=True):
-            if code_of(reply) == "NOSCRIPT":
-                reply = ReplyError("it forgets scripts at once")
-            self._first[index] = reply
-        return self._job.settle(pipe, self._first)
-
-
-class _Confirmed(Job):
-    """Jobs whose replies count once so many replicas have what was done."""
-
-    __slots__ = ("_jobs", "_replicas", "_wait")
-
-    def __init__(self, jobs: list[Job], replicas: int, wait: Call) -> None:
-        super().__init__((), _nothing, again=True)
-        self._jobs = jobs
-        self._replicas = replicas
-        self._wait = wait
-        self.until = jobs[0].until
-
-    def pack(self) -> bytes:
-        parts = [job.pack() for job in self._jobs]
-        self.count = sum(job.count for job in self._jobs) + 1
-        self.replies = []
-        return b"".join(parts) + self._wait.packed
-
-    def settle(self, pipe: Anew, outcome: Outcome) -> Job | None:
-        lack: LinkError | None = None
-        if isinstance(outcome, list):
-            lack = self._lack(outcome.pop())
-        again = []
-        for job in self._jobs:
-            own = outcome
-            if isinstance(outcome, list):
-                own, outcome = outcome[: job.count], outcome[job.count :]
-                if lack is not None and not any(map(code_of, own)):
-                    own = lack
-            more = _settled(pipe, job, own)
-            if more is not None:
-                again.append(more)
-        return _Confirmed(again, self._replicas, self._wait) if again else None
-
-    def _lack(self, have: Reply) -> LinkError | None:
-        if isinstance(have, int) and have >= self._replicas:
-            return None
-        why = (
-            f"could not say in time that a replica has the message: {have} of"
-            f" {self._replicas} (WSCHAT_REDIS_WAIT)"
-        )
-        return LinkError(why, sent=True, silent=True, alone=True)
 
 
 class Pipe:
@@ -213,7 +55,8 @@ class Pipe:
         self._seconds = seconds
         self._start = start
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # The system's, held for moments: gevent's may not wake another thread.
+        self._lock = allocate_lock()
         self._queue: deque[Job] = deque()
         self._again: deque[Job] = deque()  # goes before the queue
         self._flying: deque[Job] = deque()
@@ -223,8 +66,16 @@ class Pipe:
 
     def put(self, job: Job) -> None:
         """Send this soon, from any thread, in the order of the calls."""
+        self.line_up(job)
+        self.send_soon()
+
+    def line_up(self, job: Job) -> None:
+        """Have this sent by the next ``send_soon``."""
         job.until = time.monotonic() + self._seconds
         self._queue.append(job)
+
+    def send_soon(self) -> None:
+        """Send what was lined up; what goes wrong is told by the jobs."""
         if not self._begun:
             try:
                 self._begin()
@@ -256,13 +107,14 @@ class Pipe:
             self._ear, self._bell = socket.socketpair()
             self._ear.setblocking(False)
             self._bell.setblocking(False)
-            try:
-                self._start(self._run)
-            except BaseException:
-                self._ear.close()
-                self._bell.close()
-                raise
             self._begun = True
+        try:
+            self._start(self._run)  # where patched, others have their turn meanwhile
+        except BaseException:
+            self._ear.close()
+            self._bell.close()
+            self._begun = False  # from here on another one may begin
+            raise
 
     def _ring(self) -> None:
         if self._begun:
@@ -277,7 +129,7 @@ class Pipe:
                 job = (self._again or self._queue).popleft()
             except IndexError:
                 return
-            _settled(self, job, error)
+            settled(self, job, error)
 
     # -- its thread
 
@@ -332,7 +184,7 @@ class Pipe:
         again: list[Job] = []
         for queue in queues:
             for _ in range(len(queue)):
-                more = _settled(self, queue.popleft(), error)
+                more = settled(self, queue.popleft(), error)
                 if more is not None:
                     again.append(more)
         # What was refused before has come before.
@@ -346,7 +198,7 @@ class Pipe:
         heard, blocked = self._ear.fileno(), False
         out = memoryview(b"")
         if self._hello is not None:
-            hello = Job([self._hello], _nothing, again=False)
+            hello = Job([self._hello], nothing, again=False)
             hello.until = time.monotonic() + self._seconds
             self._flying.append(hello)
             out = memoryview(hello.pack())
@@ -385,7 +237,7 @@ class Pipe:
         if self._replicas:
             self._again += [self._queue.popleft() for _ in range(len(self._queue))]
             jobs, self._again = list(self._again), deque()
-            together = _Confirmed(jobs, self._replicas, self._wait)
+            together = Confirmed(jobs, self._replicas, self._wait)
             self._flying.append(together)
             return together.pack()
         parts: list[bytes] = []
@@ -411,7 +263,7 @@ class Pipe:
             job.replies.append(reply)
             if len(job.replies) == job.count:
                 flying.popleft()
-                more = _settled(self, job, job.replies)
+                more = settled(self, job, job.replies)
                 if more is not None:
                     self._again.append(more)
 
@@ -423,7 +275,7 @@ class Pipe:
         for queue in (self._again, self._queue):
             while queue and queue[0].until <= now:
                 why = LinkError(_SILENT, sent=False, silent=True)
-                _settled(self, queue.popleft(), why)
+                settled(self, queue.popleft(), why)
         if self._flying and self._flying[0].until <= now:
             raise LinkError(_SILENT, sent=True, silent=True)
 
@@ -434,16 +286,3 @@ class Pipe:
 
 _SILENT = "does not answer"
 _STOPPED = LinkError("was let go of", sent=False, silent=True)
-
-
-def _nothing(outcome: Outcome) -> None:
-    pass
-
-
-def _settled(pipe: Anew, job: Job, outcome: Outcome) -> Job | None:
-    """Settle ``job``, whatever its caller makes of it."""
-    try:
-        return job.settle(pipe, outcome)
-    except Exception:
-        logger.exception("error in what waited for Redis")
-        return None

@@ -13,13 +13,16 @@ from typing import Any, Protocol
 from ...errors import BackendError
 from ...logs import printable
 from ...messages import Delivery
+from ...transports import Event
+from ...transports.patched import allocate_lock
 from ..contract import Host
 from ..pages import Seen
 from ..shares import Shares
 from .cluster import ClusterAddress, Router
+from .jobs import Job
 from .packing import MADE, Announced, unpack_passing
 from .people import People
-from .pipe import Job, Pipe
+from .pipe import Pipe
 from .publishing import Limits, Publisher
 from .shards import Shards
 from .slots import Slots
@@ -108,7 +111,7 @@ class Process:
         self._patched = socket.socket.__module__.startswith("gevent")
         self._replicas = replicas
         self._pipes: dict[tuple[int, bool], Pipe | Router] = {}
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._listening = self._stopping = self._stopped = False
         self._garbage = 0.0
         self._refused: dict[str, float] = {}  # when last, by the refusal's word
@@ -120,8 +123,8 @@ class Process:
         self._slots: Slots | None = None
         self.subscriber: Subscriber | Shards
         if isinstance(server, ClusterAddress):
-            self._slots = slots = Slots(server, self._begin)
-            self.wishes = Wishes(server.channel, slots.place)
+            self._slots = slots = Slots(server, self._begin, self._event)
+            self.wishes = Wishes(server.channel, self._event, slots.place)
             self.subscriber = Shards(
                 self,
                 server.at,
@@ -132,7 +135,7 @@ class Process:
                 self._begin,
             )
         else:
-            self.wishes = Wishes(server.channel)
+            self.wishes = Wishes(server.channel, self._event)
             probe = server.key(name, "probe")
             self.subscriber = Subscriber(self, server, self.wishes, probe, timings)
 
@@ -215,6 +218,10 @@ class Process:
         for pipe in list(self._pipes.values()):
             pipe.close()
 
+    def _event(self) -> Event:
+        """Return what the caller waits for, and any thread sets."""
+        return threading.Event() if self._host is None else self._host.event()
+
     def run(self, calls: Sequence[Call], *, again: bool) -> list[Reply]:
         """Return the replies to ``calls``, sent in one go.
 
@@ -231,7 +238,7 @@ class Process:
         Waits in the caller's own manner.
         """
         outcome: list[Any] = []
-        event: Any = threading.Event() if self._host is None else self._host.event()
+        event = self._event()
 
         def done(result: Any) -> None:
             outcome.append(result)

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import logging
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,9 +17,10 @@ from typing import NamedTuple, Protocol
 
 from ...errors import BackendError, ShareTaken
 from ...messages import Message, Receipt, size_of
+from ...transports.patched import allocate_lock
 from ..shares import UNANSWERED, Shares
+from .jobs import Anew, Job, Outcome, nothing
 from .packing import MAX_SIZE, pack_message, pack_passing
-from .pipe import Anew, Job, Outcome
 from .wire import (
     Arg,
     Call,
@@ -109,7 +109,8 @@ class Publisher:
         self._shares = shares
         self.constant = pack_args(*limits, _MIDS_FOR, shares.most, shares.most_bytes)
         self.waits = "1" if waits else ""
-        self.lock = threading.Lock()
+        # The system's, held for moments: gevent's may not wake another thread.
+        self.lock = allocate_lock()
         self.open: dict[tuple[str, int], Batch] = {}
         # What is to be put there by the thread that is just at it, in this order.
         self._lines: dict[tuple[str, int], deque[Callable[[], None]]] = {}
@@ -229,7 +230,7 @@ class Batch(Job):
     def __init__(
         self, publisher: Publisher, where: tuple[str, int], said: Said
     ) -> None:
-        super().__init__((), _unasked, again=True)
+        super().__init__((), nothing, again=True)
         self.where = where
         self.topic = topic = where[0]
         self.keys = publisher.keys(topic)
@@ -359,7 +360,3 @@ def _scoped(sender: str | None, mid: str | None) -> bytes:
         return b""
     scope = "-" if sender is None else f"{len(sender)}:{sender}"
     return hashlib.blake2b(encode(f"{scope}:{mid}"), digest_size=12).digest()
-
-
-def _unasked(outcome: Outcome) -> None:
-    pass

@@ -72,7 +72,7 @@ class Shards:
     def subscribe(self, topics: Sequence[str]) -> None:
         """See ``Subscriber.subscribe``."""
         waiter = self._wishes.add(topics)
-        if waiter.done.is_set():
+        if not waiter.left:
             return
         self.wake()
         channels = [self._wishes.channel(topic) for topic in topics]
@@ -80,7 +80,7 @@ class Shards:
         if fault is None and waiter.done.wait(self.timings.answer):
             return
         self._wishes.give_up(topics, waiter)
-        if not waiter.done.is_set():
+        if waiter.left:
             raise BackendError(fault or self._owner.words(TimeoutError()))
 
     def unsubscribe(self, topics: Sequence[str]) -> None:

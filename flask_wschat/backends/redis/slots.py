@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ...transports import Event
+from ...transports.patched import allocate_lock
 from .wire import Arg, Connection, LinkError, Reply, ReplyError, as_refusal, encode
 
 logger = logging.getLogger("flask_wschat")
@@ -45,12 +47,14 @@ class Nodes(Protocol):
 class Slots:
     """The map, and a thread that keeps it right."""
 
-    def __init__(self, nodes: Nodes, start: Start) -> None:
+    def __init__(self, nodes: Nodes, start: Start, event: Callable[[], Event]) -> None:
         self._nodes = nodes
         self._start = start
-        self._lock = threading.Lock()
+        self._event = event
+        self._lock = allocate_lock()
         self._map = [""] * COUNT
-        self._wanted = threading.Event()
+        self._wanted = False
+        self._bell: Event | None = None  # of the thread's own
         self._begun = self._stopped = False
         self._pid = os.getpid()
         self._asked = 0.0
@@ -94,30 +98,38 @@ class Slots:
                 except BaseException:
                     self._begun = False
                     raise
-        self._wanted.set()
+        self._ring()
 
     def stop(self) -> None:
         self._stopped = True
-        self._wanted.set()
+        self._ring()
+
+    def _ring(self) -> None:
+        self._wanted = True
+        if self._bell is not None:
+            self._bell.set()
 
     # -- its thread
 
     def _run(self) -> None:
         pause = threading.Event()
+        bell = self._bell = self._event()
         while not self._stopped:
-            self._wanted.wait(1.0)
+            if not self._wanted:
+                bell.wait(1.0)
+            bell.clear()  # before a look at what is wanted, not after
             if os.getpid() != self._pid:
                 return  # the copy of a greenlet in a fork
             since = time.monotonic() - self._asked
-            if not (self._wanted.is_set() or since > _SELDOM):
+            if not (self._wanted or since > _SELDOM):
                 continue
             if self._asked:
                 pause.wait(_PAUSE)
-            self._wanted.clear()
+            self._wanted = False
             if since >= _OFTEN or not self._asked:
                 self._ask()
             else:
-                self._wanted.set()
+                self._wanted = True
             for call in list(self.heard):
                 try:
                     call()
@@ -149,7 +161,7 @@ class Slots:
             first = first or ReplyError("CLUSTERDOWN it has no slots")
         self._asked = time.monotonic()
         self.error = first
-        self._wanted.set()
+        self._wanted = True
 
     def _take(self, found: list[str]) -> None:
         self._asked = time.monotonic()

@@ -124,14 +124,14 @@ class Subscriber:
         :raises BackendError: it did not; they are wanted all the same.
         """
         waiter = self._wishes.add(topics)
-        if waiter.done.is_set():
+        if not waiter.left:
             return
         self.wake()
         # Who comes while nothing can be had need not wait to learn it.
         if self.fault is None and waiter.done.wait(self.timings.answer):
             return
         self._wishes.give_up(topics, waiter)
-        if not waiter.done.is_set():
+        if waiter.left:
             raise BackendError(self.fault or self._owner.words(TimeoutError()))
 
     def unsubscribe(self, topics: Sequence[str]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
+
+from ...transports import Event
+from ...transports.patched import allocate_lock
 
 
 class _Waiter:
     """One call that waits for confirmations."""
 
-    def __init__(self) -> None:
+    def __init__(self, done: Event) -> None:
         self.left = 0
-        self.done = threading.Event()
+        self.done = done
 
 
 class _Topic:
@@ -47,17 +49,21 @@ def _anywhere(channel: bytes) -> str:
 class Wishes:
     """The topics that this process wants to hear; for any thread.
 
-    ``place`` says on which of several connections a channel comes.
+    ``event`` as in ``Host``; ``place`` says on which of several connections a channel
+    comes.
     """
 
     def __init__(
         self,
         channel: Callable[[str], bytes],
+        event: Callable[[], Event],
         place: Callable[[bytes], str] = _anywhere,
     ) -> None:
         self.channel = channel
         self._place = place
-        self._lock = threading.Lock()
+        self._event = event
+        # The system's, held for moments: gevent's may not wake another thread.
+        self._lock = allocate_lock()
         self._topics: dict[bytes, _Topic] = {}
         self._places: defaultdict[str, _Place] = defaultdict(_Place)
 
@@ -72,7 +78,7 @@ class Wishes:
 
     def add(self, names: Sequence[str]) -> _Waiter:
         """Want these too; what is returned is done once all are confirmed."""
-        waiter = _Waiter()
+        waiter = _Waiter(self._event())
         with self._lock:
             for name in names:
                 channel = self.channel(name)
@@ -86,8 +92,6 @@ class Wishes:
                 if not topic.sent or channel in place.unconfirmed:
                     topic.waiters.append(waiter)
                     waiter.left += 1
-        if not waiter.left:
-            waiter.done.set()
         return waiter
 
     def give_up(self, names: Sequence[str], waiter: _Waiter) -> None:
@@ -201,9 +205,10 @@ class Wishes:
             if topic is None or topic.place != name or not topic.sent:
                 return None
             waiters, topic.waiters = topic.waiters, []
+            for waiter in waiters:
+                waiter.left -= 1
             lost, topic.told = topic.told, True
         for waiter in waiters:
-            waiter.left -= 1
-            if waiter.left == 0:
+            if not waiter.left:
                 waiter.done.set()
         return topic.name if lost else None

@@ -1,4 +1,4 @@
-"""Programs that test_redis.py runs in processes of their own: name, URL."""
+"""Programs that tests run in processes of their own: name, URL."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import itertools
 import os
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -22,9 +23,10 @@ import gevent.event
 import gevent.monkey
 import gevent.threadpool
 
+from flask_wschat.backends import open as open_backend
 from flask_wschat.backends.redis.backend import RedisBackend
 from flask_wschat.backends.redis.subscriber import Timings
-from flask_wschat.messages import Delivery, Message
+from flask_wschat.messages import Delivery, Message, Receipt
 from flask_wschat.transports.loop import new_event
 
 T = TypeVar("T")
@@ -170,6 +172,37 @@ def patched_fork(url: str) -> None:
     backend.stop()
 
 
+def patched_threads(url: str) -> None:
+    """Native threads and greenlets submit to one topic: each is told, in his order."""
+    backend, host = open_backend(url), Host()
+    backend.start(host)
+    backend.subscribe([ROOM])
+    sys.setswitchinterval(1e-6)  # so that they meet
+    each = 4000
+    told: list[Any] = []
+
+    def submit(name: str) -> None:
+        for number in range(each):
+            message = Message(f"{name} {number}")
+            backend.submit(ROOM, message, told.append, keep=number % 3 > 0)
+            if number % 50 == 0:
+                time.sleep(0.001)
+
+    pool = gevent.threadpool.ThreadPool(3)
+    jobs: list[Any] = [pool.spawn(submit, f"thread-{n}") for n in range(3)]
+    jobs += [gevent.spawn(submit, f"greenlet-{n}") for n in range(3)]
+    _until(lambda: len(told) == 6 * each)
+    assert [answer for answer in told if not isinstance(answer, Receipt)] == []
+    gevent.joinall(jobs, raise_error=True)
+    host.wait_for(6 * each)
+    said: defaultdict[str, list[int]] = defaultdict(list)
+    for delivery in host.deliveries:
+        name, number = str(delivery.message.data).split()
+        said[name].append(int(number))
+    assert all(numbers == list(range(each)) for numbers in said.values())
+    backend.stop()
+
+
 def evented(url: str) -> None:
     """Greenlets in a process that is not patched."""
     backend, host = begin(url, evented=True)
@@ -200,6 +233,6 @@ def _publish_from_greenlets(backend: RedisBackend, host: Host) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, os.getcwd())
-    programs = (fork, patched, patched_fork, evented)
+    programs = (fork, patched, patched_fork, patched_threads, evented)
     {program.__name__: program for program in programs}[sys.argv[1]](sys.argv[2])
     print("fine")
