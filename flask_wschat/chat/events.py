@@ -129,7 +129,8 @@ class Events(Listener):
                 answers.settle()  # it may look at what was said before
                 self._allow(self.before_event, ws, name, request, unless=False)
             if handler.own:
-                reply = getattr(self, handler.method)(ws, ref, request)
+                values = handler.values(request)
+                reply = getattr(self, handler.method)(ref, *values)
             else:
                 reply = self._handle(handler, ref, request, len(message))
         except RequestError as refused:
@@ -153,7 +154,7 @@ class Events(Listener):
     # -- requests: each returns its reply, or None where that is sent
 
     @request("ping", beside=True)
-    def _ping(self, ws: WebSocket, ref: int, request: Request) -> str:
+    def _ping(self, ref: int) -> str:
         return envelope.reply(ref)
 
     # -- within
@@ -171,9 +172,10 @@ class Events(Listener):
 
     def _handle(self, handler: Handler, ref: int, request: Request, size: int) -> str:
         """Have one of the application's own events handled; return the reply."""
-        fields.check_plain(request, size)
+        fields.check_depth(request, size)
+        values = handler.values(request)
         try:
-            result = handler.call(self, request)
+            result = handler.call(self, values)
         except Exception as error:
             refused = _refusal(error)
             if refused is None:

@@ -1,4 +1,5 @@
-"""What a client asks, as ``docs/protocol.md`` has it: read, and checked field by field.
+"""What a client asks, as ``docs/protocol.md`` has it: read, and of its fields checked
+what no type hint can say.
 
 Each function raises ``RequestError`` for what cannot be read.
 """
@@ -9,9 +10,10 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import msgspec
+from msgspec import Meta
 
 from ..envelope import ErrorCode, encode, quote
 from ..messages import LONGEST_NAME, is_printable, size_of
@@ -24,6 +26,16 @@ MAX_DEPTH = 200
 full sooner or later, of Python's or another language; so it is not kept."""
 
 Request = dict[str, Any]
+
+# What fields of the protocol's own requests are. How long a name may be, and what
+# stands in it, is for the class that asks.
+Name = Annotated[str, Meta(min_length=1)]
+Mid = Annotated[str, Meta(min_length=1)]
+User = Annotated[str, Meta(max_length=LONGEST_NAME)]
+Seq = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+Count = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+Epoch = Annotated[str, Meta(min_length=1, max_length=100)]
+Tag = Annotated[str, Meta(max_length=100)]
 
 
 class RequestError(Exception):
@@ -39,7 +51,9 @@ class RequestError(Exception):
 
 
 class Strange(dict[str, Any]):
-    """A request with half a surrogate pair, or a number over what a float holds."""
+    """A request that can be read, but not be said in JSON again."""
+
+    why = "there is half a surrogate pair, or a number over what a float holds"
 
 
 def parse(message: str | bytes) -> Request:
@@ -48,11 +62,11 @@ def parse(message: str | bytes) -> Request:
         raise RequestError("bad_json", "binary messages are not understood")
     try:
         if len(message) > 308 and _LONG_NUMBER.search(message):
-            request = _read_strange(message)
+            request = _read_again(message)
         else:
             request = _decode(message)
     except msgspec.DecodeError:
-        request = _read_strange(message)
+        request = _read_again(message)
     except RecursionError:
         raise _too_deep() from None
     if not isinstance(request, dict):
@@ -60,15 +74,21 @@ def parse(message: str | bytes) -> Request:
     return request
 
 
-def _read_strange(message: str) -> Any:
-    """Return what msgspec does not read, but others would."""
+def _read_again(message: str) -> Any:
+    """Return what msgspec does not read, or not as other programs do."""
     try:
-        value = _decode_strange(message)
+        value = _decode_again(message)
     except RecursionError:
         raise _too_deep() from None
     except ValueError:
         raise RequestError("bad_json", "this is not JSON") from None
-    return Strange(value) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    try:
+        encode(value).encode()
+    except (ValueError, RecursionError):
+        return Strange(value)
+    return value
 
 
 def _too_deep() -> RequestError:
@@ -85,21 +105,14 @@ def _integer(digits: str) -> int | float:
 
 
 _decode: Callable[[str], Any] = msgspec.json.Decoder().decode
-_decode_strange = json.JSONDecoder(
-    parse_constant=_no_constant, parse_int=_integer
-).decode
+_decode_again = json.JSONDecoder(parse_constant=_no_constant, parse_int=_integer).decode
 # From where digits begin only, or a row of 308 would be gone over 308 times.
 _LONG_NUMBER = re.compile(r"(?<![0-9])[0-9]{309}")
 
 
-def check_plain(request: Request, size: int) -> None:
-    """Raise ``RequestError`` where ``request``, of ``size`` characters, has what its
-    reader could not say again."""
-    if type(request) is Strange:
-        raise RequestError(
-            "bad_request",
-            "there is half a surrogate pair, or a number over what a float holds",
-        )
+def check_depth(request: Request, size: int) -> None:
+    """Raise ``RequestError`` where ``request``, of ``size`` characters, is so deep that
+    who reads it might not be able to say it again."""
     # Each list or object within another takes two characters.
     if size > 2 * MAX_DEPTH and _depth_is_over(request, MAX_DEPTH + 1):
         raise RequestError("bad_request", f"a field is nested over {MAX_DEPTH} deep")
@@ -111,81 +124,49 @@ def ref(request: Request) -> int | None:
     return ref if type(ref) is int and 0 <= ref <= MAX_INTEGER else None
 
 
-def name(request: Request, field: str, most: int) -> str:
+def check_name(name: str, field: str, most: int) -> str:
     """Return a field that is a name of up to ``most`` characters."""
-    name = request.get(field)
-    if not isinstance(name, str) or not 1 <= len(name) <= most:
-        what = f"{field} must be a text of 1 to {most} characters"
+    if not 1 <= len(name) <= most:
+        what = f"{field}: expected 1 to {most} characters"
         raise RequestError("bad_request", what)
     if not is_printable(name) or name != name.strip():
-        what = f"{field} must be printable, without space around it"
+        what = f"{field}: expected printable text, without space around it"
         raise RequestError("bad_request", what)
     return name
 
 
-def new_room(request: Request, most: int) -> str:
+def check_new_room(room: str, most: int) -> str:
     """Return the name of a room that may be a new one."""
-    room = name(request, "room", most)
+    check_name(room, "room", most)
     if not unicodedata.is_normalized("NFC", room):
-        raise RequestError("bad_request", "room must be in Unicode's normal form NFC")
+        raise RequestError("bad_request", "room: expected Unicode's normal form NFC")
     return room
 
 
-def integer(request: Request, field: str, least: int) -> int | None:
-    """Return a field that is an integer from ``least``; None: it is left out."""
-    if field not in request:
-        return None
-    value = request[field]
-    if type(value) is not int or not least <= value <= MAX_INTEGER:
-        raise RequestError("bad_request", f"{field} must be an integer from {least}")
-    return value
+def check_word(word: str | None, field: str) -> str | None:
+    """Return a field that a client has from us."""
+    if word and not word.isprintable():
+        raise RequestError("bad_request", f"{field}: expected text as it was given")
+    return word or None
 
 
-def user(request: Request, field: str) -> str | None:
-    """Return a field that is a user's id, as it was given; None: it is left out."""
-    user = request.get(field)
-    if field in request and not (isinstance(user, str) and len(user) <= LONGEST_NAME):
-        raise RequestError("bad_request", f"{field} must be a user's id")
-    return user
-
-
-def position(request: Request) -> tuple[int | None, str | None, str | None]:
-    """Return the last number that the client has, whose it is, and its tag."""
-    epoch = _word(request, "epoch", 1)
-    return integer(request, "after", 0), epoch, _word(request, "tag", 0) or None
-
-
-def _word(request: Request, field: str, least: int) -> str | None:
-    if field not in request:
-        return None
-    word = request[field]
-    if isinstance(word, str) and least <= len(word) <= 100 and word.isprintable():
-        return word
-    raise RequestError("bad_request", f"{field} must be a text, as it was given")
-
-
-def said(request: Request, most_data: int, most_mid: int) -> tuple[Any, str, int, str]:
-    """Return a message's data, the same as JSON, the bytes of that, and its id."""
-    if "data" not in request:
-        raise RequestError("bad_request", "data is missing")
-    mid = name(request, "mid", most_mid)
-    data = request["data"]
+def said(data: Any, most: int) -> tuple[str, int]:
+    """Return ``data`` as JSON, and how many bytes that has."""
     try:
         text = quote(data) if type(data) is str else encode(data)
         size = size_of(text)
-    except (ValueError, RecursionError):
-        # A number over what a float holds, half a surrogate pair, depth.
-        raise RequestError("bad_request", "data cannot be said in JSON again") from None
+    except RecursionError:
+        raise _too_deep() from None
     # With few brackets, as nearly always, that is enough.
     if (
         type(data) is not str
         and text.count("[") + text.count("{") > MAX_DEPTH
         and _depth_is_over(data, MAX_DEPTH)
     ):
-        raise RequestError("bad_request", f"data is nested over {MAX_DEPTH} deep")
-    if size > most_data:
-        raise RequestError("too_big", f"data has {size} bytes, over {most_data}")
-    return data, text, size, mid
+        raise RequestError("bad_request", f"data: nested over {MAX_DEPTH} deep")
+    if size > most:
+        raise RequestError("too_big", f"data has {size} bytes, over {most}")
+    return text, size
 
 
 def _depth_is_over(data: Any, most: int) -> bool:

@@ -10,14 +10,14 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_type_hints, overload
 
 import msgspec
 
 from ..envelope import TYPES
 from ..messages import is_printable, shown
 from ..rate import Rate, as_rate
-from .fields import Request, RequestError
+from .fields import Request, RequestError, Strange
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,7 +31,7 @@ class Mark(NamedTuple):
     name: str
     limit: Rate | None = None
     own: bool = False
-    """It is one of the protocol's own, and reads its request itself."""
+    """It is one of the protocol's: it gets the ``ref`` first, and makes the reply."""
     beside: bool = False
     """It may run while others are under way; what is not sees all before it done."""
 
@@ -99,12 +99,11 @@ class Handler:
         self.name, self.limit, self.own, self.beside = mark
         self._given: type[msgspec.Struct] | None = None
         self._by_name: tuple[str, ...] = ()
-        if not self.own:
-            self._read(cls, getattr(cls, method))
+        self._read(cls, getattr(cls, method))
 
     def _read(self, cls: type, function: Any) -> None:
         where = f"{cls.__qualname__}.{self.method}"
-        if self.name in TYPES:
+        if self.name in TYPES and not self.own:
             raise TypeError(
                 f"{where}: {self.name!r} is a name of the protocol's own: give the"
                 f' event another one, as @event("my_{self.name}")'
@@ -117,7 +116,8 @@ class Handler:
             )
         if inspect.isgeneratorfunction(run):
             raise TypeError(f"{where} has a yield, and would never run: use return")
-        parameters = list(inspect.signature(function).parameters.values())[1:]
+        parameters = list(inspect.signature(function).parameters.values())
+        del parameters[: 2 if self.own else 1]
         hints = _hints(function, where)
         types: list[Any] = []
         for parameter in parameters:
@@ -137,7 +137,11 @@ class Handler:
                     f"{where}: {name} has no type hint: write one, as {name}: int, or"
                     f" {name}: Any for whatever comes"
                 )
-            types.append((name, hints[name], *_default(parameter)))
+            hint = hints[name]
+            if self.own and parameter.default is None:
+                # It may be left out, which None is here, but not null on the wire.
+                hint = Union[get_args(hint)[:-1]]  # noqa: UP007
+            types.append((name, hint, *_default(parameter)))
         if not types:
             return
         try:
@@ -153,19 +157,24 @@ class Handler:
             if parameter.kind is parameter.KEYWORD_ONLY
         )
 
-    def call(self, listener: Any, request: Request) -> Any:
-        """Call the method with the fields of ``request``; return what that returns.
+    def values(self, request: Request) -> tuple[Any, ...]:
+        """Return what ``request`` has for the method, checked by its hints.
 
-        :raises RequestError: they are not what its hints say.
+        :raises RequestError: it is not what they say.
         """
-        method = getattr(listener, self.method)
+        if type(request) is Strange:
+            raise RequestError("bad_request", Strange.why)
         if self._given is None:
-            return method()
+            return ()
         try:
             given = msgspec.convert(request, self._given, str_keys=True)
         except msgspec.ValidationError as error:
             raise RequestError("bad_request", _what_is_wrong(str(error))) from None
-        values = msgspec.structs.astuple(given)
+        return msgspec.structs.astuple(given)
+
+    def call(self, listener: Any, values: tuple[Any, ...]) -> Any:
+        """Call the method with what ``values`` has returned."""
+        method = getattr(listener, self.method)
         if not (names := self._by_name):
             return method(*values)
         place = -len(names)

@@ -25,7 +25,7 @@ from ..websocket import WebSocket
 from . import fields
 from .answers import Answer, Outcome, Step
 from .events import Events
-from .fields import Request, RequestError
+from .fields import Count, Epoch, Mid, Name, RequestError, Seq, Tag, User
 from .handlers import request
 from .voting import Poll
 
@@ -126,9 +126,17 @@ class ChatListener(Events):
     # -- requests: each returns its reply, or None where that is sent
 
     @request("join")
-    def _join(self, ws: WebSocket, ref: int, request: Request) -> None:
-        room = fields.new_room(request, self.max_name)
-        position = Position(*fields.position(request))
+    def _join(
+        self,
+        ref: int,
+        room: Name,
+        after: Seq | None = None,
+        epoch: Epoch | None = None,
+        tag: Tag | None = None,
+    ) -> None:
+        ws = self.ws
+        fields.check_new_room(room, self.max_name)
+        position = _position(after, epoch, tag)
         fresh = room not in (ws._rooms or ())
         if fresh and len(ws._rooms or ()) >= self.max_rooms:
             raise RequestError("too_many", f"over {self.max_rooms} rooms: leave one")
@@ -148,7 +156,7 @@ class ChatListener(Events):
         if fresh:
             self._hub.rooms.enter(ws, room, quiet=not self.has_presence(room))
         try:
-            made = self._read(ws, ref, topic, position)
+            made = self._read(ref, topic, position)
             if made and not known and self._made is not None:
                 self._made.take()
         except Exception as error:
@@ -158,19 +166,27 @@ class ChatListener(Events):
             raise
 
     @request("inbox")
-    def _inbox(self, ws: WebSocket, ref: int, request: Request) -> None:
-        position = Position(*fields.position(request))
-        self._read(ws, ref, user_topic(_user(ws)), position)
+    def _inbox(
+        self,
+        ref: int,
+        after: Seq | None = None,
+        epoch: Epoch | None = None,
+        tag: Tag | None = None,
+    ) -> None:
+        position = _position(after, epoch, tag)
+        self._read(ref, user_topic(self._user()), position)
 
     @request("leave")
-    def _leave(self, ws: WebSocket, ref: int, request: Request) -> str:
-        ws.leave(fields.new_room(request, self.max_name))
+    def _leave(self, ref: int, room: Name) -> str:
+        self.ws.leave(fields.check_new_room(room, self.max_name))
         return envelope.reply(ref)
 
     @request("say", beside=True)
-    def _say(self, ws: WebSocket, ref: int, request: Request) -> None:
-        data, text, size, mid = fields.said(request, self._max_data, self.max_mid)
-        room = self._joined(ws, request)
+    def _say(self, ref: int, room: Name, data: Any, mid: Mid) -> None:
+        ws = self.ws
+        fields.check_name(mid, "mid", self.max_mid)
+        text, size = fields.said(data, self._max_data)
+        self._check_joined(room)
         if ws.user is None:
             self._check_anonymous("say")
         if type(self).can_say is not ChatListener.can_say:
@@ -183,10 +199,11 @@ class ChatListener(Events):
         self._store("say", room_topic(room), message, size, ref, self._stored)
 
     @request("tell", beside=True)
-    def _tell(self, ws: WebSocket, ref: int, request: Request) -> None:
-        to = fields.name(request, "to", self.max_name)
-        _, text, size, mid = fields.said(request, self._max_data, self.max_mid)
-        user = _user(ws)
+    def _tell(self, ref: int, to: Name, data: Any, mid: Mid) -> None:
+        fields.check_name(to, "to", self.max_name)
+        fields.check_name(mid, "mid", self.max_mid)
+        text, size = fields.said(data, self._max_data)
+        user = self._user()
         if type(self).can_tell is not ChatListener.can_tell:
             self._ask_settled(self.can_tell, user, to)
         if to == user and self._answers is not None:
@@ -210,10 +227,15 @@ class ChatListener(Events):
         self._store("tell", user_topic(to), message, size, ref, told)
 
     @request("history")
-    def _history(self, ws: WebSocket, ref: int, request: Request) -> str:
-        before = fields.integer(request, "before", 1)
-        limit = fields.integer(request, "limit", 1)
-        room = self._joined(ws, request)
+    def _history(
+        self,
+        ref: int,
+        room: Name,
+        before: Count | None = None,
+        limit: Count | None = None,
+    ) -> str:
+        ws = self.ws
+        self._check_joined(room)
         topic, limit = room_topic(room), min(limit or self.max_page, self.max_page)
         page = None
         if before is None:
@@ -224,11 +246,16 @@ class ChatListener(Events):
         return envelope.history(ref, page.epoch, page.seq, page.messages)
 
     @request("who")
-    def _who(self, ws: WebSocket, ref: int, request: Request) -> str:
-        after = fields.user(request, "after")
-        limit = fields.integer(request, "limit", 1)
-        topic = room_topic(self._joined(ws, request))
-        presence, loop = self._hub.presence, ws._transport.loop
+    def _who(
+        self,
+        ref: int,
+        room: Name,
+        after: User | None = None,
+        limit: Count | None = None,
+    ) -> str:
+        self._check_joined(room)
+        topic, loop = room_topic(room), self.ws._transport.loop
+        presence = self._hub.presence
         if topic in presence.quiet:
             raise RequestError("forbidden", "nobody is told who is in this room")
         presence.rosters.know(loop, topic, self.max_present, now=True)
@@ -239,13 +266,13 @@ class ChatListener(Events):
         return envelope.who(ref, *page)
 
     @request("vote")
-    def _vote(self, ws: WebSocket, ref: int, request: Request) -> str:
-        name = fields.name(request, "poll", self.max_name)
-        choice = fields.name(request, "choice", self.max_name)
-        user, poll = _user(ws), self._poll_of(ws, name)
-        self._allow(self.can_vote, user, name, choice)
+    def _vote(self, ref: int, poll: Name, choice: Name) -> str:
+        fields.check_name(poll, "poll", self.max_name)
+        fields.check_name(choice, "choice", self.max_name)
+        user, asked = self._user(), self._poll_of(poll)
+        self._allow(self.can_vote, user, poll, choice)
         try:
-            standing = poll.vote(user, choice)
+            standing = asked.vote(user, choice)
         except UnknownChoice as error:
             raise RequestError("unknown_choice", str(error)) from None
         except PollClosed as error:
@@ -253,25 +280,19 @@ class ChatListener(Events):
         return envelope.reply(ref, **standing.as_fields())
 
     @request("poll")
-    def _poll(self, ws: WebSocket, ref: int, request: Request) -> str:
-        name = fields.name(request, "poll", self.max_name)
-        standing = self._poll_of(ws, name).tally(ws.user)
+    def _poll(self, ref: int, poll: Name) -> str:
+        fields.check_name(poll, "poll", self.max_name)
+        standing = self._poll_of(poll).tally(self.ws.user)
         return envelope.reply(ref, **standing.as_fields(), mine=standing.mine)
 
     # -- within
 
-    def _read(
-        self,
-        ws: WebSocket,
-        ref: int,
-        topic: str,
-        position: Position,
-    ) -> bool:
+    def _read(self, ref: int, topic: str, position: Position) -> bool:
         """Reply with a page of ``topic``, and go on from there.
 
         True: as far as can be seen, it is new.
         """
-        hub, count = self._hub, 0
+        ws, hub, count = self.ws, self._hub, 0
         noted = room_of(topic) is not None and topic not in hub.presence.quiet
         if noted:
             hub.presence.rosters.know(ws._transport.loop, topic, self.max_present)
@@ -363,18 +384,21 @@ class ChatListener(Events):
         self._check_new(topic)
         return None
 
-    def _joined(self, ws: WebSocket, request: Request) -> str:
-        room, rooms = request.get("room"), ws._rooms or ()
-        if isinstance(room, str) and room in rooms:
-            return room
-        fields.name(request, "room", self.max_name)
-        raise RequestError("not_joined", "you are not in this room: join it first")
+    def _user(self) -> str:
+        if self.ws.user is None:
+            raise RequestError("unauthorized", _NOBODY)
+        return self.ws.user
 
-    def _poll_of(self, ws: WebSocket, name: str) -> Poll:
+    def _check_joined(self, room: str) -> None:
+        if room not in (self.ws._rooms or ()):
+            fields.check_name(room, "room", self.max_name)
+            raise RequestError("not_joined", "you are not in this room: join it first")
+
+    def _poll_of(self, name: str) -> Poll:
         poll = self._chat.polls.get(name)
         if poll is None:
             raise RequestError("unknown_poll", "no such poll")
-        if poll.room is not None and poll.room not in (ws._rooms or ()):
+        if poll.room is not None and poll.room not in (self.ws._rooms or ()):
             raise RequestError(
                 "not_joined", "it is the poll of a room: join that first"
             )
@@ -385,7 +409,7 @@ _NOBODY = "this needs a user id, and you have none"
 _APART = "the room is kept for other connections"
 
 
-def _user(ws: WebSocket) -> str:
-    if ws.user is None:
-        raise RequestError("unauthorized", _NOBODY)
-    return ws.user
+def _position(after: int | None, epoch: str | None, tag: str | None) -> Position:
+    """Return the last number that a client has, whose it is, and its tag."""
+    words = fields.check_word(epoch, "epoch"), fields.check_word(tag, "tag")
+    return Position(after, *words)
