@@ -118,7 +118,7 @@ ARROWS: Tree = {
             "cluster": ".address .jobs .pipe .slots .wire errors transports.patched",
             "publishing": (
                 ".jobs .packing .wire errors messages",
-                "transports.patched backends.shares",
+                "transports.patched backends.contract backends.growths backends.shares",
             ),
             "process": (
                 ".cluster .jobs .packing .people .pipe .publishing .shards .slots",

@@ -9,6 +9,8 @@ from ..messages import APPEND, DISCARD, STOP, STREAM, Grown, Growth, Message
 from .contract import MOST_STREAMS
 
 GONE = "it does not grow, or not any more"
+LACKS = "pieces of it are missing"
+ALIVE = "its writer is alive"
 STOPPED = "somebody has stopped it"
 TOO_MANY = f"{MOST_STREAMS} messages grow there already"
 OVERDUE = 2
@@ -59,7 +61,7 @@ class Growths:
             return False
         assert event == DISCARD, event
         if growth.ttl and now - growing.heard <= growth.ttl:
-            raise StreamGone("its writer is alive")
+            raise StreamGone(ALIVE)
         self.end(topic, growth.id)
         return True
 
@@ -94,7 +96,7 @@ def _append(growing: _Growing, message: Message, growth: Growth, now: float) -> 
     if growing.stopped:
         raise StreamStopped(STOPPED)
     if growth.n > grown.n + 1:
-        raise StreamGone("pieces of it are missing")
+        raise StreamGone(LACKS)
     growing.heard = now
     if growth.n != grown.n + 1:
         return False

@@ -273,7 +273,7 @@ STORES: list[type[Store]] = [
 ]
 """A new backend is added here, and nowhere else."""
 
-GROWING: list[type[Store]] = [MemoryStore, SQLiteStore]
+GROWING: list[type[Store]] = STORES
 """Those in which messages grow."""
 
 

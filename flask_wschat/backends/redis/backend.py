@@ -8,6 +8,8 @@ one slot of a cluster:
     :log        stream    the kept messages, their ids <seq>-<bytes said before>
     :mids0, 1   hash      numbers, by digests of the ids that senders gave messages
     :gone       hash      what is left of messages that were taken back, by number
+    :growths    hash      what grows, by its id
+    :pieces     hash      what it consists of; see grow.lua
     :told       hash      of an inbox, what others told and got no answer to
     :people     hash      who is there, in which processes; and how often that changed
 
@@ -27,6 +29,7 @@ configuration 1.2 KB. See docs/decisions/18.
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import secrets
 import time
@@ -39,9 +42,15 @@ from ..contract import EMPTY, Host, T, only
 from ..shares import Shares
 from .address import Address
 from .cluster import ClusterAddress
-from .packing import NUMBERS, pack_message, pack_passing, unpack_entry
+from .packing import (
+    NUMBERS,
+    pack_message,
+    pack_passing,
+    unpack_entry,
+    unpack_grown,
+)
 from .process import Process
-from .publishing import Done, Limits
+from .publishing import Done, Limits, growth_keys
 from .sentinel import SentinelAddress
 from .subscriber import Timings
 from .wire import Arg, Call, Reply, decode, encode
@@ -52,6 +61,7 @@ _KINDS: dict[str, type[Address]] = {
     "sentinel": SentinelAddress,
     "cluster": ClusterAddress,
 }
+_began = operator.attrgetter("at")
 _META_LONGER = 60.0  # seconds a topic's epoch outlives its messages
 
 
@@ -179,8 +189,11 @@ class RedisBackend:
             done(error)
 
     def _send(self, topic: str, message: Message, done: Done, keep: bool) -> None:
-        publisher = self._here().publisher
-        if keep and self._limits.size:
+        publisher, growth = self._here().publisher, message.growth
+        keep = keep and self._limits.size > 0
+        if growth is not None and (message.event is not None or not keep):
+            publisher.grow(topic, message, growth, done)
+        elif keep:
             publisher.keep(topic, message, done)
         else:
             publisher.pass_on(topic, message, done)
@@ -211,12 +224,14 @@ class RedisBackend:
         args: list[Arg] = [limit, *bounds, epoch or "", tag or ""]
         args += ["" if max_bytes is None else max(max_bytes, 0), *limits]
         args += [self._empty_ttl, channel, *process.position(topic)]
-        call = self._history.call(self._server.keys(topic), args)
+        keys = [*self._server.keys(topic), *growth_keys(self._server, topic)]
+        call = self._history.call(keys, args)
         reply = self._run(call, again=True)
         try:
-            name, seq, word, recovered, plain, backwards, items, bodies = reply
+            name, seq, word, recovered, plain, backwards, items, bodies, grown = reply
             newest = "" if word == b"-" else word.decode()
             era = name.decode()
+            streams = sorted(map(unpack_grown, grown), key=_began)
         except (ValueError, TypeError) as error:
             raise self._strange(topic) from error
         if process.wishes.wants(topic):
@@ -228,7 +243,8 @@ class RedisBackend:
             return self.history(topic, limit=limit, max_bytes=max_bytes)
         if backwards:
             entries.reverse()
-        return Page(era, seq, entries, bool(recovered), bool(plain), newest)
+        page = Page(era, seq, entries, bool(recovered), bool(plain), newest)
+        return page._replace(streams=streams) if streams else page
 
     def _entries(
         self, topic: str, items: Iterable[tuple[bytes, bytes]], after: int | None

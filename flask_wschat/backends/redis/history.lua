@@ -1,6 +1,6 @@
 -- Read a page of a topic's log; make the topic's epoch if it has none, and a new one
 -- if the calling process was given numbers that are yet to come.
--- KEYS: meta, log, mids0, mids1, gone
+-- KEYS: meta, log, mids0, mids1, gone, growths, pieces
 -- ARGV: limit, after or '', before or '', the epoch to resume or '', the tag of `after` or
 --       '', the bytes of data that the page may have or '', the messages and bytes that
 --       may be kept, ttl and meta's ttl in ms, meta's ttl where nothing was ever kept; the
@@ -10,7 +10,7 @@
 -- 0, 1 if it is claimed, 1 if the messages are in reverse order or else 0, and these: of
 -- each its number, time, tag and the tag before; then its body. A deleted one has none, and
 -- one that we did not write its number alone. (To put them together would take Lua 1 ns for
--- each byte.)
+-- each byte.) Last what grows: see grow.lua.
 local clock = redis.call('TIME')
 local limit, after, before = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local size, most, room = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[6])
@@ -146,4 +146,19 @@ end
 if upto then
   redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f', upto))
 end
-return {epoch, seq, tag, recovered, plain, backwards, items, bodies}
+
+-- What grows: id, number of pieces, and when and by whom it was begun; and all of its text
+local grown, now = {}, clock[1] * 1000 + math.floor(clock[2] / 1000)
+local growths = redis.call('HGETALL', KEYS[6])
+for i = 1, #growths, 2 do
+  local id = growths[i]
+  local n, heard, ttl, rest = string.match(growths[i + 1], '^(%d+) (%d+) (%d+) %d (.*)$')
+  if now - heard <= tonumber(ttl) then
+    local pieces = {}
+    for k = 1, n do
+      pieces[k] = redis.call('HGET', KEYS[7], k .. ':' .. id) or ''
+    end
+    grown[#grown + 1] = {id, n .. ' ' .. rest, table.concat(pieces)}
+  end
+end
+return {epoch, seq, tag, recovered, plain, backwards, items, bodies, grown}

@@ -10,7 +10,7 @@ import math
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
-from ...messages import Delivery, Entry, Growth, Message
+from ...messages import Delivery, Entry, Grown, Growth, Message
 
 MAX_SIZE = 16 << 20
 """Bytes of a message; a longer one is not written, and ignored where one comes."""
@@ -195,6 +195,19 @@ def unpack_passing(topic: str, payload: bytes) -> Delivery:
     if len(parts) != 4:
         raise ValueError("not a publication of ours")
     return Delivery(topic, unpack_message(parts[3]), 0, _time(parts[1]))
+
+
+def unpack_grown(fields: list[bytes]) -> Grown:
+    """Return what history.lua has returned of a growing message.
+
+    :raises ValueError: it is none that we wrote.
+    """
+    id_, about, text = fields
+    n, at, rest = about.split(b" ", 2)
+    sender, asker = json.loads(rest)
+    if not (isinstance(sender, str | None) and isinstance(asker, str | None)):
+        raise ValueError("people that are none")
+    return Grown(id_.decode(), sender, _time(at), int(n), text.decode(), asker)
 
 
 def unpack_entry(item: bytes, body: bytes) -> tuple[Entry, str]:

@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ...transports.patched import allocate_lock
 from .jobs import Confirmed, Job, nothing, settled
@@ -35,7 +35,7 @@ class Pipe:
     ``seconds``: for an answer, from when something was put in. ``start``: runs a
     function beside its caller. ``replicas``: so many have to have what is done before
     its replies count. ``hello``: sent first on each connection, whatever comes of
-    it.
+    them.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Pipe:
         seconds: float,
         start: Start,
         replicas: int = 0,
-        hello: Call | None = None,
+        hello: Sequence[Call] = (),
     ) -> None:
         self._hello = hello
         self._replicas = replicas
@@ -197,8 +197,8 @@ class Pipe:
         poller.register(wire.sock, select.POLLIN)
         heard, blocked = self._ear.fileno(), False
         out = memoryview(b"")
-        if self._hello is not None:
-            hello = Job([self._hello], nothing, again=False)
+        if self._hello:
+            hello = Job(self._hello, nothing, again=False)
             hello.until = time.monotonic() + self._seconds
             self._flying.append(hello)
             out = memoryview(hello.pack())

@@ -1,6 +1,7 @@
 -- Append messages to a topic and publish them, but those whose mid is known. All of it or
 -- nothing: the first write is one that Redis refuses when its memory is full.
--- KEYS: meta, log, mids0, mids1, told, gone
+-- KEYS: meta, log, mids0, mids1, told, gone; and growths and pieces, where the message is
+--       one that has grown
 -- ARGV: channel; the epoch, number and tag that the caller has seen, if any; the messages
 --       and bytes that may be kept; ttl and meta's ttl in ms; for how many ms mids are
 --       known at least; the messages and bytes that may be told without an answer; the
@@ -30,6 +31,7 @@ local clock = redis.call('TIME')
 local at = string.format('%d.%06d', clock[1], clock[2])
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local size, most, step = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[14])
+local last_arg = KEYS[7] and #ARGV - 1 or #ARGV
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'said', 'tag', 'due', 'turn', 'mark', 'gone')
 local epoch, tag, made = meta[1], meta[4] or '-', false
 local new_epoch = string.format('%x%05x', clock[1], clock[2])
@@ -37,7 +39,7 @@ local seq, said, due = tonumber(meta[2] or 0), tonumber(meta[3] or 0), tonumber(
 local turn, mark = meta[6], tonumber(meta[7] or 0)
 
 local known, mids = {}, {}
-for i = 15, #ARGV, step do
+for i = 15, last_arg, step do
   if ARGV[i] ~= '' then
     mids[#mids + 1] = ARGV[i]
   end
@@ -83,7 +85,7 @@ end
 
 local answers, first, before = {}, nil, tag
 local fresh, lengths, bodies, apart = {}, {}, {}, {}
-for i = 15, #ARGV, step do
+for i = 15, last_arg, step do
   local mid, bytes, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local told = step == 5 and ARGV[i + 3] ~= '' and not known[mid] and tell(ARGV[i + 3], bytes)
   if known[mid] then
@@ -223,6 +225,18 @@ if step == 5 then
   redis.call('PEXPIRE', KEYS[5], ARGV[7])
 end
 
+if KEYS[7] then
+  local id = ARGV[#ARGV]
+  local n = string.match(redis.call('HGET', KEYS[7], id) or '', '^%d+')
+  redis.call('HDEL', KEYS[7], id)
+  if redis.call('EXISTS', KEYS[7]) == 0 then
+    redis.call('UNLINK', KEYS[8])
+  else
+    for i = 1, n or 0 do
+      redis.call('HDEL', KEYS[8], i .. ':' .. id)
+    end
+  end
+end
 if made then
   redis.call('PUBLISH', ARGV[1], '0 ' .. at .. ' - {"event":"made"}\n')
 end

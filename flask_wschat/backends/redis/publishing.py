@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import logging
 import random
 import time
@@ -15,9 +16,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from ...errors import BackendError, ShareTaken
-from ...messages import Message, Receipt, size_of
+from ...errors import (
+    BackendError,
+    ShareTaken,
+    StreamGone,
+    StreamStopped,
+    TooManyStreams,
+)
+from ...messages import STREAM, Growth, Message, Receipt, size_of
 from ...transports.patched import allocate_lock
+from ..contract import MOST_STREAMS
+from ..growths import ALIVE, GONE, LACKS, OVERDUE, STOPPED, TOO_MANY
 from ..shares import UNANSWERED, Shares
 from .jobs import Anew, Job, Outcome, nothing
 from .packing import MAX_SIZE, pack_message, pack_passing
@@ -103,8 +112,12 @@ class Publisher:
     ) -> None:
         self.sender = sender
         self.script = names.script("publish")
+        self._grow = names.script("grow")
         # Else the first messages on a connection would come after what follows them.
-        self.hello = Call("EVAL", [self.script.source, 0], key=b"")
+        self.hello = [
+            Call("EVAL", [script.source, 0], key=b"")
+            for script in (self.script, self._grow)
+        ]
         self._names = names
         self._shares = shares
         self.constant = pack_args(*limits, _MIDS_FOR, shares.most, shares.most_bytes)
@@ -128,9 +141,10 @@ class Publisher:
         with self.lock:
             where = (topic, self.sender.lane())
             batch = self.open.get(where)
-            if batch is not None and batch.add(said):
+            ends = None if message.growth is None else message.growth.id
+            if batch is not None and ends is None and batch.add(said):
                 return
-            batch = self.open[where] = made = Batch(self, where, said)
+            batch = self.open[where] = made = Batch(self, where, said, ends)
             first = self._line_up(where, lambda: self._put(made))
         if first:
             self._hand_on(where)
@@ -150,9 +164,40 @@ class Publisher:
             else:
                 done(self.sender.error(outcome))
 
+        job = Job([call], told, again=False)
+        self._put_apart(topic, job, channel, done)
+
+    def grow(self, topic: str, message: Message, growth: Growth, done: Done) -> None:
+        """Have a step of a growing message done.
+
+        :raises BackendError: it is too long.
+        """
+        keys = growth_keys(self._names, topic)
+        event = message.event or "end"
+        args: list[Arg] = [self._names.channel(topic), event, growth.id]
+        args += [growth.n, round(growth.ttl * 1000), _packed(message), OVERDUE]
+        if message.event == STREAM:
+            args += [MOST_STREAMS, json.dumps([message.sender, growth.asker])]
+        call = self._grow.call(keys, args)
+
+        def told(outcome: Outcome) -> None:
+            if isinstance(outcome, list):
+                done(_grown(outcome[0]))
+            else:
+                done(self.sender.error(outcome))
+
+        # In the way of what is kept: as that is how it ends.
+        job = Job([call], told, again=True)
+        self._put_apart(topic, job, keys[0], done, kept=True)
+
+    def _put_apart(
+        self, topic: str, job: Job, key: bytes, done: Done, *, kept: bool = False
+    ) -> None:
+        """Send what is in no batch."""
+
         def put() -> None:
             try:
-                self.sender.put(channel, Job([call], told, again=False))
+                self.sender.put(key, job, kept=kept)
             except BackendError as error:
                 done(error)
 
@@ -207,10 +252,11 @@ class Publisher:
             if self.open.get(batch.where) is batch:
                 del self.open[batch.where]
 
-    def keys(self, topic: str) -> list[bytes]:
-        """Return what publish.lua has as its KEYS."""
+    def keys(self, topic: str, ends: bool) -> list[bytes]:
+        """Return publish.lua's KEYS; ``ends``: something grows no more."""
         names = ("meta", "log", "mids0", "mids1", "told", "gone")
-        return [self._names.key(topic, name) for name in names]
+        keys = [self._names.key(topic, name) for name in names]
+        return [*keys, *growth_keys(self._names, topic)] if ends else keys
 
     def packed(self, topic: str, keys: Sequence[bytes]) -> bytes:
         """Return the keys and those ARGV that say what was seen."""
@@ -225,15 +271,23 @@ class Publisher:
 class Batch(Job):
     """Messages of one topic."""
 
-    __slots__ = ("_bytes", "_publisher", "_said", "_whole", "keys", "topic", "where")
+    __slots__ = (
+        *("_bytes", "_ends", "_publisher", "_said", "_whole", "keys", "topic"),
+        "where",
+    )
 
     def __init__(
-        self, publisher: Publisher, where: tuple[str, int], said: Said
+        self,
+        publisher: Publisher,
+        where: tuple[str, int],
+        said: Said,
+        ends: str | None,
     ) -> None:
         super().__init__((), nothing, again=True)
         self.where = where
         self.topic = topic = where[0]
-        self.keys = publisher.keys(topic)
+        self._ends = ends  # the id of what has grown to its one message
+        self.keys = publisher.keys(topic, ends is not None)
         self._publisher = publisher
         self._said = [said]
         self._bytes = len(said.body)
@@ -247,6 +301,8 @@ class Batch(Job):
         """Take ``said`` in, if there is room; with the publisher's lock."""
         self._bytes += len(said.body)
         if len(self._said) >= _MOST or self._bytes > _MOST_BYTES:
+            return False
+        if self._ends is not None:
             return False
         self._said.append(said)
         return True
@@ -262,6 +318,8 @@ class Batch(Job):
             args += (said.mid, said.size, said.body)
             if step == 5:
                 args += said.parties
+        if self._ends is not None:
+            args.append(self._ends)
         name = pack_args("EVAL", script.source) if self._whole else script.evalsha
         count = 3 + len(self.keys) + 11 + len(args)
         return b"*%d\r\n%b%b%b%b" % (
@@ -335,6 +393,27 @@ class Batch(Job):
             else:
                 receipts.append(Receipt(int(code), at, epoch))
         return receipts
+
+
+def growth_keys(names: Names, topic: str) -> list[bytes]:
+    """Return what grow.lua has as its KEYS."""
+    return [names.key(topic, "growths"), names.key(topic, "pieces")]
+
+
+def _grown(reply: bytes) -> Receipt | Exception:
+    """Return what became of a step, as grow.lua says."""
+    at, _, word = reply.decode().partition(" ")
+    refused = _REFUSED.get(word)
+    return Receipt(0, float(at), "", word == "done") if refused is None else refused()
+
+
+_REFUSED: dict[str, Callable[[], Exception]] = {
+    "gone": lambda: StreamGone(GONE),
+    "lacks": lambda: StreamGone(LACKS),
+    "alive": lambda: StreamGone(ALIVE),
+    "stop": lambda: StreamStopped(STOPPED),
+    "many": lambda: TooManyStreams(TOO_MANY),
+}
 
 
 def _tell(said: Said, outcome: Receipt | Exception) -> None:

@@ -8,7 +8,7 @@ import time
 from ...errors import StreamGone, StreamStopped, TooManyStreams
 from ...messages import APPEND, DISCARD, STOP, STREAM, Grown, Growth, Message
 from ..contract import MOST_STREAMS
-from ..growths import GONE, OVERDUE, STOPPED, TOO_MANY
+from ..growths import ALIVE, GONE, LACKS, OVERDUE, STOPPED, TOO_MANY
 
 # Pieces are rows of their own: to write a text anew for each would cost the more the
 # longer it is. `heard` is when its writer was, by a clock that nobody sets and that
@@ -74,7 +74,7 @@ def step(
         return False
     assert event == DISCARD, event
     if growth.ttl and 0 <= now - heard <= growth.ttl:
-        raise StreamGone("its writer is alive")
+        raise StreamGone(ALIVE)
     end(db, topic, growth.id)
     return True
 
@@ -134,7 +134,7 @@ def _append(
     if stopped:
         raise StreamStopped(STOPPED)
     if growth.n > n + 1:
-        raise StreamGone("pieces of it are missing")
+        raise StreamGone(LACKS)
     is_next = growth.n == n + 1
     db.execute(
         "UPDATE growths SET n = ?, heard = ? WHERE topic = ? AND id = ?",
