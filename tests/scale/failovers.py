@@ -213,7 +213,6 @@ class Talk:
         self.said = {member.room: Said() for member in crowd.members}
         self.done = 0
         self.open = 0
-        self._allowed = 0
 
     def start(self) -> None:
         for member in self._crowd.members:

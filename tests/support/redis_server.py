@@ -40,7 +40,6 @@ class RedisServer:
         self.folder = Path(tempfile.mkdtemp(prefix="wschat-redis-"))
         self.port = 0 if unix else free_port()
         self._password = password
-        self._tls = tls
         self._options = [f"dir {self.folder}", 'save ""', "bind 127.0.0.1", *options]
         self.socket = self.folder / "socket"
         if unix:

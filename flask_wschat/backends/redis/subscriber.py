@@ -40,8 +40,6 @@ class Timings(NamedTuple):
     """Without one of them coming back until the connection counts as dead."""
     answer: float = 3.0
     """Redis has for an answer."""
-    idle: float = 1.0
-    """After which a connection is looked at before it is used again."""
 
 
 class Server(Protocol):
