@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -10,9 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.contenders import BARE, OURS, python_with
 from benchmarks.harness import HERE, Failed
@@ -49,6 +50,48 @@ def machine() -> str:
 
 def today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+class Part(Protocol):
+    """A part of a section: its paragraphs, and whether it reached its bars."""
+
+    @property
+    def texts(self) -> list[str]: ...
+    @property
+    def good(self) -> bool: ...
+
+
+def run_parts(
+    program: str, about: str, section: str, parts: Mapping[str, Callable[[bool], Part]]
+) -> int:
+    """Be the program that runs ``parts``, each told whether a look will do.
+
+    Their ``section`` of RESULTS.md is written where none was left out or shortened.
+    Return the exit code: 1 where a bar was not reached.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=about)
+    parser.add_argument("--quick", action="store_true", help="few and short rounds")
+    parser.add_argument("--only", default="", help="parts whose name contains this")
+    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
+    arguments = parser.parse_args()
+    described, started = machine(), time.monotonic()
+    print(described, file=sys.stderr)
+    texts, good = [], True
+    for name, run in parts.items():
+        if arguments.only not in name:
+            continue
+        print(name, file=sys.stderr)
+        part = run(arguments.quick)
+        good &= part.good
+        paragraphs = [f"### {name}", *part.texts]
+        texts += paragraphs
+        print("\n\n".join(paragraphs), end="\n\n", flush=True)
+    took = time.monotonic() - started
+    print(f"{took:.0f} s")
+    if not arguments.only and not arguments.quick:
+        texts.insert(0, f"{today()}. {described}; {took / 60:.0f} minutes.")
+        write_section(arguments.output, section, "\n\n".join(texts))
+    return 0 if good else 1
 
 
 class Report:

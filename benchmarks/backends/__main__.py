@@ -3,26 +3,22 @@
     python -m benchmarks.backends [--quick] [--only TEXT] [--output FILE]
 
 TEXT is one of the parts' names: broadcasts, says, workers, rooms. Writes its section of
-RESULTS.md, unless only a part was asked for.
+RESULTS.md, unless --quick or --only was given.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from benchmarks.backends.rooms import joined_and_filled
 from benchmarks.backends.sharing import gain_of_two
 from benchmarks.harness import (
-    HERE,
     ROOT,
     Failed,
     Load,
@@ -32,7 +28,7 @@ from benchmarks.harness import (
     two_cores,
 )
 from benchmarks.measure import wait_until_quiet
-from benchmarks.report import machine, table, today, write_section
+from benchmarks.report import run_parts, table
 
 MEMORY, SQLITE, REDIS = "memory://", "sqlite://", "redis://"
 BACKENDS = (MEMORY, SQLITE, REDIS)
@@ -288,44 +284,18 @@ _ROOMS_HEAD = [
 ]
 
 
-PARTS: dict[str, Callable[[Options], Part]] = {
-    "broadcasts": broadcasts,
-    "says": says,
-    "workers": workers,
-    "rooms": rooms,
+def _with_rounds(part: Callable[[Options], Part]) -> Callable[[bool], Part]:
+    return lambda quick: part(Options(2, 0.5) if quick else Options(5, 0.8))
+
+
+PARTS = {
+    part.__name__: _with_rounds(part) for part in (broadcasts, says, workers, rooms)
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.backends", description="What the backends cost."
-    )
-    parser.add_argument("--quick", action="store_true", help="few and short rounds")
-    parser.add_argument("--only", default="", help="parts whose name contains this")
-    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
-    arguments = parser.parse_args()
-    options = Options(2, 0.5) if arguments.quick else Options(5, 0.8)
-    described, started = machine(), time.monotonic()
-    print(described, file=sys.stderr)
-    texts, good = [], True
-    for name, part in PARTS.items():
-        if arguments.only not in name:
-            continue
-        print(name, file=sys.stderr)
-        done = part(options)
-        good &= done.good
-        texts += done.texts
-        print("\n\n".join(done.texts), end="\n\n", flush=True)
-    took = time.monotonic() - started
-    print(f"{took:.0f} s")
-    if not arguments.only:
-        texts.insert(0, f"{today()}. {described}; {took / 60:.0f} minutes.")
-        write_section(arguments.output, "Backends", "\n\n".join(texts))
-    return 0 if good else 1
-
-
 if __name__ == "__main__":
+    about = "What the backends cost."
     try:
-        sys.exit(main())
+        sys.exit(run_parts("benchmarks.backends", about, "Backends", PARTS))
     except Failed as error:
         sys.exit(str(error))

@@ -10,14 +10,11 @@ with 1 where a bar was not reached. Writes the section of RESULTS.md, unless --q
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
-from benchmarks.harness import HERE, Failed
-from benchmarks.report import machine, today, write_section
+from benchmarks.harness import Failed
+from benchmarks.report import run_parts
 
 from .costs import far_away, joins, says, under_way
 from .crowd import allow_descriptors
@@ -39,36 +36,10 @@ PARTS: dict[str, Callable[[bool], Part]] = {
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.rooms", description="Large rooms, and faults."
-    )
-    parser.add_argument("--quick", action="store_true", help="small rooms, short runs")
-    parser.add_argument("--only", default="", help="parts whose name contains this")
-    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
-    arguments = parser.parse_args()
-    allow_descriptors()
-    described, started = machine(), time.monotonic()
-    print(described, file=sys.stderr)
-    texts, good = [], True
-    for name, run in PARTS.items():
-        if arguments.only not in name:
-            continue
-        print(name, file=sys.stderr)
-        part = run(arguments.quick)
-        good &= part.good
-        texts += [f"### {name}", *part.texts()]
-        print("\n\n".join([f"### {name}", *part.texts()]), end="\n\n", flush=True)
-    took = time.monotonic() - started
-    print(f"{took:.0f} s")
-    if not arguments.only and not arguments.quick:
-        texts.insert(0, f"{today()}. {described}; {took / 60:.0f} minutes.")
-        write_section(arguments.output, "Rooms", "\n\n".join(texts))
-    return 0 if good else 1
-
-
 if __name__ == "__main__":
+    allow_descriptors()
+    about = "Large rooms, and faults."
     try:
-        sys.exit(main())
+        sys.exit(run_parts("benchmarks.rooms", about, "Rooms", PARTS))
     except Failed as error:
         sys.exit(str(error))

@@ -58,6 +58,7 @@ class Part:
     def good(self) -> bool:
         return all(figure.good for figure in self.figures)
 
+    @property
     def texts(self) -> list[str]:
         rows = [figure.row() for figure in self.figures]
         return [self.text, table(["", "measured", "bar", "verdict"], rows), *self.notes]
