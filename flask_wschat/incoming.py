@@ -95,6 +95,7 @@ class Incoming:
         "_pinged",
         "_posted",
         "_rooms",
+        "_route",
         "_senders",
         "_standing",
         "_sweep_at",
@@ -105,7 +106,6 @@ class Incoming:
         "close_code",
         "close_reason",
         "closed",
-        "route",
         "subprotocol",
         "user",
     )
@@ -131,7 +131,7 @@ class Incoming:
         self._heard = True  # anything came since the sweep last looked
         self._pinged = False  # the sweep awaits a sign of life
         self._sweep_at = 0.0  # when the sweep looks again
-        self.route = ""
+        self._route = ""
         self._id: str | None = None
         self._rooms: set[str] | None = None
         self._hub = hub

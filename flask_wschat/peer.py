@@ -220,5 +220,5 @@ class Peer(Incoming):
 
     def _described(self) -> str:
         """Return what the log needs to know of this connection, on one line."""
-        route = self.route or "a WebSocket"
+        route = self._route or "a WebSocket"
         return f"{route} (user {printable(self.user)}, connection {self._name()})"

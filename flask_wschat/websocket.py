@@ -65,8 +65,6 @@ class WebSocket(Peer):
     """The user id that ``authenticate`` returned, or None."""
     subprotocol: str | None
     """The negotiated subprotocol, or None."""
-    route: str
-    """The rule of its URL, as the application has it."""
     closed: bool
     """True from the first sign of the end: nothing can be sent any more."""
     close_code: int | None

@@ -58,13 +58,13 @@ class Chat:
         ``limit`` is that of its route alone; None: all others have one together.
         """
         if limit is not None:
-            return self._buckets.of(ws.user, limit, ws.route)
+            return self._buckets.of(ws.user, limit, ws._route)
         rate = self.hub.settings.RATE_LIMIT
         return None if rate is None else self._buckets.of(ws.user, rate)
 
     def event_bucket(self, ws: WebSocket, name: str, limit: Rate) -> Bucket:
         """Return how often the user of ``ws`` may call the event ``name``."""
-        return self._buckets.of(ws.user, limit, f"{ws.route} {name}")
+        return self._buckets.of(ws.user, limit, f"{ws._route} {name}")
 
     def bytes_bucket(self, ws: WebSocket, address: str | None) -> Bucket | None:
         """Return the bytes that the user of ``ws`` may say, if there is a limit."""

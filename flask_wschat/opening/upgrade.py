@@ -219,7 +219,7 @@ class Upgrade:
             while ws is None:
                 loop = hub.home.loop_for(self._own)
                 ws = loop.call(self._open, loop, chosen, plain)
-            ws.route = self._route
+            ws._route = self._route
             if self._gate.storm and hub.count() >= self._gate.storm:
                 self._gate.warn_of_storm()
             hub.await_topics(ws)

@@ -171,7 +171,7 @@ def _tell_of_answer(ws: WebSocket, answer: Any) -> None:
             "late",
             "the view of %s answers HTTP %d after the 101: its client sees close code"
             " 1008. Give login_required and its like to the route: decorators=[...]",
-            *(printable(ws.route), status),
+            *(printable(ws._route), status),
         )
         ws.close(1008, f"{status}")
 
