@@ -19,6 +19,7 @@ from werkzeug.routing import WebsocketMismatch
 
 from . import backends
 from .chat.chat import Chat
+from .chat.emitting import emit
 from .chat.events import Events
 from .chat.voting import Poll
 from .envelope import PROTOCOL
@@ -323,6 +324,42 @@ class WSChat(Identity):
             raise TypeError(f"keep is True or False, unlike {shown(keep)}")
         keep = keep and key is None and room is not None
         return hub.publish(topic, _named(message, mid, keep), keep=keep).seq
+
+    def emit(
+        self,
+        type: str,
+        *,
+        room: Any = None,
+        user: Any = None,
+        exclude: WebSocket | None = None,
+        key: Any = None,
+        **fields: Any,
+    ) -> None:
+        """Send an event of your own to ``room``, to ``user``, or to everyone.
+
+        It is told once and kept nowhere: for cursors, who is typing, what has moved.
+        All connections of ``Events`` and ``ChatListener`` classes get it which are
+        there now, in all processes, as one JSON object of ``type``, ``room``, ``from``
+        (null) and ``fields``; sockets of other routes don't. ``exclude`` is a
+        connection left out. ``key``: to a peer that is behind, only the newest unsent
+        event of this type and ``key`` in this place is sent.
+
+        Fields may be what msgspec encodes, dataclasses for example, and what the
+        application's JSON provider does.
+
+        :raises TypeError: JSON has no such field, or an argument is not what it is to
+            be; nothing was sent.
+        :raises ValueError: the type or a field is the protocol's own, ``room`` and
+            ``user`` are both given, or a field cannot be read by anybody.
+        :raises BackendError: it is not known whether it was sent.
+        """
+        emit(
+            *(self._hub(), type, fields),
+            room=room,
+            user=user,
+            key=key,
+            exclude=exclude,
+        )
 
     def send_to_user(
         self, user: Any, data: Any, *, key: Any = None, mid: Any = None

@@ -286,7 +286,8 @@ class Feed:
         """Send to every member, but not before the page that it waits for."""
         members: Collection[WebSocket] = self.members
         if self.reading:
-            waiting = {ws for ws, each in self.reading.items() if each.view is None}
+            event = parcel.delivery.message.event
+            waiting = {ws for ws, each in self.reading.items() if not each.gets(event)}
             members = [ws for ws in members if ws not in waiting]
         parcel.send(members, parcel.delivery.message.exclude)
 

@@ -80,6 +80,19 @@ class Feeds:
             if mute:
                 feed.reading[ws] = Reader(ws)
 
+    def unmute(self, ws: WebSocket, topic: str) -> None:
+        """Let ``ws`` have the news of ``topic`` from now on."""
+        feed = self._feeds.get(topic)
+        if feed is not None:
+            feed.mute(ws)
+
+    def let_hear(self, ws: WebSocket, topic: str) -> None:
+        """Let ``ws``, which has not asked for a page, have the application's events."""
+        feed = self._feeds.get(topic)
+        reader = None if feed is None else feed.reading.get(ws)
+        if reader is not None and reader.answer is None:
+            reader.hears = True
+
     def discard(self, ws: WebSocket, topic: str) -> None:
         feed = self._feeds.get(topic)
         if feed is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from ..messages import EMITTED
 from ..websocket import WebSocket
 from .pages import Position, View
 from .parcels import Parcel
@@ -23,8 +24,8 @@ class Reader:
     """
 
     __slots__ = (
-        "_ended", "_ready", "after", "answer", "begun", "epoch", "error", "tag", "view",
-        "ws",
+        "_ended", "_ready", "after", "answer", "begun", "epoch", "error", "hears",
+        "tag", "view", "ws",
     )  # fmt: skip
 
     def __init__(
@@ -32,6 +33,8 @@ class Reader:
     ) -> None:
         self.ws = ws
         self.answer = answer
+        self.hears = False
+        """It gets the application's events, though it may never ask."""
         self.begun = 0
         """So many of those that its page waits with were delivered before it asked."""
         self.view: View | None = None
@@ -42,6 +45,10 @@ class Reader:
         """Why it gets nothing."""
         self._ended = False
         self._ready: Event | None = None
+
+    def gets(self, event: str | None) -> bool:
+        """Whether it gets news of this kind, which are in no page."""
+        return self.view is not None or (self.hears and event == EMITTED)
 
     def tell(self, ready: Event) -> None:
         """Set ``ready`` once it was sent its page, or will get none; in the loop."""

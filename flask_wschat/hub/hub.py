@@ -32,8 +32,8 @@ from ..transports import Event, Loop, ending
 from ..transports.loop import new_event
 from ..transports.waiting import run_blocking, start_thread
 from ..websocket import WebSocket
-from .audience import deliver
 from .backlog import Backlog
+from .beside import send_beside
 from .claims import CLAIM, Claims
 from .deliveries import Deliveries
 from .drain import Closing
@@ -41,7 +41,6 @@ from .feeds import Feeds
 from .home import Home
 from .members import Members
 from .mending import Mender
-from .parcels import framed
 from .places import places_for
 from .presence import Presence
 from .readings import Readings
@@ -65,8 +64,8 @@ class Hub:
     """Who is connected here, and the way to reach them; the backend's ``Host``.
 
     Its sets change in the loop of its connections only; what may wait is never called
-    there. Plain connections get what is published as it is; those of the ready-made
-    chat are in ``feeds``.
+    there. Plain connections get what is published as it is, those of ``Events`` as it
+    comes; those of the ready-made chat are in ``feeds``.
     """
 
     def __init__(
@@ -148,7 +147,7 @@ class Hub:
         if ws.user is not None:
             topic = user_topic(ws.user)
             topics.append(topic)
-            members.add(ws, topic)
+            members.add(ws, topic, mute=True)
             self.presence.changed(loop, EVERYONE, ws.user)
             self.presence.changed(loop, topic, ws.user)
         self._topics.want(loop, topics)
@@ -199,14 +198,25 @@ class Hub:
         if alone is not None:
             alone.serves()
 
-    def attach(self, ws: WebSocket, *, sharing: bool = False) -> None:
-        """Let a connection of the ready-made chat have the news; in the loop.
+    def attach(
+        self, ws: WebSocket, *, sharing: bool = False, hearing: bool = False
+    ) -> None:
+        """Let a connection that speaks the protocol have the news; in the loop.
 
-        ``sharing``: it may be in rooms that plain connections are in.
+        ``sharing``: it may be in rooms that plain connections are in. ``hearing``: it
+        is not of the ready-made chat, and reads nothing.
         """
-        if ws in self.members.opening:
+        if ws not in self.members.opening:
+            return
+        own = [] if ws.user is None else [user_topic(ws.user)]
+        if hearing:
+            rooms = map(room_topic, ws._rooms or ())
+            self.members.hear(ws, [*own, *rooms])
+        else:
             self.members.opening.discard(ws)
             self.feeds.add(ws, EVERYONE)
+            for topic in own:
+                self.feeds.unmute(ws, topic)
             if sharing:
                 self._claims.sharing.add(ws)
 
@@ -223,6 +233,7 @@ class Hub:
         self.members.opening.discard(ws)
         self._claims.sharing.discard(ws)
         self.members.plain[EVERYONE].discard(ws)
+        self.members.hearing[EVERYONE].discard(ws)
         if EVERYONE in self.feeds:
             self._finish(self.feeds.discard, ws, EVERYONE)
         if self.on_end is not None:
@@ -383,27 +394,13 @@ class Hub:
             return
         self.backlog.look()
         try:
-            self._send_to_plain(delivery)
+            send_beside(self.members, delivery, self._finish)
         finally:
             self.feeds.deliver(delivery)
 
     def _begin_anew(self, topic: str) -> None:
         self.feeds.void(topic)
         self._claims.made(topic)
-
-    def _send_to_plain(self, delivery: Delivery) -> None:
-        topic, message = delivery.topic, delivery.message
-        members = self.members.plain.get(topic)
-        # What clients of the ready-made chat say is for it alone, unless it shares its
-        # rooms; what they told others always, which is in their own topic as well.
-        said = message.sender is not None and not message.plain
-        if members and message.event is None and message.to is None and not said:
-            if message.close_code is not None:
-                for ws in list(members):
-                    if message.exclude is None or ws._id != message.exclude:
-                        self._finish(ws.close, message.close_code, str(message.data))
-            else:
-                deliver(members, framed(message.data), message.key, message.exclude)
 
     def _lose(self, topics: list[str] | None) -> None:
         self.feeds.tallies.void()

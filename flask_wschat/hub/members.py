@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ..messages import EVERYONE, room_of, room_topic, user_topic
 from ..websocket import WebSocket
@@ -14,8 +14,9 @@ from .feeds import Feeds
 class Members:
     """The connections of this process, which come and go in their loop only.
 
-    One is plain, and gets what is published as it is; or it is of the ready-made chat:
-    opening at first, and then in ``feeds``.
+    One is plain, and gets what is published as it is. Any other is opening at first;
+    then it hears what is published as it comes, in the protocol's words, or it is of
+    the ready-made chat, and in ``feeds``.
     """
 
     def __init__(self, feeds: Feeds) -> None:
@@ -26,49 +27,70 @@ class Members:
         """Forget everybody: this is another process now."""
         self.plain: dict[str, Audience] = {EVERYONE: Audience()}
         """By topic; a topic is not kept for nobody, but for ``EVERYONE``."""
+        self.hearing: dict[str, Audience] = {EVERYONE: Audience()}
+        """In the same manner, those of ``Events`` that are not of the chat."""
         self.opening: set[WebSocket] = set()
         self._feeds.clear()
 
     def add(self, ws: WebSocket, topic: str, *, mute: bool = False) -> None:
         """Put one who is here into ``topic``; ``mute`` as in ``Feeds.add``."""
-        if ws in self.plain[EVERYONE]:
-            self.plain.setdefault(topic, Audience()).add(ws)
-        else:
-            self._feeds.add(ws, topic, mute=mute)
+        for members in (self.plain, self.hearing):
+            if ws in members[EVERYONE]:
+                members.setdefault(topic, Audience()).add(ws)
+                return
+        self._feeds.add(ws, topic, mute=mute)
 
     def discard(self, ws: WebSocket, topic: str) -> None:
-        members = self.plain.get(topic)
-        if members is not None:
-            members.discard(ws)
-            if not members:
-                del self.plain[topic]
+        for each in (self.plain, self.hearing):
+            members = each.get(topic)
+            if members is not None:
+                members.discard(ws)
+                if not members:
+                    del each[topic]
         self._feeds.discard(ws, topic)
 
-    def everyone(self) -> Iterator[WebSocket]:
-        chatting = self._feeds.members(EVERYONE)
-        return itertools.chain(self.plain[EVERYONE], self.opening, chatting)
+    def hear(self, ws: WebSocket, topics: Iterable[str]) -> None:
+        """Let one that opens, and is in ``topics``, have what comes from now on."""
+        self.opening.discard(ws)
+        self.hearing[EVERYONE].add(ws)
+        for topic in topics:
+            self._feeds.discard(ws, topic)
+            self.add(ws, topic)
+
+    def let_hear(self, ws: WebSocket, topic: str) -> None:
+        """As ``Feeds.let_hear``."""
+        self._feeds.let_hear(ws, topic)
+
+    def of_routes(self, topic: str) -> list[WebSocket]:
+        """Return those in ``topic`` that are not of the chat."""
+        return [*tuple(self.plain.get(topic, ())), *tuple(self.hearing.get(topic, ()))]
 
     def chatting(self, topic: str) -> Collection[WebSocket]:
         """Return those of the ready-made chat in ``topic``, as they are now."""
         return tuple(self._feeds.members(topic))
 
+    def everyone(self) -> Iterator[WebSocket]:
+        plain, hearing = self.plain[EVERYONE], self.hearing[EVERYONE]
+        chatting = self._feeds.members(EVERYONE)
+        return itertools.chain(plain, hearing, self.opening, chatting)
+
     def count(self, topic: str = EVERYONE) -> int:
         """Return how many connections ``topic`` has."""
         opening = len(self.opening) if topic == EVERYONE else 0
-        plain, chatting = self.plain.get(topic, ()), self._feeds.members(topic)
-        return len(plain) + len(chatting) + opening
+        plain, hearing = self.plain.get(topic, ()), self.hearing.get(topic, ())
+        return len(plain) + len(hearing) + len(self._feeds.members(topic)) + opening
 
     def count_of(self, user: str, topic: str) -> int:
         """Return how many connections ``user`` has in ``topic``."""
         room, own = room_of(topic), user_topic(user)
         if room is None:
             return self.count(own)
-        members = [*tuple(self.plain.get(own, ())), *self.chatting(own)]
+        members = [*self.of_routes(own), *self.chatting(own)]
         return sum(1 for ws in members if room in (ws._rooms or ()))
 
     def users(self, topic: str = EVERYONE) -> list[str]:
         """Return the users with a connection in ``topic``: sorted, each once."""
-        members = [*tuple(self.plain.get(topic, ())), *self.chatting(topic)]
+        members = [*self.of_routes(topic), *self.chatting(topic)]
         if topic == EVERYONE:
             members += tuple(self.opening)
         return sorted({ws.user for ws in members if ws.user is not None})
@@ -84,12 +106,18 @@ class Members:
 
     def wants(self, topic: str) -> bool:
         """Whether anybody is in ``topic``."""
-        return topic in self.plain or topic in self._feeds
+        return topic in self.plain or topic in self.hearing or topic in self._feeds
+
+    def is_of_routes(self, ws: WebSocket) -> bool:
+        """Whether it is not of the chat, so that its rooms are kept from that."""
+        return ws in self.plain[EVERYONE] or ws in self.hearing[EVERYONE]
 
     def has_plain(self, topic: str) -> bool:
-        """Whether plain connections are in the room of ``topic``."""
-        return topic in self.plain and room_of(topic) is not None
+        """Whether any such are in the room of ``topic``."""
+        here = topic in self.plain or topic in self.hearing
+        return here and room_of(topic) is not None
 
     def plain_rooms(self) -> list[str]:
-        """Return the topics of rooms that plain connections are in."""
-        return [topic for topic in list(self.plain) if room_of(topic) is not None]
+        """Return the topics of rooms that such are in."""
+        topics = {**self.plain, **self.hearing}
+        return [topic for topic in topics if room_of(topic) is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..messages import EVERYONE, as_name, room_topic
+from ..messages import as_name, room_topic
 from ..transports import Loop
 from ..websocket import WebSocket
 from .claims import Claims
@@ -45,9 +45,9 @@ class Rooms:
         """
         name, loop = as_name(room, "a room"), ws._transport.loop
         topic = room_topic(name)
-        if ws in self._members.plain[EVERYONE]:
+        if self._members.is_of_routes(ws):
             # Before it is there, and anybody hears so.
-            if topic not in self._members.plain:
+            if not self._members.has_plain(topic):
                 _where_it_may_wait(loop, lambda: self._claims.claim([topic]))
             return self.enter(ws, name)
         if not self.enter(ws, name):
@@ -57,6 +57,7 @@ class Rooms:
         except BaseException:
             loop.call(self.put_out, ws, name)
             raise
+        loop.call(self._members.let_hear, ws, topic)
         return True
 
     def enter(self, ws: WebSocket, name: str, *, quiet: bool = False) -> bool:

@@ -21,9 +21,10 @@ async def publish_from_a_task(cluster: Cluster) -> None:
         return Member(cluster.address, "ann", ["Lobby"], inbox=True)
 
     async with spread(person, WORKERS) as tabs:
-        said, sent, online, reached, total = await cluster.task(
+        said, sent, _, online, reached, total = await cluster.task(
             ("broadcast", ["Tea?"], {"room": "Lobby"}),
             ("broadcast", [{"all": 1}], {}),
+            ("emit", ["moved"], {"room": "Lobby", "key": "ben", "x": 1.5}),
             ("online", [], {}),
             ("send_to_user", ["ann", "to you"], {}),
             ("vote", ["ben", "Oat"], {}),
@@ -52,7 +53,9 @@ async def publish_from_a_task(cluster: Cluster) -> None:
 def has_all(tab: Member) -> bool:
     lobby, inbox = tab.feeds["Lobby"], tab.feeds[INBOX]
     tallies = [event for _, event in tab.events if event["type"] == "tally"]
-    return bool(lobby.messages and inbox.messages and tab.passing and tallies)
+    moves = [event for _, event in tab.events if event["type"] == "moved"]
+    found = (lobby.messages, inbox.messages, tab.passing, tallies, moves)
+    return all(map(bool, found))
 
 
 def test_a_task_reaches_all_workers(url: str, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def strict() -> Json:
     definitions = copy.deepcopy(DEFS)
     for definition in definitions.values():
         if "properties" in definition:
-            definition["additionalProperties"] = False
+            definition.setdefault("additionalProperties", False)
     return definitions
 
 
@@ -82,8 +82,9 @@ class Peer(ChatClient):
 
     def hear(self) -> Json:
         message = super().hear()
-        if message["type"] != "reply":
-            check(message["type"], message)
+        kind = message["type"]
+        if kind != "reply":
+            check(kind if kind in DEFS else "emitted", message)
         return message
 
     def ask(self, kind: str, **fields: Any) -> Json:

@@ -96,6 +96,8 @@ def entry(data: Any, **fields: Any) -> Entry:
         ("tally", envelope.tally("Drinks", {**STANDING, "closed": False})),
         ("gap", envelope.gap("room:Lobby")),
         ("gap", envelope.gap("user:ann", 2.5)),
+        ("emitted", envelope.emitted("moved", "a", "ann", {"x": [1]}, json.dumps)),
+        ("emitted", envelope.emitted("moved", None, None, {}, json.dumps)),
     ],
 )
 def test_each_message_is_what_the_schema_says(name: str, text: str) -> None:
@@ -105,7 +107,8 @@ def test_each_message_is_what_the_schema_says(name: str, text: str) -> None:
 def test_no_message_is_forgotten_here() -> None:
     (mark,) = test_each_message_is_what_the_schema_says.pytestmark  # type: ignore[attr-defined]
     names = {name for name, _ in mark.args[1]}
-    assert names == {*EVENTS, *(f"{name}.reply" for name in REQUESTS), "error.reply"}
+    replies = {f"{name}.reply" for name in REQUESTS}
+    assert names == {*EVENTS, *replies, "error.reply", "emitted"}
 
 
 def test_the_error_codes_are_those_of_the_schema() -> None:

@@ -54,7 +54,10 @@ def listed(definition: Json, envelope: set[str]) -> tuple[set[str], set[str]]:
 
 def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    for kind, names in (("client", REQUESTS), ("server", (*EVENTS, "reply"))):
+    for kind, names in (
+        ("client", REQUESTS),
+        ("server", (*EVENTS, "reply", "emitted")),
+    ):
         refs = {
             r["$ref"] for key in ("oneOf", "anyOf") for r in DEFS[kind].get(key, ())
         }
