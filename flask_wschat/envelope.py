@@ -29,6 +29,9 @@ TYPES = frozenset(
 )
 """What messages of the protocol's own are called, in either direction."""
 
+BESIDE = frozenset(("type", "room", "from"))
+"""What an event of an application has beside its own fields."""
+
 ErrorCode = Literal[
     "bad_json",
     "bad_request",
@@ -46,17 +49,6 @@ ErrorCode = Literal[
     "internal",
 ]
 
-OWN = frozenset(
-    (
-        *("join", "inbox", "leave", "say", "tell", "history", "who", "vote", "poll"),
-        *("ping", "stop", "streams", "hello", "reply", "message", "direct", "deleted"),
-        *("presence", "tally", "gap", "stream", "append", "discard"),
-    )
-)
-"""The types of this page, which no event of an application has."""
-EMITTED_OWN = frozenset(("type", "room", "from"))
-"""What is beside the fields of an emitted event."""
-
 _quoted = json.encoder.encode_basestring
 encode: Callable[[Any], str] = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
@@ -72,14 +64,26 @@ def encoder(dumps: Callable[[Any], str]) -> Callable[[Any], str]:
 
     ``dumps``, the application's own, is asked for those that are no types of JSON, nor
     any that msgspec knows. It raises ``TypeError`` where nobody knows one, and
-    ``ValueError`` where JSON has no such thing.
+    ``ValueError`` where JSON has no such thing. NaN and infinities are null.
     """
 
     def known(value: Any) -> msgspec.Raw:
+        if isinstance(value, msgspec.Raw):  # what this has made stood for a key
+            raise TypeError("JSON has no such key in an object")
         return msgspec.Raw(dumps(value).encode())
 
     to_bytes = msgspec.json.Encoder(enc_hook=known).encode
-    return lambda value: to_bytes(value).decode()
+
+    def encode(value: Any) -> str:
+        try:
+            return to_bytes(value).decode()
+        except UnicodeEncodeError:
+            words = "half a surrogate pair cannot be sent as text (RFC 6455 §5.6)"
+            raise ValueError(words) from None
+        except RecursionError:
+            raise ValueError("this is nested too deeply for JSON") from None
+
+    return encode
 
 
 def quote(text: str | None) -> str:
@@ -88,30 +92,6 @@ def quote(text: str | None) -> str:
     python -m timeit -s "from flask_wschat import envelope as e" "e.quote('ann')"
     """
     return "null" if text is None else _quoted(text)
-
-
-def encode_own(value: Any, dumps: Callable[[Any], str]) -> str:
-    """Return an application's own ``value`` as JSON; NaN and infinities are null.
-
-    ``dumps`` is its own way, for what only that knows.
-
-    :raises TypeError: JSON has no such thing, or no such key, and nobody knows what to
-        make of it.
-    :raises ValueError: it has half a surrogate pair, or is nested too deeply.
-    """
-
-    def by_the_application(thing: Any) -> msgspec.Raw:
-        if isinstance(thing, msgspec.Raw):  # what this has made stood for a key
-            raise TypeError("a key in it is no text")
-        return msgspec.Raw(dumps(thing).encode())
-
-    try:
-        return msgspec.json.encode(value, enc_hook=by_the_application).decode()
-    except UnicodeEncodeError:
-        words = "half a surrogate pair cannot be sent as text (RFC 6455 §5.6)"
-        raise ValueError(words) from None
-    except RecursionError:
-        raise ValueError("this is nested too deeply for JSON") from None
 
 
 def hello(id: str, user: str | None, *, ping: float, limits: Mapping[str, Any]) -> str:
@@ -258,17 +238,10 @@ def discard(topic: str, id: str, reason: str) -> str:
     return f'{head},"reason":{quote(reason)}}}'
 
 
-def emitted(
-    type: str,
-    room: str | None,
-    sender: str | None,
-    fields: Mapping[str, Any],
-    dumps: Callable[[Any], str],
-) -> str:
-    """Return an event of the application's own; errors as of ``encode_own``."""
+def emitted(type: str, room: str | None, sender: str | None, own: str) -> str:
+    """Return an event of an application; ``own``: its fields, as a JSON object."""
     head = f'{{"type":{quote(type)},"room":{quote(room)},"from":{quote(sender)}'
-    own = encode_own(fields, dumps)[1:]
-    return f"{head},{own}" if fields else f"{head}}}"
+    return f"{head}}}" if own == "{}" else f"{head},{own[1:]}"
 
 
 def presence(room: str, joined: Sequence[str], left: Sequence[str]) -> str:

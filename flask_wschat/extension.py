@@ -354,7 +354,7 @@ class WSChat(Identity):
         :raises BackendError: it is not known whether it was sent.
         """
         emit(
-            *(self._hub(), type, fields),
+            *(self._chat(), type, fields),
             room=room,
             user=user,
             key=key,

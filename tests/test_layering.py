@@ -189,13 +189,13 @@ ARROWS: Tree = {
             ".voting envelope errors messages rate websocket transports",
             "hub.hub hub.places",
         ),
-        "emitting": "envelope messages websocket hub.hub",
+        "emitting": ".chat envelope messages websocket",
         "fields": "envelope messages",
         "handlers": ".fields envelope messages rate",
         "answers": "incoming messages transports websocket",
         "events": (
-            ".answers .chat .fields .handlers",
-            "endings envelope errors rate websocket hub.hub",
+            ".answers .chat .emitting .fields .handlers",
+            "endings envelope errors messages rate websocket hub.hub",
         ),
         "listener": (
             ".answers .events .fields .handlers .voting",

@@ -1,6 +1,6 @@
 """``emit``: an application's own events to many, told once and not kept.
 
-See docs/decisions/50.
+See docs/decisions/51.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import envelope
-from ..hub.hub import Hub
 from ..messages import (
     EMITTED,
     EVERYONE,
@@ -21,10 +20,11 @@ from ..messages import (
     user_topic,
 )
 from ..websocket import WebSocket
+from .chat import Chat
 
 
 def emit(
-    hub: Hub,
+    chat: Chat,
     type: Any,
     fields: Mapping[str, Any],
     *,
@@ -46,9 +46,9 @@ def emit(
     if not isinstance(type, str):
         raise TypeError(f"an event's type is a text, unlike {shown(type)}")
     type = as_name(type, "an event's type")
-    if type in envelope.OWN:
+    if type in envelope.TYPES:
         raise ValueError(f"{type!r} is the protocol's own: give the event another name")
-    if own := fields.keys() & envelope.EMITTED_OWN:
+    if own := fields.keys() & envelope.BESIDE:
         raise ValueError(f"{min(own)!r} is set for you: give the field another name")
     if exclude is not None and not isinstance(exclude, WebSocket):
         raise TypeError(f"exclude is a WebSocket, unlike {shown(exclude)}")
@@ -63,6 +63,6 @@ def emit(
     if key is not None:
         # No name has a line feed, so no other event's key is the same.
         key = f"{topic}\n{type}\n{as_name(key, 'a key')}"
-    data = envelope.emitted(type, room, sender, fields, hub.dumps)
+    text = envelope.emitted(type, room, sender, chat.encode(fields))
     left_out = None if exclude is None else exclude.id
-    hub.publish(topic, Message(data, key, left_out, event=EMITTED))
+    chat.hub.publish(topic, Message(text, key, left_out, event=EMITTED))

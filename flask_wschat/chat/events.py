@@ -14,11 +14,13 @@ from werkzeug.exceptions import HTTPException
 from .. import endings, envelope
 from ..errors import BackendError, ConnectionClosed, ShareTaken, check_ran
 from ..hub.hub import Hub
+from ..messages import as_name
 from ..rate import Bucket, Rate
 from ..websocket import Listener, WebSocket
 from . import fields
 from .answers import Answers
 from .chat import Chat
+from .emitting import emit
 from .fields import Request, RequestError
 from .handlers import Handler, event, handlers_of, request
 
@@ -40,16 +42,6 @@ class Events(Listener):
     """
 
     awaits_room = True
-    plain_rooms = False
-    """Whether its rooms are also those of the application's own routes.
-
-    If not, a room that a plain connection has joined is closed to this one, for as
-    long as anything said there is kept; and what is said here reaches no plain
-    connection. If so, plain connections get it as it is, and any client of the chat
-    that may join the room reads what is said there: let ``can_join`` decide as the
-    routes do.
-    """
-
     ws: WebSocket
     """The connection; there before ``on_open`` is called."""
 
@@ -96,7 +88,7 @@ class Events(Listener):
         }
 
     def _attach(self, ws: WebSocket) -> None:
-        self._hub.attach(ws, sharing=self.plain_rooms)
+        self._hub.attach(ws, hearing=True)
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
         if ws.closed:
@@ -150,6 +142,36 @@ class Events(Listener):
 
     def _is_full(self) -> bool:
         return self._answers is not None and self._answers.full
+
+    # -- what an application calls
+
+    def emit(
+        self,
+        type: str,
+        *,
+        room: Any = None,
+        user: Any = None,
+        key: Any = None,
+        echo: bool = True,
+        **fields: Any,
+    ) -> None:
+        """Send an event of your own, from this connection's user: ``WSChat.emit``.
+
+        To a room only where this connection is in it; else the client, whose request
+        is handled just now, is answered ``not_joined``. ``echo`` False leaves this
+        connection out. The errors are those of ``WSChat.emit``.
+        """
+        ws = self.ws
+        if room is not None and as_name(room, "a room") not in (ws._rooms or ()):
+            raise RequestError("not_joined", NOT_JOINED)
+        emit(
+            *(self._chat, type, fields),
+            room=room,
+            user=user,
+            key=key,
+            exclude=None if echo else ws,
+            sender=ws.user,
+        )
 
     # -- requests: each returns its reply, or None where that is sent
 
@@ -255,6 +277,7 @@ class Events(Listener):
 Events._handlers = handlers_of(Events)
 Events._checks = False
 
+NOT_JOINED = "you are not in this room: join it first"
 _UNAVAILABLE = "the storage cannot be reached now"
 _FORBIDDEN = "the application does not allow it"
 _CODES: dict[int, envelope.ErrorCode] = {

@@ -24,7 +24,7 @@ from ..rate import Bucket, Rate, as_rate
 from ..websocket import WebSocket
 from . import fields
 from .answers import Answer, Outcome, Step
-from .events import Events
+from .events import NOT_JOINED, Events
 from .fields import Count, Epoch, Mid, Name, RequestError, Seq, Tag, User
 from .handlers import request
 from .voting import Poll
@@ -39,6 +39,15 @@ class ChatListener(Events):
     inbox; whether they may join and say is told by ``anonymous``.
     """
 
+    plain_rooms = False
+    """Whether its rooms are also those of the application's own routes.
+
+    If not, a room that a connection of another route has joined is closed to this one,
+    for as long as anything said there is kept; and what is said here reaches no plain
+    connection. If so, plain connections get it as it is, and any client of the chat
+    that may join the room reads what is said there: let ``can_join`` decide as the
+    routes do.
+    """
     anonymous: Literal["say", "read", "none"] | None = None
     """What people without a user id may do in rooms, as far as the hooks allow it.
 
@@ -287,6 +296,9 @@ class ChatListener(Events):
 
     # -- within
 
+    def _attach(self, ws: WebSocket) -> None:
+        self._hub.attach(ws, sharing=self.plain_rooms)
+
     def _read(self, ref: int, topic: str, position: Position) -> bool:
         """Reply with a page of ``topic``, and go on from there.
 
@@ -392,7 +404,7 @@ class ChatListener(Events):
     def _check_joined(self, room: str) -> None:
         if room not in (self.ws._rooms or ()):
             fields.check_name(room, "room", self.max_name)
-            raise RequestError("not_joined", "you are not in this room: join it first")
+            raise RequestError("not_joined", NOT_JOINED)
 
     def _poll_of(self, name: str) -> Poll:
         poll = self._chat.polls.get(name)

@@ -1,6 +1,6 @@
 """What is published, for those who are not of the ready-made chat.
 
-See docs/decisions/50.
+See docs/decisions/51.
 """
 
 from __future__ import annotations

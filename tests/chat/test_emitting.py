@@ -10,20 +10,21 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-import flask
 import msgspec
 import pytest
 from flask import Flask
 
-from flask_wschat import ChatListener, WebSocket, WSChat, envelope
+from flask_wschat import ChatListener, Events, WebSocket, WSChat, envelope, event
 from flask_wschat.backends.memory import MemoryBackend
-from flask_wschat.chat.emitting import emit
+from flask_wschat.chat.chat import Chat
+from flask_wschat.chat.emitting import emit as emit_of
 from flask_wschat.hub.hub import Hub
 from flask_wschat.messages import Message, room_topic, user_topic
 from flask_wschat.settings import Settings
+from tests.support.chat_client import ChatClient, Json
 from tests.support.following import chat, make_chat, server, url
 from tests.support.in_memory import Reader, another
-from tests.support.live import Serve
+from tests.support.live import LiveServer, Serve
 from tests.support.waiting import eventually
 
 from ..protocol.peers import EVENTS, REQUESTS, Peer
@@ -105,7 +106,7 @@ def test_a_server_may_join_a_room_for_a_client(
 
     chat = make_chat(Board)
     ann = Peer(serve(chat._app()), "ann")
-    eventually(lambda: chat.online("board") == ["ann"])
+    ann.ask("ping")
     chat.broadcast("for who has a page", room="board")
     chat.emit("moved", room="board")
     assert ann.hear()["type"] == "moved"
@@ -122,6 +123,10 @@ def test_a_server_may_join_a_room_for_a_client(
 @pytest.fixture
 def hub() -> Hub:
     return Hub(Settings(), MemoryBackend(), dumps=json.dumps, loads=json.loads)
+
+
+def emit(hub: Hub, type: str, fields: Any, **options: Any) -> None:
+    emit_of(Chat(hub), type, fields, **options)
 
 
 def told(hub: Hub, type: str = "moved", **options: Any) -> None:
@@ -262,21 +267,16 @@ class Own:
 
 
 def test_fields_are_what_msgspec_or_the_application_can_encode(app: Flask) -> None:
-    with app.app_context():
-        text = envelope.emitted(
-            *("moved", "ü", None),
-            {
-                "line": Line([Point(1, 2.5)]),
-                "id": uuid.UUID(int=7),
-                "price": Decimal("1.50"),
-                "own": [Own()],
-                "big": 1 << 70,
-                "nothing": math.nan,
-            },
-            flask.json.dumps,
-        )
-    assert text == (
-        '{"type":"moved","room":"ü","from":null,"line":{"points":[{"x":1,"y":2.5}]},'
+    fields = {
+        "line": Line([Point(1, 2.5)]),
+        "id": uuid.UUID(int=7),
+        "price": Decimal("1.50"),
+        "own": [Own()],
+        "big": 1 << 70,
+        "nothing": math.nan,
+    }
+    assert envelope.encoder(app.json.dumps)(fields) == (
+        '{"line":{"points":[{"x":1,"y":2.5}]},'
         '"id":"00000000-0000-0000-0000-000000000007","price":"1.50",'
         '"own":["as the provider has it"],"big":1180591620717411303424,"nothing":null}'
     )
@@ -313,7 +313,7 @@ def deep() -> list[Any]:
         ("moved", {"x": "\ud800"}, ValueError, "half a surrogate pair"),
         ("moved", {"\ud800": 1}, ValueError, "half a surrogate pair"),
         ("moved", {"x": deep()}, ValueError, "nested too deeply"),
-        ("moved", {"x": {(1, 2): 3}}, TypeError, "a key in it is no text"),
+        ("moved", {"x": {(1, 2): 3}}, TypeError, "no such key"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -321,3 +321,119 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         chat.emit(type, **options)
+
+
+# -- from a connection
+
+
+class Board(Events):
+    """One who is no chat: its rooms are those that the server joins."""
+
+    def on_open(self, ws: WebSocket, room: str) -> None:
+        ws.join(room)
+        self.room = room
+
+    @event
+    def move(self, x: float, echo: bool = True, key: str | None = None) -> None:
+        self.emit("moved", room=self.room, key=key, echo=echo, x=x)
+
+    @event
+    def poke(self, user: str) -> None:
+        self.emit("poked", user=user)
+
+    @event
+    def shout(self) -> None:
+        self.emit("shouted", echo=False)
+
+    @event
+    def look(self, room: str) -> None:
+        self.emit("looked", room=room)
+
+    @event
+    def go(self) -> bool:
+        return self.ws.leave(self.room)
+
+
+class Caller(ChatClient):
+    def __init__(self, server: LiveServer, user: str, path: str) -> None:
+        super().__init__(server.connect(f"{path}?user={user}"))
+
+    def got(self, until: str) -> list[Json]:
+        """Return what comes, up to an event of this type, without that."""
+        events = []
+        while (event := self.events.pop(0) if self.events else self.hear())[
+            "type"
+        ] != until:
+            events.append(event)
+        return events
+
+
+@stored
+def test_a_connection_tells_the_others_of_its_room(
+    make_chat: Callable[..., WSChat], serve: Serve, url: str
+) -> None:
+    here = make_chat()
+    there = here if url == "memory://" else make_chat()
+    for each in {here, there}:
+        each.listener("/boards/<room>")(Board)
+    server = serve(here._app())
+    ann = Caller(server, "ann", "/boards/a")
+    cleo = Caller(server, "cleo", "/boards/b")
+    ben = Caller(serve(there._app()), "ben", "/boards/a")
+    nobody = Caller(server, "", "/boards/a")
+    for peer in (ann, ben, cleo, nobody):
+        assert peer.ask("ping")["ok"]
+    assert ann.ask("move", x=1)["ok"] and ann.ask("move", x=2, echo=False)["ok"]
+    assert nobody.ask("move", x=3, key="k")["ok"]
+    assert ann.ask("poke", user="cleo")["ok"] and ann.ask("shout")["ok"]
+    here.broadcast({"all": 1}, room="a")
+    here.send_to_user("ben", "note")
+    here.emit("end")
+    one, two = ({"room": "a", "from": "ann", "x": float(x)} for x in (1, 2))
+    three = {"room": "a", "from": None, "x": 3.0}
+    shouted = {"room": None, "from": "ann"}
+
+    def fields(events: list[Json], *kinds: str) -> list[Json]:
+        found = [event for event in events if event["type"] in kinds]
+        return [{k: v for k, v in each.items() if k != "type"} for each in found]
+
+    for peer, moves, others in (
+        (ann, [one, three], []),
+        (ben, [one, two, three], [shouted]),
+        (cleo, [], [{"room": None, "from": "ann"}, shouted]),
+        (nobody, [one, two, three], [shouted]),
+    ):
+        got = peer.got("end")
+        assert fields(got, "moved") == moves
+        assert fields(got, "poked", "shouted") == others
+        data = [each["data"] for each in got if each["type"] == "message"]
+        assert data == ([] if peer is cleo else [{"all": 1}])
+        assert [e["data"] for e in got if e["type"] == "direct"] == (
+            ["note"] if peer is ben else []
+        )
+    error = cleo.ask("look", room="a")["error"]
+    assert error["code"] == "not_joined"
+    assert ben.ask("go")["result"] is True
+    assert ben.ask("move", x=4)["error"]["code"] == "not_joined"
+    # Nothing of it is kept but the one that is said.
+    assert [entry.data for entry in here.history("a")] == [{"all": 1}]
+    eventually(lambda: here.online("a") == ["ann"])
+
+
+@in_memory
+def test_what_an_event_emits_wrongly_is_an_error_in_the_server(
+    make_chat: Callable[..., WSChat], serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Wrong(Events):
+        @event
+        def bad(self, name: Any, room: Any = None) -> None:
+            self.emit(name, room=room, x="\ud800")
+
+    chat = make_chat()
+    chat.listener("/wrong")(Wrong)
+    ann = Caller(serve(chat._app()), "ann", "/wrong")
+    for options in ({"name": "reply"}, {"name": 5}, {"name": "x"}):
+        assert ann.ask("bad", **options)["error"]["code"] == "internal"
+    assert ann.ask("bad", name="x", room=[])["error"]["code"] == "internal"
+    assert ann.ask("ping")["ok"]
+    assert len(caplog.records) == 4
