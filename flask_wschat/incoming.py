@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextvars
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -147,12 +146,6 @@ class Incoming:
         self._senders: list[Sender] | None = None  # who wait for room in the queue
         self._standing: tuple[int, int] | None = None  # of the queue at the last ping
         self._listener: Callbacks | None = None
-
-    def _name(self) -> str:
-        if self._id is None:
-            with self._transport.loop.lock:
-                self._id = self._id or secrets.token_hex(8)
-        return self._id
 
     # -- what the layers above call, in the loop
 
@@ -312,12 +305,17 @@ class Incoming:
         assert listener is not None
         waits = listener.awaits_room
         hand_over = self._hub.call_each if listener.app_context else call_each
+        unread = None
         try:
             while self._inbox and not (waits and self._is_behind()):
+                unread = unread or self._unread(waits)
                 try:
-                    hand_over(listener.on_message, self, self._unread(waits))
+                    hand_over(listener.on_message, self, unread)
+                    unread = None
                 except ConnectionClosed:
-                    pass  # it spoke to somebody who had just left
+                    # It spoke to somebody who had just left, and may do so for each of
+                    # thousands of messages: `unread` goes on, with its clock.
+                    pass
                 except BaseException as error:
                     self._fail(error)
                     break

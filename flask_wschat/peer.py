@@ -7,6 +7,7 @@ one, sees what they may call. It is one object for all that: see docs/decisions/
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from typing import Any
 
@@ -217,6 +218,12 @@ class Peer(Incoming):
             )
             self._transport.discard()
             self._close(*ending)
+
+    def _name(self) -> str:
+        if self._id is None:
+            with self._transport.loop.lock:
+                self._id = self._id or secrets.token_hex(8)
+        return self._id
 
     def _described(self) -> str:
         """Return what the log needs to know of this connection, on one line."""

@@ -1,0 +1,76 @@
+"""Whoever does much takes turns with those who do little."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import socket
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+
+from flask_wschat import Listener, WebSocket
+from flask_wschat.backends.memory import MemoryBackend
+from flask_wschat.codec import Connection, Opcode, encode_frame
+from flask_wschat.hub.hub import Hub
+from flask_wschat.settings import Settings
+from flask_wschat.transports.evented import EventedTransport
+from tests.support import waiting
+
+eventually = functools.partial(waiting.eventually, sleep=gevent.sleep)
+MESSAGE = encode_frame(Opcode.TEXT, b"x", mask=b"mask")
+
+Hear = Callable[[WebSocket], object]
+Open = Callable[[Hear], socket.socket]
+
+
+class Hearing(Listener):
+    def __init__(self, hear: Hear) -> None:
+        self._hear = hear
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        self._hear(ws)
+
+
+@pytest.fixture
+def open_one() -> Iterator[Open]:
+    """A function that returns a client's socket, and is told of what that says."""
+    settings = Settings()
+    hub = Hub(settings, MemoryBackend(), dumps=json.dumps, loads=json.loads)
+    with contextlib.ExitStack() as stack:
+
+        def open_one(hear: Hear) -> socket.socket:
+            client, ours = socket.socketpair()
+            stack.callback(client.close)
+            ours.setblocking(False)
+            transport = EventedTransport(ours.detach(), max_queue=settings.MAX_QUEUE)
+            stack.callback(transport.abort)
+            ws = WebSocket(transport, hub, Connection())
+            hub.register(ws, transport.loop)
+            ws._listen(Hearing(hear))
+            ws._start()
+            return client
+
+        yield open_one
+
+
+def test_answers_to_one_who_has_gone(
+    open_one: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is an error; it was as if a turn began with it."""
+    monkeypatch.setattr("flask_wschat.incoming._TURN", 0)
+    heard: list[str] = []
+
+    def answer(ws: WebSocket) -> None:
+        if ws.closed and "too late" not in heard:
+            other.sendall(MESSAGE)
+        heard.append("too late" if ws.closed else "in time")
+        ws.send("x")
+
+    gone, other = open_one(answer), open_one(lambda ws: heard.append("other"))
+    gone.sendall(MESSAGE * 500)
+    gone.close()
+    eventually(lambda: len(heard) == 501)
+    assert heard.index("other") < heard.index("too late") + 10
