@@ -30,6 +30,7 @@ inflate, see ``Connection.receive_data``. It takes less than half a millisecond
 (``python -m benchmarks.codec``). See docs/decisions/24."""
 _MESSAGE_COST = 64  # counted for each message besides its bytes: empty ones take room
 _DEAF: collections.deque[Any] = collections.deque(maxlen=0)  # an inbox that keeps none
+_MANY = 64  # messages of one read; over it others have their turn before these do
 _TURN = 0.002  # seconds a listener may go on before others have their turn
 
 
@@ -247,7 +248,9 @@ class Incoming:
         if self._waiting >= INBOX_LIMIT:
             self._pause()
             self._resume_if_room()  # another thread may just have taken all out
-        if wake:
+        if wake and len(messages) > _MANY:
+            self._transport.loop.call_in_turn(self._wake)
+        elif wake:
             self._wake()
 
     def _pause(self) -> None:
@@ -313,9 +316,7 @@ class Incoming:
                     hand_over(listener.on_message, self, unread)
                     unread = None
                 except ConnectionClosed:
-                    # It spoke to somebody who had just left, and may do so for each of
-                    # thousands of messages: `unread` goes on, with its clock.
-                    pass
+                    pass  # it spoke to somebody who had left; `unread` has the clock
                 except BaseException as error:
                     self._fail(error)
                     break

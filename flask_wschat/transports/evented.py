@@ -25,6 +25,10 @@ from .patched import RawSocket, own
 from .queue import READ_SIZE
 from .tls import TLSSocket
 
+MUCH = 8 * 1024
+"""Bytes of a read that make it one of somebody who may have as much again at once."""
+REST = 0.01
+"""Seconds between reads of a peer that was given up, and sends on."""
 SMALL_READ = 2048
 """Bytes asked for where a large message may begin."""
 _READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE
@@ -67,6 +71,7 @@ class EventedTransport(Outbox):
     """
 
     __slots__ = (
+        "_behind",
         "_cancel",
         "_emptied",
         "_finishing",
@@ -96,6 +101,7 @@ class EventedTransport(Outbox):
             limit_unsent(self._socket)
         number = self._socket.fileno()
         self.fd = -1 if isinstance(sock, TLSSocket) else number
+        self._behind = False  # it is read again when it is its turn
         self._emptied = 0  # times that a full socket had room again
         self._place: memoryview | None = None
         self._read_size = READ_SIZE
@@ -240,9 +246,10 @@ class EventedTransport(Outbox):
     def pause(self) -> None:
         if self._socket is not None and not self._finishing:
             self._reader.stop()
+            self._behind = False
 
     def resume(self) -> None:
-        if self._socket is not None and not self._reader.active:
+        if self._socket is not None and not (self._reader.active or self._behind):
             self._reader.start(self._readable)
 
     def finish(self, timeout: float) -> None:
@@ -306,6 +313,8 @@ class EventedTransport(Outbox):
                 self._fill_place()
             else:
                 self._read_size = READ_SIZE
+        if len(data) >= MUCH:
+            self._let_others()
 
     def _fill_place(self) -> None:
         """Read into the place of a large message, and nothing that follows it."""
@@ -329,6 +338,32 @@ class EventedTransport(Outbox):
                 self._receiver._placed(size)
             except BaseException:
                 self._fail()
+                return
+        if size >= MUCH:
+            self._let_others()
+
+    def _let_others(self) -> None:
+        """Read on when it is this peer's turn, if reading has taken its share of one.
+
+        What is still heard of one that was given up is heard for the close frame's sake
+        alone (see ``_half_close``): some MB a second will do.
+        """
+        if self._reader is None or not self._reader.active:
+            return
+        if self._finishing:
+            self.loop.call_later(REST, self._read_on)
+        elif self.loop.has_time_to_read():
+            return
+        else:
+            self.loop.call_in_turn(self._read_on)
+        self._reader.stop()
+        self._behind = True
+
+    def _read_on(self) -> None:
+        if self._behind and self._reader is not None:
+            self._behind = False
+            self._reader.start(self._readable)
+            self._readable()
 
     def _fail(self) -> None:
         """End what the error being handled came out of: gevent reads it no more."""

@@ -26,8 +26,9 @@ FLUSH_LIMIT = 512
 """Transports sent to in one turn of the loop: about 2 ms, by docs/decisions/12."""
 TURN = 0.01
 """Seconds that tasks may take until the sockets have their turn."""
-SHARE = 0.005
-"""Seconds of a turn for all those who have received more than they may work off."""
+SHARE = 0.001
+"""Seconds of a turn for all who send more than is worked off at once: so long some are
+read first, and others go on."""
 ANSWER = 10
 """Seconds that another thread waits for what it has the loop do."""
 IDLE_WORKERS = 128
@@ -48,6 +49,7 @@ class EventedLoop:
         self._work_until = 0.0
         self.lock = RLock()
         """For what several threads change together, never while anything waits."""
+        self._read_until = 0.0  # those who send much; 0: none was read in this turn
         self._in_turn: collections.deque[Callable[[], Any]] = collections.deque()
         self.unflushed: list[Any] = []  # transports with something to send
         self._backlog: list[Any] = []  # of more than one turn can send to
@@ -163,6 +165,17 @@ class EventedLoop:
         timer.start(callback)
         return timer.close
 
+    def has_time_to_read(self) -> bool:
+        """Whether who sends much may be read once more in this turn of the loop."""
+        now = time.monotonic()
+        if not self._read_until:
+            self._read_until = now + SHARE
+            self._loop.run_callback(self._end_reading)
+        return now < self._read_until
+
+    def _end_reading(self) -> None:
+        self._read_until = 0.0
+
     def call_in_turn(self, callback: Callable[[], Any]) -> None:
         self._in_turn.append(callback)
         if len(self._in_turn) == 1:
@@ -173,7 +186,7 @@ class EventedLoop:
         self._loop.timer(0).start(self._take_turns)
 
     def _take_turns(self) -> None:
-        until = time.monotonic() + SHARE
+        until = self._work_until = time.monotonic() + SHARE
         waiting = self._in_turn
         for _ in range(len(waiting)):  # who asks meanwhile has the next turn
             # It stays in there meanwhile, so that who asks now starts no other timer.
@@ -183,6 +196,8 @@ class EventedLoop:
             except BaseException:
                 self.tell(callback)
             waiting.popleft()
+            if self._ready:
+                self._work_off(until)  # what came of it is a part of this turn
             if time.monotonic() > until:
                 break
         if waiting:
@@ -213,9 +228,12 @@ class EventedLoop:
     run_own = run  # there are always enough greenlets
 
     def _start_work(self) -> None:
+        self._work_off(time.monotonic() + TURN)
+
+    def _work_off(self, until: float) -> None:
         # One worker does all that are due, until one has to wait: a greenlet for each
         # task makes an echo a sixth dearer (python -m benchmarks --only echo).
-        until = self._work_until = time.monotonic() + TURN
+        self._work_until = until
         while self._ready:
             (
                 self._idle.pop() if self._idle else greenlet(self._work, self._hub)

@@ -74,3 +74,61 @@ def test_answers_to_one_who_has_gone(
     gone.close()
     eventually(lambda: len(heard) == 501)
     assert heard.index("other") < heard.index("too late") + 10
+
+
+def test_who_sends_as_much_as_it_can(
+    open_one: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten, one or two are read in a turn that is over at once."""
+    monkeypatch.setattr("flask_wschat.transports.loop.SHARE", 0)
+    heard: list[str] = []
+
+    def hear(ws: WebSocket) -> None:
+        if len(heard) == 10:  # each was read once
+            other.sendall(MESSAGE)
+        heard.append("flood")
+
+    whole = encode_frame(Opcode.TEXT, bytes(60_000), mask=b"mask")
+    floods = [open_one(hear) for _ in range(10)]
+    other = open_one(lambda ws: heard.append("other"))
+    for flood in floods:
+        flood.sendall(whole * 3)
+    eventually(lambda: len(heard) == 31)
+    assert heard.index("other") < 15
+
+
+def test_many_messages_are_heard_after_one(open_one: Open) -> None:
+    heard: list[str] = []
+    flood = open_one(lambda ws: heard.append("flood"))
+    other = open_one(lambda ws: heard.append("other"))
+    again = open_one(lambda ws: heard.append("flood"))
+    for client, count in ((flood, 65), (other, 64), (again, 65)):
+        client.sendall(MESSAGE * count)
+    eventually(lambda: len(heard) == 194)
+    assert heard[:64] == ["other"] * 64
+
+
+def test_one_who_was_given_up_is_read_slowly(
+    open_one: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have not seen yet that it was; until then it costs next to nothing."""
+    monkeypatch.setattr("flask_wschat.transports.evented.REST", 60)
+    heard: list[WebSocket] = []
+    client = open_one(heard.append)
+    client.sendall(MESSAGE + encode_frame(Opcode.TEXT, b"\xff", mask=b"mask"))
+    eventually(lambda: heard and heard[0].closed)
+    client.setblocking(False)
+
+    def fill() -> int:
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += client.send(bytes(1 << 14))
+        return sent
+
+    fill()
+    gevent.sleep(0.01)
+    fill()
+    for _ in range(20):
+        gevent.sleep(0.001)
+        assert fill() == 0
