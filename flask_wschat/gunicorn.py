@@ -12,7 +12,7 @@ from typing import Any
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
 from .codec import Head
-from .server import Server
+from .server import Server, the_program_kept
 from .servers.handler import WebSocketHandler
 from .servers.heads import Fields
 
@@ -47,6 +47,10 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
             signal.signal(number, self._told_early)
         super().init_process()
+
+    def run(self) -> None:
+        with the_program_kept():
+            super().run()
 
     def _told_early(self, number: int, frame: object) -> None:
         self.alive = False  # its loop does not begin then

@@ -222,7 +222,7 @@ def ours() -> list[str]:
 
 @app.get("/process")
 def process() -> dict[str, int]:
-    return {"pid": os.getpid()}
+    return {"pid": os.getpid(), "frozen": gc.get_freeze_count()}
 
 
 @app.get("/ended/<user>")

@@ -564,6 +564,11 @@ def test_connects_and_resets_leak_nothing(server: Server) -> None:
         server.forget_log()
 
 
+@pytest.mark.kinds.with_args(lambda kind: kind.name in ("run", "our-worker"))
+def test_garbage_is_not_looked_for_in_the_program(server: Server) -> None:
+    assert json.loads(server.http("/process")[1])["frozen"] > 10_000
+
+
 def all_views_are_free(server: Server) -> None:
     """Run as many views at the same time as the server has threads."""
     with contextlib.ExitStack() as stack:
