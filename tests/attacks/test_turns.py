@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import json
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import gevent
 import pytest
@@ -15,9 +17,11 @@ from flask_wschat import Listener, WebSocket
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.codec import Connection, Opcode, encode_frame
 from flask_wschat.hub.hub import Hub
+from flask_wschat.server import Server
 from flask_wschat.settings import Settings
 from flask_wschat.transports.evented import EventedTransport
 from tests.support import waiting
+from tests.support.waiting import DEADLINE
 
 eventually = functools.partial(waiting.eventually, sleep=gevent.sleep)
 MESSAGE = encode_frame(Opcode.TEXT, b"x", mask=b"mask")
@@ -132,3 +136,25 @@ def test_one_who_was_given_up_is_read_slowly(
     for _ in range(20):
         gevent.sleep(0.001)
         assert fill() == 0
+
+
+def test_openings_come_a_few_at_a_time() -> None:
+    """Or those who are open wait for a hundred of them."""
+    hub: Any = gevent.get_hub()
+    turns: collections.Counter[int] = collections.Counter()
+
+    class Counting(Server):
+        def do_handle(self, sock: socket.socket, address: object) -> None:
+            turns[hub.loop.iteration] += 1
+            sock.close()
+
+    server = Counting(("127.0.0.1", 0), lambda environ, start_response: [])
+    server.init_socket()
+    with contextlib.ExitStack() as stack:
+        for _ in range(30):
+            place = ("127.0.0.1", int(server.address[1]))
+            stack.enter_context(socket.create_connection(place, DEADLINE))
+        server.start()
+        stack.callback(server.stop)
+        eventually(lambda: turns.total() == 30)
+    assert max(turns.values()) <= Server.max_accept < 10
