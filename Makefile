@@ -57,6 +57,7 @@ demo:
 
 test: $(VENV)/.dev
 	@sh tools/system.sh
+	@sh tools/node.sh
 	@$(MAKE) --no-print-directory lint
 	@echo "==> Tests"
 	@$(COMPILE)

@@ -192,6 +192,7 @@ ARROWS: Tree = {
         "emitting": ".chat envelope messages websocket",
         "fields": "envelope messages",
         "handlers": ".fields envelope messages rate",
+        "wire": ".fields envelope",
         "answers": "incoming messages transports websocket",
         "events": (
             ".answers .chat .emitting .fields .handlers",
@@ -261,6 +262,17 @@ ARROWS: Tree = {
         "access": "logs websocket servers.handler opening.upgrade",
         "patching": ".folder transports.patched transports.waiting",
     },
+    # What sockets say, as documents
+    "documents": {
+        "schema": "",
+        "requests": (
+            ".schema chat.events chat.handlers chat.listener chat.wire opening.views"
+        ),
+        "protocol": ".requests .schema chat.listener chat.wire",
+        "asyncapi": ".protocol .requests .schema chat.events chat.wire envelope",
+        "typescript": ".requests .schema chat.events chat.wire",
+    },
+    "cli": "documents.asyncapi documents.typescript",
     # WSChat
     "extension": (
         "envelope messages rate settings websocket backends",
@@ -314,6 +326,7 @@ ONLY_IN: dict[str, Names] = {
         "shortcuts.contexts shortcuts.response shortcuts.routing shortcuts.sessions",
         "opening.answers opening.gate opening.health opening.hooks opening.identity",
         "opening.mistakes opening.plain opening.tickets opening.upgrade opening.views",
+        "cli documents.asyncapi documents.requests documents.typescript",
         "extension running.debugging server testing.client",
     ),
 }

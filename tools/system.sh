@@ -28,6 +28,7 @@ wanted() {
     echo "haproxy haproxy"
     echo "strace strace"
     [ ! -d tests/js ] || echo "node nodejs"
+    [ ! -d tests/types ] || echo "npm npm"
 }
 
 python=.venv/bin/python

@@ -6,7 +6,7 @@ see docs/decisions/50.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from werkzeug.exceptions import HTTPException
@@ -42,6 +42,10 @@ class Events(Listener):
     """
 
     awaits_room = True
+    emits: ClassVar[Mapping[str, Any]] = {}
+    """What it sends by ``emit``: the types of the fields of each, as ``{"moved":
+    Moved}``, a TypedDict, a dataclass or a Struct; for documents."""
+
     ws: WebSocket
     """The connection; there before ``on_open`` is called."""
 
@@ -177,6 +181,7 @@ class Events(Listener):
 
     @request("ping", beside=True)
     def _ping(self, ref: int) -> str:
+        """Ask whether the server is still there."""
         return envelope.reply(ref)
 
     # -- within

@@ -28,14 +28,15 @@ full sooner or later, of Python's or another language; so it is not kept."""
 Request = dict[str, Any]
 
 # What fields of the protocol's own requests are. How long a name may be, and what
-# stands in it, is for the class that asks.
-Name = Annotated[str, Meta(min_length=1)]
-Mid = Annotated[str, Meta(min_length=1)]
-User = Annotated[str, Meta(max_length=LONGEST_NAME)]
-Seq = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+# stands in it, is for the class that asks; the titles are those in the schema.
+Name = Annotated[str, Meta(min_length=1, title="name")]
+Mid = Annotated[str, Meta(min_length=1, title="mid")]
+User = Annotated[str, Meta(max_length=LONGEST_NAME, title="user")]
+Seq = Annotated[int, Meta(ge=0, le=MAX_INTEGER, title="seq")]
 Count = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
-Epoch = Annotated[str, Meta(min_length=1, max_length=100)]
-Tag = Annotated[str, Meta(max_length=100)]
+Epoch = Annotated[str, Meta(min_length=1, max_length=100, title="epoch")]
+Tag = Annotated[str, Meta(max_length=100, title="tag")]
+Data = Annotated[Any, Meta(title="data")]
 
 
 class RequestError(Exception):

@@ -92,12 +92,18 @@ def _note(function: Function, mark: Mark) -> Function:
 class Handler:
     """One event of a class: the method that handles it, and what that takes."""
 
-    __slots__ = ("_by_name", "_given", "beside", "limit", "method", "name", "own")
+    __slots__ = (
+        *("_by_name", "beside", "given", "limit", "method", "name", "own"),
+        *("returns", "summary"),
+    )
 
     def __init__(self, cls: type, method: str, mark: Mark) -> None:
         self.method = method
         self.name, self.limit, self.own, self.beside = mark
-        self._given: type[msgspec.Struct] | None = None
+        self.given: type[msgspec.Struct] | None = None
+        """The fields it takes; None: there are none."""
+        self.returns: Any = inspect.Signature.empty
+        """What its hint says, if there is one."""
         self._by_name: tuple[str, ...] = ()
         self._read(cls, getattr(cls, method))
 
@@ -119,6 +125,8 @@ class Handler:
         parameters = list(inspect.signature(function).parameters.values())
         del parameters[: 2 if self.own else 1]
         hints = _hints(function, where)
+        self.returns = hints.get("return", self.returns)
+        self.summary = (inspect.getdoc(function) or "").partition("\n")[0]
         types: list[Any] = []
         for parameter in parameters:
             name = parameter.name
@@ -145,10 +153,10 @@ class Handler:
         if not types:
             return
         try:
-            self._given = msgspec.defstruct(
+            self.given = msgspec.defstruct(
                 f"{cls.__name__}.{self.method}", types, kw_only=True
             )
-            msgspec.json.Decoder(self._given)
+            msgspec.json.Decoder(self.given)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(f"{where}: its hints cannot be checked: {error}") from None
         self._by_name = tuple(
@@ -164,10 +172,10 @@ class Handler:
         """
         if type(request) is Strange:
             raise RequestError("bad_request", Strange.why)
-        if self._given is None:
+        if self.given is None:
             return ()
         try:
-            given = msgspec.convert(request, self._given, str_keys=True)
+            given = msgspec.convert(request, self.given, str_keys=True)
         except msgspec.ValidationError as error:
             raise RequestError("bad_request", _what_is_wrong(str(error))) from None
         return msgspec.structs.astuple(given)

@@ -25,7 +25,7 @@ from ..websocket import WebSocket
 from . import fields
 from .answers import Answer, Outcome, Step
 from .events import NOT_JOINED, Events
-from .fields import Count, Epoch, Mid, Name, RequestError, Seq, Tag, User
+from .fields import Count, Data, Epoch, Mid, Name, RequestError, Seq, Tag, User
 from .handlers import request
 from .voting import Poll
 
@@ -143,6 +143,7 @@ class ChatListener(Events):
         epoch: Epoch | None = None,
         tag: Tag | None = None,
     ) -> None:
+        """Enter a room, or read on in it."""
         ws = self.ws
         fields.check_new_room(room, self.max_name)
         position = _position(after, epoch, tag)
@@ -182,16 +183,19 @@ class ChatListener(Events):
         epoch: Epoch | None = None,
         tag: Tag | None = None,
     ) -> None:
+        """Receive direct messages, or read on in them."""
         position = _position(after, epoch, tag)
         self._read(ref, user_topic(self._user()), position)
 
     @request("leave")
     def _leave(self, ref: int, room: Name) -> str:
+        """Leave a room."""
         self.ws.leave(fields.check_new_room(room, self.max_name))
         return envelope.reply(ref)
 
     @request("say", beside=True)
-    def _say(self, ref: int, room: Name, data: Any, mid: Mid) -> None:
+    def _say(self, ref: int, room: Name, data: Data, mid: Mid) -> None:
+        """Say something to a room."""
         ws = self.ws
         fields.check_name(mid, "mid", self.max_mid)
         text, size = fields.said(data, self._max_data)
@@ -208,7 +212,8 @@ class ChatListener(Events):
         self._store("say", room_topic(room), message, size, ref, self._stored)
 
     @request("tell", beside=True)
-    def _tell(self, ref: int, to: Name, data: Any, mid: Mid) -> None:
+    def _tell(self, ref: int, to: Name, data: Data, mid: Mid) -> None:
+        """Say something to one user."""
         fields.check_name(to, "to", self.max_name)
         fields.check_name(mid, "mid", self.max_mid)
         text, size = fields.said(data, self._max_data)
@@ -243,6 +248,7 @@ class ChatListener(Events):
         before: Count | None = None,
         limit: Count | None = None,
     ) -> str:
+        """Read older messages of a room."""
         ws = self.ws
         self._check_joined(room)
         topic, limit = room_topic(room), min(limit or self.max_page, self.max_page)
@@ -262,6 +268,7 @@ class ChatListener(Events):
         after: User | None = None,
         limit: Count | None = None,
     ) -> str:
+        """Ask who is in a room."""
         self._check_joined(room)
         topic, loop = room_topic(room), self.ws._transport.loop
         presence = self._hub.presence
@@ -276,6 +283,7 @@ class ChatListener(Events):
 
     @request("vote")
     def _vote(self, ref: int, poll: Name, choice: Name) -> str:
+        """Vote, or change one's vote."""
         fields.check_name(poll, "poll", self.max_name)
         fields.check_name(choice, "choice", self.max_name)
         user, asked = self._user(), self._poll_of(poll)
@@ -290,6 +298,7 @@ class ChatListener(Events):
 
     @request("poll")
     def _poll(self, ref: int, poll: Name) -> str:
+        """Ask how a poll stands."""
         fields.check_name(poll, "poll", self.max_name)
         standing = self._poll_of(poll).tally(self.ws.user)
         return envelope.reply(ref, **standing.as_fields(), mine=standing.mine)

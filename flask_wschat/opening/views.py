@@ -32,6 +32,9 @@ Serve = Callable[[WebSocket, dict[str, Any]], None]
 """Gives an open socket, and the arguments of its URL, to a user's code."""
 
 
+SERVES = "wschat_serves"
+"""The attribute in which a route's view names the listener, or view, behind it."""
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """As Flask's views have them."""
 
@@ -98,6 +101,7 @@ def dispatched(
             raise  # the application's error handlers may have an answer of theirs
         return answer if upgrade.begun else _refused(answer)
 
+    setattr(view, SERVES, made_of)
     return view
 
 

@@ -175,7 +175,15 @@ export interface Room extends Inbox {
   say(data: unknown): Promise<Stored>;
 }
 
-export class WSChat {
+/** The text `T`, unless `Map` has its own words for it. */
+type Untyped<Map, T extends string> = T extends keyof Map ? never : T;
+
+/**
+ * `Events`: what the application sends, by its `type`. `Requests`: what it may be asked,
+ * as `{ fields, result }`. Both are printed by `flask wschat types`; what they do not
+ * name has any fields.
+ */
+export class WSChat<Events = {}, Requests = {}> {
   /**
    * Connects at once. `url` may be relative to the page; http becomes ws. `protocols`:
    * subprotocols to offer; a browser closes where the server chooses none of them.
@@ -218,7 +226,14 @@ export class WSChat {
    * Returns a function that ends it.
    */
   on(type: "*", handler: (message: unknown) => void): () => boolean;
-  on<M extends Message>(type: string, handler: (message: M) => void): () => boolean;
+  on<T extends keyof Events & string>(
+    type: T,
+    handler: (message: Events[T]) => void,
+  ): () => boolean;
+  on<M extends Message, T extends string = string>(
+    type: Untyped<Events, T>,
+    handler: (message: M) => void,
+  ): () => boolean;
 
   /**
    * Call `watcher` now and at each change. At "open" the joins have been sent, as many as
@@ -240,8 +255,15 @@ export class WSChat {
    * reject with a RequestError. `timeout` is in milliseconds from when it is sent, 10 000
    * by default; before that it waits for the connection.
    */
-  request<R extends Reply>(
-    type: string,
+  request<T extends keyof Requests & string>(
+    type: T,
+    fields: Requests[T] extends { fields: infer Fields } ? Fields : never,
+    options?: { timeout?: number },
+  ): Promise<
+    Reply & { result: Requests[T] extends { result: infer Result } ? Result : never }
+  >;
+  request<R extends Reply = Reply, T extends string = string>(
+    type: Untyped<Requests, T>,
     fields?: Record<string, unknown>,
     options?: { timeout?: number },
   ): Promise<R>;

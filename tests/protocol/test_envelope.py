@@ -113,7 +113,7 @@ def test_no_message_is_forgotten_here() -> None:
 
 def test_the_error_codes_are_those_of_the_schema() -> None:
     codes = DEFS["error"]["properties"]["code"]["enum"]
-    assert list(get_args(envelope.ErrorCode)) == codes
+    assert sorted(get_args(envelope.ErrorCode)) == sorted(codes)
 
 
 def test_they_stand_in_the_order_of_the_page() -> None:
@@ -127,6 +127,8 @@ def test_no_other_file_spells_a_message() -> None:
     spelled = {
         path.name
         for path in PACKAGE.rglob("*.py")
-        if re.search(r'"type":', path.read_text()) and path.name not in clients
+        if re.search(r'"type":', path.read_text())
+        and path.name not in clients
+        and path.parent.name != "documents"  # schemas have a field of this name
     }
     assert spelled == {"envelope.py"}

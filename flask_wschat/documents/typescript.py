@@ -1,0 +1,168 @@
+"""JSON Schema as TypeScript: what ``flask wschat types`` prints."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from flask import Flask
+
+from ..chat import wire
+from ..chat.events import Events
+from .requests import arguments, emitted, is_silent, returned, routes
+from .schema import Definitions
+
+_KINDS = {
+    "string": "string",
+    "integer": "number",
+    "number": "number",
+    "boolean": "boolean",
+    "null": "null",
+    "object": "Record<string, unknown>",
+    "array": "unknown[]",
+}
+_NAME = re.compile(r"[A-Za-z_$][\w$]*")
+
+
+def type_of(schema: Any, indent: str = "") -> str:
+    """Return the TypeScript type of what ``schema`` allows."""
+    if schema is True or not isinstance(schema, dict):
+        return "unknown"
+    if isinstance(name := schema.get("$ref"), str):
+        return type_name(name.rsplit("/", 1)[-1])
+    if "const" in schema:
+        return json.dumps(schema["const"])
+    if "enum" in schema:
+        return " | ".join(json.dumps(each) for each in schema["enum"])
+    for key in ("anyOf", "oneOf"):
+        if key in schema:
+            return " | ".join(dict.fromkeys(type_of(s, indent) for s in schema[key]))
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        return " | ".join(type_of({**schema, "type": one}, indent) for one in kind)
+    if kind == "array":
+        return _array(schema, indent)
+    if kind == "object":
+        return _object(schema, indent)
+    return _KINDS.get(str(kind), "unknown")
+
+
+def _array(schema: dict[str, Any], indent: str) -> str:
+    if isinstance(parts := schema.get("prefixItems"), list):
+        items = [type_of(part, indent) for part in parts]
+        if schema.get("items") not in (None, False):
+            items.append(f"...{_grouped(type_of(schema['items'], indent))}[]")
+        return f"[{', '.join(items)}]"
+    if "items" not in schema or schema["items"] is False:
+        return "unknown[]"
+    return f"{_grouped(type_of(schema['items'], indent))}[]"
+
+
+def _grouped(text: str) -> str:
+    return f"({text})" if " | " in text and not text.startswith("{") else text
+
+
+def _object(schema: dict[str, Any], indent: str) -> str:
+    if "properties" not in schema:
+        values = schema.get("additionalProperties", True)
+        return f"Record<string, {type_of(values, indent)}>"
+    return fields(schema, indent)
+
+
+def fields(schema: dict[str, Any], indent: str = "") -> str:
+    """Return the fields of an object in braces."""
+    inner, required = indent + "  ", schema.get("required", ())
+    lines = []
+    for name, each in schema["properties"].items():
+        if isinstance(each, dict) and (words := each.get("description")):
+            lines.append(f"{inner}/** {comment(words)} */")
+        mark = "" if name in required else "?"
+        lines.append(f"{inner}{key(name)}{mark}: {type_of(each, inner)};")
+    if not lines:
+        return "{}"
+    return "{\n" + "\n".join(lines) + f"\n{indent}}}"
+
+
+def key(name: str) -> str:
+    return name if _NAME.fullmatch(name) else json.dumps(name)
+
+
+def comment(words: str) -> str:
+    return " ".join(words.replace("*/", "*\\/").split())
+
+
+def type_name(name: str) -> str:
+    """Return the name of a definition as that of a type."""
+    parts = re.split(r"[^A-Za-z0-9]+", name)
+    text = "".join(part[:1].upper() + part[1:] for part in parts)
+    return text if text[:1].isalpha() else f"T{text}"
+
+
+def module(app: Flask) -> str:
+    """Return a module with the types of all listeners of ``app``."""
+    defs = Definitions({})
+    made: list[str] = []
+    names: list[str] = []
+    for route in routes(app):
+        if (
+            route.events is not None
+            and (name := type_name(route.endpoint)) not in names
+        ):
+            names.append(name)
+            made += _listener(defs, name, route.address, route.events)
+    if len(names) == 1:
+        made.append(f"export type Requests = {names[0]}Requests;\n")
+        made.append(f"export type Events = {names[0]}Events;\n")
+    shared = [_declared(name, schema) for name, schema in defs.all.items()]
+    return "\n".join([_HEAD, *shared, *made])
+
+
+_HEAD = """\
+// Made by `flask wschat types` of the hints in the application's code.
+//
+//   const chat = new WSChat<Events, Requests>("/…");
+"""
+
+
+def _declared(name: str, schema: Any) -> str:
+    words = (
+        f"/** {comment(schema['description'])} */\n" if "description" in schema else ""
+    )
+    if schema.get("type") == "object" and "properties" in schema:
+        return f"{words}export interface {type_name(name)} {fields(schema)}\n"
+    return f"{words}export type {type_name(name)} = {type_of(schema)};\n"
+
+
+def _listener(
+    defs: Definitions, name: str, address: str, kind: type[Events]
+) -> list[str]:
+    requests = [
+        f"/** What clients of {address} may ask beside the chat's own requests. */",
+        f"export interface {name}Requests {{",
+    ]
+    for event, handler in kind._handlers.items():
+        if handler.own:
+            continue
+        if handler.summary:
+            requests.append(f"  /** {comment(handler.summary)} */")
+        asked = fields(arguments(defs, handler), "    ")
+        answer = "undefined"
+        if not is_silent(handler):
+            answer = type_of(returned(defs, handler), "    ")
+        requests.append(f"  {key(event)}: {{")
+        requests.append(f"    fields: {asked};")
+        requests.append(f"    result: {answer};")
+        requests.append("  };")
+    requests.append("}\n")
+    events = [
+        f"/** What clients of {address} are sent beside the chat's own messages. */",
+        f"export interface {name}Events {{",
+    ]
+    for event, schema, words in emitted(defs, kind):
+        if event not in wire.SENT:
+            if words:
+                events.append(f"  /** {comment(words)} */")
+            events.append(f"  {key(event)}: {fields(schema, '  ')};")
+    events.append("}\n")
+    return ["\n".join(requests), "\n".join(events)]

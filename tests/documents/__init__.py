@@ -1,0 +1,1 @@
+"""What is printed of an application's events: schemas, AsyncAPI, TypeScript."""

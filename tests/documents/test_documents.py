@@ -1,0 +1,186 @@
+"""Each document is held to its own standard: JSON Schema, AsyncAPI's, the compiler."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from flask import Flask
+
+from flask_wschat.documents import asyncapi, protocol, typescript
+
+from .application import app
+
+ROOT = Path(__file__).parents[2]
+NODE = ROOT / "tests" / "types" / "node_modules"
+STATIC = ROOT / "flask_wschat" / "static"
+
+USE = """
+import { WSChat } from "./wschat.js";
+import type { BoardEvents, BoardRequests, ToolsRequests } from "./chat.js";
+
+const chat = new WSChat<BoardEvents, BoardRequests>("/board/1");
+chat.on("moved", (message) => message.at.x.toFixed() + message.steps.a + message.from);
+chat.on("tally", (message) => message.counts);
+const reply = await chat.request("guess", { word: "tea", level: "hard" });
+reply.result.near?.[0].label?.length;
+await chat.request("move", { room: "a", to: { x: 1, y: 2 } });
+const points = await chat.request("a-b.c", { pair: [1, "a"], some: true });
+points.result.map((point) => point.y);
+const level: string | null = (
+  await chat.request("set_level", { level: "easy", extra: { a: [1] } })
+).result;
+await chat.request("vote", { poll: "Tea", choice: level });
+const tools = new WSChat<{}, ToolsRequests>("/tools");
+(await tools.request("add", { a: 1, b: 2 })).result.toFixed();
+(await tools.request("unsaid", {})).result;
+// @ts-expect-error
+await chat.request("guess", { word: 1 });
+// @ts-expect-error
+await chat.request("guess", {});
+// @ts-expect-error
+await chat.request("guess", { word: "tea", level: "harder" });
+// @ts-expect-error
+await chat.request("a-b.c", { pair: ["a", 1] });
+// @ts-expect-error
+chat.on("moved", (message) => message.nowhere);
+"""
+
+
+def needs_npm() -> None:
+    if not (NODE / ".done").exists():
+        assert os.environ.get("CI") != "true", "sh tools/node.sh"
+        pytest.skip("needs npm: sh tools/node.sh")
+
+
+def test_the_protocols_schema_is_the_one_in_docs() -> None:
+    page = ROOT / "docs" / "protocol" / "wschat.v1.schema.json"
+    words = "python -m flask_wschat.documents.protocol >docs/protocol/…"
+    assert page.read_text() == protocol.text(), words
+
+
+def commanded(*arguments: str, target: str = "tests.documents.application") -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "--app", target, "wschat", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_the_commands_print_them() -> None:
+    done = commanded("asyncapi", "--title", "Games", "--version", "2.1")
+    document = json.loads(done.stdout)
+    assert document == asyncapi.document(app, "Games", "2.1")
+    assert commanded("types").stdout == typescript.module(app)
+
+
+def test_an_application_without_sockets_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text("import flask\napp = flask.Flask('plain')\n")
+    done = commanded("types", target=str(tmp_path / "plain.py"))
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: the application 'plain' has no WSChat: call WSChat(app), or name"
+        " another one by --app\n"
+    )
+
+
+def test_the_asyncapi_document_is_valid() -> None:
+    needs_npm()
+    specification = NODE / "@asyncapi" / "specs" / "schemas" / "3.0.0.json"
+    schema = json.loads(specification.read_text())
+    document = asyncapi.document(app, "Games", "1.0.0")
+    jsonschema.Draft7Validator(schema).validate(document)
+    document["channels"]["Board"]["messages"] = []
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft7Validator(schema).validate(document)
+
+
+def resolve(document: Any, ref: str) -> Any:
+    for key in ref.removeprefix("#/").split("/"):
+        document = document[key.replace("~1", "/").replace("~0", "~")]
+    return document
+
+
+def every(found: Any, key: str) -> list[Any]:
+    if isinstance(found, list):
+        return [each for inner in found for each in every(inner, key)]
+    if isinstance(found, dict):
+        own = [found[key]] if key in found else []
+        return own + [each for inner in found.values() for each in every(inner, key)]
+    return []
+
+
+def test_each_reference_of_a_document_leads_somewhere() -> None:
+    document = asyncapi.document(app, "Games", "1.0.0")
+    refs = every(document, "$ref")
+    assert len(refs) > 50
+    for ref in refs:
+        assert resolve(document, ref), ref
+    schema = protocol.schema()
+    for ref in every(schema, "$ref"):
+        assert resolve(schema, ref), ref
+
+
+def test_what_the_document_says_of_events() -> None:
+    document = asyncapi.document(app, "Games", "1.0.0")
+    channels = document["channels"]
+    assert channels["Board"]["address"] == "/board/{game}"
+    assert channels["Board"]["summary"] == "Games for two."
+    assert set(channels["Board"]["parameters"]) == {"game"}
+    assert channels["echo"]["address"] == "/echo/{times}/{rest}"
+    guess = channels["Board"]["messages"]["guess"]
+    assert guess["summary"] == "Guess a word."
+    assert guess["payload"]["properties"]["type"] == {"const": "guess"}
+    assert guess["payload"]["required"] == ["type", "ref", "word"]
+    assert guess["payload"]["properties"]["level"] == {
+        "enum": ["easy", "hard"],
+        "default": "easy",
+    }
+    reply = channels["Board"]["messages"]["guess.reply"]["payload"]
+    assert "result" in reply["required"]
+    assert (
+        "result"
+        not in channels["Board"]["messages"]["move.reply"]["payload"]["properties"]
+    )
+    moved = channels["Board"]["messages"]["moved"]
+    assert (moved["name"], moved["summary"]) == ("moved", "Somebody moved.")
+    assert set(moved["payload"]["required"]) == {"type", "room", "from", "at", "steps"}
+    operation = document["operations"]["Board.guess"]
+    assert operation["action"] == "receive"
+    tools = channels["Tools"]["messages"]
+    assert "join" not in tools
+    assert {"hello", "ping", "add"} <= set(tools)
+
+
+@pytest.mark.slow
+def test_the_types_compile_with_the_clients(tmp_path: Path) -> None:
+    needs_npm()
+    for name in ("wschat.js", "wschat.d.ts"):
+        (tmp_path / name).write_text((STATIC / name).read_text())
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "chat.ts").write_text(typescript.module(app))
+    (tmp_path / "use.ts").write_text(USE)
+    done = subprocess.run(
+        [
+            *(NODE / ".bin" / "tsc", "--strict", "--noEmit", "--target", "es2022"),
+            *("--module", "nodenext", "--types", "", tmp_path / "use.ts"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_plain_application_has_a_document_too() -> None:
+    assert asyncapi.document(Flask("plain"), "t", "1")["channels"] == {}
