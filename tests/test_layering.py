@@ -184,7 +184,9 @@ ARROWS: Tree = {
     },
     # The ready-made chat
     "chat": {
-        "voting": "envelope errors messages backends",
+        "voting": (
+            "envelope errors messages transports.patched transports.waiting backends"
+        ),
         "chat": (
             ".voting envelope errors messages rate websocket transports",
             "hub.hub hub.places",

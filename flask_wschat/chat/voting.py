@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from .. import envelope
@@ -27,6 +28,8 @@ from ..messages import (
     room_topic,
     shown,
 )
+from ..transports.patched import allocate_lock, is_patched, sleep
+from ..transports.waiting import start_thread
 
 logger = logging.getLogger("flask_wschat")
 
@@ -175,7 +178,7 @@ class Conflated:
 
     A request that comes too early is left to a thread, so that it works without a loop
     as well. The interpreter waits for that thread when it ends: a task that votes and
-    exits is heard of.
+    exits is heard of, but for one in a native thread of a patched process.
     """
 
     def __init__(self, latest: Callable[[], None], name: str) -> None:
@@ -185,7 +188,7 @@ class Conflated:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._next = 0.0  # when it may be called again
         self._waiting = False  # a thread will call, with what is the latest then
         self._failures = 0
@@ -210,10 +213,19 @@ class Conflated:
     def _start(self, wait: float) -> None:
         timer = threading.Timer(wait, self._run)
         timer.daemon = False  # whatever the thread is that voted
+        begin = timer.start
+        native, main = threading.get_native_id(), threading.main_thread()
+        if is_patched() and native != main.native_id:
+            # The timer's were a greenlet of this thread, whose loop nobody turns.
+            begin = partial(start_thread, partial(self._run_in, wait))
         try:
-            timer.start()
-        except RuntimeError:  # too late for threads: the interpreter ends
+            begin()
+        except (RuntimeError, OSError):  # too late for threads: the interpreter ends
             self._run()
+
+    def _run_in(self, seconds: float) -> None:
+        sleep(seconds)
+        self._run()
 
     def _run(self) -> None:
         with self._lock:

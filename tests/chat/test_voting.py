@@ -18,7 +18,7 @@ from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.chat.voting import Conflated, Poll, Standing
 from flask_wschat.errors import BackendError, PollClosed, PollError, UnknownChoice
 from flask_wschat.messages import Message
-from tests.support.waiting import DEADLINE, eventually
+from tests.support.waiting import DEADLINE, LONG, eventually
 
 
 class House:
@@ -272,3 +272,30 @@ def test_a_process_forked_off_while_a_call_is_due_calls_by_itself() -> None:
         [sys.executable, "-c", FORKS], timeout=DEADLINE, stdout=subprocess.PIPE
     )
     assert child.stdout == b"called\n"
+
+
+NATIVE = """
+from gevent import monkey
+
+monkey.patch_all()
+import gevent
+from gevent.threadpool import ThreadPool
+from flask_wschat.chat.voting import Conflated
+
+called = []
+conflated = Conflated(lambda: called.append("the latest"), "x")
+pool = ThreadPool(1)
+for _ in range(3):
+    pool.apply(conflated.call, (lambda: called.append("now"),))
+with gevent.Timeout(5):
+    while len(called) < 2:
+        gevent.sleep(0.005)
+print(called)
+"""
+
+
+def test_a_native_thread_of_a_patched_process_is_heard_of() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NATIVE], timeout=LONG, stdout=subprocess.PIPE, check=True
+    )
+    assert done.stdout == b"['now', 'the latest']\n"
