@@ -26,6 +26,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .chat.events import Events, event
     from .chat.listener import ChatListener
+    from .chat.publisher import Publisher
     from .chat.voting import Poll
     from .extension import WSChat
     from .websocket import Listener, WebSocket
@@ -46,6 +47,7 @@ __all__ = [
     "PollClosed",
     "PollError",
     "ProtocolError",
+    "Publisher",
     "StreamError",
     "StreamGone",
     "StreamStopped",
@@ -63,6 +65,7 @@ _HOMES = {
     "Events": "chat.events",
     "Listener": "websocket",
     "Poll": "chat.voting",
+    "Publisher": "chat.publisher",
     "WSChat": "extension",
     "WebSocket": "websocket",
     "event": "chat.events",

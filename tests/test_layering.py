@@ -192,6 +192,9 @@ ARROWS: Tree = {
             "hub.hub hub.places",
         ),
         "emitting": ".chat envelope messages websocket",
+        "publisher": (
+            ".chat .emitting errors messages settings websocket backends hub.hub"
+        ),
         "fields": "envelope messages",
         "handlers": ".fields envelope messages rate",
         "wire": ".fields envelope",
@@ -279,7 +282,7 @@ ARROWS: Tree = {
     "extension": (
         "envelope messages rate settings websocket backends",
         "transports.ending transports.patched hub.hub",
-        "chat.chat chat.emitting chat.events chat.voting",
+        "chat.chat chat.events chat.publisher chat.voting",
         "shortcuts.contexts running.folder",
         "opening.gate opening.health opening.hooks opening.identity opening.mistakes",
         "opening.plain opening.views",
@@ -311,7 +314,10 @@ ARROWS: Tree = {
         "__init__": ".client server",
     },
     "__main__": "terminal.command",
-    "__init__": "errors websocket chat.events chat.listener chat.voting extension",
+    "__init__": (
+        "errors websocket chat.events chat.listener chat.publisher chat.voting",
+        "extension",
+    ),
 }
 # For the user's convenience `chat.run()` reaches up, when called and not before.
 UPWARDS = {("extension", "server")}

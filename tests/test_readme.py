@@ -323,6 +323,8 @@ def test_a_task_is_heard(stored: Site) -> None:
         ann.ask("join", room="Lobby")
         stored.python("import tasks; tasks.report('Lobby', 'Done')")
         assert ann.pick("message")["data"] == "Done"
+        stored.python("import nightly, sys; assert 'app' not in sys.modules")
+        assert ann.pick("message")["data"] == "The report is ready"
 
 
 @pytest.mark.browser
