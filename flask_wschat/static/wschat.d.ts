@@ -125,6 +125,19 @@ export interface Stored extends Reply {
   at: number;
 }
 
+/** A message that grows, as an answer that a model writes. */
+export interface GrowingMessage {
+  /** The `mid` of the message that it becomes. */
+  id: string;
+  from: string | null;
+  /** When it began, in seconds since 1970. */
+  at: number;
+  /** Pieces so far. */
+  n: number;
+  /** All of them, one after another. */
+  text: string;
+}
+
 /** What a page does with a room, or with the inbox. */
 export interface Reading<M> {
   /** Where to go on, as an earlier page left it; `tag` if there was one. */
@@ -139,6 +152,14 @@ export interface Reading<M> {
    * each of them goes to `onMessage`.
    */
   onReset?(messages: M[]): void;
+  /**
+   * A message grows: `piece` is what has come; with the first call for an `id`, and
+   * where pieces were missed, all of `stream.text`. In the end `onMessage` gets a message
+   * with the `mid` `stream.id`, which takes its place, or `onDiscard` is called.
+   */
+  onStream?(stream: GrowingMessage, piece: string): void;
+  /** What grew will not become a message; `reason` is "" where it is not known. */
+  onDiscard?(id: string, reason: string): void;
   /** It cannot be joined, and is not tried again: `error.code` says why. */
   onError?(error: RequestError): void;
 }
@@ -164,6 +185,10 @@ export interface Inbox {
   readonly seq?: number;
   readonly epoch?: string;
   readonly tag?: string;
+  /** What grows now, by `id`. */
+  readonly streams: ReadonlyMap<string, GrowingMessage>;
+  /** Have what grows end where it is, if you may; rejects with a RequestError. */
+  stop(id: string): Promise<Reply>;
   /** Hear no more of it, also after a reconnect. */
   leave(): void;
 }

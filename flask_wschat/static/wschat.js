@@ -48,7 +48,9 @@ function guarded(call) {
 class Feed {
   present = [];
   count = 0;
+  streams = new Map(); // what grows: id -> { id, from, at, n, text }
   #on; #ask; #turn; // #turn: the reading under way, if any
+  #lacking = new Set(); // ids of those of which all is asked for
 
   constructor(name, { seq, epoch, tag, ...on }, ask, left) {
     Object.assign(this, { name, seq, epoch, tag });
@@ -88,13 +90,16 @@ class Feed {
     if (type === "gap") this.sync(message.spread);
     if (type === (this.name === null ? "direct" : "message")) this.#take(message);
     if (type === "deleted") this.#call("onDeleted", message.seq);
+    if (type === "stream") this.#show(message);
+    if (type === "append") this.#append(message);
+    if (type === "discard") this.#discard(message.id, message.reason);
     if (type === "presence" && joined) {
       const others = this.present.filter((user) => !left.includes(user));
       this.#meet({ present: [...new Set([...others, ...joined])].sort() }, { joined, left });
     } else if (type === "presence") this.#meet(message);
   }
 
-  #read({ epoch, seq, tag, recovered, messages, ...people }) {
+  #read({ epoch, seq, tag, recovered, messages, streams = [], ...people }) {
     if (recovered) {
       messages.forEach(this.#take, this);
     } else {
@@ -102,6 +107,10 @@ class Feed {
       if (this.#on.onReset) this.#call("onReset", messages);
       else messages.forEach((message) => this.#call("onMessage", message));
     }
+    for (const { mid } of messages) this.streams.delete(mid);
+    const growing = new Set(streams.map(({ id }) => id));
+    for (const id of this.streams.keys()) if (!growing.has(id)) this.#discard(id, "");
+    streams.forEach(this.#show, this);
     if (people.present ?? people.count) this.#meet(people);
   }
 
@@ -110,7 +119,38 @@ class Feed {
     if (seq > this.seq + 1) return this.#turn ?? this.sync(); // never a hole
     if (seq && !(seq > this.seq)) return; // never twice
     if (seq) Object.assign(this, { seq, tag: message.tag });
+    this.streams.delete(message.mid);
     this.#call("onMessage", message);
+  }
+
+  /** All that there is of what grows. */
+  #show({ id, from, at, n, text }) {
+    const stream = { id, from, at, n, text };
+    this.streams.set(id, stream);
+    this.#call("onStream", stream, text);
+  }
+
+  #append({ id, n, text }) {
+    const stream = this.streams.get(id);
+    if (n <= stream?.n || this.#lacking.has(id)) return;
+    if (n !== stream?.n + 1) return this.#complete(id);
+    Object.assign(stream, { n, text: stream.text + text });
+    this.#call("onStream", stream, text);
+  }
+
+  async #complete(id) {
+    const on = this.#on;
+    this.#lacking.add(id);
+    try {
+      const fields = { room: this.name ?? undefined, id };
+      const stream = await this.#ask("stream", fields, () => this.#on === on);
+      if (stream) this.#show(stream);
+    } catch {} // it is over: its end comes, or has come
+    this.#lacking.delete(id);
+  }
+
+  #discard(id, reason) {
+    if (this.streams.delete(id)) this.#call("onDiscard", id, reason);
   }
 
   /** Who is there now; where they are too many to be named, how many. */
@@ -223,11 +263,14 @@ export class WSChat {
 
   join(room, options = {}) {
     const feed = this.#follow(room.normalize(), options);
-    return Object.assign(feed, { say: (data) => this.say(room, data) });
+    const say = (data) => this.say(room, data);
+    const stop = (id) => this.request("stop", { room: feed.name, id });
+    return Object.assign(feed, { say, stop });
   }
 
   inbox(options = {}) {
-    return this.#follow(null, options);
+    const stop = (id) => this.request("stop", { id });
+    return Object.assign(this.#follow(null, options), { stop });
   }
 
   say(room, data) {

@@ -37,6 +37,12 @@ const level: string | null = (
   await chat.request("set_level", { level: "easy", extra: { a: [1] } })
 ).result;
 await chat.request("vote", { poll: "Tea", choice: level });
+const lobby = chat.join("Lobby", {
+  onStream: (stream, piece) => stream.text.length + stream.n + piece.length,
+  onDiscard: (id, reason) => id + reason,
+});
+lobby.streams.get("x")?.text;
+await lobby.stop("x");
 const tools = new WSChat<{}, ToolsRequests>("/tools");
 (await tools.request("add", { a: 1, b: 2 })).result.toFixed();
 (await tools.request("unsaid", {})).result;

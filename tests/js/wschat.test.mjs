@@ -280,6 +280,90 @@ test("what was taken back is told", async () => {
   assert.deepEqual([seen, gone], [[[1, 2], 3], [1]]);
 });
 
+const stream = (id, n, text) => {
+  return { type: "stream", room: "Lobby", id, from: "bot", at: 1, n, text };
+};
+const append = (id, n, text) => ({ type: "append", room: "Lobby", id, n, text });
+
+/** Read a room in which messages grow; return what its handlers were told. */
+async function watch(first = []) {
+  const told = [];
+  const chat = connect("/chat");
+  const room = chat.join("Lobby", {
+    onStream: ({ id, n, text }, piece) => told.push([id, n, text, piece]),
+    onDiscard: (id, reason) => told.push([id, reason]),
+    onMessage: ({ mid, data }) => told.push([mid, data]),
+    onReset: (messages) => told.push(messages.map(({ mid }) => mid)),
+  });
+  const socket = await open();
+  await socket.says(hello());
+  await socket.answers("join", page(0, [], { streams: first }));
+  told.shift(); // the reset
+  return { chat, room, socket, told };
+}
+
+test("a message grows, and is one in the end", async () => {
+  const { socket, told, room } = await watch();
+  await socket.says(stream("s", 0, ""));
+  await socket.says(append("s", 1, "Hel"));
+  await socket.says(append("s", 2, "lo"));
+  assert.equal(room.streams.get("s").text, "Hello");
+  await socket.says({ ...message(1, "Hello"), mid: "s" });
+  assert.equal(room.streams.size, 0);
+  const steps = [["s", 0, "", ""], ["s", 1, "Hel", "Hel"], ["s", 2, "Hello", "lo"], ["s", "Hello"]];
+  assert.deepEqual(told, steps);
+  await socket.says(stream("t", 0, ""));
+  await socket.says({ type: "discard", room: "Lobby", id: "t", reason: "the writer failed" });
+  await socket.says({ type: "discard", room: "Lobby", id: "t", reason: "again" });
+  assert.deepEqual(told.slice(4), [["t", 0, "", ""], ["t", "the writer failed"]]);
+});
+
+test("who comes in the middle has all of it, and nothing twice", async () => {
+  const { socket, told } = await watch([stream("s", 2, "Hel")]);
+  await socket.says(append("s", 2, "el"));
+  await socket.says(append("s", 3, "lo"));
+  assert.deepEqual(told, [["s", 2, "Hel", "Hel"], ["s", 3, "Hello", "lo"]]);
+});
+
+test("a missing piece is asked for once", async () => {
+  const { socket, told } = await watch([stream("s", 1, "a")]);
+  await socket.says(append("s", 3, "c"));
+  await socket.says(append("s", 4, "d"));
+  await socket.says(append("new", 7, "x"));
+  const asked = socket.sent.filter(({ type }) => type === "stream");
+  assert.deepEqual(asked.map(({ id, room }) => [id, room]), [["s", "Lobby"], ["new", "Lobby"]]);
+  await socket.answers("stream", { ...stream("s", 4, "abcd"), type: "reply" });
+  await socket.refuses("stream", "unknown_stream");
+  await socket.says(append("s", 5, "e"));
+  assert.deepEqual(told.slice(1), [["s", 4, "abcd", "abcd"], ["s", 5, "abcde", "e"]]);
+  await socket.says(append("new", 8, "y")); // it may be known by now
+  assert.equal(socket.sent.filter(({ type }) => type === "stream").length, 1);
+});
+
+test("after a reconnect what grows is as the server says", async () => {
+  const { socket, told, room } = await watch([stream("s", 1, "a"), stream("t", 1, "b")]);
+  const again = await lose(socket);
+  await again.says(hello());
+  const messages = [{ ...message(1, "ab"), mid: "t" }];
+  const fields = { recovered: true, messages, streams: [stream("u", 1, "x")] };
+  await again.answers("join", { ...page(1), ...fields });
+  assert.deepEqual(told.slice(2), [["t", "ab"], ["s", ""], ["u", 1, "x", "x"]]);
+  assert.deepEqual([...room.streams.keys()], ["u"]);
+});
+
+test("what grows can be stopped, in a room and in the inbox", async () => {
+  const { chat, socket, room } = await watch([stream("s", 1, "a")]);
+  const inbox = chat.inbox();
+  const stopped = room.stop("s");
+  const refused = assert.rejects(inbox.stop("x"), { code: "unknown_stream" });
+  const request = await socket.answers("stop", {});
+  assert.deepEqual([request.room, request.id], ["Lobby", "s"]);
+  assert.ok((await stopped).ok);
+  const other = await socket.refuses("stop", "unknown_stream");
+  assert.deepEqual([other.room, other.id], [undefined, "x"]);
+  await refused;
+});
+
 test("a handler that fails loses nothing", async () => {
   const { room, socket } = await joined({
     onMessage() {
