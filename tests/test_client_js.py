@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.support.npm import compiled
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.programs import program
@@ -103,25 +104,12 @@ const direct: DirectMessage = {} as RoomMessage;
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_the_types_say_what_messages_have(tmp_path: Path) -> None:
-    npm = program("npm", "npm")
-    (tmp_path / "page.ts").write_text(
+    page = tmp_path / "page.ts"
+    page.write_text(
         TYPED.replace("WSCHAT", str(ROOT / "flask_wschat" / "static" / "wschat.js"))
     )
-    install = [npm, "install", "--silent", "--no-audit", "--no-fund", "typescript@5"]
-    try:
-        subprocess.run(install, cwd=tmp_path, timeout=60, check=True)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        pytest.skip("npm reaches no registry")
-    answer = subprocess.run(
-        [tmp_path / "node_modules" / ".bin" / "tsc", "--strict", "--noEmit", "page.ts"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert answer.returncode == 0, answer.stdout
+    assert compiled(page) == ""
 
 
 # ---- in a browser -------------------------------------------------------------------
