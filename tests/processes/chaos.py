@@ -13,7 +13,7 @@ from .member import Feed, Member
 
 Trouble = Callable[[], Awaitable[None]]
 
-CUT_EVERY = 250
+CUT_EVERY = 100
 """Acknowledged messages between two connections that are cut."""
 
 

@@ -42,6 +42,7 @@ class Cluster:
         env = {f"TEST_WSCHAT_{key}": str(value) for key, value in given.items()}
         command = gunicorn_command(OUR_WORKER, f"127.0.0.1:{port}")
         command = [OUR_APP if part == APP else part for part in command]
+        command += ["--config", "python:tests.processes.imports"]
         command = [sys.executable, *command, "--workers", str(workers)]
         self._env = env
         self._master = Process(command, folder / "gunicorn.log", env)

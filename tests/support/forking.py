@@ -10,6 +10,7 @@ run when stdin ends are killed.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -82,6 +83,7 @@ if __name__ == "__main__":
         monkey.patch_all()
     for name in IMPORTS:
         importlib.import_module(name)
+    gc.freeze()  # or each fork looks at all of that for garbage, and has it copied
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the end of stdin ends the others, too
     _run(serve())
