@@ -7,13 +7,11 @@ commands of the pages, in `tests.servers`, and with the demos.
 
 from __future__ import annotations
 
-from gevent import monkey
-
-monkey.patch_all()
-
 import atexit
 import gc
 import importlib
+
+from gevent import monkey
 
 NAMES = [
     "flask",
@@ -22,6 +20,7 @@ NAMES = [
     "flask_wschat.backends.sqlite.backend",
 ]
 
+monkey.patch_all()
 for name in NAMES:
     importlib.import_module(name)
 
