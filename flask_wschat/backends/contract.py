@@ -248,6 +248,17 @@ class Backend(Protocol):
     def taken(self, key: str) -> bool:
         """Return whether ``once`` would return False; nothing changes by it."""
 
+    def lease(self, key: str, holder: str, seconds: float) -> bool:
+        """Let ``holder`` have ``key`` for so many seconds from now; False: another has.
+
+        One that has it already gets more time. To others it is free when the time is
+        over, or after ``release``; no storage promises that where it forgets, or where
+        its clock is set.
+        """
+
+    def release(self, key: str, holder: str) -> None:
+        """Let others have ``key``, if it is ``holder`` that has it."""
+
     def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
         """Make ``choice`` the voter's only one; None: the poll is closed.
 

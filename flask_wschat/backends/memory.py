@@ -130,6 +130,7 @@ class MemoryBackend:
         self._polls = Polls()
         self._once: dict[str, float] = {}  # until when, by a clock that goes on
         self._most_once = _SOME_KEYS
+        self._leases: dict[str, tuple[str, float]] = {}  # whose, and until when
 
     def start(self, host: Host) -> None:
         self._host = only(host, self._host)
@@ -402,6 +403,20 @@ class MemoryBackend:
         self._once = {key: until for key, until in self._once.items() if until >= now}
         # All are looked at each time that they have doubled, not for each new one.
         self._most_once = max(2 * len(self._once), _SOME_KEYS)
+
+    def lease(self, key: str, holder: str, seconds: float) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            whose, until = self._leases.get(key, (holder, now))
+            if whose != holder and now <= until:
+                return False
+            self._leases[key] = holder, now + seconds
+        return True
+
+    def release(self, key: str, holder: str) -> None:
+        with self._lock:
+            if key in self._leases and self._leases[key][0] == holder:
+                del self._leases[key]
 
     # -- polls
 

@@ -1081,6 +1081,48 @@ def test_a_key_is_forgotten_when_its_time_is_over(backend: Backend) -> None:
     assert not backend.once("long", 60)
 
 
+# -- what one at a time has
+
+
+def test_a_lease_is_had_by_one(two: Two) -> None:
+    backends = [backend for backend, _ in two]
+    had: list[str] = []
+
+    def take(n: int) -> None:
+        if backends[n % 2].lease("k", f"{n}", 60):
+            had.append(f"{n}")
+
+    together([lambda n=n: take(n) for n in range(20)])  # type: ignore[misc]
+    (holder,) = had
+    for backend in backends:  # as a holder may who has moved
+        assert backend.lease("k", holder, 60) and not backend.lease("k", "x", 60)
+        backend.release("k", "x")
+        assert not backend.lease("k", "x", 60) and backend.lease("l", "x", 60)
+    backends[0].release("k", holder)
+    backends[0].release("k", holder)
+    backends[1].release("nobody's", holder)
+    assert backends[1].lease("k", "x", 60) and not backends[0].lease("k", holder, 60)
+
+
+def test_a_lease_that_is_not_renewed_is_for_others(two: Two) -> None:
+    (one, _), (other, _) = two
+    for key, seconds in (("k", 60), ("k", 0.05), ("renewed", 0.05), ("renewed", 60)):
+        assert one.lease(key, "a", seconds)
+    eventually(lambda: other.lease("k", "b", 60))
+    assert not one.lease("k", "a", 60) and not other.lease("renewed", "b", 60)
+
+
+@pytest.mark.parametrize(
+    "key", ["", "{a}", "a}b{", "a b\n", "\0", "żółw 🐢", "k" * 300]
+)
+def test_a_lease_and_its_holder_may_be_any_text(backend: Backend, key: str) -> None:
+    assert backend.lease(key, key, 60) and backend.lease(key, key, 60)
+    assert not backend.lease(key, key + ".", 60) and backend.once(key, 60)
+    assert backend.lease(key + ".", key + ".", 60)
+    backend.release(key, key)
+    assert backend.lease(key, key + ".", 60)
+
+
 # -- beginning and end
 
 
@@ -1101,6 +1143,7 @@ def test_what_was_stored_outlives_the_process(sharing: Cluster) -> None:
     backend.publish(ROOM, Message("3", sender="ann", mid="m"), keep=True)
     backend.vote("tea", "ann", "green")
     backend.once("k", 60)
+    backend.lease("k", "a", 60)
     page = backend.history(ROOM)
     backend.stop()
     other, _ = sharing.start()
@@ -1108,6 +1151,7 @@ def test_what_was_stored_outlives_the_process(sharing: Cluster) -> None:
     assert not other.publish(ROOM, Message("", sender="ann", mid="m"), keep=True).fresh
     assert other.tally("tea", "ann").mine == "green"
     assert not other.once("k", 60)
+    assert not other.lease("k", "b", 60) and other.lease("k", "a", 60)
 
 
 def test_submitted_messages_keep_their_order(

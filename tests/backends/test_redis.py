@@ -290,6 +290,7 @@ def test_every_key_has_a_life(serve: Serve, open_url: Open) -> None:
         backend.history("room:empty")
         backend.attend([("room:left", name, 0)])
         backend.once(name, 10)
+        backend.lease(name, "a", 10)
         backend.vote("tea", name, "green")
         backend.refresh()
     other._here().people._forget()  # it dies, and nobody is told
@@ -299,7 +300,7 @@ def test_every_key_has_a_life(serve: Serve, open_url: Open) -> None:
             f"wschat:{{poll:tea}}:{suffix}" for suffix in ("poll", "voters", "counts")
         }
         kinds = {key.rpartition(":")[2] for key in keys}
-        lasting = {"meta", "log", "mids0", "told", "people", "topics", "once"}
+        lasting = {"meta", "log", "mids0", "told", "people", "topics", "once", "lease"}
         lasting |= {"living", "clock"}
         assert kinds == lasting | {"poll", "voters", "counts"}
         # Who stays gives them a new one, again and again.

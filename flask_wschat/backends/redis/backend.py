@@ -16,7 +16,8 @@ one slot of a cluster:
 Beside them there are ``<prefix>:{presence}:living``, ``:dying`` and ``:clock``, the
 processes, and ``<prefix>:{process:<id>}:topics``, where each one has people; and for a
 poll the hashes ``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``. What may
-happen once is noted in ``<prefix>:{once:<key>}:once``.
+happen once is noted in ``<prefix>:{once:<key>}:once``, and what one at a time has in
+``<prefix>:{lease:<key>}:lease``.
 
 Each has a life: what is kept as ``ttl`` says, and who is where a day after the last
 process that knew of it. Only polls stay.
@@ -103,6 +104,7 @@ class RedisBackend:
         self._delete = self._server.script("delete")
         self._claim = self._server.script("claim")
         self._poll = self._server.script("poll")
+        self._lease = self._server.script("lease")
         self._processes: dict[int, Process] = {}
 
     # -- life
@@ -323,6 +325,16 @@ class RedisBackend:
 
     def _once(self, key: str) -> bytes:
         return self._server.key("once:" + key, "once")
+
+    def lease(self, key: str, holder: str, seconds: float) -> bool:
+        return self._hold(key, holder, max(round(seconds * 1000), 1))
+
+    def release(self, key: str, holder: str) -> None:
+        self._hold(key, holder, 0)
+
+    def _hold(self, key: str, holder: str, ms: int) -> bool:
+        name = self._server.key("lease:" + key, "lease")
+        return bool(self._run(self._lease.call([name], [holder, ms]), again=True))
 
     # -- polls
 

@@ -142,6 +142,12 @@ class RedisRing:
     def taken(self, key: str) -> bool:
         return self._at("once:" + key).taken(key)
 
+    def lease(self, key: str, holder: str, seconds: float) -> bool:
+        return self._at("lease:" + key).lease(key, holder, seconds)
+
+    def release(self, key: str, holder: str) -> None:
+        self._at("lease:" + key).release(key, holder)
+
     def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
         return self._at("poll:" + poll).vote(poll, voter, choice)
 

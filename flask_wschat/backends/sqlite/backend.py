@@ -199,6 +199,12 @@ class SQLiteBackend:
     def taken(self, key: str) -> bool:
         return self._call(lambda db: once.taken(db, key), writes=False)
 
+    def lease(self, key: str, holder: str, seconds: float) -> bool:
+        return self._call(lambda db: once.lease(db, key, holder, seconds))
+
+    def release(self, key: str, holder: str) -> None:
+        self._call(lambda db: once.release(db, key, holder))
+
     # -- polls
 
     def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
