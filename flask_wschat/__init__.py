@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .chat.events import Events, event
     from .chat.listener import ChatListener
     from .chat.publisher import Publisher
+    from .chat.streams import Stream
     from .chat.voting import Poll
     from .extension import WSChat
     from .websocket import Listener, WebSocket
@@ -48,6 +49,7 @@ __all__ = [
     "PollError",
     "ProtocolError",
     "Publisher",
+    "Stream",
     "StreamError",
     "StreamGone",
     "StreamStopped",
@@ -66,6 +68,7 @@ _HOMES = {
     "Listener": "websocket",
     "Poll": "chat.voting",
     "Publisher": "chat.publisher",
+    "Stream": "chat.streams",
     "WSChat": "extension",
     "WebSocket": "websocket",
     "event": "chat.events",

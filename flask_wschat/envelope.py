@@ -44,6 +44,7 @@ ErrorCode = Literal[
     "rate_limited",
     "unavailable",
     "unknown_poll",
+    "unknown_stream",
     "unknown_choice",
     "poll_closed",
     "internal",
@@ -155,9 +156,13 @@ def page(
     return f'{encode(fields)[1:-1]},"messages":[{messages}]'
 
 
-def read(ref: int, page: str, people: str = "") -> str:
-    """Return the reply to ``join``, with what ``people`` returned, or to ``inbox``."""
-    return f'{{"type":"reply","ref":{ref},"ok":true,{page}{people}}}'
+def read(ref: int, page: str, streams: str, people: str = "") -> str:
+    """Return the reply to ``join``, with what ``people`` returned, or to ``inbox``.
+
+    ``streams``: texts that ``stream`` has returned, with commas between them.
+    """
+    head = f'{{"type":"reply","ref":{ref},"ok":true,{page}'
+    return f'{head},"streams":[{streams}]{people}}}'
 
 
 def history(ref: int, epoch: str, seq: int, messages: str) -> str:
@@ -221,9 +226,18 @@ def deleted(topic: str, seq: int) -> str:
 
 def stream(topic: str, grown: Grown) -> str:
     """Return how a growing message stands: it begins, or this is all of it so far."""
-    head = f'{{"type":"stream","room":{quote(room_of(topic))},"id":{quote(grown.id)}'
+    return f'{{"type":"stream",{_grown(topic, grown)}}}'
+
+
+def standing(ref: int, topic: str, grown: Grown) -> str:
+    """Return the reply to ``stream``, with the same fields."""
+    return f'{{"type":"reply","ref":{ref},"ok":true,{_grown(topic, grown)}}}'
+
+
+def _grown(topic: str, grown: Grown) -> str:
+    head = f'"room":{quote(room_of(topic))},"id":{quote(grown.id)}'
     sender, at, n, text = quote(grown.sender), grown.at, grown.n, quote(grown.text)
-    return f'{head},"from":{sender},"at":{at},"n":{n},"text":{text}}}'
+    return f'{head},"from":{sender},"at":{at},"n":{n},"text":{text}'
 
 
 def append(topic: str, id: str, n: int, text: str) -> str:

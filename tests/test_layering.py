@@ -144,9 +144,10 @@ ARROWS: Tree = {
         "pages": "envelope messages",
         "parcels": ".audience .pages envelope messages codec websocket",
         "flights": ".pages .parcels messages websocket",
-        "feed": ".audience .flights .pages .parcels messages websocket",
+        "growing": "envelope messages",
+        "feed": ".audience .flights .growing .pages .parcels messages websocket",
         "feeds": (
-            ".feed .flights .pages .parcels .tallies",
+            ".feed .flights .growing .pages .parcels .tallies",
             "messages settings transports.patched websocket",
         ),
         "home": "errors logs transports transports.loop transports.patched websocket",
@@ -154,6 +155,7 @@ ARROWS: Tree = {
         "beside": ".audience .members .parcels messages",
         "places": "settings transports.patched",
         "mending": ".feed .home errors backends transports",
+        "overdue": ".feeds errors messages backends transports",
         "claims": ".home .members .parcels errors messages websocket backends",
         "deliveries": ".home logs messages",
         "drain": ".home endings settings transports transports.ending websocket",
@@ -176,7 +178,7 @@ ARROWS: Tree = {
         ),
         "hub": (
             ".backlog .beside .claims .deliveries .drain .feeds .home .members",
-            ".mending .places .presence .readings .rooms .subscriptions",
+            ".mending .overdue .places .presence .readings .rooms .subscriptions",
             ".sweep",
             "endings errors logs messages settings incoming websocket backends",
             "transports transports.ending transports.loop transports.waiting",
@@ -192,15 +194,19 @@ ARROWS: Tree = {
             "hub.hub hub.places",
         ),
         "emitting": ".chat envelope messages websocket",
+        "streams": (
+            "errors messages transports transports.loop transports.patched hub.hub"
+        ),
         "publisher": (
-            ".chat .emitting errors messages settings websocket backends hub.hub"
+            ".chat .emitting .streams errors messages settings websocket backends",
+            "hub.hub",
         ),
         "fields": "envelope messages",
         "handlers": ".fields envelope messages rate",
         "wire": ".fields envelope",
         "answers": "incoming messages transports websocket",
         "events": (
-            ".answers .chat .emitting .fields .handlers",
+            ".answers .chat .emitting .fields .handlers .streams",
             "endings envelope errors messages rate websocket hub.hub",
         ),
         "listener": (
@@ -315,8 +321,8 @@ ARROWS: Tree = {
     },
     "__main__": "terminal.command",
     "__init__": (
-        "errors websocket chat.events chat.listener chat.publisher chat.voting",
-        "extension",
+        "errors websocket chat.events chat.listener chat.publisher chat.streams",
+        "chat.voting extension",
     ),
 }
 # For the user's convenience `chat.run()` reaches up, when called and not before.

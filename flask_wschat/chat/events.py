@@ -12,7 +12,13 @@ from typing import Any, ClassVar
 from werkzeug.exceptions import HTTPException
 
 from .. import endings, envelope
-from ..errors import BackendError, ConnectionClosed, ShareTaken, check_ran
+from ..errors import (
+    BackendError,
+    ConnectionClosed,
+    ShareTaken,
+    TooManyStreams,
+    check_ran,
+)
 from ..hub.hub import Hub
 from ..messages import as_name
 from ..rate import Bucket, Rate
@@ -23,6 +29,7 @@ from .chat import Chat
 from .emitting import emit
 from .fields import Request, RequestError
 from .handlers import Handler, event, handlers_of, request
+from .streams import ASKER
 
 __all__ = ["PATIENCE", "Events", "event"]
 
@@ -201,6 +208,7 @@ class Events(Listener):
         """Have one of the application's own events handled; return the reply."""
         fields.check_depth(request, size)
         values = handler.values(request)
+        asker = ASKER.set(self.ws.user)
         try:
             result = handler.call(self, values)
         except Exception as error:
@@ -208,6 +216,8 @@ class Events(Listener):
             if refused is None:
                 raise
             raise refused from None
+        finally:
+            ASKER.reset(asker)
         if result is None:
             return envelope.reply(ref)
         check_ran(result, getattr(self, handler.method))
@@ -248,7 +258,7 @@ class Events(Listener):
         self, ws: WebSocket, ref: int | None, error: Exception, name: str
     ) -> str:
         """Return the reply to what ended with ``error``; report a strange one."""
-        if isinstance(error, ShareTaken):
+        if isinstance(error, ShareTaken | TooManyStreams):
             return envelope.refusal(ref, "too_many", str(error))
         if isinstance(error, BackendError):
             return envelope.refusal(ref, "unavailable", _UNAVAILABLE)

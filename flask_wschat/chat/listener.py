@@ -1,6 +1,8 @@
 """``ChatListener``: the ready-made chat, as ``docs/protocol.md`` tells.
 
 It answers requests; what it sends unasked goes through ``feeds``.
+
+Over 450 lines, as each request of that page has its method, and all ask the same hooks.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from .. import envelope
-from ..errors import PollClosed, UnknownChoice
+from ..errors import PollClosed, StreamGone, UnknownChoice
 from ..hub.pages import Position, View
 from ..messages import (
     ANONYMOUS,
+    STOP,
+    Grown,
+    Growth,
     Message,
     Page,
     Receipt,
@@ -114,6 +119,18 @@ class ChatListener(Events):
     def can_vote(self, user: str, poll: str, choice: str) -> Any:
         """Say whether ``user`` may make ``choice`` in ``poll``."""
         return True
+
+    def can_stop(self, user: str | None, room: str | None, id: str) -> Any:
+        """Say whether ``user`` may stop the message ``id`` that grows in ``room``, or
+        where that is None, in the user's inbox.
+
+        If this is left out: who asked for it, who it is from, and whose inbox it is.
+        """
+        topic = room_topic(room) if room is not None else user_topic(user or "")
+        grown = self._growing(topic, id)
+        return user is not None and (
+            room is None or user in (grown.asker, grown.sender)
+        )
 
     def _limits(self, ws: WebSocket) -> dict[str, Any]:
         settings = self._hub.settings
@@ -303,10 +320,51 @@ class ChatListener(Events):
         standing = self._poll_of(poll).tally(self.ws.user)
         return envelope.reply(ref, **standing.as_fields(), mine=standing.mine)
 
+    @request("stream")
+    def _stream(self, ref: int, id: Mid, room: Name | None = None) -> None:
+        """Ask how a growing message stands."""
+        topic, ws = self._place(room), self.ws
+        self._growing(topic, id)
+
+        def answer() -> bool:
+            # In the loop: the next piece that is sent follows this one.
+            grown = self._hub.feeds.growing.get(topic, id)
+            if grown is not None:
+                ws._answer(envelope.standing(ref, topic, grown))
+            return grown is not None
+
+        if not ws._transport.loop.call(answer):
+            raise RequestError("unknown_stream", _NO_STREAM)
+
+    @request("stop")
+    def _stop(self, ref: int, id: Mid, room: Name | None = None) -> str:
+        """Have a growing message end as it is."""
+        topic = self._place(room)
+        self._growing(topic, id)
+        self._allow(self.can_stop, self.ws.user, room, id)
+        try:
+            self._hub.publish(topic, Message("", event=STOP, growth=Growth(id)))
+        except StreamGone:
+            raise RequestError("unknown_stream", _NO_STREAM) from None
+        return envelope.reply(ref)
+
     # -- within
 
     def _attach(self, ws: WebSocket) -> None:
         self._hub.attach(ws, sharing=self.plain_rooms)
+
+    def _place(self, room: str | None) -> str:
+        """Return the topic in which something grows."""
+        if room is None:
+            return user_topic(self._user())
+        self._check_joined(room)
+        return room_topic(room)
+
+    def _growing(self, topic: str, id: str) -> Grown:
+        grown = self._hub.overdue.find(self.ws._transport.loop, topic, id)
+        if grown is None:
+            raise RequestError("unknown_stream", _NO_STREAM)
+        return grown
 
     def _read(self, ref: int, topic: str, position: Position) -> bool:
         """Reply with a page of ``topic``, and go on from there.
@@ -324,7 +382,9 @@ class ChatListener(Events):
             people = ""
             if noted:  # and what is told of them from now on comes after it
                 people, count = hub.presence.rosters.answer(topic)
-            return envelope.read(ref, page.body, people)
+            return envelope.read(
+                ref, page.body, hub.feeds.growing.standing(topic), people
+            )
 
         page = hub.readings.read(ws, topic, position, self.max_page, answer)
         if page is None:  # by the claim of a plain connection, or by the application
@@ -427,6 +487,7 @@ class ChatListener(Events):
 
 
 _NOBODY = "this needs a user id, and you have none"
+_NO_STREAM = "no such message grows there, or not any more"
 _APART = "the room is kept for other connections"
 
 

@@ -30,6 +30,7 @@ from ..settings import SILENCE, Settings
 from ..websocket import WebSocket, as_close
 from .chat import Chat
 from .emitting import emit
+from .streams import Stream, open_stream
 
 
 class Sending:
@@ -141,6 +142,45 @@ class Sending:
         message = _named(as_publication(data, key, hub.dumps), mid, keep)
         hub.publish(user_topic(name), message, keep=keep)
         return hub.presence.connections(name)
+
+    def stream(
+        self,
+        *,
+        room: Any = None,
+        user: Any = None,
+        sender: Any = None,
+        id: Any = None,
+        asked_by: Any = None,
+        max_data: int = 65536,
+        seconds: float = 600.0,
+    ) -> Stream:
+        """Begin a message that grows in ``room``, or in the inbox of ``user``.
+
+        Members of the room by the ready-made chat see it grow; who comes meanwhile has
+        what there is. Use it in a ``with``: leaving the block keeps the whole text as
+        one message, with ``id`` as its ``mid``; an exception discards it.
+
+        ``sender``: whom it is from. ``id``: of up to 64 characters, else a random one;
+        one that grows with this ``id`` is discarded first. ``asked_by``: the user who
+        may stop it, by default the one whose event is being handled. ``max_data``:
+        bytes of its text. ``seconds``: how long it may take.
+
+        :raises TooManyStreams: eight grow there already.
+        :raises TypeError: neither or both of ``room`` and ``user`` are given, or an
+            argument is not what it is to be.
+        :raises ValueError: as that.
+        :raises BackendError: it is not known whether it has begun.
+        """
+        return open_stream(
+            self._hub(),
+            room=room,
+            user=user,
+            sender=sender,
+            id=id,
+            asked_by=asked_by,
+            max_data=max_data,
+            seconds=seconds,
+        )
 
     def delete(self, room: Any, seq: int) -> bool:
         """Take back the kept message ``seq`` of ``room``; False: it is not kept there,

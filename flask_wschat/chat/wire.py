@@ -310,6 +310,7 @@ class JoinReply(_Page, kw_only=True, tag="reply"):
     """To join."""
 
     messages: list[Message]
+    streams: list[Stream]
     count: Count | UnsetType = UNSET
     present: Users | UnsetType = UNSET
 
@@ -318,6 +319,7 @@ class InboxReply(_Page, kw_only=True, tag="reply"):
     """To inbox."""
 
     messages: list[Direct]
+    streams: list[Stream]
 
 
 class Stored(Done, tag="reply"):
@@ -394,6 +396,9 @@ SENT: dict[str, type[Struct]] = {
     "message": Message,
     "direct": Direct,
     "deleted": Deleted,
+    "stream": Stream,
+    "append": Append,
+    "discard": Discard,
     "presence": Presence,
     "tally": Tally,
     "gap": Gap,
@@ -410,6 +415,8 @@ REPLIES: dict[str, type[Struct]] = {
     "who": WhoReply,
     "vote": VoteReply,
     "poll": PollReply,
+    "stream": StreamReply,
+    "stop": Done,
     "ping": Done,
 }
 """To each request that is done, by its type."""

@@ -17,7 +17,11 @@ from .requests import request
 from .schema import Definitions, Schema
 
 NAMES: dict[type, str] = {
-    **{kind: name for name, kind in wire.SENT.items()},
+    # A request may have the name of what a server sends.
+    **{
+        kind: f"{name}.event" if name in wire.REPLIES else name
+        for name, kind in wire.SENT.items()
+    },
     wire.Emitted: "emitted",
     wire.Limits: "limits",
     wire.Rate: "rate",
@@ -61,7 +65,9 @@ def schema() -> Schema:
     }
     defs.all["server"] = {
         "description": "What a server sends.",
-        "anyOf": defs.refs([*wire.SENT, "reply", "emitted"]),
+        "anyOf": defs.refs(
+            [*(NAMES[kind] for kind in wire.SENT.values()), "reply", "emitted"]
+        ),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

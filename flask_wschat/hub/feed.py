@@ -4,10 +4,13 @@ A feed is a topic as these see it: its messages in their envelope, encoded once 
 without a hole and each once. Whoever comes, or comes back, first gets a page of the
 history; what is delivered meanwhile waits, and follows where the page ends. What this
 process has missed is read once, for all. See docs/decisions/13, 19 and 44.
+
+Over 450 lines, as who comes, what is delivered and what was missed meet at each step.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -16,6 +19,7 @@ from ..messages import DELETED, EVERYONE, Delivery, Message, Page, room_of, size
 from ..websocket import WebSocket
 from .audience import Audience, deliver
 from .flights import NOTHING, Flight, Missed, Reader
+from .growing import Growing
 from .pages import (
     Kept,
     Newest,
@@ -41,6 +45,7 @@ class Common(Protocol):
     """Bytes of one page, and of what was missed."""
     size: int
     """Messages that are kept."""
+    growing: Growing
     noting: AbstractContextManager[Any]
     """Held while ``acked`` is changed, which any thread may do."""
 
@@ -134,6 +139,7 @@ class Feed:
         with self._feeds.noting:
             if self.acked == flight.acked:
                 self.acked = NOTHING
+        self.grown(page, flight.since)
         items = fitting(self.topic, page, self._feeds.budget)
         found = view(page, items)
         if room_of(self.topic) is not None and not found.more:
@@ -242,6 +248,11 @@ class Feed:
             for ws in list(self.members):
                 ws.close(message.close_code, str(message.data))
             return
+        if message.growth is not None:
+            if message.event is not None:
+                self._grow(parcel)
+                return
+            self._feeds.growing.end(delivery)
         for flight in self.flights:
             flight.keep(parcel, self._feeds.limit)
         if message.event is not None or self.topic == EVERYONE:
@@ -262,6 +273,26 @@ class Feed:
                 self.seq, self.tag = delivery.seq - 1, delivery.before
             self._extend(parcel)
             self._advance(parcel)
+
+    def _grow(self, parcel: Parcel) -> None:
+        """Pass on a step of a growing message; not to those who wait for a page, whose
+        reply tells how it stands by then."""
+        news = self._feeds.growing.step(parcel.delivery)
+        if news is None:
+            self.lose()
+        elif news:
+            parcel.send(self._readers())
+
+    def grown(self, page: Page, since: float) -> None:
+        """Tell what a page says of growing messages, where no step has told it."""
+        for text in self._feeds.growing.absorb(self.topic, page, since):
+            deliver(self._readers(), framed(text))
+
+    def _readers(self) -> Collection[WebSocket]:
+        following = self._following()
+        return (
+            [*self.live, *(each.ws for each in following)] if following else self.live
+        )
 
     def void(self) -> None:
         """What was read of the topic, or is being read, may be so no more."""
@@ -347,6 +378,7 @@ class Feed:
     def lose(self) -> None:
         """Publications may have been missed: the storage has them, or knows better."""
         self.void()
+        self._feeds.growing.lose(self.topic)
         if self.missed is not None:
             self.missed.lose()
         elif self._is_awaited():
@@ -373,7 +405,7 @@ class Feed:
         if not self._is_awaited() or self._feeds.get(self.topic) is not self:
             self._forget()
             return None
-        self.missed.void = False
+        self.missed.void, self.missed.since = False, time.monotonic()
         return Position(self.seq, self.epoch, self.tag or None)
 
     def found(self, page: Page) -> list[Parcel]:
@@ -381,6 +413,7 @@ class Feed:
         missed = self.missed
         if missed is None:
             return []
+        self.grown(page, missed.since)
         missed.budget -= sum(size_of(entry.data) for entry in page.entries)
         if not page.recovered or has_hole(page, self.seq) or missed.budget < 0:
             self.give_up()

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from ..messages import EVERYONE, Delivery, Receipt
-from ..settings import Settings
+from ..messages import EVERYONE, Delivery, Page, Receipt
+from ..settings import SILENCE, Settings
 from ..transports.patched import RLock
 from ..websocket import WebSocket
 from .feed import Feed
 from .flights import Reader
+from .growing import Growing
 from .pages import Shelf
 from .parcels import Parcel
 from .tallies import Tallies
@@ -37,6 +38,8 @@ class Feeds:
         self._ttl = settings.HISTORY_TTL
         self._mend = mend
         self.tallies = Tallies(later, self._tell)
+        silence = SILENCE * (settings.PING_INTERVAL + settings.PING_TIMEOUT)
+        self.growing = Growing(silence, self.budget)
         self.noting = RLock()
         self.clear()
 
@@ -45,6 +48,7 @@ class Feeds:
         self._feeds: dict[str, Feed] = {}
         self.shelf = Shelf()
         self.tallies.clear()
+        self.growing.clear()
 
     def __contains__(self, topic: object) -> bool:
         return topic in self._feeds
@@ -101,6 +105,7 @@ class Feeds:
             if not feed.members:
                 del self._feeds[topic]
                 self.shelf.drop(topic)
+                self.growing.forget(topic)
 
     def void(self, topic: str) -> None:
         """Ask the storage before anybody is sent a page of ``topic``."""
@@ -126,6 +131,12 @@ class Feeds:
             self.tallies.put(delivery)
         else:
             feed.deliver(Parcel(delivery))
+
+    def grown(self, topic: str, page: Page, since: float) -> None:
+        """Tell the readers of ``topic`` what grows there, as far as it is new."""
+        feed = self._feeds.get(topic)
+        if feed is not None:
+            feed.grown(page, since)
 
     def lose(self, topic: str) -> None:
         """Publications in ``topic`` may have been missed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -66,9 +67,11 @@ class Reader:
 class _Waiting:
     """What is delivered while something is read, of so many bytes at most."""
 
-    __slots__ = ("buffer", "size", "void")
+    __slots__ = ("buffer", "since", "size", "void")
 
     def __init__(self) -> None:
+        self.since = time.monotonic()
+        """It was not read before."""
         self.buffer: list[Parcel] = []
         self.size = 0
         self.void = False
@@ -110,6 +113,7 @@ class Flight(_Waiting):
 
     def again(self) -> None:
         """It is read again, from now on."""
+        self.since = time.monotonic()
         self.void = False
         self.buffer, self.size = [], 0
         for reader in self.readers:

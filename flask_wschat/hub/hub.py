@@ -41,6 +41,7 @@ from .feeds import Feeds
 from .home import Home
 from .members import Members
 from .mending import Mender
+from .overdue import Overdue
 from .places import places_for
 from .presence import Presence
 from .readings import Readings
@@ -101,6 +102,7 @@ class Hub:
         )
         self._topics = Subscriptions(backend, self.members.wants, new_event)
         self.readings = Readings(self.feeds, self._topics, backend)
+        self.overdue = Overdue(self.feeds, backend)
         self._claims = Claims(self.home, self.members, backend, settings.HISTORY_TTL)
         self.rooms = Rooms(
             self.members, self._topics, self._claims, self.presence, self._finish
@@ -418,6 +420,7 @@ class Hub:
     def tick(self, loop: Loop, now: float, watched: bool) -> bool:
         """Look after all but the connections; True: there is more to do."""
         self._claims.tick(now)
+        self.overdue.tick(loop, now)
         self.backlog.look()
         more = self._topics.tick(loop, now)
         return self.presence.tick(loop, now, watched) or more

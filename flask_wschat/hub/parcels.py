@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from .. import envelope
 from ..codec import EncodedMessage
-from ..messages import DELETED, Delivery, Entry, Message
+from ..messages import APPEND, DELETED, DISCARD, Delivery, Entry, Grown, Message
 from ..websocket import WebSocket
 from .audience import deliver
 from .pages import Kept, kept
@@ -73,10 +73,21 @@ class Parcel:
             return
         message = self.delivery.message
         if self._frame is None:
-            text = message.data
-            if message.event == DELETED:
-                text = envelope.deleted(self.delivery.topic, int(text))
-            elif message.event is None:
-                text = self.kept.text
-            self._frame = framed(text)
+            self._frame = framed(self._text())
         deliver(receivers, self._frame, message.key, exclude)
+
+    def _text(self) -> str | bytes:
+        topic, message = self.delivery.topic, self.delivery.message
+        event, growth, data = message.event, message.growth, message.data
+        if event is None:
+            return self.kept.text
+        if event == DELETED:
+            return envelope.deleted(topic, int(data))
+        if growth is None:
+            return data
+        if event == APPEND:
+            return envelope.append(topic, growth.id, growth.n, str(data))
+        if event == DISCARD:
+            return envelope.discard(topic, growth.id, str(data))
+        grown = Grown(growth.id, message.sender, self.delivery.at, 0, "")
+        return envelope.stream(topic, grown)

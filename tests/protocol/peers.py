@@ -29,9 +29,22 @@ REQUESTS = (
     "who",
     "vote",
     "poll",
+    "stream",
+    "stop",
     "ping",
 )
-EVENTS = ("hello", "message", "direct", "deleted", "presence", "tally", "gap")
+EVENTS = (
+    "hello",
+    "message",
+    "direct",
+    "deleted",
+    "stream",
+    "append",
+    "discard",
+    "presence",
+    "tally",
+    "gap",
+)
 ENVELOPE = {"type", "ref", "ok"}
 
 
@@ -49,6 +62,11 @@ VALIDATORS = {
     for defs in [strict()]
     for name in DEFS
 }
+
+
+def definition(event: str) -> str:
+    """Return what the schema calls an event; a request has the name of one."""
+    return f"{event}.event" if event in REQUESTS else event
 
 
 def check(name: str, message: Json) -> Json:
@@ -82,8 +100,8 @@ class Peer(ChatClient):
 
     def hear(self) -> Json:
         message = super().hear()
-        kind = message["type"]
-        if kind != "reply":
+        if message["type"] != "reply":
+            kind = definition(message["type"])
             check(kind if kind in DEFS else "emitted", message)
         return message
 

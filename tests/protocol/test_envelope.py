@@ -12,10 +12,10 @@ import pytest
 
 import flask_wschat
 from flask_wschat import envelope
-from flask_wschat.messages import ANONYMOUS, EVERYONE, Entry, Message
+from flask_wschat.messages import ANONYMOUS, EVERYONE, Entry, Grown, Message
 from flask_wschat.rate import Bucket
 
-from .peers import DEFS, EVENTS, REQUESTS, check
+from .peers import DEFS, EVENTS, REQUESTS, check, definition
 
 PACKAGE = Path(flask_wschat.__file__).parent
 LIMITS: Any = dict.fromkeys(
@@ -26,6 +26,8 @@ A = envelope.rate(Bucket(2.5, 9))
 STANDING: Any = {"counts": {"tea": 2, "Grüner Tee": 0}, "total": 2, "version": 3}
 SAID = Message("Tea?", sender="ann", mid="a-1")
 A_MESSAGE = envelope.message("room:Lobby", SAID, 7, 1.5)
+GROWN = Grown("s1", "bot", 1.5, 3, "Żółw\n", "ann")
+GROWS = envelope.stream("room:Lobby", GROWN)
 A_DIRECT = envelope.message("user:ben", SAID, 7, 1.5)
 
 
@@ -55,15 +57,16 @@ def entry(data: Any, **fields: Any) -> Entry:
         (
             "join.reply",
             envelope.read(
-                1, a_page(f"{A_MESSAGE},{A_MESSAGE}"), envelope.people(1, ["ann"])
+                *(1, a_page(f"{A_MESSAGE},{A_MESSAGE}"), f"{GROWS},{GROWS}"),
+                envelope.people(1, ["ann"]),
             ),
         ),
         (
             "join.reply",
-            envelope.read(1, a_page(A_MESSAGE), envelope.people(101, None)),
+            envelope.read(1, a_page(A_MESSAGE), "", envelope.people(101, None)),
         ),
-        ("join.reply", envelope.read(1, a_page(A_MESSAGE))),
-        ("inbox.reply", envelope.read(1, a_page(A_DIRECT))),
+        ("join.reply", envelope.read(1, a_page(A_MESSAGE), "")),
+        ("inbox.reply", envelope.read(1, a_page(A_DIRECT), "")),
         ("history.reply", envelope.history(1, "e", 7, "")),
         ("leave.reply", envelope.reply(1)),
         ("say.reply", envelope.stored(1, 7, 1.5)),
@@ -71,6 +74,8 @@ def entry(data: Any, **fields: Any) -> Entry:
         ("who.reply", envelope.who(1, ["ann"], 1, False)),
         ("vote.reply", envelope.reply(1, **STANDING, closed=False)),
         ("poll.reply", envelope.reply(1, **STANDING, closed=True, mine=None)),
+        ("stream.reply", envelope.standing(1, "user:ben", GROWN)),
+        ("stop.reply", envelope.reply(1)),
         ("ping.reply", envelope.reply(1)),
         *(
             ("error.reply", envelope.refusal(1, code, "why"))
@@ -90,6 +95,11 @@ def entry(data: Any, **fields: Any) -> Entry:
             envelope.message("room:a", entry("null", json=True, deleted=True), 7, 1.5),
         ),
         ("deleted", envelope.deleted("room:Lobby", 7)),
+        ("stream.event", GROWS),
+        ("stream.event", envelope.stream("user:ben", GROWN._replace(sender=None))),
+        ("append", envelope.append("room:Lobby", "s1", 4, 'a "piece"')),
+        ("append", envelope.append("user:ben", "s1", 4, "")),
+        ("discard", envelope.discard("room:Lobby", "s1", "stopped")),
         ("presence", envelope.presence_count("a", 101)),
         ("presence", envelope.presence_all("a", ["ann", "ben"])),
         ("presence", envelope.presence("Lobby", ["ann"], [])),
@@ -107,8 +117,9 @@ def test_each_message_is_what_the_schema_says(name: str, text: str) -> None:
 def test_no_message_is_forgotten_here() -> None:
     (mark,) = test_each_message_is_what_the_schema_says.pytestmark  # type: ignore[attr-defined]
     names = {name for name, _ in mark.args[1]}
+    events = map(definition, EVENTS)
     replies = {f"{name}.reply" for name in REQUESTS}
-    assert names == {*EVENTS, *replies, "error.reply", "emitted"}
+    assert names == {*events, *replies, "error.reply", "emitted"}
 
 
 def test_the_error_codes_are_those_of_the_schema() -> None:

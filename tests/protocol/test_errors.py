@@ -175,6 +175,22 @@ def test_polls_that_cannot_be_voted_in(meet: Meet, chat: WSChat) -> None:
     is_refused(ann.fail("vote", **GOOD["vote"]), "poll_closed")
 
 
+def test_what_does_not_grow_can_be_asked_about_by_nobody(
+    meet: Meet, chat: WSChat
+) -> None:
+    ann, nobody = meet("ann", "Lobby"), meet()
+    for kind in "stream", "stop":
+        is_refused(ann.fail(kind, room="Lobby", id="x"), "unknown_stream")
+        is_refused(ann.fail(kind, id="x"), "unknown_stream")
+        is_refused(ann.fail(kind, room="Attic", id="x"), "not_joined")
+        is_refused(nobody.fail(kind, id="x"), "unauthorized")
+    with chat.stream(room="Lobby", sender="ben") as answer:
+        is_refused(ann.fail("stop", room="Lobby", id=answer.id), "forbidden")
+        is_refused(ann.fail("stream", id=answer.id), "unknown_stream")
+        answer.append("x")
+    is_refused(ann.fail("stream", room="Lobby", id=answer.id), "unknown_stream")
+
+
 def test_what_the_application_and_the_storage_fail_at(
     app: Flask, meet: Meet, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,7 +10,17 @@ import pytest
 
 from tests.support.chat_client import Json
 
-from .peers import DEFS, ENVELOPE, EVENTS, PAGE, REQUESTS, SCHEMA, VALIDATORS, check
+from .peers import (
+    DEFS,
+    ENVELOPE,
+    EVENTS,
+    PAGE,
+    REQUESTS,
+    SCHEMA,
+    VALIDATORS,
+    check,
+    definition,
+)
 
 # ---- the page and the schema --------------------------------------------------------
 
@@ -54,9 +64,10 @@ def listed(definition: Json, envelope: set[str]) -> tuple[set[str], set[str]]:
 
 def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    events = [definition(event) for event in EVENTS]
     for kind, names in (
         ("client", REQUESTS),
-        ("server", (*EVENTS, "reply", "emitted")),
+        ("server", (*events, "reply", "emitted")),
     ):
         refs = {
             r["$ref"] for key in ("oneOf", "anyOf") for r in DEFS[kind].get(key, ())
@@ -74,7 +85,7 @@ def test_the_page_has_each_field_of_a_request_and_its_reply(name: str) -> None:
 @pytest.mark.parametrize(
     ("heading", "table", "name"),
     [
-        *((event, "event", event) for event in EVENTS),
+        *((event, "event", definition(event)) for event in EVENTS),
         ("hello", "limits", "limits"),
         ("hello", "rate", "rate"),
         ("reply", "error", "error"),
@@ -94,8 +105,10 @@ def test_the_page_has_each_error_code_and_each_section() -> None:
     named = {code for line in named for code in re.findall(r"`(\w+)`", line)}
     assert named <= codes
     described = re.findall(r"^### `(\w+)`$", PAGE, re.M)
-    assert sorted(described) == sorted([*REQUESTS, *EVENTS, "reply"])
-    headings = {h.lower() for h in re.findall(r"^##+ (.*)$", PAGE, re.M)}
+    assert sorted(described) == sorted({*REQUESTS, *EVENTS, "reply"})
+    headings = {
+        h.lower().replace(" ", "-") for h in re.findall(r"^##+ (.*)$", PAGE, re.M)
+    }
     assert set(re.findall(r"\(#([\w-]+)\)", PAGE)) <= headings
 
 
