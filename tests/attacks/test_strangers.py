@@ -20,7 +20,7 @@ from flask import Flask, request
 
 from flask_wschat import Listener, WebSocket, WSChat
 from flask_wschat.transports.loop import IDLE_WORKERS
-from flask_wschat.transports.threaded import WORKERS
+from flask_wschat.transports.threaded import OWN_WORKERS, WORKERS
 from tests.support.live import Serve
 from tests.support.redis_server import RedisServer
 
@@ -40,7 +40,10 @@ SLACK = {"objects": 100, "memory": 4096, "descriptors": 3}
 """What may be more, of any number of clients; memory in KiB, kept by the allocator.
 
 A descriptor may be that of the connection that asks."""
-POOLS = {"greenlets": IDLE_WORKERS, "threads": THREADS + WORKERS}
+POOLS = {
+    "greenlets": IDLE_WORKERS,
+    "threads": THREADS + WORKERS + OWN_WORKERS + 2,  # the first one, and our loop's
+}
 """What is made when it is needed, and stays, up to so many."""
 PER_WORKER = 40
 """Objects that come with each of those."""
