@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -230,6 +230,12 @@ def redis_server(core: int | None) -> Iterator[tuple[int, str]]:
             process.close()
 
 
+class Listening(Protocol):
+    """What a load connects to."""
+
+    port: int
+
+
 def our_server(*settings: str) -> Server:
     """Return ours, with settings as ``KEY=NUMBER``."""
     return Server(
@@ -246,7 +252,7 @@ class Load(Process):
 
     def __init__(
         self,
-        server: Server,
+        server: Listening,
         core: int | None,
         *,
         scenario: str,

@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from flask_wschat.codec import ClientHandshake, Closed, Connection, Event
+from flask_wschat.transports.loop import IDLE_WORKERS
 from tests.support import waiting
 from tests.support.ports import free_port
 from tests.support.processes import Process
@@ -142,6 +143,18 @@ KINDS = [
     _gunicorn("gthread-unix", *_GTHREAD, views=THREADS, unix=True),
     _gunicorn("our-worker-unix", OUR_WORKER, unix=True),
 ]
+
+
+def with_settings(name: str, **settings: float) -> Kind:
+    """Return a way to serve the application, with settings for it."""
+    kind = next(kind for kind in KINDS if kind.name == name)
+    given = [(f"FLASK_WSCHAT_{key}", str(value)) for key, value in settings.items()]
+    return dataclasses.replace(kind, env=(*kind.env, *given))
+
+
+RETURNS = ["connections", "descriptors", "greenlets", "threads", "topics", "users"]
+KEPT = {"threads": 48, "greenlets": IDLE_WORKERS, "descriptors": 2}
+"""What a server keeps for those who come next: its workers, and ours."""
 
 
 class Site:
@@ -321,6 +334,29 @@ class Server(Process, Site):
 
     def threads(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def holds(self) -> dict[str, int]:
+        """Return what it holds, garbage apart."""
+        found: dict[str, int] = json.loads(self.http("/holds")[1])
+        return found
+
+    def left(self, before: dict[str, int]) -> dict[str, int]:
+        """Return what it holds beyond what it held ``before``, and what it keeps."""
+        now = self.holds()
+        return {
+            name: now[name] - before[name]
+            for name in RETURNS
+            if now[name] > before[name] + KEPT.get(name, 0)
+        }
+
+    def memory(self) -> int:
+        """Return the bytes that it has; from here on it is the most it had."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return self.most_memory()
+
+    def most_memory(self) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
     def is_idle(self) -> bool:
         """Whether it waits for something to happen."""

@@ -8,11 +8,11 @@ socket is found.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import json
 import math
+import os
 import signal
 import socket
 import threading
@@ -25,9 +25,17 @@ from typing import Any
 import pytest
 
 from flask_wschat.codec import ClientHandshake, Closed, Opcode, encode_frame
-from flask_wschat.transports.loop import IDLE_WORKERS
 
-from .serving import DEADLINE, KINDS, THREADS, Kind, RawClient, Server, eventually
+from .serving import (
+    DEADLINE,
+    KINDS,
+    THREADS,
+    Kind,
+    RawClient,
+    Server,
+    eventually,
+    with_settings,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,19 +48,8 @@ pytestmark = [
 MIB = 1 << 20
 SANE = 0.5
 """Seconds that 99 of 100 answers take at most, on a machine that has more to do."""
-RETURNS = ["connections", "descriptors", "greenlets", "threads", "topics", "users"]
-KEPT = {"threads": 48, "greenlets": IDLE_WORKERS, "descriptors": 2}
-"""What a server keeps for those who come next: its workers, and ours."""
-
 frame = functools.partial(encode_frame, mask=bytes(4))
 text = functools.partial(frame, Opcode.TEXT)
-
-
-def with_settings(name: str, **settings: float) -> Kind:
-    """Return a way to serve the application, with settings for it."""
-    kind = next(kind for kind in KINDS if kind.name == name)
-    given = [(f"FLASK_WSCHAT_{key}", str(value)) for key, value in settings.items()]
-    return dataclasses.replace(kind, env=(*kind.env, *given))
 
 
 ATTACKED = [
@@ -107,40 +104,23 @@ class Healthy:
         return sorted(self._took)[int(0.99 * (len(self._took) - 1))]
 
 
-def most_memory(server: Server) -> int:
-    status = Path(f"/proc/{server.pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) << 10
-
-
 @contextlib.contextmanager
 def under_attack(server: Server, memory: int) -> Iterator[None]:
     """See that a healthy client is served meanwhile, and what is left afterwards.
 
     ``memory``: bytes that the attack may cost, in all.
     """
-
-    def holds() -> dict[str, int]:
-        found: dict[str, int] = json.loads(server.http("/holds")[1])
-        return found
-
     with RawClient(server) as client:  # whatever is made only once
         client.open("/listen")
-    eventually(lambda: holds()["connections"] == 0, "those before are gone")
-    before = holds()
-    # From here on the peak is what it is now.
-    Path(f"/proc/{server.pid}/clear_refs").write_text("5")
-    size = most_memory(server)
+    eventually(lambda: server.holds()["connections"] == 0, "those before are gone")
+    before = server.holds()
+    size = server.memory()
     with Healthy(server) as healthy:
         yield
     assert server.running, server.log
     assert healthy.p99 < SANE
-    assert most_memory(server) - size < memory
-
-    def is_as_before() -> bool:
-        now = holds()
-        return all(now[name] <= before[name] + KEPT.get(name, 0) for name in RETURNS)
-
-    eventually(is_as_before, lambda: f"{holds()} becomes {before}")
+    assert server.most_memory() - size < memory
+    eventually(lambda: not server.left(before), lambda: f"{server.left(before)} goes")
     if server.kind.gevent:  # it prints openings that were cut off
         assert "/flask_wschat/" not in server.log, server.log
         server.forget_log()
@@ -362,6 +342,10 @@ def test_floods_of_the_chat(server: Server) -> None:
 DRAIN = 2
 CLOSE = b"\x88\x11\x03\xf4service restart"
 CROWDS = {"run": 1000, "flask": 500, "gthread": 500, "flask-tls": 100}
+CROWD = int(os.environ.get("CROWD", "0"))
+if CROWD:
+    plain = (kind for kind in KINDS if not (kind.tls or kind.unix))
+    CROWDS = {kind.name: CROWD for kind in plain if not kind.stops_worker}
 
 
 @pytest.mark.parametrize("name", CROWDS)
@@ -369,7 +353,11 @@ CROWDS = {"run": 1000, "flask": 500, "gthread": 500, "flask-tls": 100}
 def test_sigterm_tells_a_crowd(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """And does not wait for those of them who do not listen."""
+    """And does not wait for those of them who do not listen.
+
+    ``CROWD=2000 pytest tests/servers/test_attacks.py -k sigterm``: so many, on each
+    server.
+    """
     kind = with_settings(name, DRAIN=DRAIN)
     pair = request.getfixturevalue("pair") if kind.tls else (tmp_path, tmp_path)
     server = Server(kind, tmp_path, pair)
