@@ -30,11 +30,10 @@ def imported(path: Path) -> set[str]:
 
 def test_what_several_tests_need_is_in_no_test() -> None:
     """Nor in a ``conftest.py``, which has fixtures only."""
+    tests = {path.stem for path in TESTS.rglob("test_*.py")} | {"conftest"}
+    assert "test_support" in tests
     for path in TESTS.rglob("*.py"):
-        names = {name for name in imported(path) if name.startswith("test_")}
-        modules = {name for name in names if any(TESTS.rglob(f"{name}.py"))}
-        assert not modules, f"{path} imports {modules}"
-        assert "conftest" not in imported(path), path
+        assert not imported(path) & tests, path
 
 
 def test_ports_are_given_once() -> None:

@@ -7,7 +7,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -17,7 +16,6 @@ from flask_wschat.client import Client, open_over
 from flask_wschat.codec import ClientHandshake
 from flask_wschat.errors import ConnectionClosed
 from flask_wschat.hub.hub import Hub
-from tests.support.certificate import make_pair
 from tests.support.live import Serve
 from tests.support.threaded import serve_threaded
 from tests.support.waiting import DEADLINE, LONG, eventually
@@ -45,7 +43,6 @@ def connected(
     app: Flask,
     chat: WSChat,
     serve: Serve,
-    tmp_path: Path,
 ) -> Iterator[Connect]:
     with contextlib.ExitStack() as stack:
         trust = None
@@ -54,7 +51,7 @@ def connected(
         else:
             files = None
             if request.param == "TLS":
-                certificate, key = make_pair(tmp_path)
+                certificate, key = request.getfixturevalue("pair")
                 files = str(certificate), str(key)
                 trust = ssl.create_default_context(cafile=str(certificate))
             port = stack.enter_context(serve_threaded(app, files))

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.certificate import make_pair
-
 from .serving import KINDS, Kind, Server
 
 
@@ -26,12 +24,6 @@ def pytest_collection_modifyitems(
         (kept if fits else left_out).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
-
-
-@pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1, and its key."""
-    return make_pair(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)

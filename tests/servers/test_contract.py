@@ -549,7 +549,7 @@ def test_connects_and_resets_leak_nothing(server: Server) -> None:
     storm(20)  # whatever is made only once
     eventually(lambda: server.http("/page")[0] == 200, "the server is free")
     before = server.open_files()
-    storm(200)
+    storm(100)
     assert server.running
 
     def are_closed() -> bool:
@@ -558,7 +558,7 @@ def test_connects_and_resets_leak_nothing(server: Server) -> None:
         return server.open_files() <= before
 
     eventually(are_closed, f"no more than {before} open files")
-    eventually(lambda: server.threads() < 64, "the threads of 200 connections end")
+    eventually(lambda: server.threads() < 64, "the threads of 100 connections end")
     all_views_are_free(server)
     if server.kind.frail or server.kind.litters:
         server.forget_log()

@@ -25,9 +25,11 @@ def eventually(
     ``what`` it is for, in the failure's words; a function is asked for them then.
     ``sleep``: gevent's where its loop is to go on.
     """
-    until = time.monotonic() + seconds
+    begun = time.monotonic()
     while not condition():
-        if time.monotonic() > until:
+        waited = time.monotonic() - begun
+        if waited > seconds:
             words = what if isinstance(what, str) else what()
             raise AssertionError(f"not within {seconds:g} s: {words}")
-        sleep(0.005)
+        # The longer it takes, the less does a tenth of it matter: to ask costs, too.
+        sleep(min(max(0.002, waited / 10), 0.05))
