@@ -398,7 +398,7 @@ def test_the_rights_in_redis_are_those_that_are_used() -> None:
     text = (ROOT / "docs" / "deploy" / "redis.conf").read_text()
     [user] = re.findall(r"^user chat (.*)$", text, re.M)
     rights = {word[1:] for word in user.split() if word.startswith("+")}
-    used = set(re.findall(r"redis\.call\('(\w+)'", source("*.lua")))
+    used = set(re.findall(r"\bp?call\('(\w+)'", source("*.lua")))
     python = source("backends/redis/*.py")
     used |= set(re.findall(r'(?:Call|_send)\((?:wire, )?"([A-Z]+)"', python))
     scripts = {"eval", "evalsha"}

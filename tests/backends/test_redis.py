@@ -245,7 +245,7 @@ def test_what_others_write_to_a_log_is_pushed_out_too(
     backend.history(ROOM)
     with server.client() as client:
         client.xadd("wschat:{room:a}:log", {"x": "y"}, id="0-1")
-        client.xadd("wschat:{room:a}:log", {"at": "?", "body": "no header"}, id="0-2")
+        client.xadd("wschat:{room:a}:log", {"? - - 9": "no header"}, id="0-2")
         for _ in range(9):
             backend.publish(ROOM, Message("x" * 30), keep=True)
         # One may stay that nobody gets: where it begins was not noted.
@@ -757,26 +757,27 @@ def test_garbage_is_ignored(
             b"junk",
             b"\x80\x04K\x01.",
             b"1 2 3 4",
-            b"x 1.5 e {}\nx",
-            b"1 x e {}\nx",
-            b"1 1.5 \xff {}\nx",
-            b"1 1.5 e {}\n\xff",
-            b"1 1.5 e []\nx",
-            b'1 1.5 e {"key":1}\nx',
-            b'1 1.5 e {"data":"x"}\nx',
-            b"1 1.5 e " + b"[" * 100_000 + b"\nx",
-            b"1 1.5 e {\nx",
+            b"x e 1.5 {}\nx",
+            b"1 e x {}\nx",
+            b"1 \xff 1.5 - - 4 {}\nx",
+            b"1 e 1.5 - - 4 {}\n\xff",
+            b"1 e 1.5 - - 4 []\nx",
+            b'1 e 1.5 - - 11 {"key":1}\nx',
+            b"1 e 1.5 - - 100002 " + b"[" * 100_000 + b"\nx",
+            b"1 e 1.5 - - 3 {\nx",
             b'{"json":true}\n1',
-            b"1 1.5 e - - 5 {}\nx",
-            b"1 1.5 e - - -4 {}\nx",
-            b"1 1.5 e - - 4,4 {}\nx",
-            b"1 1.5 e - - x {}\nx",
-            b"1 1.5 e - - -4 ",
+            b"1 e 1.5 - - 5 {}\nx",
+            b"1 e 1.5 - - -4 {}\nx",
+            b"1 e 1.5 - - 8,-4 {}\nx",
+            b"1 e 1.5 - - 4,4 {}\nx",
+            b"1 e 1.5 - - x {}\nx",
+            b"1 e 1.5 - -  {}\nx",
+            b"1 e 1.5 - - 4 ",
             b"{}\nxyz",
-            b"1 1.5 e - - -4 ",
+            b"1 e 1.5 - - 4 ",
         ]:
             client.publish(channel, payload)
-        client.xadd(f"wschat:{{{ROOM}}}:log", {"at": "9e9", "body": "junk"}, "1-1")
+        client.xadd(f"wschat:{{{ROOM}}}:log", {"9e9 - - 4": "junk"}, "1-1")
         client.xadd(f"wschat:{{{ROOM}}}:log", {"x": "y"}, "1-2")
     works(backend, host, "2")
     assert host.data(ROOM) == ["1", "2"]

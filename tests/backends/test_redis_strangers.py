@@ -146,10 +146,10 @@ def test_strange_people_are_left_out_and_replaced(
     [
         b"0 nan - {}\nx",
         b"0 1e999 - {}\nx",
-        b"1 inf e t - 4 {}\nx",
-        b"-1 1.0 e t - 4 {}\nx",
-        b"%d 1.0 e t - 4 {}\nx" % 10**30,
-        b"9" * 5000 + b" 1.0 e t - 4 {}\nx",
+        b"1 e inf t - 4 {}\nx",
+        b"-1 e 1.0 t - 4 {}\nx",
+        b"%d e 1.0 t - 4 {}\nx" % 10**30,
+        b"9" * 5000 + b" e 1.0 t - 4 {}\nx",
         b"\xff\xfe\x00",
         b"",
     ],
@@ -168,7 +168,7 @@ def test_an_entry_whose_time_is_none_is_ignored(
 ) -> None:
     backend, _ = process
     say(backend, "1")
-    client.xadd(LOG, {"at": "nan - -", "body": "{}\nx"}, id="2-9")
+    client.xadd(LOG, {"nan - - 4": "{}\nx"}, id="2-9")
     client.hset(META, "seq", 2)
     page = backend.history(ROOM)
     assert [entry.data for entry in page.entries] == ["1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import threading
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -134,9 +135,9 @@ class Address:
         """Return where publications to ``topic`` go."""
         return self.key(topic, self._live)
 
-    def script(self, name: str) -> Script:
-        """Return the script in ``<name>.lua``."""
-        return Script(name, self.publish)
+    def script(self, name: str, limits: Sequence[int] = ()) -> Script:
+        """Return the script in ``<name>.lua``, with these ``limits`` in it."""
+        return Script(name, self.publish, limits)
 
     def connect(self) -> Connection:
         """Open a connection; see ``wire.Connect``."""

@@ -5,9 +5,11 @@ one slot of a cluster:
 
     :meta       hash      epoch; seq and tag of the newest message; plain, if it was
                           claimed; said, bytes; and more, see publish.lua
-    :log        stream    the kept messages, their ids <seq>-<bytes said before>
+    :log        stream    the kept messages, those of a call in one entry, whose id is
+                          <seq of the first>-<bytes said before>
     :mids0, 1   hash      numbers, by digests of the ids that senders gave messages
-    :gone       hash      what is left of messages that were taken back, by number
+    :gone       hash      what is left of messages that were taken back, by number; and
+                          those that came in one call with them
     :growths    hash      what grows, by its id
     :pieces     hash      what it consists of; see grow.lua
     :told       hash      of an inbox, what others told and got no answer to

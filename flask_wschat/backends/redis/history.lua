@@ -33,82 +33,128 @@ redis.call('PEXPIRE', KEYS[1], seq > 0 and ARGV[10] or ARGV[11])
 
 local low = math.max(seq - size + 1, 1)
 local oldest_time = clock[1] + clock[2] / 1e6 - ARGV[9] / 1000
+local function is_hidden(number, under)
+  return number < seq and said - under > most
+end
+local function is_expired(about)
+  return (tonumber(string.match(about, '^%S+')) or 0) <= oldest_time
+end
+
+-- What is not in the log any more: number, what is known of it, body; see delete.lua.
 local gone = {}
 if meta[6] then
   local all = redis.call('HGETALL', KEYS[5])
   for i = 1, #all, 2 do
-    if tonumber(all[i]) >= low then
-      gone[#gone + 1] = {tonumber(all[i]), all[i + 1]}
+    local number, about, body = tonumber(all[i]), all[i + 1], ''
+    local line = string.find(about, '\n', 1, true)
+    local hidden = number < low
+    if line then
+      local under
+      body = string.sub(about, line + 1)
+      about, under = string.match(string.sub(about, 1, line - 1), '^(.*) (%d+)$')
+      hidden = hidden or is_hidden(number, under)
+    end
+    if not hidden and not is_expired(about) then
+      gone[#gone + 1] = {number, about, body}
     end
   end
 end
 
--- Returns up to `count` messages from one number to another, in this order, and whether
--- the bytes of the page ended them.
+-- Returns the messages of an entry: number, bytes said before it, what is known of it, body.
+-- Of one that we did not write there is a number and no more.
+local function messages(entry)
+  local number, under = string.match(entry[1], '^(%d+)%-(%d+)$')
+  local about, lengths = string.match(entry[2][1], '^(%S+ %S+ %S+) ([%d,]+)$')
+  local all, start, bodies = {}, 1, entry[2][2]
+  number = tonumber(number)
+  for length in string.gmatch(lengths or '', '%d+') do
+    local body = string.sub(bodies, start, start + length - 1)
+    local line = string.find(body, '\n', 1, true)
+    if not line or #body ~= tonumber(length) then
+      return {{number, under}}
+    end
+    all[#all + 1] = {number + #all, under, about, body}
+    start, under = start + length, under + #body - line
+    about = #all > 1 and about or string.gsub(about, '(%S+) %S+$', '%1 %1')
+  end
+  return start == #bodies + 1 and all[1] and all or {{number, under}}
+end
+
+-- Returns up to `count` messages from one number to another, in this order, and the number
+-- before which all are too old.
 local function read(from, to, count)
   local up, items, bodies, bytes, upto = from <= to, {}, {}, 0, nil
-  local deleted = {}
+  local least, highest = math.min(from, to), math.max(from, to)
+  local full, over = count < 1, false
+  local apart = {}
   for _, each in ipairs(gone) do
-    if each[1] >= math.min(from, to) and each[1] <= math.max(from, to) then
-      deleted[#deleted + 1] = each
+    if each[1] >= least and each[1] <= highest then
+      apart[#apart + 1] = each
     end
   end
-  table.sort(deleted, function(a, b) return up == (a[1] < b[1]) and a[1] ~= b[1] end)
-  local function pass(limit)  -- the deleted ones before `limit`
-    while deleted[1] and #items < count and (not limit or up == (deleted[1][1] < limit)) do
-      local each = table.remove(deleted, 1)
-      if (tonumber(string.match(each[2], '^%S+')) or 0) > oldest_time then
-        items[#items + 1] = each[1] .. ' ' .. each[2]
-        bodies[#items] = ''
-      end
+  table.sort(apart, function(a, b) return up == (a[1] < b[1]) and a[1] ~= b[1] end)
+
+  local function add(number, about, body)
+    bytes = bytes + #body - (string.find(body, '\n', 1, true) or 0)
+    full = full or room and bytes > room and #items > 0
+    if not full then
+      items[#items + 1] = string.format('%.0f', number) .. about
+      bodies[#items] = body
+      full = #items == count
     end
   end
-  local chunk = count
+  local function pass(limit)  -- those that are not in the log, before `limit`
+    while apart[1] and not full and (not limit or up == (apart[1][1] < limit)) do
+      local each = table.remove(apart, 1)
+      add(each[1], ' ' .. each[2], each[3])
+    end
+  end
+  local function take(number, under, about, body)
+    pass(number)
+    local hidden = is_hidden(number, under)
+    local expired = about and is_expired(about)
+    if expired then
+      upto = math.max(upto or 0, number + 1)
+    end
+    if number < least or (about and (hidden or expired)) then
+      over = over or not up  -- the others are older
+    elseif number <= highest and not hidden and not full then
+      add(number, about and ' ' .. about or '', body or '')
+    end
+  end
+
+  -- How many are in an entry is known once some of them are read.
+  local chunk, seen, entries = count, 0, 0
   if room and seq > 0 and count * said / seq > room / 2 then
     chunk = math.max(math.floor(room * seq / math.max(said, 1)), 4)
   end
-  local next = from
-  while #items < count do
-    local asked = math.min(count - #items, chunk)
-    local first, last, found = string.format('%.0f', next), string.format('%.0f', to), nil
-    if up then
-      found = redis.call('XRANGE', KEYS[2], first, last, 'COUNT', asked)
-    else
-      found = redis.call('XREVRANGE', KEYS[2], first, last, 'COUNT', asked)
-    end
+  local next, asked = from, up and 0 or 1
+  local found = redis.call('XREVRANGE', KEYS[2], string.format('%.0f', from), '-', 'COUNT', 1)
+  while true do
     for _, entry in ipairs(found) do
-      local number, under = string.match(entry[1], '^(%d+)%-(%d+)$')
-      local fields = entry[2]
-      number = tonumber(number)
-      pass(number)
-      local hidden = number < seq and said - under > most
-      if fields[1] ~= 'at' or fields[3] ~= 'body' or #fields ~= 4 then
-        if not hidden then
-          items[#items + 1] = string.format('%.0f', number)
-          bodies[#items] = ''
+      local all = messages(entry)
+      for i = 1, #all do
+        if not full and not over then
+          take(unpack(all[up and i or #all + 1 - i]))
         end
-      elseif hidden or (tonumber(string.match(fields[2], '^%S+')) or 0) <= oldest_time then
-        if not hidden then
-          upto = math.max(upto or 0, number + 1)
-        end
-        if not up then
-          return items, bodies, upto  -- the others are older
-        end
-      elseif #items < count then
-        local body = fields[4]
-        bytes = bytes + #body - (string.find(body, '\n', 1, true) or 0)
-        if room and bytes > room and #items > 0 then
-          return items, bodies, upto
-        end
-        items[#items + 1] = number .. ' ' .. fields[2]
-        bodies[#items] = body
       end
-      next = up and number + 1 or number - 1
+      seen, entries = seen + #all, entries + 1
+      next = up and math.max(from, all[#all][1] + 1) or all[1][1] - 1
     end
-    if #found < asked then
-      pass()
+    if full or over or #found < asked or next < 0 then
       break
     end
+    local wanted = math.min(count - #items, chunk, entries > 1 and chunk or 8)
+    asked = math.max(math.ceil(wanted * entries / math.max(seen, 1)), 1)
+    local start, stop = string.format('%.0f', next), string.format('%.0f', to)
+    if up then
+      found = redis.call('XRANGE', KEYS[2], start, stop, 'COUNT', asked)
+    else
+      found = redis.call('XREVRANGE', KEYS[2], start, '-', 'COUNT', asked)
+    end
+  end
+  if not over then
+    pass()
   end
   return items, bodies, upto
 end

@@ -116,9 +116,9 @@ def pack_passing(at: float, body: bytes) -> bytes:
 
 
 class Announced:
-    """What publish.lua has published, and how much of it comes by itself after it."""
+    """What publish.lua has published, the bodies of which may come after it."""
 
-    __slots__ = ("_at", "_before", "_bodies", "_epoch", "_seq", "_tag", "missing")
+    __slots__ = ("_at", "_before", "_bodies", "_epoch", "_lengths", "_seq", "_tag")
 
     def __init__(self, payload: bytes) -> None:
         """Read ``payload``.
@@ -128,39 +128,32 @@ class Announced:
         parts = payload.split(b" ", 6)
         if len(parts) != 7:
             raise ValueError("not a publication of ours")
-        number, at, epoch, tag, before, lengths, bodies = parts
+        number, epoch, at, tag, before, lengths, bodies = parts
         self._seq, self._at, self._epoch = int(number), _time(at), epoch.decode()
         if not 0 < self._seq < NUMBERS:
             raise ValueError("a number that is none")
         self._tag = "" if tag == b"-" else tag.decode()
         self._before = "" if before == b"-" else before.decode()
-        self._bodies: list[bytes | int] = []
-        self.missing = 0
-        """How many bodies are still to come."""
-        start = 0
-        for length in map(int, lengths.split(b",")):
-            if length < 0:
-                self._bodies.append(-length)
-                self.missing += 1
-            else:
-                self._bodies.append(bodies[start : start + length])
-                start += length
-        if start != len(bodies):
-            raise ValueError("bodies of other lengths")
+        self._lengths = [int(length) for length in lengths.split(b",")]
+        if min(self._lengths) < 0:
+            raise ValueError("a length that is none")
+        self._bodies: bytes | None = None
+        if bodies:
+            self.add(bodies)
 
-    def add(self, body: bytes) -> None:
-        """Take the next body that comes by itself.
+    @property
+    def whole(self) -> bool:
+        """Whether the bodies are there."""
+        return self._bodies is not None
 
-        :raises ValueError: it is none of these.
+    def add(self, bodies: bytes) -> None:
+        """Take the bodies.
+
+        :raises ValueError: they are not these.
         """
-        for index, known in enumerate(self._bodies):
-            if isinstance(known, int):
-                if known != len(body):
-                    break
-                self._bodies[index] = body
-                self.missing -= 1
-                return
-        raise ValueError("a body of another length")
+        if len(bodies) != sum(self._lengths):
+            raise ValueError("bodies of other lengths")
+        self._bodies = bodies
 
     def deliveries(self, topic: str) -> list[Delivery]:
         """Return what was published, once nothing is missing.
@@ -169,10 +162,11 @@ class Announced:
         """
         deliveries = []
         seq, at, epoch, tag = self._seq, self._at, self._epoch, self._tag
-        before = self._before
-        for body in self._bodies:
-            assert isinstance(body, bytes)
-            message = unpack_message(body)
+        before, start = self._before, 0
+        assert self._bodies is not None
+        for length in self._lengths:
+            message = unpack_message(self._bodies[start : start + length])
+            start += length
             deliveries.append(Delivery(topic, message, seq, at, epoch, tag, before))
             seq, before = seq + 1, tag
         return deliveries

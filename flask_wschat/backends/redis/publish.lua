@@ -1,24 +1,28 @@
 -- Append messages to a topic and publish them, but those whose mid is known. All of it or
 -- nothing: the first write is one that Redis refuses when its memory is full.
--- KEYS: meta, log, mids0, mids1, told, gone; and growths and pieces, where the message is
---       one that has grown
--- ARGV: channel; the epoch, number and tag that the caller has seen, if any; the messages
---       and bytes that may be kept; ttl and meta's ttl in ms; for how many ms mids are
---       known at least; the messages and bytes that may be told without an answer; the
---       tag of these messages; 1 if a replica has to have them, else ''; 5 or 3, how many
---       there are of each message:
---       mid or '', the bytes of its data, its body; and of 5 who tells the topic's owner
---       something or '', whom the owner answers or ''
+-- KEYS: meta, log, mids0, mids1, gone; told, if it is an inbox; and growths and pieces,
+--       where the message is one that has grown
+-- ARGV: channel; the epoch, number and tag that the caller has seen, if any; the tag of
+--       these messages; how long their bodies are, separated by commas; the bodies, all in
+--       one; how many bytes of data are in them; their mids or '', none of them twice; in
+--       an inbox of each who tells the owner something or '', and whom the owner answers
+--       or ''; the id of what has grown
+-- LIMITS is what the caller puts in its place, as each argument costs: the messages and
+-- bytes that may be kept; ttl and meta's ttl in ms; for how many ms mids are known at
+-- least; the messages and bytes that may be told without an answer; 1 if a replica has to
+-- have them.
 -- Where Redis has forgotten a topic that the caller has seen empty, its epoch stays: those
 -- who wait in it for the first message need not read it again.
 -- Where there is a new epoch, the channel is told first: what was known of the topic may
 -- be lost with the old one, and be known by those who listen.
--- An entry's id is <number>-<bytes said before it>, so its bytes and those of all after it
--- are known from it. `marks` are such ids, an eighth of what may be kept apart: what is
--- too much goes up to one of them, and no body is read for it. Readers get no more than
--- they should; see history.lua.
--- To make a string, Lua reads all of it (1 ns a byte, redis 7.0.15): a body that is not
--- small is published by itself, right after what tells of it.
+-- The messages of a call are one entry, as ten cost little more than one then. It has one
+-- field, <time> <tag> <tag before> <lengths>, whose value are the bodies. Its id is <number
+-- of the first>-<bytes said before it>, so its bytes and those of all after it are known
+-- from it. `marks` are such ids, an eighth of what may be kept apart: what is too much goes
+-- up to one of them, and no body is read for it. Readers get no more than they should; see
+-- history.lua.
+-- To make a string, Lua reads all of it (1 ns a byte, redis 7.0.15): bodies that are not
+-- small are published by themselves, right after what tells of them.
 -- mids are in two hashes. `turned` is when the newer one was begun, `turn` which one it is.
 -- When it is old enough, and has as many as are kept, the older one makes room.
 -- Returns the time, the epoch, and for each message its number, =<number>:<time> where its
@@ -27,225 +31,246 @@
 if #KEYS == 0 then
   return
 end
-local clock = redis.call('TIME')
-local at = string.format('%d.%06d', clock[1], clock[2])
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local size, most, step = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[14])
-local last_arg = KEYS[7] and #ARGV - 1 or #ARGV
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'said', 'tag', 'due', 'turn', 'mark', 'gone')
-local epoch, tag, made = meta[1], meta[4] or '-', false
-local new_epoch = string.format('%x%05x', clock[1], clock[2])
-local seq, said, due = tonumber(meta[2] or 0), tonumber(meta[3] or 0), tonumber(meta[5] or 0)
-local turn, mark = meta[6], tonumber(meta[7] or 0)
+local size, most, ttl, meta_ttl, mids_for, share, share_bytes, waits = LIMITS
+local call, KEYS, ARGV = redis.call, KEYS, ARGV
+local inbox, grown = #KEYS % 2 == 0, #KEYS > 6 and 1 or 0
+local count = (#ARGV - 8 - grown) / (inbox and 3 or 1)
+local clock = call('TIME')
+local at = clock[1] .. '.' .. string.sub('00000' .. clock[2], -6)
+local now = clock[1] * 1000 + clock[2] / 1000
+local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'said', 'tag', 'turn', 'due')
+local epoch, tag, turn, due = meta[1], meta[4] or '-', meta[5], tonumber(meta[6] or 0)
+local before, under = tonumber(meta[2] or 0), tonumber(meta[3] or 0)
+local seq, said, made = before, under, nil
 
-local known, mids = {}, {}
-for i = 15, last_arg, step do
-  if ARGV[i] ~= '' then
-    mids[#mids + 1] = ARGV[i]
-  end
+local function new_epoch(clock)
+  return string.format('%x%05x', clock[1], clock[2])
 end
-if turn and epoch and #mids > 0 then
+
+local known, fresh = {}, false  -- `fresh`: there is a mid
+for i = 1, count do
+  fresh = fresh or ARGV[8 + i] ~= ''
+end
+local plain = not inbox  -- all of it is new
+if turn and epoch and fresh then
   for n = 3, turn == '0' and 3 or 4 do
-    for i, found in ipairs(redis.call('HMGET', KEYS[n], unpack(mids))) do
-      known[mids[i]] = found or known[mids[i]]
+    local found = call('HMGET', KEYS[n], unpack(ARGV, 9, 8 + count))
+    for i = 1, count do
+      if found[i] then
+        known[i], plain = found[i], false
+      end
     end
   end
 end
 
 -- As shares.py has it: count, bytes, since when, and the number of the last one.
 local read, tell
-if step == 5 then
+local notes = {}  -- what is to be noted, by who tells; false: nothing any more
+if inbox then
 read = function(text)
   local count, bytes, since, last = string.match(text, '^(%d+) (%d+) (%d+) (%d+)$')
-  if last and tonumber(last) > seq - size and now - since <= tonumber(ARGV[7]) then
+  if last and tonumber(last) > seq - size and now - since <= ttl then
     return tonumber(count), tonumber(bytes), since
   end
 end
 
 tell = function(teller, bytes)
-  local text = redis.call('HGET', KEYS[5], teller)
+  local text = notes[teller]
+  if text == nil then
+    text = call('HGET', KEYS[6], teller)
+  end
   local count, total, since
   if text then
     count, total, since = read(text)
-  elseif redis.call('HLEN', KEYS[5]) >= 2 * size then
-    local all = redis.call('HGETALL', KEYS[5])
+  elseif call('HLEN', KEYS[6]) >= 2 * size then
+    local all = call('HGETALL', KEYS[6])
     for i = 1, #all, 2 do
       if not read(all[i + 1]) then
-        redis.call('HDEL', KEYS[5], all[i])
+        call('HDEL', KEYS[6], all[i])
       end
     end
   end
   count, total = (count or 0) + 1, (total or 0) + bytes
-  if count == 1 or (count <= tonumber(ARGV[10]) and total <= tonumber(ARGV[11])) then
-    since = since or string.format('%.0f', now)
+  if count == 1 or (count <= share and total <= share_bytes) then
+    since = since or string.format('%.0f', math.floor(now))
     return string.format('%.0f %.0f %s %.0f', count, total, since, seq + 1)
   end
 end
 end
 
-local answers, first, before = {}, nil, tag
-local fresh, lengths, bodies, apart = {}, {}, {}, {}
-for i = 15, last_arg, step do
-  local mid, bytes, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local told = step == 5 and ARGV[i + 3] ~= '' and not known[mid] and tell(ARGV[i + 3], bytes)
-  if known[mid] then
-    local kept = redis.call('XRANGE', KEYS[2], known[mid], '+', 'COUNT', 1)[1]
-    local when = kept and string.match(kept[2][2], '^%S+') or at
-    answers[#answers + 1] = '=' .. known[mid] .. ':' .. when
-  elseif step == 5 and ARGV[i + 3] ~= '' and not told then
-    answers[#answers + 1] = '!'
-  else
-    local number = string.format('%.0f', seq + 1)
-    if not first then
-      local last = epoch and epoch == ARGV[2] and tonumber(ARGV[3])
-      if not epoch then
-        epoch, made = new_epoch, true
-        if ARGV[2] ~= '' and ARGV[3] == '0' then
-          epoch = ARGV[2]
-        end
-        redis.call('HSET', KEYS[1], 'epoch', epoch)
-        redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
-        turn, tag = nil, '-'
-      elseif last and (last > seq or (last == seq and ARGV[4] ~= '' and ARGV[4] ~= tag)) then
-        -- Redis came back without messages that others have seen.
-        epoch, made = new_epoch, true
-        redis.call('HSET', KEYS[1], 'epoch', epoch)
+local lengths, bodies, numbers, answers = ARGV[6], ARGV[7], {}, {}
+if plain then
+  said, seq = under + ARGV[8], before + count
+  if fresh then
+    local last = 0
+    for i = 1, count do
+      if ARGV[8 + i] ~= '' then
+        numbers[last + 1], numbers[last + 2] = ARGV[8 + i], before + i
+        last = last + 2
       end
-      before = tag
-    end
-    local id, old = number .. '-' .. said, at .. ' ' .. ARGV[12] .. ' ' .. tag
-    local added = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', id, 'at', old, 'body', body)
-    if not added then
-      redis.call('XADD', KEYS[2], id, 'at', old, 'body', body)
-      due = 0
-    elseif type(added) == 'table' then
-      if not string.find(added.err, 'equal or smaller', 1, true) then
-        return added
-      end
-      -- The numbers are older than the messages: somebody has put them back.
-      epoch, made, due = new_epoch, true, 0
-      redis.call('HSET', KEYS[1], 'epoch', epoch)
-      redis.call('DEL', KEYS[2], KEYS[6])
-      redis.call('XADD', KEYS[2], id, 'at', old, 'body', body)
-    end
-    first = first or number
-    if told then
-      redis.call('HSET', KEYS[5], ARGV[i + 3], told)
-    elseif step == 5 and ARGV[i + 4] ~= '' then
-      redis.call('HDEL', KEYS[5], ARGV[i + 4])
-    end
-    if mid ~= '' then
-      known[mid] = number
-      fresh[#fresh + 1] = mid
-      fresh[#fresh + 1] = number
-    end
-    seq, said, tag = seq + 1, said + bytes, ARGV[12]
-    answers[#answers + 1] = number
-    if #body < 2048 then
-      bodies[#bodies + 1] = body
-      lengths[#lengths + 1] = #body
-    else
-      apart[#apart + 1] = body
-      lengths[#lengths + 1] = -#body
     end
   end
+else
+  local i, start, kept, each = 0, 1, {}, {}
+  for length in string.gmatch(ARGV[6], '%d+') do
+    local body = string.sub(ARGV[7], start, start + length - 1)
+    local bytes = #body - string.find(body, '\n', 1, true)
+    local teller, answered = '', ''
+    i, start = i + 1, start + length
+    if inbox then
+      teller, answered = ARGV[7 + count + 2 * i], ARGV[8 + count + 2 * i]
+    end
+    local told = teller ~= '' and not known[i] and tell(teller, bytes)
+    if known[i] then
+      local entry = call('XREVRANGE', KEYS[2], known[i], '-', 'COUNT', 1)[1]
+      local when = entry and string.match(entry[2][1], '^%S+') or at
+      answers[i] = '=' .. known[i] .. ':' .. when
+    elseif teller ~= '' and not told then
+      answers[i] = '!'
+    else
+      if told then
+        notes[teller] = told
+      elseif answered ~= '' then
+        notes[answered] = false
+      end
+      seq, said = seq + 1, said + bytes
+      kept[#kept + 1], each[#each + 1] = body, length
+      answers[i] = string.format('%.0f', seq)
+      if ARGV[8 + i] ~= '' then
+        numbers[#numbers + 1], numbers[#numbers + 2] = ARGV[8 + i], seq
+      end
+    end
+  end
+  lengths, bodies = table.concat(each, ','), table.concat(kept)
 end
 
-if not first then
-  if ARGV[13] ~= '' and epoch then
-    redis.call('HSET', KEYS[1], 'epoch', epoch)  -- so that WAIT has something to wait for
+if seq == before then
+  if waits == 1 and epoch then
+    call('HSET', KEYS[1], 'epoch', epoch)  -- so that WAIT has something to wait for
   end
   return at .. ' ' .. (epoch or '-') .. ' ' .. table.concat(answers, ' ')
 end
 
-local stored = {'seq', seq, 'said', said, 'tag', tag}
-local function store(name, value)
-  stored[#stored + 1] = name
-  stored[#stored + 1] = value
+local last = epoch and epoch == ARGV[2] and tonumber(ARGV[3])
+if not epoch then
+  made = ARGV[2] ~= '' and ARGV[3] == '0' and ARGV[2] or new_epoch(clock)
+  call('HSET', KEYS[1], 'epoch', made)
+  call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+  turn, tag = nil, '-'
+elseif last and (last > before or (last == before and ARGV[4] ~= '' and ARGV[4] ~= tag)) then
+  -- Redis came back without messages that others have seen.
+  made = new_epoch(clock)
+  call('HSET', KEYS[1], 'epoch', made)
+end
+local first = string.format('%.0f', before + 1)
+local id = first .. '-' .. under
+local about = at .. ' ' .. ARGV[5] .. ' ' .. tag .. ' ' .. lengths
+local added = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', id, about, bodies)
+if not added then
+  call('XADD', KEYS[2], id, about, bodies)
+  due = 0
+elseif type(added) == 'table' then
+  if not string.find(added.err, 'equal or smaller', 1, true) then
+    return added
+  end
+  -- The numbers are older than the messages: somebody has put them back.
+  made, due = new_epoch(clock), 0
+  call('HSET', KEYS[1], 'epoch', made)
+  call('DEL', KEYS[2], KEYS[5])
+  call('XADD', KEYS[2], id, about, bodies)
+end
+epoch = made or epoch
+if inbox then
+  for teller, text in pairs(notes) do
+    if text then
+      call('HSET', KEYS[6], teller, text)
+    else
+      call('HDEL', KEYS[6], teller)
+    end
+  end
+  call('PEXPIRE', KEYS[6], ttl)
 end
 
--- Up to which number, and which bytes, all may go
+local stored = {'seq', seq, 'said', said, 'tag', ARGV[5]}
+
+-- Up to which number all may go
 local upto
-if said - mark > most / 8 then
-  local marks, kept = redis.call('HGET', KEYS[1], 'marks') or '', {}
+if under % (most / 8) + said - under >= most / 8 then
+  local marks, left = call('HGET', KEYS[1], 'marks') or '', {}
   for number, under in string.gmatch(marks .. seq + 1 .. '-' .. said .. ' ', '(%d+)%-(%d+) ') do
     if said - under >= most and tonumber(number) <= seq then
-      upto, kept = number, {}
+      upto, left = number, {}
     end
-    kept[#kept + 1] = number .. '-' .. under .. ' '
+    left[#left + 1] = number .. '-' .. under .. ' '
   end
-  store('marks', table.concat(kept))
-  store('mark', said)
+  stored[#stored + 1], stored[#stored + 2] = 'marks', table.concat(left)
 end
-local tidy = math.floor(seq / 32) > math.floor((first - 1) / 32)
+local tidy = before % 32 + seq - before >= 32
 if tidy and seq - size >= tonumber(upto or 1) then
-  upto = string.format('%.0f', seq - size + 1)
+  -- What is in one entry with the oldest one stays.
+  local oldest = string.format('%.0f', seq - size + 1)
+  local entry = call('XREVRANGE', KEYS[2], oldest, '-', 'COUNT', 1)[1]
+  upto = entry and string.match(entry[1], '^%d+')
 end
 if upto then
-  redis.call('XTRIM', KEYS[2], 'MINID', upto)
-  if meta[8] then
-    for _, number in ipairs(redis.call('HKEYS', KEYS[6])) do
-      if tonumber(number) < tonumber(upto) then
-        redis.call('HDEL', KEYS[6], number)
-      end
+  call('XTRIM', KEYS[2], 'MINID', upto)
+  for _, number in ipairs(call('HKEYS', KEYS[5])) do
+    if tonumber(number) < tonumber(upto) then
+      call('HDEL', KEYS[5], number)
     end
   end
 end
 
-if #fresh > 0 then
+if #numbers > 0 then
   if not turn then
     turn, due = '0', 0
-    store('turn', turn)
-    store('turned', now)
+    stored[#stored + 1], stored[#stored + 2] = 'turn', turn
+    stored[#stored + 1], stored[#stored + 2] = 'turned', math.floor(now)
   elseif tidy then
-    local turned = tonumber(redis.call('HGET', KEYS[1], 'turned') or 0)
-    if now - turned >= tonumber(ARGV[9]) and redis.call('HLEN', KEYS[turn % 2 + 3]) >= size then
+    local turned = tonumber(call('HGET', KEYS[1], 'turned') or 0)
+    if now - turned >= mids_for and call('HLEN', KEYS[turn % 2 + 3]) >= size then
       -- Both are asked from the first turn on.
       turn, due = turn == '1' and '2' or '1', 0
-      redis.call('UNLINK', KEYS[turn % 2 + 3])
-      store('turn', turn)
-      store('turned', now)
+      call('UNLINK', KEYS[turn % 2 + 3])
+      stored[#stored + 1], stored[#stored + 2] = 'turn', turn
+      stored[#stored + 1], stored[#stored + 2] = 'turned', math.floor(now)
     end
   end
-  redis.call('HSET', KEYS[turn % 2 + 3], unpack(fresh))
+  call('HSET', KEYS[turn % 2 + 3], unpack(numbers))
 end
 if now < due then
-  redis.call('HSET', KEYS[1], unpack(stored))
+  call('HSET', KEYS[1], unpack(stored))
 else
   -- What lives a sixteenth longer need not be given a new life so often.
-  local longer = math.floor(ARGV[7] / 16)
-  store('due', now + longer)
-  redis.call('HSET', KEYS[1], unpack(stored))
-  redis.call('PEXPIRE', KEYS[1], ARGV[8] + longer)
+  local longer = math.floor(ttl / 16)
+  stored[#stored + 1], stored[#stored + 2] = 'due', math.floor(now) + longer
+  call('HSET', KEYS[1], unpack(stored))
+  call('PEXPIRE', KEYS[1], meta_ttl + longer)
   for n = 2, 4 do
-    redis.call('PEXPIRE', KEYS[n], ARGV[7] + longer)
+    call('PEXPIRE', KEYS[n], ttl + longer)
   end
 end
-if step == 5 then
-  redis.call('PEXPIRE', KEYS[5], ARGV[7])
-end
 
-if KEYS[7] then
-  local id = ARGV[#ARGV]
-  local n = string.match(redis.call('HGET', KEYS[7], id) or '', '^%d+')
-  redis.call('HDEL', KEYS[7], id)
-  if redis.call('EXISTS', KEYS[7]) == 0 then
-    redis.call('UNLINK', KEYS[8])
+if grown == 1 then
+  local id, growths, pieces = ARGV[#ARGV], KEYS[#KEYS - 1], KEYS[#KEYS]
+  local n = string.match(call('HGET', growths, id) or '', '^%d+')
+  call('HDEL', growths, id)
+  if call('EXISTS', growths) == 0 then
+    call('UNLINK', pieces)
   else
     for i = 1, n or 0 do
-      redis.call('HDEL', KEYS[8], i .. ':' .. id)
+      call('HDEL', pieces, i .. ':' .. id)
     end
   end
 end
 if made then
-  redis.call('PUBLISH', ARGV[1], '0 ' .. at .. ' - {"event":"made"}\n')
+  call('PUBLISH', ARGV[1], '0 ' .. at .. ' - {"event":"made"}\n')
 end
-local head = first .. ' ' .. at .. ' ' .. epoch .. ' ' .. tag .. ' ' .. before .. ' '
-redis.call('PUBLISH', ARGV[1], head .. table.concat(lengths, ',') .. ' ' .. table.concat(bodies))
-for _, body in ipairs(apart) do
-  redis.call('PUBLISH', ARGV[1], body)
+local told = first .. ' ' .. epoch .. ' ' .. about .. ' '
+if #bodies < 2048 then
+  call('PUBLISH', ARGV[1], told .. bodies)
+else
+  call('PUBLISH', ARGV[1], told)
+  call('PUBLISH', ARGV[1], bodies)
 end
-if #answers == #lengths then
-  return at .. ' ' .. epoch .. ' +' .. first
-end
-return at .. ' ' .. epoch .. ' ' .. table.concat(answers, ' ')
+return at .. ' ' .. epoch .. ' ' .. (plain and '+' .. first or table.concat(answers, ' '))

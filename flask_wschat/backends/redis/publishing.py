@@ -48,6 +48,8 @@ Done = Callable[[Receipt | Exception], None]
 _MOST = 64  # messages of a batch
 _MOST_BYTES = 1 << 18  # and of their bodies, but for one that is longer
 _MIDS_FOR = 300_000  # ms that a mid is known at least
+_ROOM = ("meta", "log", "mids0", "mids1", "gone")
+_INBOX = (*_ROOM, "told")
 
 
 class Sender(Protocol):
@@ -76,7 +78,7 @@ class Names(Protocol):
     def publish(self) -> str: ...
     def key(self, topic: str, suffix: str) -> bytes: ...
     def channel(self, topic: str) -> bytes: ...
-    def script(self, name: str) -> Script: ...
+    def script(self, name: str, limits: Sequence[int] = ()) -> Script: ...
 
 
 class Limits(NamedTuple):
@@ -111,7 +113,9 @@ class Publisher:
         waits: bool,
     ) -> None:
         self.sender = sender
-        self.script = names.script("publish")
+        inbox = (shares.most, shares.most_bytes)
+        given = (*limits, _MIDS_FOR, *inbox, int(waits))
+        self.script = names.script("publish", given)
         self._grow = names.script("grow")
         # Else the first messages on a connection would come after what follows them.
         self.hello = [
@@ -120,8 +124,6 @@ class Publisher:
         ]
         self._names = names
         self._shares = shares
-        self.constant = pack_args(*limits, _MIDS_FOR, shares.most, shares.most_bytes)
-        self.waits = "1" if waits else ""
         # The system's, held for moments: gevent's may not wake another thread.
         self.lock = allocate_lock()
         self.open: dict[tuple[str, int], Batch] = {}
@@ -254,7 +256,7 @@ class Publisher:
 
     def keys(self, topic: str, ends: bool) -> list[bytes]:
         """Return publish.lua's KEYS; ``ends``: something grows no more."""
-        names = ("meta", "log", "mids0", "mids1", "told", "gone")
+        names = _INBOX if topic.startswith("user:") else _ROOM
         keys = [self._names.key(topic, name) for name in names]
         return [*keys, *growth_keys(self._names, topic)] if ends else keys
 
@@ -272,8 +274,8 @@ class Batch(Job):
     """Messages of one topic."""
 
     __slots__ = (
-        *("_bytes", "_ends", "_publisher", "_said", "_whole", "keys", "topic"),
-        "where",
+        *("_bytes", "_ends", "_mids", "_publisher", "_said", "_whole", "keys"),
+        *("topic", "where"),
     )
 
     def __init__(
@@ -291,6 +293,7 @@ class Batch(Job):
         self._publisher = publisher
         self._said = [said]
         self._bytes = len(said.body)
+        self._mids = {said.mid}
         self._whole = False
 
     @property
@@ -298,12 +301,16 @@ class Batch(Job):
         return self.keys[0]
 
     def add(self, said: Said) -> bool:
-        """Take ``said`` in, if there is room; with the publisher's lock."""
+        """Take ``said`` in, if there is room; with the publisher's lock.
+
+        No mid is in it twice: of the second one the script would not know.
+        """
         self._bytes += len(said.body)
         if len(self._said) >= _MOST or self._bytes > _MOST_BYTES:
             return False
-        if self._ends is not None:
+        if self._ends is not None or (said.mid and said.mid in self._mids):
             return False
+        self._mids.add(said.mid)
         self._said.append(said)
         return True
 
@@ -312,21 +319,22 @@ class Batch(Job):
         publisher.close(self)
         script = publisher.script
         self.count, self.replies = 1, []
-        step = 5 if self.topic.startswith("user:") else 3
-        args: list[Arg] = [publisher.tag(), publisher.waits, step]
-        for said in self._said:
-            args += (said.mid, said.size, said.body)
-            if step == 5:
+        all_said = self._said
+        bodies = [said.body for said in all_said]
+        lengths = ",".join([str(len(body)) for body in bodies])
+        size = sum([said.size for said in all_said])
+        args: list[Arg] = [publisher.tag(), lengths, b"".join(bodies), size]
+        args += [said.mid for said in all_said]
+        if self.topic.startswith("user:"):
+            for said in all_said:
                 args += said.parties
         if self._ends is not None:
             args.append(self._ends)
         name = pack_args("EVAL", script.source) if self._whole else script.evalsha
-        count = 3 + len(self.keys) + 11 + len(args)
-        return b"*%d\r\n%b%b%b%b" % (
-            count,
+        return b"*%d\r\n%b%b%b" % (
+            3 + len(self.keys) + 4 + len(args),
             name,
             publisher.packed(self.topic, self.keys),
-            publisher.constant,
             pack_args(*args),
         )
 

@@ -81,11 +81,18 @@ class Call:
 
 
 class Script:
-    """A Lua script of this package; ``publish``: the command for its publications."""
+    """A Lua script of this package; ``publish``: the command for its publications.
 
-    def __init__(self, name: str, publish: str = "PUBLISH") -> None:
+    ``limits`` are put in the place of its LIMITS.
+    """
+
+    def __init__(
+        self, name: str, publish: str = "PUBLISH", limits: Sequence[int] = ()
+    ) -> None:
         source = (Path(__file__).parent / f"{name}.lua").read_bytes()
-        self.source = source.replace(b"'PUBLISH'", b"'%b'" % publish.encode())
+        source = source.replace(b"'PUBLISH'", b"'%b'" % publish.encode())
+        numbers = ", ".join(map(str, limits))
+        self.source = source.replace(b"= LIMITS", b"= %b" % numbers.encode())
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
         self.evalsha = pack_args("EVALSHA", self.sha)
         """How its call begins."""
