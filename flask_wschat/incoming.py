@@ -339,19 +339,20 @@ class Incoming:
     def _unread(self, waits: bool) -> Iterator[str | bytes]:
         """Yield messages until the inbox is empty; give the loop a turn meanwhile."""
         until = 0.0
-        while (inbox := self._inbox) and not (waits and self._is_behind()):
+        while inbox := self._inbox:
             message = inbox.popleft()
             if not inbox:
                 self._emptied()
             yield message
-            if inbox:
-                now = time.monotonic()
-                if now > until > 0:
-                    if self._transport.loop.shares_workers:
-                        return
-                    self._transport.loop.give_turn()
-                    until = 0.0
-                until = until or now + _TURN
+            if not inbox or (waits and self._is_behind()):
+                return
+            now = time.monotonic()
+            if now > until > 0:
+                if self._transport.loop.shares_workers:
+                    return
+                self._transport.loop.give_turn()
+                until = 0.0
+            until = until or now + _TURN
 
     def _worked(self) -> None:
         """A worker is done; what came since it last looked wants another."""

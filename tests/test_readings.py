@@ -21,6 +21,7 @@ from flask_wschat.hub.flights import Flight
 from flask_wschat.hub.flights import Reader as Asking
 from flask_wschat.hub.hub import Hub
 from flask_wschat.hub.pages import Kept, Newest, Position, Shelf, View
+from flask_wschat.hub.parcels import Parcel
 from flask_wschat.messages import Delivery, Message, Page, room_topic
 from flask_wschat.settings import Settings
 from tests.support.in_memory import Reader
@@ -361,3 +362,41 @@ def test_a_shelf_knows_how_much_is_on_it() -> None:
         shelf.drop(ROOM)
     shelf.put(ROOM, Newest(page, [], after=None, depth=1, most=(9, 9)))
     assert ROOM in shelf
+
+
+def test_a_page_that_nobody_asks_for_is_given_up() -> None:
+    """What is delivered costs next to nothing until somebody wants the page."""
+    shelf, page = Shelf(), Page("e", 0, [], tag="t0")
+    shelf.put(ROOM, Newest(page, [], after=None, depth=9, most=(5, 1 << 20)))
+
+    def deliver(first: int, last: int) -> None:
+        for seq in range(first, last + 1):
+            said = Message(f"m{seq}")
+            tags = f"t{seq}", f"t{seq - 1}"
+            shelf.add(ROOM, Parcel(Delivery(ROOM, said, seq, 1.5, "e", *tags)))
+
+    deliver(1, 200)
+    newest = shelf.get(ROOM)  # who asks has all of it, but no more than is kept
+    assert newest is not None
+    found = newest.view(Position(), 5)
+    assert found is not None and (found.seq, found.tag) == (200, "t200")
+    said = json.loads(f"[{found.messages}]")
+    assert [each["data"] for each in said] == [f"m{n}" for n in range(196, 201)]
+    deliver(201, 400)
+    assert shelf.get(ROOM) is newest and newest.seq == 400
+    deliver(401, 657)
+    assert ROOM not in shelf and shelf.get(ROOM) is None
+
+
+def test_what_does_not_follow_a_page_voids_it_for_who_asks() -> None:
+    for seq, epoch, tag, before in (
+        (3, "e", "t3", "t2"),
+        (2, "other", "t2", "t1"),
+        (2, "e", "t2", "other"),
+        (1, "e", "other", "t0"),
+    ):
+        shelf, page = Shelf(), Page("e", 1, [], tag="t1")
+        shelf.put(ROOM, Newest(page, [], after=None, depth=9, most=(5, 1 << 20)))
+        came = Delivery(ROOM, Message("x"), seq, 1.5, epoch, tag, before)
+        shelf.add(ROOM, Parcel(came))
+        assert shelf.get(ROOM) is None and ROOM not in shelf

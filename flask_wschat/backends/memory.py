@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import secrets
@@ -76,7 +77,7 @@ class _Topic:
         """Keep the ``mid`` of a message that is about to be kept."""
         if self.mids is None and len(self.entries) < min(_FEW, limit // _MIDS):
             return  # it can be found there
-        mids = self.note_mids()
+        mids = self.note_mids() if self.mids is None else self.mids
         if message.mid is not None:
             mids[message.sender, message.mid] = seq, at
             if len(mids) > 2 * limit:
@@ -123,6 +124,7 @@ class MemoryBackend:
         self._claimed: set[str] = set()
         self._claimed_before: set[str] = set()
         self._claims_turned = self._turned
+        self._due = 0.0  # when the first of these is
         self._era = ""
         self._pid = 0
         self._people = People(self._tell_of_people)
@@ -282,7 +284,8 @@ class MemoryBackend:
         """Return what is kept of a topic; None: nothing was said there."""
         if self._pid != os.getpid():
             self._begin()
-        self._turn()
+        if self._ended or time.time() >= self._due:
+            self._turn()
         kept = self._topics.get(name)
         if kept is None:
             kept = self._idle.pop(name, None)
@@ -315,6 +318,9 @@ class MemoryBackend:
         if now - self._claims_turned >= min(self._ttl, EMPTY):
             self._claims_turned = now
             self._claimed_before, self._claimed = self._claimed, set()
+        self._due = min(
+            self._turned + self._ttl, self._claims_turned + min(self._ttl, EMPTY)
+        )
 
     def _tell(self, kept: _Topic, teller: str, message: Message) -> None:
         if kept.told is None:
@@ -433,10 +439,12 @@ class MemoryBackend:
             return self._polls.close(poll, closed)
 
 
+@functools.lru_cache(1024)
 def _epoch(era: str, name: str) -> str:
     """Return the epoch of the topic ``name``, which no other topic has.
 
-    Made when it is asked for: to store it would take 60 bytes for each topic. No other
+    Made when it is asked for: to store it would take 60 bytes for each topic, but for
+    those in use it is. No other
     topic's tells it, as the era is random and never leaves the process.
     """
     return f"{hash(era + name):x}"

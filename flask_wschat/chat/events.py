@@ -121,7 +121,8 @@ class Events(Listener):
                     "bad_request",
                     f"ref must be an integer from 0 to {fields.MAX_INTEGER}",
                 )
-            self._refused = max(self._refused - 1, 0)
+            if self._refused:
+                self._refused -= 1
             handler = self._handler(request)
             name = handler.name
             if answers.asked != answers.answered and not handler.beside:
@@ -152,7 +153,10 @@ class Events(Listener):
             answers.send(reply)
 
     def _is_full(self) -> bool:
-        return self._answers is not None and self._answers.full
+        answers = self._answers
+        if answers is None or answers.asked == answers.answered:
+            return False
+        return answers.full
 
     # -- what an application calls
 

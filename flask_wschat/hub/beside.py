@@ -26,10 +26,12 @@ def send_beside(
     """
     topic, message = delivery.topic, delivery.message
     plain, hearing = members.plain.get(topic), members.hearing.get(topic)
+    if not (plain or hearing):
+        return
     # What clients of the ready-made chat say is for it alone, unless it shares its
     # rooms; what they told others always, which is in their own topic as well.
     said = message.sender is not None and not message.plain
-    if not (plain or hearing) or message.to is not None or said:
+    if message.to is not None or said:
         return
     if message.close_code is not None:
         for ws in members.of_routes(topic):

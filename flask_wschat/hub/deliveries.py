@@ -113,7 +113,7 @@ class Deliveries:
     def hold_back(self) -> None:
         """Hold who publishes faster than the loop can deliver."""
         loop = self._home.loop
-        if loop is None or not loop.may_wait():
+        if not self.behind or loop is None or not loop.may_wait():
             return
         if self._at_it and loop.is_current():
             return  # it is a part of a delivery: the others come after it

@@ -168,12 +168,7 @@ class Feed:
         )
         for parcel in flight.buffer:
             if parcel.delivery.seq:
-                self._extend(parcel)
-
-    def _extend(self, parcel: Parcel) -> None:
-        shelf, delivery = self._feeds.shelf, parcel.delivery
-        if self.topic in shelf:
-            shelf.add(self.topic, parcel.kept, delivery.epoch, delivery.before)
+                shelf.add(topic, parcel)
 
     def _begin(self, readers: list[Reader], found: View, buffer: list[Parcel]) -> None:
         """Send a page, then what was delivered since it was read."""
@@ -205,6 +200,9 @@ class Feed:
         epoch, after, tag = found.epoch, found.seq, found.tag
         if not self.epoch:
             self.epoch, self.seq, self.tag = epoch, after, tag
+            newest = self._feeds.shelf.get(self.topic)
+            if newest is not None and (newest.epoch, newest.seq) != (epoch, after):
+                self._feeds.shelf.drop(self.topic)  # see `Feeds.acknowledged`
         elif (epoch, after) == (self.epoch, self.seq) and differ(tag, self.tag):
             self._gap(self.live)  # what they were sent is lost, others have its number
             self.tag = tag
@@ -271,7 +269,7 @@ class Feed:
             if delivery.seq <= self.seq and self._is_used(delivery):
                 self._gap(self.live)
                 self.seq, self.tag = delivery.seq - 1, delivery.before
-            self._extend(parcel)
+            self._feeds.shelf.add(self.topic, parcel)
             self._advance(parcel)
 
     def _grow(self, parcel: Parcel) -> None:
@@ -325,39 +323,33 @@ class Feed:
     def _advance(self, parcel: Parcel) -> None:
         if self.missed is not None:
             self.missed.keep(parcel, self._feeds.limit)
-        elif self._is_next(parcel):
+        else:
             self._pass(parcel)
 
-    def _is_next(self, parcel: Parcel) -> bool:
-        """Note where the topic stands; False: it came before, or has to wait."""
+    def _pass(self, parcel: Parcel) -> None:
+        """Send what is next, and nothing that came before or has to wait."""
         delivery = parcel.delivery
-        if delivery.epoch == self.epoch:
-            if delivery.seq <= self.seq:
-                return False
-            if delivery.seq > self.seq + 1 and self._is_awaited():
-                self._mend()
-                self._advance(parcel)
-                return False
-        if self.epoch and not _follows(delivery, self.epoch, self.seq, self.tag):
-            self._gap(self.live)
-        self._note(delivery)
-        return True
-
-    def _note(self, delivery: Delivery) -> None:
+        if not _follows(delivery, self.epoch, self.seq, self.tag):
+            if delivery.epoch == self.epoch:
+                if delivery.seq <= self.seq:
+                    return
+                if delivery.seq > self.seq + 1 and self._is_awaited():
+                    self._mend()
+                    self._advance(parcel)
+                    return
+            if self.epoch:
+                self._gap(self.live)
         self.epoch, self.seq = delivery.epoch, delivery.seq
         self.tag = delivery.tag
-
-    def _pass(self, parcel: Parcel) -> None:
         # Who is left out of a numbered message would see a hole.
         parcel.send(self.live)
         # After it, as this may make them live.
-        for reader in self._following():
-            self._follow(reader, parcel)
+        if self.reading:
+            for reader in self._following():
+                self._follow(reader, parcel)
 
     def _following(self) -> list[Reader]:
         """Return those whose page is ahead of what was delivered."""
-        if not self.reading:
-            return []
         return [each for each in self.reading.values() if each.view is not None]
 
     def _follow(self, reader: Reader, parcel: Parcel) -> None:
@@ -434,9 +426,8 @@ class Feed:
             # It may be ahead of what is delivered, and of the pages that were read.
             for flight in self.flights:
                 flight.keep(parcel, self._feeds.limit)
-            self._extend(parcel)
-            if self._is_next(parcel):
-                self._pass(parcel)
+            self._feeds.shelf.add(self.topic, parcel)
+            self._pass(parcel)
 
     def is_mended(self, seq: int) -> bool:
         """Go on with what is delivered, if ``seq`` was all; False: read on."""
@@ -479,4 +470,4 @@ def _follows(delivery: Delivery, epoch: str, seq: int, tag: str) -> bool:
     """Whether it is the next after the message with this number and tag."""
     if delivery.epoch != epoch or delivery.seq != seq + 1:
         return False
-    return not differ(delivery.before, tag)
+    return delivery.before == tag or not differ(delivery.before, tag)

@@ -118,6 +118,8 @@ class Feeds:
         feed = self._feeds.get(topic)
         if feed is None or not receipt.seq:
             return
+        if receipt.epoch == feed.epoch and receipt.seq <= feed.seq and not feed.flights:
+            return  # it was delivered here, and so is in the newest page
         with self.noting:
             epoch, seq = feed.acked
             if epoch != receipt.epoch or seq < receipt.seq:

@@ -332,7 +332,7 @@ class Hub:
         self.feeds.acknowledged(topic, receipt)
         if self.alone is not None:
             self.alone()
-        if self._deliveries.behind:
+        if self._deliveries.waiting:
             self._deliveries.hold_back()
         return receipt
 
@@ -355,7 +355,7 @@ class Hub:
             done(outcome)
 
         self.backend.submit(topic, message, note, keep=keep)
-        if self._deliveries.behind:
+        if self._deliveries.waiting:
             self._deliveries.hold_back()
 
     # -- what the backend calls, from any thread

@@ -10,10 +10,10 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from .. import envelope
-from ..messages import Entry, Page
+from ..messages import Delivery, Entry, Page
 
 AGE = 60.0
 """Seconds after which a page is read again: so it shows what a storage did not tell of,
@@ -22,6 +22,7 @@ _ROOMS = 4096
 _BYTES = 16 << 20
 _COST = 256  # bytes of memory that a message takes besides its text
 _VIEWS = 64  # replies of a room that are kept ready
+_UNASKED = 256  # messages after which a page that nobody wanted is given up
 
 
 class Position(NamedTuple):
@@ -44,6 +45,17 @@ class Kept(NamedTuple):
     def size(self) -> int:
         """About as many bytes, as it is sent and as it is held."""
         return len(self.text) if self.text.isascii() else 4 * len(self.text)
+
+
+class Coming(Protocol):
+    """What was delivered."""
+
+    delivery: Delivery
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def kept(self) -> Kept: ...
 
 
 class View(NamedTuple):
@@ -124,7 +136,10 @@ class Newest:
         )
         self.born = time.monotonic()
         self.size = sum(item.size + _COST for item in items)
-        self._most = most
+        self.later: list[Coming] = []
+        """What was delivered since, and nobody has asked for yet: see ``Shelf.add``."""
+        self.later_size = 0
+        self.most = most
         self._items = deque(items)
         self._depth = depth if after is None else 0
         self._views: dict[tuple[int | None, int], View] = {}
@@ -138,22 +153,30 @@ class Newest:
         if after is not None and after.after == self.first - 1:
             self._edge = after.tag or ""
 
-    def add(self, item: Kept, epoch: str, before: str) -> bool:
+    def catch_up(self) -> bool:
         """Go on with what was delivered; False: it does not fit, and this is void."""
-        if epoch != self.epoch or item.seq > self.seq + 1:
-            return False
-        if item.seq <= self.seq:  # as it should be where the page was ahead
-            return not differ(item.tag, self.tag_of(item.seq))
-        if differ(before, self.tag):
-            return False
-        self._items.append(item)
-        self.seq, self.tag = item.seq, item.tag
-        self.size += item.size + _COST
-        number, size = self._most
+        if not self.later:
+            return True
+        for parcel in self.later:
+            _, _, seq, _, epoch, tag, before = parcel.delivery
+            if epoch != self.epoch or seq > self.seq + 1:
+                return False
+            if seq <= self.seq:  # as it should be where the page was ahead
+                if differ(tag, self.tag_of(seq)):
+                    return False
+                continue
+            if differ(before, self.tag):
+                return False
+            item = parcel.kept
+            self._items.append(item)
+            self.seq, self.tag = seq, tag
+            self.size += item.size + _COST
+        number, size = self.most
         while len(self._items) > number or (
             self.size - _COST * len(self._items) > size and len(self._items) > 1
         ):
             self._drop_first()
+        self.later, self.later_size = [], 0
         self._views.clear()
         return True
 
@@ -239,19 +262,30 @@ class Shelf:
         if time.monotonic() - newest.born > AGE:
             self.drop(topic)
             return None
-        self._size -= newest.size
+        self._size -= newest.size + newest.later_size
+        fits = newest.catch_up()
         newest.drop_before(since)
-        self._size += newest.size
+        self._size += newest.size + newest.later_size
+        if not fits:
+            self.drop(topic)
+            return None
         self._pages.move_to_end(topic)
         return newest
 
-    def add(self, topic: str, item: Kept, epoch: str, before: str) -> None:
-        """Let the page of ``topic`` go on with what is delivered."""
-        newest = self._pages[topic]
-        self._size -= newest.size
-        fits = newest.add(item, epoch, before)
-        self._size += newest.size
-        if not fits:
+    def add(self, topic: str, parcel: Coming) -> None:
+        """Let the page of ``topic`` go on with what is delivered.
+
+        Where that is much and nobody asks, there is none: to look at each message for
+        a page that nobody gets makes a ``say`` in memory a tenth dearer.
+        """
+        newest = self._pages.get(topic)
+        if newest is None:
+            return
+        size = parcel.size
+        newest.later.append(parcel)
+        newest.later_size += size
+        self._size += size
+        if len(newest.later) > _UNASKED or newest.later_size > newest.most[1]:
             self.drop(topic)
         elif self._size > _BYTES:
             self._make_room()
@@ -262,7 +296,7 @@ class Shelf:
     def drop(self, topic: str) -> None:
         newest = self._pages.pop(topic, None)
         if newest is not None:
-            self._size -= newest.size
+            self._size -= newest.size + newest.later_size
 
     def _make_room(self) -> None:
         while self._size > _BYTES or len(self._pages) > _ROOMS:

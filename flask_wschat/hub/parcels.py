@@ -39,11 +39,11 @@ class Parcel:
     ``item``: it, where it was read from a page.
     """
 
-    __slots__ = ("_frame", "_kept", "delivery")
+    __slots__ = ("_frame", "_said", "delivery")
 
     def __init__(self, delivery: Delivery, item: Kept | None = None) -> None:
         self.delivery = delivery
-        self._kept = item
+        self._said = None if item is None else item.text
         self._frame: EncodedMessage | None = None
 
     @property
@@ -51,13 +51,18 @@ class Parcel:
         return len(self.delivery.message.data) + _COST
 
     @property
+    def said(self) -> str:
+        """Its text, where it is a message."""
+        if self._said is None:
+            topic, message, seq, at, _, tag, _ = self.delivery
+            self._said = envelope.message(topic, message, seq, at, tag)
+        return self._said
+
+    @property
     def kept(self) -> Kept:
         """What it is in pages."""
-        if self._kept is None:
-            topic, message, seq, at, _, tag, _ = self.delivery
-            text = envelope.message(topic, message, seq, at, tag)
-            self._kept = Kept(seq, at, tag, text)
-        return self._kept
+        delivery = self.delivery
+        return Kept(delivery.seq, delivery.at, delivery.tag, self.said)
 
     def taken_back(self) -> Parcel:
         """Return what is left of it where it was deleted."""
@@ -73,14 +78,12 @@ class Parcel:
             return
         message = self.delivery.message
         if self._frame is None:
-            self._frame = framed(self._text())
+            self._frame = framed(self.said if message.event is None else self._news())
         deliver(receivers, self._frame, message.key, exclude)
 
-    def _text(self) -> str | bytes:
+    def _news(self) -> str | bytes:
         topic, message = self.delivery.topic, self.delivery.message
         event, growth, data = message.event, message.growth, message.data
-        if event is None:
-            return self.kept.text
         if event == DELETED:
             return envelope.deleted(topic, int(data))
         if growth is None:
