@@ -15,13 +15,16 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
 from benchmarks.harness import (
     HERE,
     Failed,
+    Listening,
     Load,
-    Server,
     memory_bytes,
     our_server,
     two_cores,
@@ -40,7 +43,13 @@ MAX_QUEUED = 256 << 20
 """The default, which memory is to stay under."""
 
 
-def fan(server: Server, conns: int, **options: float) -> dict[str, float]:
+class Served(Listening, Protocol):
+    """A server, and its process."""
+
+    pid: int
+
+
+def fan(server: Listening, conns: int, **options: float) -> dict[str, float]:
     with Load(server, two_cores()[1], scenario="fan", conns=conns, **options) as load:  # type: ignore[arg-type]
         return load.run()
 
@@ -59,18 +68,20 @@ def steady(stalled: int) -> float:
             return result["p99_us"]
 
 
-def never() -> tuple[float, float, int, int]:
+def never(
+    serve: Callable[[], AbstractContextManager[Served]], broadcasts: int = BROADCASTS
+) -> tuple[float, float, int, int]:
     """Return both percentiles, the bytes of memory and how many broadcasts it were."""
     core = two_cores()[1]
-    with our_server() as server:
+    with serve() as server:
         calm = fan(server, MEMBERS + READERS, size=SMALL, seconds=SECONDS)["p99_us"]
-    with our_server() as server:
+    with serve() as server:
         fan(server, MEMBERS, size=SMALL, seconds=1)
         before = most = memory_bytes(server.pid)
         with Load(server, core, scenario="stall", conns=MEMBERS):
             fan(server, 1, size=FILL, rate=2, seconds=0.9)
             published, worst = 0, 0.0
-            while published < BROADCASTS:
+            while published < broadcasts:
                 result = fan(server, READERS, size=SMALL, seconds=2)
                 published += int(result["published"])
                 worst = max(worst, result["p99_us"])
@@ -93,7 +104,7 @@ def main() -> int:
         ratios.append(tenth / none)
         print(f"{none / 1000:.1f} ms, {tenth / 1000:.1f} ms", file=sys.stderr)
     ratio = statistics.median(ratios)
-    calm, worst, memory, published = never()
+    calm, worst, memory, published = never(our_server)
     passed = [ratio <= TENTH_BAR, worst <= NEVER_BAR * calm, memory < MAX_QUEUED]
     for title, value, bar, good in (
         (

@@ -74,6 +74,15 @@ class Room(Listener):
         chat.broadcast(message, room="room")
 
 
+@chat.listener("/fan")
+class Fan(Room):
+    def on_open(self, ws: WebSocket) -> None:
+        ws.join("fan")
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        chat.broadcast(message, room="fan")
+
+
 @chat.route("/close/<int:code>")
 def close(ws: WebSocket, code: int) -> None:
     ws.close(code, "kicked")
