@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 import socket
 import subprocess
 import sys
@@ -175,3 +176,37 @@ def test_what_comes_in_and_is_not_asked_for(hoard: Hoard) -> None:
     assert after.members == count
     assert after.peak - before.peak < comes_in(count) + SPARE, after
     assert after.peak - before.peak > comes_in(count) // 3, "it was put to the test"
+
+
+KEEPING = """
+from pathlib import Path
+from flask_wschat.transports import evented
+
+def most():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+def mappings():
+    return Path("/proc/self/maps").read_text().count("\\n")
+
+Path("/proc/self/clear_refs").write_text("5")
+before = most()
+evented._keep_memory()
+print(most() - before)
+before = mappings()
+message = bytearray(5 << 20)
+print(mappings() - before)
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="it is about glibc's allocator"
+)
+def test_to_keep_memory_for_large_messages_takes_none() -> None:
+    """In KiB; and they get no mapping of their own, which is what it is for."""
+    done = subprocess.run(
+        [sys.executable, "-c", KEEPING], capture_output=True, text=True, check=True
+    )
+    taken, mapped = map(int, done.stdout.split())
+    assert taken < 4096
+    assert mapped == 0
