@@ -202,7 +202,8 @@ ARROWS: Tree = {
             "hub.hub",
         ),
         "fields": "envelope messages",
-        "handlers": ".fields envelope messages rate",
+        "hints": ".fields",
+        "handlers": ".fields .hints envelope messages rate",
         "wire": ".fields envelope",
         "answers": "incoming messages transports websocket",
         "events": (

@@ -2,7 +2,8 @@
 
 `/echo` sends back, `/bare` too but without an app context for each message, `/fan`
 broadcasts, as `/fan/ROOM` does to another room. `/chat?user=ID` is the ready-made chat,
-`/rooms` too but with no limit of rooms, which `/fill` puts messages into. `/private` is
+`/rooms` too but with no limit of rooms, which `/fill` puts messages into. `/typed` has
+an event, `/untyped` and `/checked` read JSON by themselves. `/private` is
 an echo for the users of signed session cookies only; the Origin check, on by default,
 is for all. `/hello` is a page.
 
@@ -12,6 +13,7 @@ KEY=NUMBER are settings, without their prefix. The backend's address is WSCHAT_U
 the environment.
 """
 
+import json
 import os
 import sys
 from typing import Any
@@ -20,7 +22,7 @@ from flask import Flask, abort, request, session
 from gevent.pool import Pool
 
 from benchmarks.servers.serving import serve
-from flask_wschat import ChatListener, Listener, WebSocket, WSChat
+from flask_wschat import ChatListener, Events, Listener, WebSocket, WSChat, event
 from flask_wschat.server import Server, WebSocketHandler
 
 app = Flask(__name__)
@@ -40,7 +42,7 @@ def who() -> str | None:
     user: str | None = session.get("user")
     if user is None and request.path == "/private":
         abort(401)
-    return request.args.get("user") if request.path in ("/chat", "/rooms") else user
+    return request.args.get("user", user)
 
 
 @app.get("/hello")
@@ -69,6 +71,37 @@ class Fan(Listener):
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
         chat.broadcast(message, room=self.room)
+
+
+@chat.listener("/untyped")
+class Untyped(Listener):
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        move = json.loads(message)
+        result = {"room": move["room"], "x": 2 * move["x"]}
+        ws.send(json.dumps({"ref": move["ref"], "result": result}))
+
+
+@chat.listener("/checked")
+class Checked(Listener):
+    def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+        try:
+            move = json.loads(message)
+            ref, room, x, y = (move[name] for name in ("ref", "room", "x", "y"))
+            numbers = [isinstance(value, int | float) for value in (x, y)]
+            good = isinstance(ref, int) and isinstance(room, str) and all(numbers)
+        except (ValueError, TypeError, KeyError):
+            good = False
+        if not good:
+            ws.send(json.dumps({"error": "a bad request"}))
+            return
+        ws.send(json.dumps({"ref": ref, "result": {"room": room, "x": 2 * x}}))
+
+
+@chat.listener("/typed")
+class Typed(Events):
+    @event
+    def move(self, room: str, x: float, y: float) -> dict[str, Any]:
+        return {"room": room, "x": 2 * x}
 
 
 @chat.listener("/chat")

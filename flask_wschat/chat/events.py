@@ -224,8 +224,11 @@ class Events(Listener):
             ASKER.reset(asker)
         if result is None:
             return envelope.reply(ref)
-        check_ran(result, getattr(self, handler.method))
-        return envelope.result(ref, self._chat.encode(result))
+        try:
+            return envelope.result(ref, self._chat.encode(result))
+        except TypeError:
+            check_ran(result, getattr(self, handler.method))
+            raise
 
     def _pay_for(self, handler: Handler) -> None:
         """:raises RequestError: the event comes more often than its limit says."""

@@ -6,11 +6,9 @@ All of it is found out when a class is made, and so are the mistakes.
 from __future__ import annotations
 
 import inspect
-import re
-import sys
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_type_hints, overload
+from typing import Any, NamedTuple, TypeVar, Union, get_args, overload
 
 import msgspec
 
@@ -18,6 +16,7 @@ from ..envelope import TYPES
 from ..messages import is_printable, shown
 from ..rate import Rate, as_rate
 from .fields import Request, RequestError, Strange
+from .hints import Fields, hints_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -93,77 +92,67 @@ class Handler:
     """One event of a class: the method that handles it, and what that takes."""
 
     __slots__ = (
-        *("_by_name", "beside", "given", "limit", "method", "name", "own"),
+        *("_by_name", "_fields", "beside", "given", "limit", "method", "name", "own"),
         *("returns", "summary"),
     )
 
     def __init__(self, cls: type, method: str, mark: Mark) -> None:
+        """:raises TypeError: it cannot be called; the message says why."""
         self.method = method
         self.name, self.limit, self.own, self.beside = mark
-        self.given: type[msgspec.Struct] | None = None
-        """The fields it takes; None: there are none."""
-        self.returns: Any = inspect.Signature.empty
-        """What its hint says, if there is one."""
-        self._by_name: tuple[str, ...] = ()
-        self._read(cls, getattr(cls, method))
-
-    def _read(self, cls: type, function: Any) -> None:
-        where = f"{cls.__qualname__}.{self.method}"
+        where = f"{cls.__qualname__}.{method}".rpartition(">.")[2]
+        function = getattr(cls, method)
+        _check_runs(function, where)
         if self.name in TYPES and not self.own:
             raise TypeError(
                 f"{where}: {self.name!r} is a name of the protocol's own: give the"
                 f' event another one, as @event("my_{self.name}")'
             )
-        run = inspect.unwrap(function)
-        if inspect.iscoroutinefunction(run) or inspect.isasyncgenfunction(run):
-            raise TypeError(
-                f"{where} is async, and would never run: write def. What waits in it"
-                " lets the others run, as each has a greenlet or a thread"
-            )
-        if inspect.isgeneratorfunction(run):
-            raise TypeError(f"{where} has a yield, and would never run: use return")
         parameters = list(inspect.signature(function).parameters.values())
+        if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+            raise TypeError(f"{where} has no self: write def {method}(self, ...)")
         del parameters[: 2 if self.own else 1]
-        hints = _hints(function, where)
-        self.returns = hints.get("return", self.returns)
+        hints = hints_of(function, where)
+        fields = [self._field(each, hints, where) for each in parameters]
+        self._fields = Fields(fields, where) if fields else None
+        self.given = None if self._fields is None else self._fields.struct
+        """The fields it takes; None: there are none."""
+        self.returns: Any = hints.get("return", inspect.Signature.empty)
+        """What its hint says, if there is one."""
         self.summary = (inspect.getdoc(function) or "").partition("\n")[0]
-        types: list[Any] = []
-        for parameter in parameters:
-            name = parameter.name
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise TypeError(
-                    f"{where} takes {parameter}: name each field of the request, with"
-                    " its type, as x: int"
-                )
-            if name in ("type", "ref"):
-                raise TypeError(
-                    f"{where}: {name} is a field of each request: call the parameter"
-                    " something else"
-                )
-            if name not in hints:
-                raise TypeError(
-                    f"{where}: {name} has no type hint: write one, as {name}: int, or"
-                    f" {name}: Any for whatever comes"
-                )
-            hint = hints[name]
-            if self.own and parameter.default is None:
-                # It may be left out, which None is here, but not null on the wire.
-                hint = Union[get_args(hint)[:-1]]  # noqa: UP007
-            types.append((name, hint, *_default(parameter)))
-        if not types:
-            return
-        try:
-            self.given = msgspec.defstruct(
-                f"{cls.__name__}.{self.method}", types, kw_only=True
-            )
-            msgspec.json.Decoder(self.given)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise TypeError(f"{where}: its hints cannot be checked: {error}") from None
         self._by_name = tuple(
-            parameter.name
-            for parameter in parameters
-            if parameter.kind is parameter.KEYWORD_ONLY
+            each.name for each in parameters if each.kind is each.KEYWORD_ONLY
         )
+
+    def _field(
+        self, parameter: inspect.Parameter, hints: Mapping[str, Any], where: str
+    ) -> tuple[Any, ...]:
+        """Return the name, the type and perhaps the default of a field."""
+        name = parameter.name
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(
+                f"{where} takes {parameter}: name each field of the request, with its"
+                " type, as x: int"
+            )
+        if name in ("type", "ref"):
+            raise TypeError(
+                f"{where}: {name} is a field of each request: call the parameter"
+                " something else"
+            )
+        if name not in hints:
+            raise TypeError(
+                f"{where}: {name} has no type hint: write one, as {name}: int, or"
+                f" {name}: Any for whatever comes"
+            )
+        hint, default = hints[name], parameter.default
+        if default is parameter.empty:
+            return name, hint
+        if self.own and default is None:
+            # It may be left out, which None is here, but not null on the wire.
+            hint = Union[get_args(hint)[:-1]]  # noqa: UP007
+        if default is None or type(default) in (bool, int, float, str):
+            return name, hint, default
+        return name, hint, msgspec.field(default_factory=lambda: default)
 
     def values(self, request: Request) -> tuple[Any, ...]:
         """Return what ``request`` has for the method, checked by its hints.
@@ -172,13 +161,7 @@ class Handler:
         """
         if type(request) is Strange:
             raise RequestError("bad_request", Strange.why)
-        if self.given is None:
-            return ()
-        try:
-            given = msgspec.convert(request, self.given, str_keys=True)
-        except msgspec.ValidationError as error:
-            raise RequestError("bad_request", _what_is_wrong(str(error))) from None
-        return msgspec.structs.astuple(given)
+        return () if self._fields is None else self._fields.read(request)
 
     def call(self, listener: Any, values: tuple[Any, ...]) -> Any:
         """Call the method with what ``values`` has returned."""
@@ -187,6 +170,18 @@ class Handler:
             return method(*values)
         place = -len(names)
         return method(*values[:place], **dict(zip(names, values[place:], strict=True)))
+
+
+def _check_runs(function: Any, where: str) -> None:
+    """:raises TypeError: a call of ``function`` would do nothing by itself."""
+    run = inspect.unwrap(function)
+    if inspect.iscoroutinefunction(run) or inspect.isasyncgenfunction(run):
+        raise TypeError(
+            f"{where} is async, and would never run: write def. What waits in it lets"
+            " the others run, as each has a greenlet or a thread"
+        )
+    if inspect.isgeneratorfunction(run):
+        raise TypeError(f"{where} has a yield, and would never run: use return")
 
 
 def handlers_of(cls: type) -> dict[str, Handler]:
@@ -216,58 +211,3 @@ def handlers_of(cls: type) -> dict[str, Handler]:
     return {
         name: Handler(cls, method, marks[method]) for name, method in methods.items()
     }
-
-
-def _hints(function: Any, where: str) -> Mapping[str, Any]:
-    """Return the type hints of ``function``, those that are texts read."""
-    try:
-        try:
-            return get_type_hints(function, include_extras=True)
-        except NameError:
-            # Its class is made in a function, whose names they may be.
-            names = _names_around(inspect.unwrap(function).__globals__)
-            return get_type_hints(function, localns=names, include_extras=True)
-    except Exception as error:
-        raise TypeError(
-            f"{where}: its type hints cannot be read: {error}. What they name has to"
-            " be there when the class is made: imported, and not only for a type"
-            " checker, or defined above it"
-        ) from None
-
-
-def _names_around(module: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the variables of all functions of ``module`` that just run."""
-    names: dict[str, Any] = {}
-    frame = sys._getframe(1)
-    while (outer := frame.f_back) is not None:
-        frame = outer
-        if frame.f_globals is module and frame.f_locals is not module:
-            names = {**frame.f_locals, **names}
-    return names
-
-
-def _default(parameter: inspect.Parameter) -> tuple[Any, ...]:
-    """Return the default of a field, if it may be left out."""
-    value = parameter.default
-    if value is parameter.empty:
-        return ()
-    if value is None or type(value) in (bool, int, float, str):
-        return (value,)
-    return (msgspec.field(default_factory=lambda: value),)  # as it is, not a copy
-
-
-_WRONG = re.compile(r"(.*) - at (`key` in )?`\$\.?([^`]*)`", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `([^`]*)`")
-
-
-def _what_is_wrong(words: str) -> str:
-    """Return what msgspec says of a value, the way to it first."""
-    found = _WRONG.fullmatch(words)
-    what, key, path = found.groups() if found else (words, None, "")
-    missing = _MISSING.fullmatch(what)
-    if missing:
-        what, path = "missing", f"{path}.{missing[1]}" if path else missing[1]
-    else:
-        what = what[:1].lower() + what[1:].replace("`", "")
-        what = f"a key: {what}" if key else what
-    return f"{path}: {what}"[:300]
