@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -81,7 +82,7 @@ def encoder(dumps: Callable[[Any], str]) -> Callable[[Any], str]:
 
     ``dumps``, the application's own, is asked for those that are no types of JSON, nor
     any that msgspec knows. It raises ``TypeError`` where nobody knows one, and
-    ``ValueError`` where JSON has no such thing. NaN and infinities are null.
+    ``ValueError`` where JSON has no such thing.
     """
 
     def known(value: Any) -> msgspec.Raw:
@@ -90,10 +91,14 @@ def encoder(dumps: Callable[[Any], str]) -> Callable[[Any], str]:
         return msgspec.Raw(dumps(value).encode())
 
     to_bytes = msgspec.json.Encoder(enc_hook=known).encode
+    options: Any = {"enc_hook": lambda value: None, "str_keys": True}
 
     def encode(value: Any) -> str:
         try:
-            return to_bytes(value).decode()
+            text = to_bytes(value).decode()
+            if "null" in text and not _is_finite(msgspec.to_builtins(value, **options)):
+                raise ValueError("JSON has no NaN and no infinity (RFC 8259 §6)")
+            return text
         except UnicodeEncodeError:
             words = "half a surrogate pair cannot be sent as text (RFC 6455 §5.6)"
             raise ValueError(words) from None
@@ -101,6 +106,17 @@ def encoder(dumps: Callable[[Any], str]) -> Callable[[Any], str]:
             raise ValueError("this is nested too deeply for JSON") from None
 
     return encode
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether there is no number in it that msgspec writes as null."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return True
 
 
 def quote(text: str | None) -> str:

@@ -128,6 +128,11 @@ def chat_listener(**methods: Any) -> type[Listener]:
         (listener(on_message=waits), "Mine.on_message is async"),
         (listener(on_close=waits), "Mine.on_close is async"),
         (chat_listener(can_join=waits), "Mine.can_join is async"),
+        (chat_listener(before_event=waits), "Mine.before_event is async"),
+        (
+            chat_listener(before_event=lambda self, name: 1),
+            r"write before_event\(self, ws, name, request\)",
+        ),
         (chat_listener(can_say=yields), "Mine.can_say has a yield"),
         (listener(on_connect=no_socket), "nobody calls Mine.on_connect: .* on_open"),
         (chat_listener(on_connect=no_socket), "on_connect: the method .* on_open"),
@@ -171,7 +176,9 @@ def test_listeners_that_can(chat: WSChat) -> None:
     )
     own = {"on_guess": once, "can_moderate": once, "can_say": lambda self, *args: True}
     chat.listener("/any/<room>", endpoint="any")(chat_listener(**own))
-    chat.listener("/mine/<room>", endpoint="mine")(listener(can_join=once))
+    chat.listener("/mine/<room>", endpoint="mine")(
+        listener(can_join=once, before_event=once)
+    )
 
     def can_send(self: Any) -> bool:
         return True

@@ -21,6 +21,8 @@ from .hints import Fields, hints_of
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _MARK = "_wschat_event"
+_PACKAGE = __name__.partition(".")[0] + "."
+_MADE = ("_handlers", "_checks")  # what each class of events gets from `Events`
 _LONGEST = 100  # characters of an event's name
 
 
@@ -100,8 +102,12 @@ class Handler:
         """:raises TypeError: it cannot be called; the message says why."""
         self.method = method
         self.name, self.limit, self.own, self.beside = mark
-        where = f"{cls.__qualname__}.{method}".rpartition(">.")[2]
+        where = _where(cls, method)
         function = getattr(cls, method)
+        if not callable(function):
+            raise TypeError(
+                f"{where} is no method, but stands for one that is an event"
+            )
         _check_runs(function, where)
         if self.name in TYPES and not self.own:
             raise TypeError(
@@ -130,8 +136,9 @@ class Handler:
         """Return the name, the type and perhaps the default of a field."""
         name = parameter.name
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            bare = parameter.replace(annotation=parameter.empty)
             raise TypeError(
-                f"{where} takes {parameter}: name each field of the request, with its"
+                f"{where} takes {bare}: name each field of the request, with its"
                 " type, as x: int"
             )
         if name in ("type", "ref"):
@@ -199,6 +206,7 @@ def handlers_of(cls: type) -> dict[str, Handler]:
                     marks[method] = mark
             elif value is None:
                 marks.pop(method, None)
+    _check_names(cls, marks)
     methods: dict[str, str] = {}
     for method, mark in marks.items():
         other = methods.get(mark.name)
@@ -211,3 +219,31 @@ def handlers_of(cls: type) -> dict[str, Handler]:
     return {
         name: Handler(cls, method, marks[method]) for name, method in methods.items()
     }
+
+
+def _check_names(cls: type, marks: Mapping[str, Mark]) -> None:
+    """:raises TypeError: an application's class has a name that is taken."""
+    ours = [base for base in cls.__mro__ if base.__module__.startswith(_PACKAGE)]
+    taken = {
+        name: base
+        for base in ours
+        for name in (*vars(base), *vars(base).get("__annotations__", ()))
+    }
+    theirs = (name for base in cls.__mro__ if base not in ours for name in vars(base))
+    for name in theirs:
+        if name not in taken or name.startswith("__") or name in _MADE:
+            continue
+        if name.startswith("_"):
+            raise TypeError(
+                f"{_where(cls, name)}: the name is one of {taken[name].__name__}'s own:"
+                " take another one"
+            )
+        if name in marks and not marks[name].own:
+            raise TypeError(
+                f"{_where(cls, name)}: {name} has another meaning: call the method"
+                f" something else, and write @event({marks[name].name!r}) above it"
+            )
+
+
+def _where(cls: type, name: str) -> str:
+    return f"{cls.__qualname__}.{name}".rpartition(">.")[2]

@@ -46,6 +46,8 @@ _ASKED = {
     "can_vote": ["self", "user", "poll", "choice"],
 }
 """What the ready-made chat asks, and with what."""
+_HOOK = {"before_event": ["self", "ws", "name", "request"]}
+"""What is asked before each event, and with what."""
 _REFUSED = {
     **dict.fromkeys(["can_enter", "can_read", "can_see", "can_subscribe"], "can_join"),
     **dict.fromkeys(["can_send", "can_write", "can_post", "can_talk"], "can_say"),
@@ -88,10 +90,15 @@ def check_listener(cls: Any, rule: str) -> None:
         raise TypeError(
             f"{cls.__name__}() is made for each connection, without arguments"
         )
+    # By name: the chat is a layer above this.
+    handled = {each.method for each in getattr(cls, "_handlers", {}).values()}
     for name in dir(cls):
         method = inspect.getattr_static(cls, name)
-        if not inspect.isfunction(method) or not name.startswith(("on", "can_")):
+        prefixes = ("on", "can_", "before_event")
+        if not inspect.isfunction(method) or not name.startswith(prefixes):
             continue
+        if name in handled:
+            continue  # an event is called as its hints say
         where = f"{cls.__qualname__}.{name}"
         _check_runs(method, where)
         if name in _CALLED:
@@ -99,6 +106,8 @@ def check_listener(cls: Any, rule: str) -> None:
             _check_call(
                 method, where, _CALLED[name], arguments, exact=name != "on_open"
             )
+        elif name in _HOOK and hasattr(cls, "_handlers"):
+            _check_call(method, where, _HOOK[name], [], exact=True)
         elif name in _ASKED and _asks(cls):
             _check_call(method, where, _ASKED[name], [], exact=True)
         elif (meant := _meant(cls, name)) and (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
@@ -273,13 +272,22 @@ def test_fields_are_what_msgspec_or_the_application_can_encode(app: Flask) -> No
         "price": Decimal("1.50"),
         "own": [Own()],
         "big": 1 << 70,
-        "nothing": math.nan,
+        "nothing": None,
     }
     assert envelope.encoder(app.json.dumps)(fields) == (
         '{"line":{"points":[{"x":1,"y":2.5}]},'
         '"id":"00000000-0000-0000-0000-000000000007","price":"1.50",'
         '"own":["as the provider has it"],"big":1180591620717411303424,"nothing":null}'
     )
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_has_not_is_an_error(app: Flask, number: float) -> None:
+    encode = envelope.encoder(app.json.dumps)
+    for value in (number, {"a": [None, number]}, [Point(1, number)]):
+        with pytest.raises(ValueError, match="no NaN"):
+            encode(value)
+    assert encode({"a": "null", "b": [None, Own()]}).startswith('{"a":"null"')
 
 
 def deep() -> list[Any]:
