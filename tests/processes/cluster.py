@@ -44,7 +44,8 @@ class Cluster:
         command = [OUR_APP if part == APP else part for part in command]
         command += ["--config", "python:tests.processes.imports"]
         command = [sys.executable, *command, "--workers", str(workers)]
-        self._env = env
+        self.env = env
+        """What tells a process where all of this is shared."""
         self._master = Process(command, folder / "gunicorn.log", env)
         self._workers = workers
         self.killed: list[int] = []
@@ -90,7 +91,7 @@ class Cluster:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.processes.task", json.dumps(calls)),
             cwd=ROOT,
-            env={**os.environ, **self._env},
+            env={**os.environ, **self.env},
             stdout=asyncio.subprocess.PIPE,
         )
         output, _ = await asyncio.wait_for(process.communicate(), DEADLINE)

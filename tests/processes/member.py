@@ -40,6 +40,14 @@ class Feed:
         self.resumed = 0
         """Messages that came with a reply."""
         self.gaps = self.jumps = self.repeated = self.unrecovered = 0
+        self.streams: dict[str, Json] = {}
+        """What grows, by its id: with `n` and `text`."""
+        self.holes = 0
+        """Pieces that were missing, and asked for."""
+        self.discarded: dict[str, str | None] = {}
+        """Why, by id; None: it had ended when we came back."""
+        self.grew: list[tuple[str, int, str]] = []
+        """Each state of what grows that was shown: id, pieces, text."""
 
     def take(self, message: Json) -> bool:
         """Show ``message``; False: one before it is missing."""
@@ -52,6 +60,7 @@ class Feed:
             return False
         self.seq = seq
         self.messages.append(message)
+        self.streams.pop(message["mid"], None)
         return True
 
     def take_page(self, reply: Json) -> None:
@@ -65,8 +74,30 @@ class Feed:
         self.epoch = reply["epoch"]
         for message in messages:
             self.take(message)
+        for gone in self.streams.keys() - {each["id"] for each in reply["streams"]}:
+            del self.streams[gone]
+            if all(message["mid"] != gone for message in self.messages):
+                self.discarded[gone] = None
+        for stream in reply["streams"]:
+            self.show(stream)
         self.present = reply.get("present", [])
         self.joined = not reply["more"]
+
+    def show(self, stream: Json) -> None:
+        """Show all that there is of what grows."""
+        known = {name: stream[name] for name in ("id", "n", "text")}
+        self.streams[stream["id"]] = known
+        self.grew.append((known["id"], known["n"], known["text"]))
+
+    def append(self, piece: Json) -> bool:
+        """Show one piece more; False: one before it is missing."""
+        known = self.streams.get(piece["id"])
+        if known is None or piece["n"] > known["n"] + 1:
+            self.holes += 1
+            return False
+        if piece["n"] == known["n"] + 1:
+            self.show({**known, "n": piece["n"], "text": known["text"] + piece["text"]})
+        return True
 
 
 class Member:
@@ -222,6 +253,8 @@ class Member:
                 self.passing.append(message)
             elif not self.feeds[name].take(message):
                 await self._join(name)
+        elif kind in ("stream", "append", "discard"):
+            await self._hear_of_stream(message)
         elif kind == "process":
             self.pid = message["pid"]
             self._check_ready()
@@ -232,6 +265,23 @@ class Member:
                 self.feeds[name].gaps += 1
                 await self._join(name)
         self._news.set()
+
+    async def _hear_of_stream(self, message: Json) -> None:
+        name, id = message["room"] or INBOX, message["id"]
+        feed, kind = self.feeds[name], message["type"]
+        if kind == "stream":
+            feed.show(message)
+        elif kind == "discard":
+            feed.streams.pop(id, None)
+            feed.discarded[id] = message["reason"]
+        elif not feed.append(message):
+
+            def answered(reply: Json | None) -> None:
+                if reply is not None and reply["ok"]:
+                    feed.show(reply)
+
+            fields: Json = {"room": name} if name != INBOX else {}
+            await self._put("stream", {**fields, "id": id}, answered)
 
     async def _join(self, name: str, pause: float = 1.0) -> None:
         """Ask for what comes after that which is here."""
