@@ -154,7 +154,7 @@ ARROWS: Tree = {
         "members": ".audience .feeds messages websocket",
         "beside": ".audience .members .parcels messages",
         "places": "settings transports.patched",
-        "mending": ".feed .home errors backends transports",
+        "mending": ".feed .home errors messages backends transports",
         "overdue": ".feeds errors messages backends transports",
         "claims": ".home .members .parcels errors messages websocket backends",
         "deliveries": ".home logs messages",

@@ -330,6 +330,36 @@ def test_what_is_taken_back_while_what_was_missed_is_read(seq: int) -> None:
     assert client.there == {n: n != seq for n in range(1, 5)}
 
 
+def test_who_has_what_was_taken_back_in_a_cut_is_told_once() -> None:
+    play = Play(0)
+    (client, *_), backend = play.clients, play.backend
+    for _ in range(3):
+        play.say()
+        play.come()
+    client.ask()
+    play.fetch()
+    play.land()
+    client.hear()
+    events = client.reader.peer.events
+
+    def told() -> list[int]:
+        play.work()
+        client.hear()
+        found = [json.loads(str(each)) for each in events]
+        return [each["seq"] for each in found if each["type"] == "deleted"]
+
+    backend.take_back(1)
+    assert backend.delete(ROOM, 2)
+    play.say()
+    assert backend.delete(ROOM, 4)
+    backend.under_way.clear()
+    play.hub.lost([ROOM])
+    assert told() == [1, 2]  # what was missed, 4, says it itself
+    assert client.there == {1: False, 2: False, 3: True, 4: False}
+    play.hub.lost([ROOM])
+    assert told() == [1, 2]
+
+
 def test_who_was_sent_what_is_lost_is_told_by_the_tag() -> None:
     """It was in the page alone, and another message has its number by now."""
     play = Play(0)

@@ -165,6 +165,10 @@ class Backend(Protocol):
         message with the event "deleted" is delivered, whose data is the number.
         """
 
+    def taken_back(self, topic: str) -> list[int]:
+        """Return the numbers of what was taken back, as far as it would be kept: for
+        who may have missed that. Older ones may be among them."""
+
     def history(
         self,
         topic: str,

@@ -61,8 +61,8 @@ class Feed:
     """One topic's readers."""
 
     __slots__ = (
-        "_feeds", "acked", "epoch", "flights", "live", "members", "missed", "reading",
-        "seq", "tag", "topic",
+        "_feeds", "acked", "epoch", "flights", "gone", "live", "members", "missed",
+        "reading", "seq", "tag", "topic",
     )  # fmt: skip
 
     def __init__(self, topic: str, feeds: Common) -> None:
@@ -82,6 +82,8 @@ class Feed:
         self.tag = ""
         self.acked = NOTHING
         """The newest that somebody in this process was told to be stored."""
+        self.gone: frozenset[tuple[str, int]] = frozenset()
+        """Epochs and numbers of what those here were told that it was taken back."""
 
     def mute(self, ws: WebSocket) -> None:
         """Send ``ws`` no messages."""
@@ -256,6 +258,7 @@ class Feed:
         if message.event is not None or self.topic == EVERYONE:
             if message.event == DELETED:
                 self.void()
+                self._note_gone(int(message.data))
                 if self.missed is not None:
                     self.missed.gone.add(int(message.data))
                 for flight in self.flights:
@@ -400,6 +403,20 @@ class Feed:
         self.missed.void, self.missed.since = False, time.monotonic()
         return Position(self.seq, self.epoch, self.tag or None)
 
+    def untold(self, numbers: list[int]) -> list[int]:
+        """Return those of what was taken back that nobody here was told of.
+
+        What was missed itself says so; ``numbers``: of all that is kept.
+        """
+        epoch, last = self.epoch, self.seq
+        return [n for n in numbers if n <= last and (epoch, n) not in self.gone]
+
+    def _note_gone(self, number: int) -> None:
+        gone = {*self.gone, (self.epoch, number)}
+        if len(gone) > 2 * self._feeds.size:
+            gone = {each for each in gone if each[1] > self.seq - self._feeds.size}
+        self.gone = frozenset(gone)
+
     def found(self, page: Page) -> list[Parcel]:
         """Return what was missed, to be given to ``catch_up`` one by one."""
         missed = self.missed
@@ -411,6 +428,9 @@ class Feed:
             self.give_up()
             return []
         topic = self.topic
+        for entry in page.entries:
+            if entry.deleted:
+                self._note_gone(entry.seq)
         return [
             Parcel(
                 Delivery(topic, _AGAIN, entry.seq, entry.at, page.epoch, entry.tag),

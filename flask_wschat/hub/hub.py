@@ -92,7 +92,7 @@ class Hub:
         """Connections that have ended, and their transports have not."""
         self.backlog = Backlog(settings.MAX_QUEUED, self)
         self.home = Home(self)
-        self._mender = Mender(self.home, backend, settings.MAX_QUEUE // 4)
+        self._mender = Mender(self.home, backend, settings.MAX_QUEUE // 4, self.deliver)
         self.feeds = Feeds(settings, self.home.later, self._mender.add)
         self.members = Members(self.feeds)
         self.places = places_for(settings)

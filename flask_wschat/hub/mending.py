@@ -10,9 +10,11 @@ import itertools
 import logging
 import random
 import time
+from collections.abc import Callable
 
 from ..backends import Backend
 from ..errors import BackendError
+from ..messages import DELETED, Delivery, Message
 from ..transports import Loop
 from .feed import Feed
 from .home import Home
@@ -33,8 +35,15 @@ class Mender:
     Changes in the loop only.
     """
 
-    def __init__(self, home: Home, backend: Backend, budget: int) -> None:
+    def __init__(
+        self,
+        home: Home,
+        backend: Backend,
+        budget: int,
+        deliver: Callable[[Delivery], None],
+    ) -> None:
         self._home = home
+        self._deliver = deliver
         self._backend = backend
         self._budget = budget
         self._order = itertools.count()
@@ -103,6 +112,7 @@ class Mender:
             loop.call_threadsafe(self._failed, stay, feed, error)
 
     def _mend(self, loop: Loop, feed: Feed) -> None:
+        told = False
         while (position := loop.call(feed.missing)) is not None:
             page = self._backend.history(
                 feed.topic,
@@ -110,6 +120,12 @@ class Mender:
                 limit=_LIMIT,
                 max_bytes=self._budget,
             )
+            if not told:
+                told = True
+                numbers = self._backend.taken_back(feed.topic)
+                for number in loop.call(feed.untold, numbers):
+                    news = Message(str(number), event=DELETED)
+                    self._deliver(Delivery(feed.topic, news))
             self._pause = _FIRST
             until = time.monotonic() + _TURN
             for parcel in loop.call(feed.found, page):

@@ -83,7 +83,7 @@ def test_a_loop_that_stood_still_costs_nobody_what_they_have_missed() -> None:
 
     home: Any = SimpleNamespace(loop=Still())
     feed: Any = SimpleNamespace(live=[])
-    mender = Mender(home, MemoryBackend(), 1000)
+    mender = Mender(home, MemoryBackend(), 1000, lambda delivery: None)
     mender.add(feed)
     for _ in range(10):
         tasks.pop()()

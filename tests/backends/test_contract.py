@@ -1199,6 +1199,9 @@ def test_a_deleted_message_leaves_its_number(
     first, gone, last = backend.history(ROOM).entries
     assert (gone.seq, gone.data, gone.deleted) == (2, "null", True)
     assert gone.sender is None and not first.deleted and not last.deleted
+    assert backend.taken_back(ROOM) == [2]
+    assert backend.delete(ROOM, 1) and backend.taken_back(ROOM) == [1, 2]
+    assert backend.taken_back("room:nowhere") == []
     # Its id is known: repeated, it does not come back.
     again = backend.publish(ROOM, Message("two", sender="ann", mid="two"), keep=True)
     assert (again.seq, again.fresh) == (2, False)

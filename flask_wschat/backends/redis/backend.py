@@ -210,6 +210,13 @@ class RedisBackend:
         args += [self._limits.size, self._limits.max_bytes, self._limits.meta_ttl]
         return bool(self._run(self._delete.call(keys, args), again=False))
 
+    def taken_back(self, topic: str) -> list[int]:
+        key = self._server.key(topic, "gone")
+        try:
+            return sorted(map(int, self._run(Call("HKEYS", [key]), again=True)))
+        except (ValueError, TypeError) as error:
+            raise self._strange(topic) from error
+
     def history(
         self,
         topic: str,

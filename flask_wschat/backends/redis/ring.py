@@ -105,6 +105,9 @@ class RedisRing:
     def delete(self, topic: str, seq: int) -> bool:
         return self._at(topic).delete(topic, seq)
 
+    def taken_back(self, topic: str) -> list[int]:
+        return self._at(topic).taken_back(topic)
+
     def history(self, topic: str, **options: Any) -> Page:
         return self._at(topic).history(topic, **options)
 

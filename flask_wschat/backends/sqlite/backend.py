@@ -138,6 +138,12 @@ class SQLiteBackend:
         topics = self._process().topics
         return self._call(lambda db: topics.delete(db, topic, seq))
 
+    def taken_back(self, topic: str) -> list[int]:
+        process = self._process()
+        return process.writer.call(
+            lambda db: process.topics.taken_back(db, topic), writes=False
+        )
+
     def history(
         self,
         topic: str,

@@ -240,6 +240,13 @@ class Topics:
             self.announce(db, topic, Message(str(seq), event="deleted"))
         return changed > 0
 
+    def taken_back(self, db: sqlite3.Connection, topic: str) -> list[int]:
+        rows = db.execute(
+            "SELECT seq FROM log WHERE topic = ? AND kind = ? AND seq > 0 ORDER BY seq",
+            (topic, DELETED),
+        )
+        return [seq for (seq,) in rows]
+
     def announce(self, db: sqlite3.Connection, topic: str, message: Message) -> None:
         """Deliver ``message``, which is not kept, when the step is done."""
         self._log.append(topic, message, time.time())
