@@ -133,6 +133,17 @@ def test_the_views_do_what_they_say(site: Site) -> None:
                 while said_to(bob, ann, message) != message:
                     pass  # bob was not in the room yet
     eventually(lambda: site.log.count("left halls/a 1000") == 2)
+    board = [ChatClient(site.connect("/board", user)) for user in ("ann", "bob")]
+    for peer in board:
+        peer.ask("join", room="a")
+    assert board[0].ask("move", room="a", x=1.5, y=2)["ok"]
+    moved = {"type": "moved", "room": "a", "from": "ann", "x": 1.5, "y": 2.0}
+    assert board[1].expect("moved") == moved
+    assert board[0].ask("guess", word="tea")["result"] is True
+    error = board[0].ask("move", room="a", x="1", y=2)["error"]
+    assert error["message"] == "x: expected float, got str"
+    for peer in board:
+        peer.close()
     cookie = site.login("ann")
     assert json.loads(site.post("/notify/ann")[1]) == {"reached": 0}
     with site.connect("/echo", "ann") as client:

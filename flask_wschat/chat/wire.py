@@ -133,8 +133,8 @@ class Rate(Struct):
     burst: _Positive
 
 
-class Limits(Struct):
-    """What the server takes."""
+class Limits(Struct, kw_only=True):
+    """What the server takes; of rooms and inboxes only where it has some."""
 
     message: Annotated[
         int,
@@ -143,23 +143,39 @@ class Limits(Struct):
             ge=1,
         ),
     ]
-    data: Annotated[
-        int, Meta(description="Bytes of data, as compact JSON in UTF-8.", ge=1)
-    ]
+    data: (
+        Annotated[
+            int, Meta(description="Bytes of data, as compact JSON in UTF-8.", ge=1)
+        ]
+        | UnsetType
+    ) = UNSET
     depth: Annotated[
         int,
         Meta(
             description="Arrays and objects within each other in data, at most.", ge=1
         ),
     ]
-    name: Annotated[int, Meta(description="Characters of a name.", ge=1)]
-    mid: Annotated[int, Meta(description="Characters of a mid.", ge=1)]
-    page: Annotated[int, Meta(description="Messages in one reply, at most.", ge=1)]
-    rooms: Annotated[int, Meta(description="Rooms of one connection, at most.", ge=1)]
-    new_rooms: Annotated[
-        Rate | None,
-        Meta(description="Rooms and inboxes that you may begin; null: no limit."),
-    ]
+    name: (
+        Annotated[int, Meta(description="Characters of a name.", ge=1)] | UnsetType
+    ) = UNSET
+    mid: Annotated[int, Meta(description="Characters of a mid.", ge=1)] | UnsetType = (
+        UNSET
+    )
+    page: (
+        Annotated[int, Meta(description="Messages in one reply, at most.", ge=1)]
+        | UnsetType
+    ) = UNSET
+    rooms: (
+        Annotated[int, Meta(description="Rooms of one connection, at most.", ge=1)]
+        | UnsetType
+    ) = UNSET
+    new_rooms: (
+        Annotated[
+            Rate | None,
+            Meta(description="Rooms and inboxes that you may begin; null: no limit."),
+        ]
+        | UnsetType
+    ) = UNSET
     rate: Annotated[
         Rate | None, Meta(description="Requests a second, and at once; null: no limit.")
     ]
