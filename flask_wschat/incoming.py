@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 from . import endings
 from .codec import CloseCode, Closed, Connection
 from .codec import Event as Arrival
-from .errors import ConnectionClosed
+from .errors import BackendError, ConnectionClosed
 from .logs import SparingLog
 from .settings import Settings
 from .transports import Event, Transport
@@ -365,10 +365,9 @@ class Incoming:
     # -- the end
 
     def _fail(self, error: BaseException) -> None:
-        """End with 1011 what ``error`` came out of, and report it.
+        """End with 1011, or 1013, what ``error`` came out of, and report it.
 
-        An order to the program to end goes on. One to this greenlet, which is how a
-        server stops what it runs, is obeyed by ending.
+        An order to the program to end goes on; one to this greenlet is obeyed so.
         """
         ordered = is_order(error)
         if ordered or self._transport.loop.has_killed(error):
@@ -380,7 +379,8 @@ class Incoming:
             # First, so that a test which sees the close code has the error as well.
             self._hub.report(error, self)
         finally:
-            self._close(*endings.INTERNAL_ERROR)
+            away = isinstance(error, BackendError)
+            self._close(*(endings.NO_STORAGE if away else endings.INTERNAL_ERROR))
 
     def _close(self, code: int, reason: str) -> None:
         if self.closed:

@@ -447,6 +447,15 @@ def test_a_view_that_raises_or_aborts_closes_with_the_reason(
     def aborted(ws: WebSocket) -> None:
         abort(403, "not you")
 
+    @chat.route("/asks")
+    def asking(ws: WebSocket) -> None:
+        raise BackendError("away")
+
+    @chat.listener("/listens")
+    class Asking(Listener):
+        def on_open(self, ws: WebSocket) -> None:
+            raise BackendError("away")
+
     @chat.route("/unread")
     def unread(ws: WebSocket) -> None:
         while True:
@@ -457,6 +466,10 @@ def test_a_view_that_raises_or_aborts_closes_with_the_reason(
     with server.connect("/abort") as client:
         assert closed(client) == (1008, "403 Forbidden: not you")
     assert caplog.text.count("ZeroDivisionError: oops") == 1
+    for path in ("/asks", "/listens"):
+        with server.connect(path) as client:
+            assert closed(client) == (1013, "no storage")
+    assert "BackendError: away" in caplog.text
     caplog.clear()
     with server.connect("/unread") as client:
         client.send("x")
