@@ -5,7 +5,7 @@ broadcasts, as `/fan/ROOM` does to another room. `/chat?user=ID` is the ready-ma
 `/rooms` too but with no limit of rooms, which `/fill` puts messages into. `/typed` has
 an event, `/untyped` and `/checked` read JSON by themselves. `/private` is
 an echo for the users of signed session cookies only; the Origin check, on by default,
-is for all. `/hello` is a page.
+is for all. `/write` lets messages grow in rooms. `/hello` is a page.
 
     python -m benchmarks.servers.wschat [KEY=NUMBER]...
 
@@ -16,8 +16,10 @@ the environment.
 import json
 import os
 import sys
+import time
 from typing import Any
 
+import gevent
 from flask import Flask, abort, request, session
 from gevent.pool import Pool
 
@@ -124,6 +126,25 @@ def fill(first: int, count: int) -> str:
     rooms = range(first, first + count)
     for _ in Pool(100).imap_unordered(say, rooms, maxsize=100):
         pass
+    return "done"
+
+
+@app.get("/write/<int:count>/<int:rate>/<int:tokens>")
+def write(count: int, rate: int, tokens: int) -> str:
+    """Let a message grow in each of ``count`` rooms, by so many tokens a second.
+
+    A token is when it was appended; they begin one after another.
+    """
+
+    def write_in(number: int) -> None:
+        due = time.monotonic() + number / count
+        with chat.stream(room=f"room {number}") as stream:
+            for _ in range(tokens):
+                gevent.sleep(max(due - time.monotonic(), 0))
+                stream.append(f"{time.monotonic():.6f} ")
+                due += 1 / rate
+
+    gevent.joinall([gevent.spawn(write_in, n) for n in range(count)], raise_error=True)
     return "done"
 
 
