@@ -166,7 +166,7 @@ class Growth(NamedTuple):
     """The user who asked for it; with ``STREAM``."""
     ttl: float = 0.0
     """Seconds without a step of its writer after which that is taken for dead: with
-    ``STREAM``, and with a ``DISCARD`` that is for such a one alone."""
+    ``STREAM``. With ``DISCARD``, not 0: it is for such a one alone."""
 
 
 class Grown(NamedTuple):

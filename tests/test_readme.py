@@ -319,6 +319,18 @@ def test_the_hooks_do_what_they_say(site: Site) -> None:
 
 
 @pytest.mark.timeout(60)
+def test_an_answer_grows(site: Site) -> None:
+    with chatting(site, "/chat", "ann") as ann:
+        ann.ask("join", room="Lobby")
+        assert site.post("/ask", prompt="Tea?")[0] == 401
+        assert site.post("/ask", site.login("ann"), prompt="Tea?")[0] == 200
+        id = ann.expect("stream")["id"]
+        assert ann.expect("append", id=id)["text"] == "You "
+        message = ann.expect("message", mid=id)
+        assert (message["from"], message["data"]) == ("bot", "You said: Tea? ")
+
+
+@pytest.mark.timeout(60)
 def test_strangers_on_the_plain_routes_do_not_touch_the_chat(site: Site) -> None:
     with (
         site.connect("/rooms/Lobby"),

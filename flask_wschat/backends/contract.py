@@ -129,9 +129,9 @@ class Backend(Protocol):
           it is not, it was added before: then nothing is changed or delivered, but the
           writer is known to live. :raises StreamStopped: somebody wants that; nothing
           is added. :raises StreamGone: it is not open, or lacks pieces.
-        - ``DISCARD`` ends it, and is delivered; where it has a ``ttl``, only if the
-          writer was not heard of for as long. :raises StreamGone: it is not open, or
-          that was.
+        - ``DISCARD`` ends it, and is delivered; where it has a ``ttl``, whichever, only
+          if the writer was not heard of for that of the ``STREAM``. :raises StreamGone:
+          it is not open, or that was.
         - ``STOP`` notes it, and is not delivered. :raises StreamGone: it is not open.
         - One that is kept ends it in the same step, if it is open yet, and takes no
           share of an inbox; its ``mid`` is the ``growth.id``. Where that is not fresh,

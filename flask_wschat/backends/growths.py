@@ -60,7 +60,7 @@ class Growths:
             growing.stopped = True
             return False
         assert event == DISCARD, event
-        if growth.ttl and now - growing.heard <= growth.ttl:
+        if growth.ttl and not growing.is_overdue(now):
             raise StreamGone(ALIVE)
         self.end(topic, growth.id)
         return True

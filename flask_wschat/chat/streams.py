@@ -94,7 +94,8 @@ class Stream:
         self._error: Exception | None = None
         self._ended = False
         growth = Growth(id, 0, asker, ttl)
-        hub.publish(topic, Message("", sender=sender, event=STREAM, growth=growth))
+        begin = Message("", sender=sender, event=STREAM, plain=True, growth=growth)
+        hub.publish(topic, begin)
         self._heard = now = time.monotonic()
         self._next = now  # when the next piece may go
         self._until = now + seconds
@@ -225,7 +226,7 @@ class Stream:
 
     def _submit(self, n: int, text: str) -> None:
         growth = Growth(self.id, n)
-        message = Message(text, sender=self._sender, event=APPEND, growth=growth)
+        message = Message(text, event=APPEND, growth=growth)
         try:
             self._hub.submit(self._topic, message, self._answered)
         except Exception as error:
@@ -313,8 +314,7 @@ class Stream:
             self._hub.publish(self._topic, self._last(reason))
 
     def _last(self, reason: str) -> Message:
-        growth = Growth(self.id, self._n)
-        return Message(reason, sender=self._sender, event=DISCARD, growth=growth)
+        return Message(reason, event=DISCARD, growth=Growth(self.id, self._n))
 
 
 class Ticker:

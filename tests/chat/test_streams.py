@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -12,16 +13,19 @@ import pytest
 
 from flask_wschat import (
     ChatListener,
+    Events,
+    Listener,
     StreamGone,
     StreamStopped,
     TooManyStreams,
+    WebSocket,
     WSChat,
     event,
 )
 from flask_wschat.errors import BackendError
 from tests.support.chat_client import Json
 from tests.support.following import chat, make_chat, server, url
-from tests.support.live import LiveServer, Serve
+from tests.support.live import LiveServer, Serve, receive
 from tests.support.waiting import DEADLINE, eventually
 
 from ..protocol.peers import Peer
@@ -294,6 +298,31 @@ def test_texts_of_any_kind(chat: WSChat, server: LiveServer) -> None:
             time.sleep(0.06)
     assert ann.finished(answer.id) == answer.text
     assert ann.texts[answer.id][-1] == answer.text
+
+
+@stored
+def test_sockets_of_other_routes(chat: WSChat, server: LiveServer) -> None:
+    """Those of ``Events`` see it grow; plain ones have what it becomes."""
+
+    class Hall(Events):
+        def on_open(self, ws: WebSocket) -> None:
+            ws.join("Hall")
+
+    class Plain(Listener):
+        def on_open(self, ws: WebSocket) -> None:
+            ws.join("Hall")
+
+    chat.listener("/hall")(Hall)
+    chat.listener("/plain")(Plain)
+    hall, plain = server.connect("/hall"), server.connect("/plain")
+    assert json.loads(receive(hall))["type"] == "hello"
+    eventually(lambda: chat._hub().count("room:Hall") == 2)
+    with chat.stream(room="Hall", sender="bot") as answer:
+        answer.append("Hi")
+        heard = [json.loads(receive(hall)) for _ in range(2)]
+        assert [event["type"] for event in heard] == ["stream", "append"]
+        assert (heard[0]["from"], heard[1]["text"]) == ("bot", "Hi")
+    assert json.loads(receive(hall))["data"] == receive(plain) == "Hi"
 
 
 # ---- how it ends ---------------------------------------------------------------------

@@ -90,7 +90,7 @@ elseif event == 'stop' then
   redis.call('HSET', KEYS[1], id, string.format('%.0f %.0f %.0f 1 %s', count, heard, ttl, rest))
   return at .. ' known'
 end
-if tonumber(ARGV[5]) > 0 and now - heard <= tonumber(ARGV[5]) then
+if tonumber(ARGV[5]) > 0 and now - heard <= ttl then
   return at .. ' alive'
 end
 drop(id, count)

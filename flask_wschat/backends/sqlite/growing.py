@@ -63,7 +63,7 @@ def step(
     ).fetchone()
     if row is None:
         raise StreamGone(GONE)
-    n, _, heard, stopped = row
+    n, ttl, heard, stopped = row
     if event == APPEND:
         return _append(db, topic, message, growth, n, stopped, now)
     if event == STOP:
@@ -73,7 +73,7 @@ def step(
         )
         return False
     assert event == DISCARD, event
-    if growth.ttl and 0 <= now - heard <= growth.ttl:
+    if growth.ttl and 0 <= now - heard <= ttl:
         raise StreamGone(ALIVE)
     end(db, topic, growth.id)
     return True
