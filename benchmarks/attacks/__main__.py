@@ -5,9 +5,9 @@
 Each way to serve the application of ``tests/servers`` has a core. On the other one is a
 healthy load, so little that it never waits for itself, and a process that attacks and
 leaves the core to that load whenever it is wanted. In each round the load's 99th
-percentiles are taken first with nobody else there, then under each attack; the ratios
-are medians over the rounds. Then a thousand subscribers read nothing during 50,000
-broadcasts. Writes its section of RESULTS.md.
+percentiles are taken with nobody else there, under each attack, and with nobody else
+once more; the ratios are medians over the rounds. Then a thousand subscribers read
+nothing during 50,000 broadcasts. Writes its section of RESULTS.md.
 """
 
 from __future__ import annotations
@@ -147,9 +147,10 @@ def attacked(name: str, rounds: int, seconds: float) -> tuple[dict[str, Outcome]
         serving(name) as server,
         Process([*command, str(server.port)], two_cores()[1]) as attacker,
     ):
+        percentiles(server, seconds)  # whatever is done only once
         for number in range(rounds):
             settle(server)
-            calm = percentiles(server, seconds)
+            calm = [percentiles(server, seconds)]
             for attack in ATTACKS:
                 print(f"{name}: {number + 1}/{rounds} {attack}", file=sys.stderr)
                 settle(server)
@@ -157,9 +158,13 @@ def attacked(name: str, rounds: int, seconds: float) -> tuple[dict[str, Outcome]
                 size, cpu, began = server.memory(), _cpu(server), time.monotonic()
                 outcome.under.append(percentiles(server, seconds, attacker, attack))
                 took = time.monotonic() - began
-                outcome.calm.append(calm)
                 outcome.busy = max(outcome.busy, (_cpu(server) - cpu) / took)
                 outcome.memory = max(outcome.memory, server.most_memory() - size)
+            settle(server)
+            calm.append(percentiles(server, seconds))
+            echo, broadcast = map(statistics.mean, zip(*calm, strict=True))
+            for outcome in outcomes.values():
+                outcome.calm.append((echo, broadcast))
         return outcomes, server.log.count("/flask_wschat/")
 
 
