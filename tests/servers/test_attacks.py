@@ -15,6 +15,7 @@ import math
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 import zlib
@@ -146,8 +147,11 @@ def at_once(calls: list[Callable[[], None]]) -> None:
 
 
 def end_of(client: RawClient) -> int | None:
-    """Return the code of the close frame, None if it was lost in a reset."""
-    with contextlib.suppress(ConnectionError):
+    """Return the code of the close frame, None if it was lost in a reset.
+
+    Of which OpenSSL 3.5 sees the end alone.
+    """
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
         for event in client.events():
             if isinstance(event, Closed):
                 return event.code
@@ -343,7 +347,8 @@ def test_floods_of_the_chat(server: Server) -> None:
 
 DRAIN = 2
 CLOSE = b"\x88\x11\x03\xf4service restart"
-CROWDS = {"run": 1000, "flask": 500, "gthread": 500, "flask-tls": 100}
+# All with a socket of this process, which may have no more than 1,024.
+CROWDS = {"run": 900, "flask": 500, "gthread": 500, "flask-tls": 100}
 CROWD = int(os.environ.get("CROWD", "0"))
 if CROWD:
     plain = (kind for kind in KINDS if not (kind.tls or kind.unix))
