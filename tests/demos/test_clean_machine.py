@@ -59,6 +59,7 @@ def running(
     known = ("HOME", "PATH", "LANG")
     kept = {name: os.environ[name] for name in known if name in os.environ}
     kept |= {k: v for k, v in os.environ.items() if k.startswith(("PIP_", "SSL_"))}
+    kept["PIP_COMPILE"] = "0"  # what is run is compiled then: less than is installed
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             command,
