@@ -5,10 +5,11 @@ Here its types are made of a method's hints, and what it says is put in order.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_type_hints
 
 import msgspec
@@ -53,7 +54,7 @@ def _names_around(module: Mapping[str, Any]) -> dict[str, Any]:
 class Fields:
     """The fields that a method takes, each with its hint and perhaps a default."""
 
-    __slots__ = ("_options", "struct")
+    __slots__ = ("_defaults", "_options", "struct")
 
     def __init__(self, fields: Sequence[tuple[Any, ...]], where: str) -> None:
         """:raises TypeError: a hint, of the method ``where``, is not JSON's."""
@@ -62,12 +63,19 @@ class Fields:
         self.struct = msgspec.defstruct(
             where.replace(".", "_"), list(fields), kw_only=True
         )
+        within = _within(kinds.type_info(self.struct))
+        self._defaults = {
+            kind.cls: defaults
+            for kind in within
+            if isinstance(kind, kinds.DataclassType)
+            and (defaults := _plain_defaults(kind.cls))
+        }
         self._options: dict[str, Any] = {}
         # In JSON all keys are texts; but to say so takes as long as to check the rest.
         texts = kinds.StrType | kinds.AnyType
         if any(
             isinstance(kind, kinds.DictType) and not isinstance(kind.key_type, texts)
-            for kind in _within(kinds.type_info(self.struct))
+            for kind in within
         ):
             self._options["str_keys"] = True
 
@@ -80,7 +88,27 @@ class Fields:
             given = msgspec.convert(request, self.struct, **self._options)
         except msgspec.ValidationError as error:
             raise RequestError("bad_request", self._told(str(error))) from None
+        if self._defaults:
+            self._complete(given)
         return msgspec.structs.astuple(given)
+
+    def _complete(self, value: Any) -> None:
+        """Set what a dataclass has by default: msgspec leaves that to the class, and
+        does not write it then where such an object is sent."""
+        inner: Iterable[Any] = ()
+        if isinstance(value, msgspec.Struct):
+            inner = msgspec.structs.astuple(value)
+        elif isinstance(value, dict):
+            inner = value.values()
+        elif isinstance(value, list | tuple | set | frozenset):
+            inner = value
+        elif dataclasses.is_dataclass(value):
+            own = getattr(value, "__dict__", {})
+            for name, default in self._defaults.get(type(value), ()):
+                own.setdefault(name, default)
+            inner = [getattr(value, each.name) for each in dataclasses.fields(value)]
+        for each in inner:
+            self._complete(each)
 
     def _told(self, words: str) -> str:
         """Return what msgspec says of a value, the way to it first."""
@@ -120,6 +148,13 @@ class Fields:
 _WRONG = re.compile(r"(.*) - at (`key` in )?`\$([^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 _STEP = re.compile(r"\.([^.\[]+)|\[([^\]]+)\]")
+
+
+def _plain_defaults(cls: type) -> list[tuple[str, Any]]:
+    if not hasattr(cls, "__dataclass_fields__"):  # of attrs
+        return []
+    found = [(each.name, each.default) for each in dataclasses.fields(cls)]
+    return [pair for pair in found if pair[1] is not dataclasses.MISSING]
 
 
 def _check(hint: Any, what: str) -> None:
