@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from .. import envelope
 from ..messages import (
     EMITTED,
@@ -33,12 +35,15 @@ def emit(
     key: Any = None,
     exclude: Any = None,
     sender: str | None = None,
+    declared: msgspec.json.Decoder[Any] | None = None,
 ) -> None:
     """Send an event with ``fields`` to ``room``, to ``user``, or to everyone.
 
     ``exclude``: a connection that is left out. ``sender``: a user's id, or None.
+    ``declared``: reads what the fields are to be.
 
-    :raises TypeError: JSON has no such field, or an argument is not what it is to be.
+    :raises TypeError: JSON has no such field, it was declared otherwise, or an argument
+        is not what it is to be.
     :raises ValueError: the type or a field's name is the protocol's own, a field is
         nothing that could be read, or both a room and a user are given.
     :raises BackendError: it is not known whether it was sent.
@@ -63,6 +68,12 @@ def emit(
     if key is not None:
         # No name has a line feed, so no other event's key is the same.
         key = f"{topic}\n{type}\n{as_name(key, 'a key')}"
-    text = envelope.emitted(type, room, sender, chat.encode(fields))
+    encoded = chat.encode(fields)
+    if declared is not None:
+        try:
+            declared.decode(encoded)
+        except msgspec.ValidationError as error:
+            raise TypeError(f"{type!r} is declared otherwise: {error}") from None
+    text = envelope.emitted(type, room, sender, encoded)
     left_out = None if exclude is None else exclude.id
     chat.hub.publish(topic, Message(text, key, left_out, event=EMITTED))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import msgspec
 from werkzeug.exceptions import HTTPException
 
 from .. import endings, envelope
@@ -28,7 +29,7 @@ from .answers import Answers
 from .chat import Chat
 from .emitting import emit
 from .fields import Request, RequestError
-from .handlers import Handler, event, handlers_of, request
+from .handlers import Handler, declared_by, event, handlers_of, request
 from .streams import ASKER
 
 __all__ = ["PATIENCE", "Events", "event"]
@@ -51,7 +52,7 @@ class Events(Listener):
     awaits_room = True
     emits: ClassVar[Mapping[str, Any]] = {}
     """What it sends by ``emit``: the types of the fields of each, as ``{"moved":
-    Moved}``, a TypedDict, a dataclass or a Struct; for documents."""
+    Moved}``, a TypedDict, a dataclass or a Struct; for documents, and to be checked."""
 
     ws: WebSocket
     """The connection; there before ``on_open`` is called."""
@@ -66,11 +67,13 @@ class Events(Listener):
     _refused = 0  # messages over the limit or no requests, less requests since
 
     _handlers: ClassVar[dict[str, Handler]]
+    _declared: ClassVar[Mapping[str, msgspec.json.Decoder[Any]]] = {}
     _checks: ClassVar[bool]  # whether there is a `before_event`
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls._handlers = handlers_of(cls)
+        cls._declared = declared_by(cls, cls.emits)
         cls._checks = cls.before_event is not Events.before_event
 
     def before_event(self, ws: WebSocket, name: str, request: dict[str, Any]) -> Any:
@@ -174,7 +177,8 @@ class Events(Listener):
 
         To a room only where this connection is in it; else the client, whose request
         is handled just now, is answered ``not_joined``. ``echo`` False leaves this
-        connection out. The errors are those of ``WSChat.emit``.
+        connection out. The errors are those of ``WSChat.emit``; ``TypeError`` as well
+        where ``emits`` says otherwise.
         """
         ws = self.ws
         if room is not None and as_name(room, "a room") not in (ws._rooms or ()):
@@ -186,6 +190,7 @@ class Events(Listener):
             key=key,
             exclude=None if echo else ws,
             sender=ws.user,
+            declared=self._declared.get(type),
         )
 
     # -- requests: each returns its reply, or None where that is sent

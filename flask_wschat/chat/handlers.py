@@ -16,13 +16,17 @@ from ..envelope import TYPES
 from ..messages import is_printable, shown
 from ..rate import Rate, as_rate
 from .fields import Request, RequestError, Strange
-from .hints import Fields, hints_of
+from .hints import Fields, check_fields, hints_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _MARK = "_wschat_event"
 _PACKAGE = __name__.partition(".")[0] + "."
-_MADE = ("_handlers", "_checks")  # what each class of events gets from `Events`
+_MADE = (
+    "_handlers",
+    "_checks",
+    "_declared",
+)  # what each class of events gets from `Events`
 _LONGEST = 100  # characters of an event's name
 
 
@@ -219,6 +223,21 @@ def handlers_of(cls: type) -> dict[str, Handler]:
     return {
         name: Handler(cls, method, marks[method]) for name, method in methods.items()
     }
+
+
+def declared_by(cls: type, emits: Any) -> dict[str, msgspec.json.Decoder[Any]]:
+    """Return what reads the fields of each event that ``cls`` says it sends.
+
+    :raises TypeError: it is no mapping of names to types that have fields.
+    """
+    where = _where(cls, "emits")
+    if not isinstance(emits, Mapping):
+        raise TypeError(f'{where} is a dict, as {{"moved": Moved}}, not {shown(emits)}')
+    for name, kind in emits.items():
+        if not isinstance(name, str) or name in TYPES:
+            raise TypeError(f"{where}: {shown(name)} is no name of an event of yours")
+        check_fields(kind, f"{where}[{name!r}]")
+    return {name: msgspec.json.Decoder(kind) for name, kind in emits.items()}
 
 
 def _check_names(cls: type, marks: Mapping[str, Mark]) -> None:

@@ -174,6 +174,15 @@ def _check(hint: Any, what: str) -> None:
             )
 
 
+def check_fields(hint: Any, what: str) -> None:
+    """:raises TypeError: ``hint`` is nothing that JSON could be, or has no fields."""
+    _check(hint, what)
+    if not hasattr(kinds.type_info(hint), "fields"):
+        raise TypeError(
+            f"{what} is a TypedDict, a dataclass or a msgspec.Struct, not {hint!r}"
+        )
+
+
 def _flat(kind: kinds.Type) -> Iterator[kinds.Type]:
     """Yield what ``kind`` is, each of a union."""
     if isinstance(kind, kinds.UnionType):

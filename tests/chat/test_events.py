@@ -813,3 +813,55 @@ def test_hints_may_name_what_is_local(meet: Meet) -> None:
     ann = meet(Mine)
     assert ann.call("move", to={"x": 3}) == 3
     ann.close()
+
+
+# -- what a class says that it sends
+
+
+class Moved(TypedDict):
+    x: float
+    who: str
+
+
+class Declaring(Events):
+    emits: ClassVar[Any] = {"moved": Moved, "put": Point, "square": Square}
+
+    @event
+    def move(self, data: dict[str, Any], name: str = "moved") -> None:
+        self.emit(name, **data)
+
+
+def test_what_is_emitted_is_as_it_was_declared(
+    meet: Meet, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann = meet(Declaring)
+    beside = {"room": None, "from": "ann"}
+    assert ann.call("move", data={"x": 1, "who": "ann"}) is ...
+    assert ann.expect("moved") == {"type": "moved", **beside, "x": 1, "who": "ann"}
+    assert ann.call("move", data={"any": 1}, name="other") is ...
+    assert ann.expect("other")["any"] == 1
+    for kind, data, words in (
+        ("moved", {"x": "1", "who": "ann"}, "Expected `float`, got `str` - at `$.x`"),
+        ("moved", {"x": 1}, "Object missing required field `who`"),
+        ("square", {"file": "z", "rank": 1}, "'square' is declared otherwise: "),
+    ):
+        assert ann.error("move", data=data, name=kind)[0] == "internal"
+        assert words in caplog.text
+    ann.close()
+
+
+@pytest.mark.parametrize(
+    ("emits", "words"),
+    [
+        ([Moved], "Mine.emits is a dict, as "),
+        ({"join": Moved}, "Mine.emits: 'join' is no name of an event of yours"),
+        ({5: Moved}, "Mine.emits: 5 is no name"),
+        ({"moved": int}, "Mine.emits['moved'] is a TypedDict, a dataclass or"),
+        ({"moved": Card2}, "Mine.emits['moved'] cannot be a Card2"),
+        ({"moved": "Moved"}, "Mine.emits['moved'] cannot be checked"),
+    ],
+)
+def test_a_declaration_that_is_none_is_an_error(emits: Any, words: str) -> None:
+    with pytest.raises(TypeError) as told:
+        type("Mine", (Events,), {"emits": emits})
+    assert words in str(told.value)
