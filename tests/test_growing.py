@@ -384,6 +384,13 @@ def test_one_that_is_only_late_is_shown_again(hub: Hub) -> None:
     assert hub.feeds.growing.get(ROOM, "s") is not None
 
 
+def test_a_page_that_comes_too_late_leaves_nothing(hub: Hub, ann: Watching) -> None:
+    ann.ask()
+    hub.leave(ann.ws, "a")
+    assert ann.get(grown(1, "1"))
+    assert hub.feeds.growing._tables == {}
+
+
 # ---- bounds --------------------------------------------------------------------------
 
 

@@ -194,9 +194,8 @@ ARROWS: Tree = {
             "hub.hub hub.places",
         ),
         "emitting": ".chat envelope messages websocket",
-        "streams": (
-            "errors messages transports transports.loop transports.patched hub.hub"
-        ),
+        "ticker": "errors transports transports.loop transports.patched",
+        "streams": ".ticker errors messages transports transports.patched hub.hub",
         "publisher": (
             ".chat .emitting .streams errors messages settings websocket backends",
             "hub.hub",

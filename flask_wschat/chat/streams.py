@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import secrets
-import threading
 import time
 from contextvars import ContextVar
 from types import TracebackType
@@ -31,24 +28,25 @@ from ..messages import (
     user_topic,
 )
 from ..transports import Event
-from ..transports.loop import new_event
 from ..transports.patched import allocate_lock
-
-logger = logging.getLogger("flask_wschat")
+from .ticker import TICKER
 
 ASKER: ContextVar[str | None] = ContextVar("wschat_asker", default=None)
 """The user whose event is being handled."""
 
 PAUSE = 0.05
 """Seconds between two steps of a stream: what is appended meanwhile goes in one."""
-_GRAIN = 0.025  # seconds between two looks of the ticker at the least
 _RENEW = 5.0  # seconds until a silent writer says that it lives, and asks about a stop
 _AGAIN = 0.5  # seconds until a step that failed is tried again
 _TRIES = 10.0  # seconds for which the end is tried
 _LONGEST_REASON = 200  # characters
 
+_NEVER = float("inf")
+_CLOSE = 0.001  # seconds; storages round the time when one began
+
 FAILED = "the writer failed"
 STOPPED = "stopped"
+_EXIT = "its writer's process has ended"
 _ENDED = "it has ended: nothing more can be appended"
 
 
@@ -95,11 +93,11 @@ class Stream:
         self._ended = False
         growth = Growth(id, 0, asker, ttl)
         begin = Message("", sender=sender, event=STREAM, plain=True, growth=growth)
-        hub.publish(topic, begin)
+        self._at = hub.publish(topic, begin).at
         self._heard = now = time.monotonic()
         self._next = now  # when the next piece may go
         self._until = now + seconds
-        _ticker.add(self)
+        TICKER.add(self, self._due())
 
     @property
     def text(self) -> str:
@@ -114,8 +112,8 @@ class Stream:
 
         :raises StreamStopped: somebody has.
         :raises StreamGone: it has ended, or its writer was taken for dead.
-        :raises ValueError: with ``text`` it would have more bytes than ``max_data``, or
-            that is half a surrogate pair: it was discarded.
+        :raises ValueError: with ``text`` it would have more bytes than ``max_data``: it
+            was discarded. Or that has half a surrogate pair.
         :raises TimeoutError: it took longer than ``seconds``: it was discarded.
         """
         if not isinstance(text, str):
@@ -124,6 +122,8 @@ class Stream:
             size = size_of(text)
         except UnicodeEncodeError:
             raise ValueError("half a surrogate pair cannot be sent as text") from None
+        if isinstance(self._error, StreamGone) and not self._ended:
+            self._catch_up()
         now = time.monotonic()
         with self._lock:
             if self._error is not None:
@@ -143,7 +143,7 @@ class Stream:
         if step is not None:
             self._submit(*step)
         elif waits:
-            _ticker.soon(self._next)
+            TICKER.soon(self._next)
 
     def finish(self) -> int:
         """Keep the whole text as one message; return its number.
@@ -249,29 +249,55 @@ class Stream:
         if waiting is not None:
             waiting.set()
         if more:
-            _ticker.soon(self._next)
+            TICKER.soon(self._next)
         if not isinstance(outcome, Receipt | StreamError | BackendError):
             self._hub.report(outcome)
 
     def _work(self, now: float) -> float | None:
         """Do what is due; return when to come again, None: never. In the ticker."""
         with self._lock:
-            if self._ended or self._error is not None:
+            if self._ended or self._error is not None or self._next == _NEVER:
                 return None
             fault = self._fault(0, now)
             step = None if fault else self._take(now)
-            due = self._heard + self._silence
-            if self._is_under_way:
-                due = self._until
-            elif self._unsent or self._step:
-                due = self._next
-            due = min(due, self._until)
+            due = self._due()
         if fault is not None:
             self._fail(fault)
             return None
         if step is not None:
             self._submit(*step)
         return max(due, now)
+
+    def _due(self) -> float:
+        """Return when there is something to do."""
+        if self._is_under_way:
+            return self._until
+        if self._unsent or self._step:
+            return min(self._next, self._until)
+        return min(self._heard + self._silence, self._until)
+
+    def _leave(self) -> None:
+        """Discard it, as nobody will finish it: the process ends.
+
+        :raises BackendError: the storage cannot be reached.
+        """
+        if self._end():
+            with contextlib.suppress(StreamError):
+                self._hub.publish(self._topic, self._last(_EXIT))
+
+    def _catch_up(self) -> None:
+        """Say again what a storage lacks that has changed places with a copy of it."""
+        try:
+            streams = self._hub.backend.history(self._topic, limit=1).streams
+        except BackendError:
+            return
+        for known in streams:
+            ours = known.id == self.id and abs(known.at - self._at) < _CLOSE
+            if ours and known.n < self._n and self.text.startswith(known.text):
+                with self._lock:
+                    self._n, self._error = known.n, None
+                    self._unsent = [self.text[len(known.text) :]]
+                TICKER.add(self, self._due())
 
     # -- its end
 
@@ -281,7 +307,7 @@ class Stream:
         while True:
             with self._lock:
                 if not self._is_under_way:
-                    self._next = float("inf")
+                    self._next = _NEVER
                     return
             event.wait()
             event.clear()
@@ -315,74 +341,6 @@ class Stream:
 
     def _last(self, reason: str) -> Message:
         return Message(reason, event=DISCARD, growth=Growth(self.id, self._n))
-
-
-class Ticker:
-    """Sends what streams have gathered, and says that their writers live.
-
-    One thread, patched or not as the process is; it ends when no stream is open.
-    """
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._lock = allocate_lock()
-        self._streams: set[Stream] = set()
-        self._runs = False
-        self._wake: Event | None = None
-        self._at = 0.0  # when it will look; while it does: never
-
-    def add(self, stream: Stream) -> None:
-        if self._pid != os.getpid():
-            self._begin()  # forked: those streams are the parent's
-        with self._lock:
-            self._streams.add(stream)
-            runs, self._runs = self._runs, True
-        if not runs:
-            threading.Thread(
-                target=self._run, name="wschat-streams", daemon=True
-            ).start()
-        else:
-            self.soon(min(stream._heard + stream._silence, stream._until))
-
-    def soon(self, at: float) -> None:
-        """See that a look is taken at ``at``, or soon after it."""
-        wake = self._wake
-        if wake is not None and at < self._at - _GRAIN:
-            self._at = at
-            wake.set()
-
-    def _run(self) -> None:
-        wake = self._wake = new_event()
-        while True:
-            wake.clear()
-            self._at = float("inf")
-            now = time.monotonic()
-            next_at = now + _RENEW
-            for stream in list(self._streams):
-                at = self._look(stream, now)
-                if at is None:
-                    self._streams.discard(stream)
-                else:
-                    next_at = min(next_at, at)
-            with self._lock:
-                if not self._streams:
-                    self._runs, self._wake = False, None
-                    return
-            self._at = min(self._at, next_at)
-            wake.wait(max(self._at - time.monotonic(), _GRAIN))
-
-    def _look(self, stream: Stream, now: float) -> float | None:
-        try:
-            return stream._work(now)
-        except Exception:
-            logger.exception("error in a growing message")
-            return None
-
-
-_ticker = Ticker()
 
 
 def open_stream(

@@ -286,6 +286,8 @@ class Feed:
 
     def grown(self, page: Page, since: float) -> None:
         """Tell what a page says of growing messages, where no step has told it."""
+        if self._feeds.get(self.topic) is not self:
+            return  # nobody reads it any more
         for text in self._feeds.growing.absorb(self.topic, page, since):
             deliver(self._readers(), framed(text))
 

@@ -51,10 +51,12 @@ REQUESTS: dict[str, Any] = {
     "who": {"room": "Lobby"},
     "vote": {"poll": "Tea", "choice": "Green"},
     "poll": {"poll": "Tea"},
+    "stream": {"room": "Lobby", "id": "1"},
+    "stop": {"room": "Lobby", "id": "1"},
     "ping": {},
 }
 EXPECTED = {"bad_request", "not_joined", "unknown_poll", "unknown_choice", "too_big"}
-EXPECTED |= {"unknown_type"}
+EXPECTED |= {"unknown_type", "unknown_stream"}
 
 
 @pytest.mark.timeout(60)

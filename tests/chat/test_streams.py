@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -580,6 +582,22 @@ def test_a_writer_s_process_need_not_serve(
     assert ann.finished(answer.id) == "from a task"
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_process_that_ends_discards_what_it_wrote(
+    url: str, chat: WSChat, server: LiveServer
+) -> None:
+    ann = Watcher(server)
+    code = (
+        "import sys; from flask_wschat import WSChat\n"
+        "chat = WSChat.publisher(sys.argv[1])\n"
+        "chat.stream(room='Lobby', id='x').append('half'); sys.exit('an error')"
+    )
+    subprocess.run([sys.executable, "-c", code, url], stderr=subprocess.DEVNULL)
+    ann.until(lambda: "x" in ann.discarded)
+    assert ann.texts["x"][-1] == "half"
+    assert ann.discarded["x"] == "its writer's process has ended"
+
+
 @stored
 def test_greenlets_and_threads_write(chat: WSChat, server: LiveServer) -> None:
     ann = Watcher(server)
@@ -622,6 +640,27 @@ def test_who_writes_it_again_begins_at_the_beginning(
         more.append("and again")
     ann.until(lambda: ann.discarded.get("task-1") == "it was said before")
     assert [entry.data for entry in chat.history("Lobby")] == ["all of it"]
+
+
+@in_memory
+def test_what_a_storage_lacks_is_said_again(chat: WSChat, server: LiveServer) -> None:
+    """Redis has failed over to a replica that did not have the last pieces."""
+    ann = Watcher(server)
+    growths = chat._hub().backend._growths  # type: ignore[attr-defined]
+    with chat.stream(room="Lobby") as answer:
+        for number in range(1, 4):
+            answer.append(f"{number} ")
+            ann.until(lambda: ann.open.get(answer.id, (0,))[0] == number)  # noqa: B023
+        kept = growths._topics["room:Lobby"][answer.id]
+        kept.grown = kept.grown._replace(n=1, text="1 ")
+        chat._hub().lost(["room:Lobby"])
+        eventually(lambda: ann.take()["type"] == "stream")
+        assert ann.open[answer.id] == (1, "1 ")
+        answer.append("4 ")
+        eventually(lambda: isinstance(answer._error, StreamGone))
+        answer.append("5 ")
+        ann.until(lambda: ann.open[answer.id][1] == "1 2 3 4 5 ")
+    assert ann.finished(answer.id) == "1 2 3 4 5 "
 
 
 @in_memory

@@ -50,6 +50,7 @@ requests = st.fixed_dictionaries(
         "before": st.integers(0, 5) | values,
         "limit": st.integers(1, 5) | values,
         "epoch": values,
+        "id": names | values,
     },
 )
 likely = st.fixed_dictionaries(
@@ -62,6 +63,7 @@ likely = st.fixed_dictionaries(
         "mid": st.sampled_from(["1", "2", "3"]),
         "poll": st.just("Tea"),
         "choice": st.sampled_from(["Green", "Black"]),
+        "id": st.sampled_from(["1", "2"]),
     }
 )
 texts = st.one_of(
