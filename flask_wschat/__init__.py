@@ -24,6 +24,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .chat.background import BackgroundTask
     from .chat.events import Events, event
     from .chat.listener import ChatListener
     from .chat.publisher import Publisher
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "BackgroundTask",
     "ChatListener",
     "ConfigError",
     "ConnectionClosed",
@@ -63,6 +65,7 @@ __all__ = [
 
 
 _HOMES = {
+    "BackgroundTask": "chat.background",
     "ChatListener": "chat.listener",
     "Events": "chat.events",
     "Listener": "websocket",

@@ -16,6 +16,7 @@ from flask import Blueprint, Flask, current_app, has_app_context, request
 from werkzeug.routing import WebsocketMismatch
 
 from . import backends
+from .chat.background import Background, BackgroundTask
 from .chat.chat import Chat
 from .chat.events import Events
 from .chat.publisher import Publisher, Sending, open_backend
@@ -47,6 +48,8 @@ _HUB = "wschat.hub"
 """Where ``app.extensions`` holds the ``Hub`` of an application."""
 _CHAT = "wschat.chat"
 """Where it holds what its ready-made chat shares."""
+_BACKGROUND = "wschat.background"
+"""Where it holds its background tasks."""
 _GATE = "wschat.gate"
 """Where it holds what all its opening handshakes share."""
 
@@ -109,6 +112,7 @@ class WSChat(Sending, Identity):
         app.extensions["wschat"] = self
         app.extensions[_HUB] = hub
         app.extensions[_CHAT] = chat = Chat(hub, self._has_logins)
+        app.extensions[_BACKGROUND] = Background(hub, app.app_context)
         mistakes.note_settings(app)
         self._only = None if self._apps else chat
         self._apps.add(app)
@@ -297,6 +301,38 @@ class WSChat(Sending, Identity):
         """
         room = None if room is None else as_name(room, "a room")
         return self._chat().poll(name, options, room)
+
+    def start_background_task(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        name: Any = None,
+        standby: bool = False,
+        **kwargs: Any,
+    ) -> BackgroundTask | None:
+        """Call ``function(*args, **kwargs)`` beside the caller, in an app context.
+
+        It has a thread of its own, or a greenlet where gevent has patched threads. An
+        error in it is logged, and sent as ``got_request_exception``. A server that ends
+        waits for it, but no longer than for its connections (``WSCHAT_DRAIN``).
+
+        With a ``name`` one process of all runs it at a time, and in it one thread:
+        where one does, None is returned and nothing is called. With ``standby`` as
+        well, it begins here once that process is gone: at once where it ends, and where
+        it is killed within ``WSCHAT_PING_INTERVAL`` + ``WSCHAT_PING_TIMEOUT`` seconds.
+        No server waits for such a one. A process, or a storage, that stands still for
+        as long counts as gone: then two may run.
+
+        :raises TypeError: ``function`` is none, or is ``async``.
+        :raises ValueError: the name cannot be one, or there is a ``standby`` without.
+        :raises BackendError: whether it runs elsewhere cannot be known.
+        :raises OSError: there is no thread for it.
+        """
+        mistakes.check_task(function)
+        app = self._app()
+        self._chat_of(app)  # which is ours
+        background: Background = app.extensions[_BACKGROUND]
+        return background.start(function, args, kwargs, name=name, standby=standby)
 
     def run(
         self,

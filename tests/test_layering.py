@@ -196,6 +196,7 @@ ARROWS: Tree = {
         "emitting": ".chat envelope messages websocket",
         "ticker": "errors transports transports.loop transports.patched",
         "streams": ".ticker errors messages transports transports.patched hub.hub",
+        "background": ".streams errors messages transports transports.waiting hub.hub",
         "publisher": (
             ".chat .emitting .streams errors messages settings websocket backends",
             "hub.hub",
@@ -271,7 +272,7 @@ ARROWS: Tree = {
         "debugging": "",
         "watchdog": "transports.loop transports.patched transports.waiting",
         "access": "logs websocket servers.handler opening.upgrade",
-        "patching": ".folder transports.patched transports.waiting",
+        "patching": (".folder chat.background transports.patched transports.waiting"),
     },
     # What sockets say, as documents
     "documents": {
@@ -288,7 +289,7 @@ ARROWS: Tree = {
     "extension": (
         "envelope messages rate settings websocket backends",
         "transports.ending transports.patched hub.hub",
-        "chat.chat chat.events chat.publisher chat.voting",
+        "chat.background chat.chat chat.events chat.publisher chat.voting",
         "shortcuts.contexts running.folder",
         "opening.gate opening.health opening.hooks opening.identity opening.mistakes",
         "opening.plain opening.views",
@@ -321,8 +322,8 @@ ARROWS: Tree = {
     },
     "__main__": "terminal.command",
     "__init__": (
-        "errors websocket chat.events chat.listener chat.publisher chat.streams",
-        "chat.voting extension",
+        "errors websocket chat.background chat.events chat.listener chat.publisher",
+        "chat.streams chat.voting extension",
     ),
 }
 # For the user's convenience `chat.run()` reaches up, when called and not before.

@@ -341,6 +341,15 @@ def test_strangers_on_the_plain_routes_do_not_touch_the_chat(site: Site) -> None
 
 
 @pytest.mark.timeout(60)
+def test_the_clock_ticks_once_for_all(stored: Site) -> None:
+    with chatting(stored, "/clock") as ann, chatting(stored, "/clock", "ben") as ben:
+        first = ben.pick("time")["now"]
+        while (now := ann.pick("time")["now"]) < first:
+            pass
+        assert now == first
+
+
+@pytest.mark.timeout(60)
 def test_a_task_is_heard(stored: Site) -> None:
     with chatting(stored, "/chat", "ann") as ann:
         ann.ask("join", room="Lobby")

@@ -115,6 +115,8 @@ class Hub:
         """Told of each connection that ended, for a server's log."""
         self.on_lost: Callable[[list[str] | None], Any] | None = None
         """Told, in the loop, of topics (None: any) of which publications were lost."""
+        self.on_stop: Callable[[], Any] | None = None
+        """Called before the backend is let go of."""
         backend.start(self)
         ending.watch(self.closing)
 
@@ -275,6 +277,8 @@ class Hub:
 
     def stop(self) -> None:
         """Let go of the backend."""
+        if self.on_stop is not None:
+            self._finish(self.on_stop)
         try:
             self.backend.stop()
         except Exception as error:
@@ -427,7 +431,11 @@ class Hub:
 
 
 def _log_error(
-    error: BaseException, ws: WebSocket | None = None, event: str = ""
+    error: BaseException,
+    ws: WebSocket | None = None,
+    event: str = "",
+    *,
+    where: str = "the hub",
 ) -> None:
-    where = "the hub" if ws is None else f"{event} of {ws._described()}"
+    where = where if ws is None else f"{event} of {ws._described()}"
     logger.error("error in %s", where, exc_info=error)

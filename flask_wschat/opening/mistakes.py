@@ -163,6 +163,16 @@ def check_authenticate(function: Any) -> None:
         raise TypeError(f"{name} is called without arguments: it looks at `request`")
 
 
+def check_task(function: Any) -> None:
+    """:raises TypeError: ``function`` cannot run in the background."""
+    if not callable(function):
+        raise TypeError(
+            "give the function itself and then its arguments, as in"
+            f" start_background_task(work, 5), not {shown(function)}"
+        )
+    _check_runs(function, getattr(function, "__qualname__", repr(function)))
+
+
 def _check_runs(function: Any, name: str) -> None:
     """:raises TypeError: a call of ``function`` would do nothing by itself."""
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):

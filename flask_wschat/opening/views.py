@@ -196,12 +196,17 @@ class Reporter:
         self._log: SparingLog | None = None
 
     def __call__(
-        self, error: BaseException, ws: WebSocket | None = None, event: str = ""
+        self,
+        error: BaseException,
+        ws: WebSocket | None = None,
+        event: str = "",
+        *,
+        where: str = "a WebSocket handler",
     ) -> None:
         if self._log is None:
             # Who asks for this first sets it up, and must not be before the program.
             self._log = SparingLog(self._app.logger)
-        where = "a WebSocket handler" if ws is None else ws._described()
+        where = where if ws is None else ws._described()
         where = f"the event {event!r} of {where}" if event else where
         self._log.error(error, "Exception in %s", where)
         got_request_exception.send(self._app, exception=error)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..chat.background import THREAD
 from ..transports.patched import is_patched
 from ..transports.waiting import runs_here
 from .folder import STARTED_IN, working_directory
@@ -111,7 +112,10 @@ _KINDS = {"c": "code", "m": "module"}
 def _obstacle(program: Program | None) -> str | None:
     """Return why this program cannot be started again; None: it can."""
     threads = [
-        t.name for t in threading.enumerate() if t is not threading.main_thread()
+        t.name
+        for t in threading.enumerate()
+        # Background tasks begin again with the program.
+        if t is not threading.main_thread() and t.name != THREAD
     ]
     if os.environ.get(STARTED_AGAIN) == str(os.getpid()):
         return "starting this program again did not bring them"
