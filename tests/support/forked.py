@@ -63,7 +63,7 @@ class Fork:
 class _Parent:
     def __init__(self, kind: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forking", kind],
+            [sys.executable, "-u", "-m", "tests.support.forking", kind],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

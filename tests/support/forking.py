@@ -1,6 +1,6 @@
 """A Python that has done its imports, and forks to run programs.
 
-    python -m tests.support.forking [patched]    by gevent, before the imports
+    python -u -m tests.support.forking [patched]    by gevent, before the imports
 
 `tests.support.forked` asks it by lines of JSON on stdin, it answers on stdout. A list
 of the command, environment, folder and log begins a script, the answer is the process's
@@ -62,8 +62,6 @@ def _become(environ: dict[str, str], folder: str, log: str) -> None:
         os.dup2(file, number)
     for file in files:
         os.close(file)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(write_through=True)  # type: ignore[union-attr]
 
 
 def _run(command: list[str]) -> None:
