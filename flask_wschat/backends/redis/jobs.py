@@ -28,6 +28,9 @@ class Job:
 
     __slots__ = ("_done", "again", "calls", "count", "replies", "tried", "until")
 
+    gathers = False
+    """Whether it takes in more until it is packed."""
+
     def __init__(
         self, calls: Sequence[Call], done: Callable[[Outcome], None], *, again: bool
     ) -> None:

@@ -27,7 +27,7 @@ logger = logging.getLogger("flask_wschat")
 Start = Callable[[Callable[[], None]], None]
 
 _WRITE = 1 << 20  # bytes in one write; the rest has to wait for the next one
-_ALONE = 8  # writes of one command until there is no crowd any more
+_ALONE = 8  # writes without a crowd until none is expected
 
 
 class Pipe:
@@ -61,7 +61,7 @@ class Pipe:
         self._queue: deque[Job] = deque()
         self._again: deque[Job] = deque()  # goes before the queue
         self._flying: deque[Job] = deque()
-        self._alone = _ALONE  # writes of one command, since one of several
+        self._alone = _ALONE  # writes since one of several that gather
         self._begun = self._closed = self._stale = self._rung = False
         self._ear: socket.socket
         self._bell: socket.socket
@@ -249,18 +249,16 @@ class Pipe:
             self._flying.append(together)
             return together.pack()
         parts: list[bytes] = []
-        size = 0
+        size = gathering = 0
         while size < _WRITE and (waiting := self._again or self._queue):
             job = waiting.popleft()
             self._flying.append(job)
             packed = job.pack()
+            gathering += job.gathers
             parts.append(packed)
             size += len(packed)
-        if len(parts) == 1:
-            self._alone += 1
-            return parts[0]
-        self._alone = 0
-        return b"".join(parts)
+        self._alone = 0 if gathering > 1 else self._alone + 1
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _receive(self, wire: Wire) -> None:
         try:

@@ -278,6 +278,8 @@ class Batch(Job):
         *("topic", "where"),
     )
 
+    gathers = True
+
     def __init__(
         self,
         publisher: Publisher,
@@ -319,14 +321,13 @@ class Batch(Job):
         publisher.close(self)
         script = publisher.script
         self.count, self.replies = 1, []
-        all_said = self._said
-        bodies = [said.body for said in all_said]
+        bodies = [said.body for said in self._said]
         lengths = ",".join([str(len(body)) for body in bodies])
-        size = sum([said.size for said in all_said])
+        size = sum([said.size for said in self._said])
         args: list[Arg] = [publisher.tag(), lengths, b"".join(bodies), size]
-        args += [said.mid for said in all_said]
+        args += [said.mid for said in self._said]
         if self.topic.startswith("user:"):
-            for said in all_said:
+            for said in self._said:
                 args += said.parties
         if self._ends is not None:
             args.append(self._ends)
