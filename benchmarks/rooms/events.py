@@ -30,8 +30,10 @@ ANSWERS = {
 
 
 @contextlib.contextmanager
-def _connected(server: Server, path: str) -> Iterator[list[socket.socket]]:
-    """Yield connections to ``path``, each of them open and idle."""
+def _connected(
+    server: Server, path: str, frame: bytes, answer: bytes
+) -> Iterator[list[socket.socket]]:
+    """Yield connections to ``path``, each after ``frame`` and the ``answer`` to it."""
     with contextlib.ExitStack() as stack:
         found = []
         for number in range(CONNECTIONS):
@@ -44,17 +46,22 @@ def _connected(server: Server, path: str) -> Iterator[list[socket.socket]]:
                 "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
             )
             found.append(sock)
-        while select.select(found, [], [], 0.3)[0]:
-            for sock in select.select(found, [], [], 0)[0]:
-                sock.recv(65536)  # the 101, and perhaps hello
+        for sock in found:
+            sock.settimeout(20)
+            came = b""
+            while b"\r\n\r\n" not in came:
+                came += sock.recv(65536)
+            sock.sendall(frame)
+            while not came.endswith(answer):
+                came += sock.recv(65536)
         yield found
 
 
 def _cost(server: Server, path: str, count: int) -> float:
     """Return the server's CPU µs for each of ``count`` messages to ``path``."""
     frame = encode_frame(Opcode.TEXT, MOVE.encode(), mask=bytes(4))
-    size = len(encode_frame(Opcode.TEXT, ANSWERS[path].encode()))
-    with _connected(server, path) as socks:
+    answer = encode_frame(Opcode.TEXT, ANSWERS[path].encode())
+    with _connected(server, path, frame, answer) as socks:
         poll = select.epoll()
         by_number = {sock.fileno(): sock for sock in socks}
         for number in by_number:
@@ -64,9 +71,9 @@ def _cost(server: Server, path: str, count: int) -> float:
             sock.sendall(frame)
         left, sent = count, CONNECTIONS
         while left > 0:
-            for number, _ in poll.poll(5):
+            for number, _ in poll.poll(20):
                 got = by_number[number].recv(65536)
-                assert len(got) == size, got
+                assert got == answer
                 left -= 1
                 if sent < count:
                     sent += 1
