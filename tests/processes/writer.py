@@ -8,23 +8,27 @@ with a ``PAUSE`` of seconds between two.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
+from flask import Flask
+
 from flask_wschat import WSChat
+
+app = Flask(__name__)
+app.config.from_prefixed_env("TEST")  # also for how long a writer may be silent
+chat = WSChat(app)
 
 
 def write(room: str, ids: list[str], pieces: int, pause: float) -> None:
-    with WSChat.publisher(os.environ["TEST_WSCHAT_URL"]) as chat:
-        streams = [chat.stream(room=room, sender="bot", id=id) for id in ids]
-        print("begun", flush=True)
-        for number in range(pieces):
-            for stream in streams:
-                stream.append(f"{number} ")
-            time.sleep(pause)
+    streams = [chat.stream(room=room, sender="bot", id=id) for id in ids]
+    print("begun", flush=True)
+    for number in range(pieces):
         for stream in streams:
-            stream.finish()
+            stream.append(f"{number} ")
+        time.sleep(pause)
+    for stream in streams:
+        stream.finish()
 
 
 if __name__ == "__main__":
