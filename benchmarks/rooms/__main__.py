@@ -3,7 +3,7 @@
     python -m benchmarks.rooms [--quick] [--only TEXT] [--output FILE]
 
 TEXT is a part of a part's name: faults, entering, joins, says, under way, far away,
-hung, sizes, fifty, events. Prints a table for each, and ends
+hung, sizes, fifty, events, cursors. Prints a table for each, and ends
 with 1 where a bar was not reached. Writes the section of RESULTS.md, unless --quick or
 --only was given.
 """
@@ -18,6 +18,7 @@ from benchmarks.report import run_parts
 
 from .costs import far_away, joins, says, under_way
 from .crowd import allow_descriptors
+from .cursors import cursors
 from .events import events
 from .hung import hung
 from .large import entering, faults
@@ -34,6 +35,7 @@ PARTS: dict[str, Callable[[bool], Part]] = {
     "hung": lambda quick: hung(1 if quick else 2),
     "sizes": lambda quick: sizes(),
     "events": lambda quick: events(3 if quick else 9),
+    "cursors": lambda quick: cursors(),
     "fifty": lambda quick: fifty(1000 if quick else 10_000),
 }
 

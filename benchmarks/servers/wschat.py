@@ -3,9 +3,10 @@
 `/echo` sends back, `/bare` too but without an app context for each message, `/fan`
 broadcasts, as `/fan/ROOM` does to another room. `/chat?user=ID` is the ready-made chat,
 `/rooms` too but with no limit of rooms, which `/fill` puts messages into. `/typed` has
-an event, `/untyped` and `/checked` read JSON by themselves. `/private` is
-an echo for the users of signed session cookies only; the Origin check, on by default,
-is for all. `/write` lets messages grow in rooms. `/hello` is a page.
+an event, `/board/ROOM` emits what it takes, `/untyped` and `/checked` read JSON by
+themselves. `/private` is an echo for the users of signed session cookies only; the
+Origin check, on by default, is for all. `/write` lets messages grow in rooms. `/hello`
+is a page.
 
     python -m benchmarks.servers.wschat [KEY=NUMBER]...
 
@@ -104,6 +105,18 @@ class Typed(Events):
     @event
     def move(self, room: str, x: float, y: float) -> dict[str, Any]:
         return {"room": room, "x": 2 * x}
+
+
+@chat.listener("/board/<room>")
+class Board(Events):
+    def on_open(self, ws: WebSocket, room: str) -> None:
+        self.room = room
+        ws.join(room)
+
+    @event
+    def point(self, at: float, x: float, y: float) -> None:
+        key = self.ws.id
+        self.emit("pointed", room=self.room, key=key, echo=False, at=at, x=x, y=y)
 
 
 @chat.listener("/chat")
