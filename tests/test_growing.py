@@ -217,6 +217,17 @@ def test_a_page_that_has_the_message_already(hub: Hub, ann: Watching) -> None:
     assert ben.told[-1] == 1
 
 
+def test_what_another_says_under_its_id_ends_nothing(hub: Hub, ann: Watching) -> None:
+    """Who reads it knows the id, and may say what they like."""
+    begin(hub)
+    append(hub, 1)
+    ann.ask()
+    entry = Entry(1, "not from the bot", 9.0, "mallory", "s")
+    assert ann.get(grown(1, "1"), seq=1, entries=(entry,))
+    append(hub, 2)
+    assert ann.told == [("reply", ("s", 1, "1")), ("append", "s", 2, "2")]
+
+
 def test_what_the_storage_has_no_more_is_not_told(hub: Hub, ann: Watching) -> None:
     """It has ended, and what says so is on its way: to those who know of it."""
     ben = there(hub)

@@ -144,8 +144,10 @@ class Table:
         """
         news, now = [], time.monotonic()
         for message in page.entries:
-            if message.mid in self.open:
-                self.end(message.mid, message.at)
+            entry = None if message.mid is None else self.open.get(message.mid)
+            # Anybody may say something under an id that is seen to grow.
+            if entry is not None and entry.sender == message.sender:
+                self.end(str(message.mid), message.at)
         there = {grown.id for grown in page.streams}
         for id, entry in list(self.open.items()):
             if id in there or entry.since >= since:

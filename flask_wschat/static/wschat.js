@@ -107,7 +107,7 @@ class Feed {
       if (this.#on.onReset) this.#call("onReset", messages);
       else messages.forEach((message) => this.#call("onMessage", message));
     }
-    for (const { mid } of messages) this.streams.delete(mid);
+    messages.forEach(this.#end, this);
     const growing = new Set(streams.map(({ id }) => id));
     for (const id of this.streams.keys()) if (!growing.has(id)) this.#discard(id, "");
     streams.forEach(this.#show, this);
@@ -119,8 +119,13 @@ class Feed {
     if (seq > this.seq + 1) return this.#turn ?? this.sync(); // never a hole
     if (seq && !(seq > this.seq)) return; // never twice
     if (seq) Object.assign(this, { seq, tag: message.tag });
-    this.streams.delete(message.mid);
+    this.#end(message);
     this.#call("onMessage", message);
+  }
+
+  /** Anybody may say something under an id that is seen to grow. */
+  #end({ mid, from }) {
+    if (this.streams.get(mid)?.from === from) this.streams.delete(mid);
   }
 
   /** All that there is of what grows. */

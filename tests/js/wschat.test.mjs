@@ -308,7 +308,7 @@ test("a message grows, and is one in the end", async () => {
   await socket.says(append("s", 1, "Hel"));
   await socket.says(append("s", 2, "lo"));
   assert.equal(room.streams.get("s").text, "Hello");
-  await socket.says({ ...message(1, "Hello"), mid: "s" });
+  await socket.says({ ...message(1, "Hello"), mid: "s", from: "bot" });
   assert.equal(room.streams.size, 0);
   const steps = [["s", 0, "", ""], ["s", 1, "Hel", "Hel"], ["s", 2, "Hello", "lo"], ["s", "Hello"]];
   assert.deepEqual(told, steps);
@@ -316,6 +316,16 @@ test("a message grows, and is one in the end", async () => {
   await socket.says({ type: "discard", room: "Lobby", id: "t", reason: "the writer failed" });
   await socket.says({ type: "discard", room: "Lobby", id: "t", reason: "again" });
   assert.deepEqual(told.slice(4), [["t", 0, "", ""], ["t", "the writer failed"]]);
+});
+
+test("what another says under its id ends nothing", async () => {
+  const { socket, room } = await watch([stream("s", 1, "a")]);
+  await socket.says({ ...message(1, "no"), mid: "s", from: "mallory" });
+  await socket.says(append("s", 2, "b"));
+  assert.equal(room.streams.get("s").text, "ab");
+  assert.equal(socket.sent.filter(({ type }) => type === "stream").length, 0);
+  await socket.says({ ...message(2, "ab"), mid: "s", from: "bot" });
+  assert.equal(room.streams.size, 0);
 });
 
 test("who comes in the middle has all of it, and nothing twice", async () => {
@@ -344,7 +354,7 @@ test("after a reconnect what grows is as the server says", async () => {
   const { socket, told, room } = await watch([stream("s", 1, "a"), stream("t", 1, "b")]);
   const again = await lose(socket);
   await again.says(hello());
-  const messages = [{ ...message(1, "ab"), mid: "t" }];
+  const messages = [{ ...message(1, "ab"), mid: "t", from: "bot" }];
   const fields = { recovered: true, messages, streams: [stream("u", 1, "x")] };
   await again.answers("join", { ...page(1), ...fields });
   assert.deepEqual(told.slice(2), [["t", "ab"], ["s", ""], ["u", 1, "x", "x"]]);
