@@ -221,6 +221,8 @@ def refusal(
     ref: int | None, code: ErrorCode, why: str, *, retry_after: float | None = None
 ) -> str:
     """Return the reply to a request that is not done; ``retry_after``: seconds."""
+    if not why.isascii():  # an application's words may have half a surrogate pair
+        why = why.encode(errors="replace").decode()
     error: dict[str, Any] = {"code": code, "message": why}
     if retry_after is not None:
         error["retry_after"] = retry_after

@@ -5,6 +5,8 @@ All of it is found out when a class is made, and so are the mistakes.
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import FunctionType
@@ -163,7 +165,9 @@ class Handler:
             hint = Union[get_args(hint)[:-1]]  # noqa: UP007
         if default is None or type(default) in (bool, int, float, str):
             return name, hint, default
-        return name, hint, msgspec.field(default_factory=lambda: default)
+        # A list is a new one each time: what one user put in is not for the next.
+        fresh = functools.partial(copy.deepcopy, default)
+        return name, hint, msgspec.field(default_factory=fresh)
 
     def values(self, request: Request) -> tuple[Any, ...]:
         """Return what ``request`` has for the method, checked by its hints.

@@ -142,6 +142,7 @@ class Board(Events):
 
     @event
     def whatever(self, data: Any, more: list[Any] = []) -> Any:  # noqa: B006
+        more.append(1)
         return {"data": data, "more": more}
 
 
@@ -161,7 +162,8 @@ def test_fields_are_arguments_and_what_is_returned_is_the_result(meet: Meet) -> 
     assert put["point"] == {"x": 1.0, "y": 0.0}  # msgspec alone leaves y out
     assert put["card"] == card
     assert ann.call("when", day="2026-02-03", by={"7": "x"}) == [2026, {"7": "x"}]
-    assert ann.call("whatever", data=None) == {"data": None, "more": []}
+    for _ in range(2):  # a default is the same each time
+        assert ann.call("whatever", data=None) == {"data": None, "more": [1]}
     ann.close()
 
 
@@ -383,6 +385,10 @@ class Refusing(Events):
         raise PermissionError(why)
 
     @event
+    def half(self) -> None:
+        raise PermissionError("no \u00e9\ud800")
+
+    @event
     def fail(self, what: str) -> None:
         if what == "closed":
             raise ConnectionClosed(1001)  # of somebody else's connection
@@ -418,6 +424,7 @@ def test_an_abort_refuses(
     assert ann.error("answer", status=status)[0] == code
     assert ann.error("forbid", why="not you") == ("forbidden", "not you")
     assert ann.error("forbid")[0] == "forbidden"
+    assert ann.error("half") == ("forbidden", "no \u00e9?")
     assert not caplog.records
     ann.close()
 
