@@ -194,7 +194,7 @@ ARROWS: Tree = {
             "hub.hub hub.places",
         ),
         "emitting": ".chat envelope messages websocket",
-        "ticker": "errors transports transports.loop transports.patched",
+        "ticker": "errors transports.patched transports.waiting",
         "streams": ".ticker errors messages transports transports.patched hub.hub",
         "background": ".streams errors messages transports transports.waiting hub.hub",
         "publisher": (

@@ -6,20 +6,17 @@ import atexit
 import contextlib
 import logging
 import os
-import threading
 import time
 from typing import Protocol
 
 from ..errors import BackendError
-from ..transports import Event
-from ..transports.loop import new_event
 from ..transports.patched import allocate_lock
+from ..transports.waiting import NativeEvent, start_thread
 
 logger = logging.getLogger("flask_wschat")
 
 _GRAIN = 0.025  # seconds between two looks at the least
 _LONGEST = 5.0  # seconds between two looks
-_STUCK = 15.0  # seconds without one, after which it must have ended
 
 
 class Writing(Protocol):
@@ -36,7 +33,11 @@ class Writing(Protocol):
 
 
 class Ticker:
-    """One thread, patched or not as the process is; it ends when nothing is written."""
+    """One thread of the system's; it ends when nothing is written.
+
+    In a patched process a greenlet would stand still with the thread that it was begun
+    in, which may be one of gevent's pool.
+    """
 
     def __init__(self) -> None:
         self._begin()
@@ -45,51 +46,40 @@ class Ticker:
         self._pid = os.getpid()
         self._lock = allocate_lock()
         self._writing: set[Writing] = set()
-        self._runs: object = None
-        """The thread's own, if there is one."""
-        self._wake: Event | None = None
+        self._runs = False
+        self._wake = NativeEvent()
         self._at = 0.0  # when it will look; while it does: never
-        self._looked = 0.0
 
     def add(self, writing: Writing, at: float) -> None:
         """Come to ``writing`` at a time, and then as it says.
 
-        :raises RuntimeError: no thread can be had.
+        :raises OSError: no thread can be had.
         """
         if self._pid != os.getpid():
             self._begin()  # forked: those are the parent's
         with self._lock:
             self._writing.add(writing)
-            # In a patched process it is a greenlet, and ends with the thread that it
-            # was begun in.
-            runs = self._runs and time.monotonic() - self._looked < _STUCK
-            if not runs:
-                self._runs = mine = object()
-                self._looked = time.monotonic()
+            runs, self._runs = self._runs, True
         if runs:
             self.soon(at)
             return
         try:
-            threading.Thread(
-                target=self._run, args=(mine,), name="wschat-streams", daemon=True
-            ).start()
-        except RuntimeError:
-            self._runs = None
+            start_thread(self._run)
+        except OSError:
+            self._runs = False
             raise
 
     def soon(self, at: float) -> None:
         """See that a look is taken at ``at``, or soon after it; from any thread."""
-        wake = self._wake
-        if wake is not None and at < self._at - _GRAIN:
+        if at < self._at - _GRAIN:
             self._at = at
-            wake.set()
+            self._wake.set()
 
-    def _run(self, mine: object) -> None:
-        wake = self._wake = new_event()
+    def _run(self) -> None:
         while True:
-            wake.clear()
+            self._wake.clear()
             self._at = float("inf")
-            self._looked = now = time.monotonic()
+            now = time.monotonic()
             next_at = now + _LONGEST
             for writing in list(self._writing):
                 self._writing.discard(writing)  # first: it may be added meanwhile
@@ -98,13 +88,11 @@ class Ticker:
                     self._writing.add(writing)
                     next_at = min(next_at, at)
             with self._lock:
-                if self._runs is not mine:
-                    return
                 if not self._writing:
-                    self._runs = self._wake = None
+                    self._runs = False
                     return
             self._at = min(self._at, next_at)
-            wake.wait(max(self._at - time.monotonic(), _GRAIN))
+            self._wake.wait(max(self._at - time.monotonic(), _GRAIN))
 
     def _look(self, writing: Writing, now: float) -> float | None:
         try:

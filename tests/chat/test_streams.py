@@ -598,6 +598,30 @@ def test_a_process_that_ends_discards_what_it_wrote(
     assert ann.discarded["x"] == "its writer's process has ended"
 
 
+def test_one_begun_in_a_thread_of_a_patched_process_goes_on() -> None:
+    """That thread does something else then, and its greenlets stand still."""
+    code = """if True:
+        from gevent import get_hub, monkey, sleep
+        monkey.patch_all()
+        import time
+        from flask import Flask
+        from flask_wschat import WSChat
+        chat = WSChat(Flask("app"))
+        answer = get_hub().threadpool.apply(lambda: chat.stream(room="a"))
+        answer.append("x")
+        answer.append("y")
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            (grown,) = chat._hub().backend.history("room:a").streams
+            if grown.text == "xy":
+                raise SystemExit(0)
+            sleep(0.01)
+        raise SystemExit(1)
+    """
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
+
+
 @stored
 def test_greenlets_and_threads_write(chat: WSChat, server: LiveServer) -> None:
     ann = Watcher(server)
