@@ -202,3 +202,19 @@ def test_a_file_that_cannot_be_is_an_error(tmp_path: Path) -> None:
     publisher = WSChat.publisher(f"sqlite:///{tmp_path}/none/db")
     with publisher, pytest.raises(BackendError):
         publisher.broadcast("x", room="a")
+
+
+@shared
+def test_it_lets_messages_grow(chat: WSChat, server: LiveServer, url: str) -> None:
+    ann = Peer(server, "ann")
+    ann.ask("join", room="Lobby")
+    with (
+        WSChat.publisher(url) as publisher,
+        publisher.stream(room="Lobby", sender="assistant") as answer,
+    ):
+        answer.append("Hello ")
+        answer.append("world")
+        assert ann.pick("stream")["id"] == answer.id
+    message = ann.pick("message")
+    assert (message["data"], message["from"]) == ("Hello world", "assistant")
+    assert [entry.data for entry in chat.history("Lobby")] == ["Hello world"]
