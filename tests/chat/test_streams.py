@@ -478,6 +478,24 @@ def test_eight_grow_in_a_room(chat: WSChat, server: LiveServer) -> None:
         ann.finished(stream.id)
 
 
+@in_memory
+def test_who_asks_for_one_too_many_is_told(
+    make_chat: Callable[..., WSChat], serve: Serve
+) -> None:
+    class Asking(ChatListener):
+        @event
+        def prompt(self, room: str) -> str:
+            return process.stream(room=room).id
+
+    process = make_chat(Asking)
+    ann = Watcher(serve(process._app()))
+    replies = [ann.peer.reply(ann.peer.put("prompt", room="Lobby")) for _ in range(9)]
+    assert [reply["ok"] for reply in replies] == 8 * [True] + [False]
+    assert replies[8]["error"]["code"] == "too_many"
+    for reply in replies[:8]:  # she asked for them
+        ann.peer.ask("stop", room="Lobby", id=reply["result"])
+
+
 @stored
 def test_it_may_have_so_many_bytes(chat: WSChat, server: LiveServer) -> None:
     ann = Watcher(server)
