@@ -95,6 +95,9 @@ Users = Annotated[
     ),
 ]
 Sender = User | None
+# Literal has no booleans before msgspec 0.20.
+_True = Annotated[bool, Meta(extra_json_schema={"const": True})]
+_False = Annotated[bool, Meta(extra_json_schema={"const": False})]
 Data = Annotated[Any, Meta(title="data", description="Any JSON value.")]
 Counts = Annotated[
     dict[str, Annotated[int, Meta(ge=0)]],
@@ -210,7 +213,7 @@ class _Said(Struct, kw_only=True, rename={"sender": "from"}):
     mid: Mid | None
     tag: Tag | UnsetType = UNSET
     binary: (
-        Annotated[Literal[True], Meta(description="data is binary data, in base64.")]
+        Annotated[_True, Meta(description="data is binary data, in base64.")]
         | UnsetType
     ) = UNSET
 
@@ -221,7 +224,7 @@ class Message(_Said, kw_only=True, tag="message"):
     room: Annotated[Name | None, Meta(description="null: to everybody.")]
     deleted: (
         Annotated[
-            Literal[True],
+            _True,
             Meta(description="It was taken back: data, from and mid are null."),
         ]
         | UnsetType
@@ -311,7 +314,7 @@ class Done(Struct, tag="reply"):
     """A request was done; there is nothing more to say."""
 
     ref: Ref
-    ok: Literal[True]
+    ok: _True
 
 
 class _Page(Done, tag="reply"):
@@ -403,7 +406,7 @@ class Refusal(Struct, tag="reply"):
     """To a request that was not done."""
 
     ref: Annotated[Ref | None, Meta(description="null: it had none that can be read.")]
-    ok: Literal[False]
+    ok: _False
     error: Error
 
 

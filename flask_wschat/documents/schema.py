@@ -57,6 +57,8 @@ class Definitions:
         if isinstance(name := schema.get("$ref"), str):
             return {**schema, "$ref": self._prefix + names.get(name, name)}
         fields = {key: self._tidy(value, names) for key, value in schema.items()}
+        if "anyOf" in fields:  # in one order, whichever msgspec it is
+            fields["anyOf"].sort(key=lambda each: each == {"type": "null"})
         values = fields.get("enum")
         if isinstance(values, list) and len(values) == 1:
             del fields["enum"]
