@@ -16,7 +16,13 @@ SOURCES = [
     for path in PACKAGE.rglob("*")
     if path.suffix in {".py", ".c", ".js", ".lua"} and path.is_file()
 ]
-OF_THE_READER = {"static/page.html", "static/chat.html", "app.json", "wschat.v1.json"}
+OF_THE_READER = {
+    "static/page.html",
+    "static/chat.html",
+    "templates/chat.html",
+    "app.json",
+    "wschat.v1.json",
+}
 _FILE = re.compile(
     r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|c|js|mjs|lua|md|conf|cfg|html|json))`"
 )
