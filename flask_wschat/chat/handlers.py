@@ -214,6 +214,11 @@ def handlers_of(cls: type) -> dict[str, Handler]:
                     marks[method] = mark
             elif value is None:
                 marks.pop(method, None)
+            elif _is_marked(value):
+                raise TypeError(
+                    f"{_where(cls, method)} is an event that is no method any more, but"
+                    f" a {type(value).__name__}: write @event above a plain def"
+                )
     _check_names(cls, marks)
     methods: dict[str, str] = {}
     for method, mark in marks.items():
@@ -227,6 +232,12 @@ def handlers_of(cls: type) -> dict[str, Handler]:
     return {
         name: Handler(cls, method, marks[method]) for name, method in methods.items()
     }
+
+
+def _is_marked(value: Any) -> bool:
+    """Whether ``value`` was made of what ``event`` has marked, as a property."""
+    inner = (getattr(value, name, None) for name in ("__func__", "fget", "func"))
+    return any(isinstance(getattr(each, _MARK, None), Mark) for each in (value, *inner))
 
 
 def declared_by(cls: type, emits: Any) -> dict[str, msgspec.json.Decoder[Any]]:

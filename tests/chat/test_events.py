@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
@@ -671,6 +672,16 @@ def more(self: Any, **cards: int) -> None: ...
 def untyped(self: Any, x: int, y) -> None: ...  # type: ignore[no-untyped-def]
 def unknown(self: Any, x: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def nobody() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "around", [staticmethod, classmethod, property, functools.cached_property]
+)
+def test_what_is_no_method_any_more_is_refused(around: Callable[..., Any]) -> None:
+    def move(self: Any, x: int) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Mine\.move is an event that is no method"):
+        type("Mine", (Events,), {"move": around(event(move))})
 
 
 class Card2:
