@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import time
 from contextvars import ContextVar
@@ -39,15 +40,18 @@ PAUSE = 0.05
 _RENEW = 5.0  # seconds until a silent writer says that it lives, and asks about a stop
 _AGAIN = 0.5  # seconds until a step that failed is tried again
 _TRIES = 10.0  # seconds for which the end is tried
+_LOOK = 1.0  # seconds until who waits for a step looks again
 _LONGEST_REASON = 200  # characters
 
 _NEVER = float("inf")
+_MOST_SECONDS = 1e9
 _CLOSE = 0.001  # seconds; storages round the time when one began
 
 FAILED = "the writer failed"
 STOPPED = "stopped"
 _EXIT = "its writer's process has ended"
 _ENDED = "it has ended: nothing more can be appended"
+_FORKED = "it is the process's that has begun it: begin it after the fork"
 
 
 class Stream:
@@ -55,7 +59,7 @@ class Stream:
 
     Leaving the block keeps the whole text as one message; an exception discards it, and
     goes on. Where somebody has stopped it, the block ends quietly, and what was written
-    by then is kept. Any thread or greenlet may write, one at a time.
+    by then is kept. Any thread or greenlet of the process may write, one at a time.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Stream:
         """The ``mid`` of the message that it becomes."""
         self.stopped = False
         """Somebody has stopped it, as far as is known: see ``append``."""
+        self._pid = os.getpid()
         self._hub = hub
         self._topic = topic
         self._sender = sender
@@ -122,12 +127,14 @@ class Stream:
             size = size_of(text)
         except UnicodeEncodeError:
             raise ValueError("half a surrogate pair cannot be sent as text") from None
+        self._check_ours()
         if isinstance(self._error, StreamGone) and not self._ended:
             self._catch_up()
         now = time.monotonic()
         with self._lock:
             if self._error is not None:
-                raise self._error
+                # Else it would hold the frames of all who have been told before.
+                raise self._error.with_traceback(None)
             if self._ended:
                 raise StreamGone(_ENDED)
             fault = self._fault(size, now)
@@ -153,6 +160,7 @@ class Stream:
         :raises StreamGone: it has ended before.
         :raises BackendError: it is not known whether it is kept: call it again.
         """
+        self._check_ours()
         self._settle()
         if self._ended:
             raise StreamGone(_ENDED)
@@ -309,7 +317,7 @@ class Stream:
                 if not self._is_under_way:
                     self._next = _NEVER
                     return
-            event.wait()
+            event.wait(_LOOK)  # where two finish it, one of them is told
             event.clear()
 
     def _publish(self, message: Message) -> Receipt:
@@ -329,8 +337,14 @@ class Stream:
         if self._end():
             self._hub.submit(self._topic, self._last(str(fault)), lambda _: None)
 
+    def _check_ours(self) -> None:
+        if self._pid != os.getpid():
+            raise StreamGone(_FORKED)
+
     def _end(self) -> bool:
-        """Note that it has ended; False: it had before."""
+        """Note that it has ended; False: it had before, or is another process's."""
+        if self._pid != os.getpid():
+            return False
         with self._lock:
             ended, self._ended = self._ended, True
         return not ended
@@ -363,8 +377,8 @@ def open_stream(
         topic = user_topic(as_user(user))
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"seconds is a number, unlike {shown(seconds)}")
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"seconds is over 0, unlike {seconds}")
+    if not 0 < seconds < _MOST_SECONDS:
+        raise ValueError(f"seconds is over 0, unlike {shown(seconds)}")
     stream_id = secrets.token_hex(8) if id is None else as_mid(id)
     asker = ASKER.get() if asked_by is None else as_user(asked_by, "asked_by")
     sender = None if sender is None else as_user(sender, "sender")

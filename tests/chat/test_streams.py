@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -540,6 +542,7 @@ def test_it_may_take_so_many_seconds(chat: WSChat, server: LiveServer) -> None:
         ({"room": "a", "max_data": -1}, ValueError),
         ({"room": "a", "seconds": 0}, ValueError),
         ({"room": "a", "seconds": float("nan")}, ValueError),
+        ({"room": "a", "seconds": 10**400}, ValueError),
         ({"room": "a", "seconds": "1"}, TypeError),
         ({"room": "a", "seconds": True}, TypeError),
     ],
@@ -562,7 +565,37 @@ def test_what_cannot_be_appended(chat: WSChat) -> None:
     assert [entry.data for entry in chat.history("Lobby")] == ["x"]
 
 
+@in_memory
+def test_who_goes_on_after_the_end_is_told_each_time(chat: WSChat) -> None:
+    answer = chat.stream(room="Lobby", max_data=1)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="over 1 bytes") as told:
+            answer.append("xx")
+    assert len(told.traceback) < 4  # those of the calls before are not in it
+
+
 # ---- who writes ----------------------------------------------------------------------
+
+
+@shared
+def test_a_child_ends_nothing_of_its_parent_s(chat: WSChat) -> None:
+    """Nor does it wait for the answer to a step that was under way."""
+    with chat.stream(room="Lobby") as answer:
+        answer.append("x")
+        pid = os.fork()
+        if not pid:
+            status = 9
+            with contextlib.suppress(StreamGone):
+                answer.append("of the child")
+                status = 1
+            with contextlib.suppress(StreamGone):
+                answer.finish()
+                status = 2
+            answer.discard()
+            os._exit(status - 9)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        answer.append("y")
+    assert [entry.data for entry in chat.history("Lobby")] == ["xy"]
 
 
 @stored
