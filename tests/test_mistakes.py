@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Blueprint, Flask, session
 
-from flask_wschat import ChatListener, Listener, WebSocket, WSChat
+from flask_wschat import ChatListener, Listener, WebSocket, WSChat, event
 from flask_wschat.testing import WSChatClient
 
 
@@ -157,6 +157,10 @@ def chat_listener(**methods: Any) -> type[Listener]:
         (listener(on_message=lambda self, ws: None), r"\(self, ws, message\)"),
         (listener(on_close=lambda self, ws: None), r"\(self, ws, code, reason\)"),
         (listener(__init__=lambda self, room: None), "without arguments"),
+        (
+            listener(move=event(lambda self: 1)),
+            r"Mine\.move is an event, .* class Mine\(Events\), or \(ChatListener\)",
+        ),
     ],
 )
 def test_a_listener_that_cannot_listen(chat: WSChat, cls: Any, message: str) -> None:

@@ -121,7 +121,7 @@ class Handler:
                 f' event another one, as @event("my_{self.name}")'
             )
         parameters = list(inspect.signature(function).parameters.values())
-        if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        if not parameters or _is_field(parameters[0]):
             raise TypeError(f"{where} has no self: write def {method}(self, ...)")
         del parameters[: 2 if self.own else 1]
         hints = hints_of(function, where)
@@ -185,6 +185,13 @@ class Handler:
             return method(*values)
         place = -len(names)
         return method(*values[:place], **dict(zip(names, values[place:], strict=True)))
+
+
+def _is_field(first: inspect.Parameter) -> bool:
+    """Return whether the first parameter was meant for a field: `self` has no hint."""
+    return first.kind is first.KEYWORD_ONLY or (
+        first.annotation is not first.empty and first.name != "self"
+    )
 
 
 def _check_runs(function: Any, where: str) -> None:

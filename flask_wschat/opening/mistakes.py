@@ -94,10 +94,15 @@ def check_listener(cls: Any, rule: str) -> None:
     handled = {each.method for each in getattr(cls, "_handlers", {}).values()}
     for name in dir(cls):
         method = inspect.getattr_static(cls, name)
-        prefixes = ("on", "can_", "before_event")
-        if not inspect.isfunction(method) or not name.startswith(prefixes):
+        if not inspect.isfunction(method):
             continue
-        if name in handled:
+        if hasattr(method, "_wschat_event") and not hasattr(cls, "_handlers"):
+            raise TypeError(
+                f"{cls.__qualname__}.{name} is an event, which nobody would call: make"
+                f" it class {cls.__name__}(Events), or (ChatListener)"
+            )
+        prefixes = ("on", "can_", "before_event")
+        if not name.startswith(prefixes) or name in handled:
             continue  # an event is called as its hints say
         where = f"{cls.__qualname__}.{name}"
         _check_runs(method, where)

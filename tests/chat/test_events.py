@@ -672,6 +672,7 @@ def more(self: Any, **cards: int) -> None: ...
 def untyped(self: Any, x: int, y) -> None: ...  # type: ignore[no-untyped-def]
 def unknown(self: Any, x: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def nobody() -> None: ...
+def forgetful(x: int, y: int) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -699,6 +700,7 @@ class Card2:
         (untyped, "Mine.move: y has no type hint: write one, as y: int, or y: Any"),
         (unknown, "Mine.move: its type hints cannot be read: name 'Nowhere' is not"),
         (nobody, "Mine.move has no self: write def move(self, ...)"),
+        (forgetful, "Mine.move has no self: write def move(self, ...)"),
         (takes(ref=int), "Mine.move: ref is a field of each request: call the param"),
         (takes(type=str), "Mine.move: type is a field of each request"),
         (takes(ws=WebSocket), "Mine.move: ws cannot be a WebSocket, as JSON has no"),
