@@ -167,6 +167,9 @@ class Growth(NamedTuple):
     ttl: float = 0.0
     """Seconds without a step of its writer after which that is taken for dead: with
     ``STREAM``. With ``DISCARD``, not 0: it is for such a one alone."""
+    began: float = 0.0
+    """The ``at`` of the receipt of its ``STREAM``: with ``APPEND`` and ``DISCARD``, not
+    0, it is for that one alone, and for none that another writer has begun since."""
 
 
 class Grown(NamedTuple):

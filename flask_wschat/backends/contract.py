@@ -132,6 +132,8 @@ class Backend(Protocol):
         - ``DISCARD`` ends it, and is delivered; where it has a ``ttl``, whichever, only
           if the writer was not heard of for that of the ``STREAM``. :raises StreamGone:
           it is not open, or that was.
+        - Both leave alone what another writer has opened since ``began``, if they say
+          that. :raises StreamGone: so it is.
         - ``STOP`` notes it, and is not delivered. :raises StreamGone: it is not open.
         - One that is kept ends it in the same step, if it is open yet, and takes no
           share of an inbox; its ``mid`` is the ``growth.id``. Where that is not fresh,

@@ -12,7 +12,10 @@ GONE = "it does not grow, or not any more"
 LACKS = "pieces of it are missing"
 ALIVE = "its writer is alive"
 STOPPED = "somebody has stopped it"
+OTHER = "another writer has begun it anew"
 TOO_MANY = f"{MOST_STREAMS} messages grow there already"
+CLOSE = 0.001
+"""Seconds; storages round the time when one began."""
 OVERDUE = 2
 """One is forgotten whose writer was not heard of for so many times its ``ttl``."""
 
@@ -54,6 +57,8 @@ class Growths:
             return growing is None and self._open(topic, message, growth, at)
         if growing is None:
             raise StreamGone(GONE)
+        if growth.began and abs(growth.began - growing.grown.at) >= CLOSE:
+            raise StreamGone(OTHER)
         if event == APPEND:
             return _append(growing, message, growth, now)
         if event == STOP:

@@ -161,9 +161,10 @@ class Sending:
         one message, with ``id`` as its ``mid``; an exception discards it.
 
         ``sender``: whom it is from. ``id``: of up to 64 characters, else a random one;
-        one that grows with this ``id`` is discarded first. ``asked_by``: the user who
-        may stop it, by default the one whose event is being handled. ``max_data``:
-        bytes of its text. ``seconds``: how long it may take.
+        one that grows with this ``id`` is discarded first, and what its writer does
+        from then on is refused, but ``finish``: the first one to do so is kept.
+        ``asked_by``: the user who may stop it, by default the one whose event is being
+        handled. ``max_data``: bytes of its text. ``seconds``: how long it may take.
 
         :raises TooManyStreams: eight grow there already.
         :raises TypeError: neither or both of ``room`` and ``user`` are given, or an

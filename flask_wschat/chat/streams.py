@@ -233,7 +233,7 @@ class Stream:
         return self._step
 
     def _submit(self, n: int, text: str) -> None:
-        growth = Growth(self.id, n)
+        growth = Growth(self.id, n, began=self._at)
         message = Message(text, event=APPEND, growth=growth)
         try:
             self._hub.submit(self._topic, message, self._answered)
@@ -354,7 +354,8 @@ class Stream:
             self._hub.publish(self._topic, self._last(reason))
 
     def _last(self, reason: str) -> Message:
-        return Message(reason, event=DISCARD, growth=Growth(self.id, self._n))
+        growth = Growth(self.id, self._n, began=self._at)
+        return Message(reason, event=DISCARD, growth=growth)
 
 
 def open_stream(

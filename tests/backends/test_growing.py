@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -85,6 +86,25 @@ def discard(
 
 def stop(backend: Backend, id: str = "s1", topic: str = ROOM) -> Receipt:
     return backend.publish(topic, Message("", event=STOP, growth=Growth(id)))
+
+
+def test_one_that_was_begun_anew_is_another_s(pair: tuple[Process, Process]) -> None:
+    """Its first writer adds nothing to it, and does not end it."""
+    (old, _), (new, _) = pair
+    at = begin(old).at
+    discard(new)
+    time.sleep(0.002)
+    again = begin(new).at
+    for event in (APPEND, DISCARD):
+        with pytest.raises(StreamGone, match="another writer"):
+            old.publish(
+                ROOM, Message("x", event=event, growth=Growth("s1", 1, began=at))
+            )
+    growth = Growth("s1", 1, began=again)
+    assert new.publish(ROOM, Message("new", event=APPEND, growth=growth)).fresh
+    assert [each.text for each in new.history(ROOM).streams] == ["new"]
+    new.publish(ROOM, Message("", event=DISCARD, growth=growth))
+    assert not new.history(ROOM).streams
 
 
 def told(deliveries: Sequence[Delivery]) -> list[tuple[str | None, int, str | bytes]]:

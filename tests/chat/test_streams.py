@@ -577,6 +577,22 @@ def test_who_goes_on_after_the_end_is_told_each_time(chat: WSChat) -> None:
 # ---- who writes ----------------------------------------------------------------------
 
 
+@stored
+def test_who_writes_it_again_is_the_only_one(chat: WSChat, server: LiveServer) -> None:
+    """As a task that a queue gives to another worker while the first one still runs."""
+    first = chat.stream(room="Lobby", id="task")
+    first.append("first ")
+    time.sleep(0.002)
+    with chat.stream(room="Lobby", id="task") as second:
+        second.append("second ")
+        with pytest.raises(StreamGone), first:
+            eventually(lambda: first.append("first "))
+        ann = Watcher(server)  # the end of that block has discarded nothing
+        second.append("again")
+    assert ann.finished("task") == "second again"
+    assert not ann.discarded
+
+
 @shared
 def test_a_child_ends_nothing_of_its_parent_s(chat: WSChat) -> None:
     """Nor does it wait for the answer to a step that was under way."""

@@ -1,11 +1,13 @@
 -- Do a step of a message that grows; publish it, if it changed something that others see.
 -- KEYS: growths, pieces
 -- ARGV: channel; the event; the id; n; ttl in ms; what is published, in its last line the
---       piece; how often their ttl those are kept of whom nobody hears; and with `stream` how
---       many may grow, and the rest that is known of it (JSON)
+--       piece; how often their ttl those are kept of whom nobody hears; when the one was begun
+--       that it is for, 0: whichever; and with `stream` how many may grow, and the rest that is
+--       known of it (JSON)
 -- In `growths` an id has '<n> <heard in ms> <ttl> <1 if it is to stop> <at> <the rest>'; in
 -- `pieces` each piece is '<n>:<id>', so that one costs the same however many there are.
--- Returns what became of it: `done`, `known`, `gone`, `lacks`, `stop`, `alive` or `many`.
+-- Returns what became of it: `done`, `known`, `gone`, `other`, `lacks`, `stop`, `alive` or
+-- `many`; before it the time, or where `stream` was known when that was.
 -- Without KEYS nothing is done: Redis has learned the script, and that was all.
 if #KEYS == 0 then
   return
@@ -43,7 +45,7 @@ end
 local known = redis.call('HGET', KEYS[1], id)
 if event == 'stream' then
   if known then
-    return at .. ' known'
+    return string.match(select(5, read(known)), '^%S+') .. ' known'
   end
   local alive, ttl, all = 0, tonumber(ARGV[5]), redis.call('HGETALL', KEYS[1])
   for i = 1, #all, 2 do
@@ -54,10 +56,10 @@ if event == 'stream' then
       drop(all[i], count)
     end
   end
-  if alive >= tonumber(ARGV[8]) then
+  if alive >= tonumber(ARGV[9]) then
     return at .. ' many'
   end
-  write(0, ttl, 0, at .. ' ' .. ARGV[9])
+  write(0, ttl, 0, at .. ' ' .. ARGV[10])
   redis.call('PEXPIRE', KEYS[1], math.max(redis.call('PTTL', KEYS[1]), ARGV[7] * ttl))
   return tell()
 end
@@ -71,6 +73,9 @@ if not known then
   return at .. ' gone'
 end
 local count, heard, ttl, stop, rest = read(known)
+if tonumber(ARGV[8]) > 0 and math.abs(ARGV[8] - string.match(rest, '^%S+')) >= 0.001 then
+  return at .. ' other'
+end
 if event == 'append' then
   if stop == '1' then
     return at .. ' stop'

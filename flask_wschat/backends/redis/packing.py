@@ -103,9 +103,11 @@ def _growth(fields: list[Any]) -> Growth:
         growth = Growth(*fields[: len(Growth._fields)])
     except TypeError as error:
         raise ValueError("a growth without an id") from error
-    id_, n, asker, ttl = growth
+    id_, n, asker, *times = growth
     fits = isinstance(id_, str) and type(n) is int and isinstance(asker, str | None)
-    if not (fits and isinstance(ttl, int | float) and math.isfinite(ttl)):
+    if not fits or not all(
+        isinstance(t, int | float) and math.isfinite(t) for t in times
+    ):
         raise ValueError("a growth that is none")
     return growth
 

@@ -26,7 +26,7 @@ from ...errors import (
 from ...messages import STREAM, Growth, Message, Receipt, size_of
 from ...transports.patched import allocate_lock
 from ..contract import MOST_STREAMS
-from ..growths import ALIVE, GONE, LACKS, OVERDUE, STOPPED, TOO_MANY
+from ..growths import ALIVE, GONE, LACKS, OTHER, OVERDUE, STOPPED, TOO_MANY
 from ..shares import UNANSWERED, Shares
 from .jobs import Anew, Job, Outcome, nothing
 from .packing import MAX_SIZE, pack_message, pack_passing
@@ -174,13 +174,12 @@ class Publisher:
 
         :raises BackendError: it is too long.
         """
-        keys = growth_keys(self._names, topic)
-        event = message.event or "end"
-        args: list[Arg] = [self._names.channel(topic), event, growth.id]
-        args += [growth.n, round(growth.ttl * 1000), _packed(message), OVERDUE]
+        keys, event = growth_keys(self._names, topic), message.event or "end"
+        ttl, began = round(growth.ttl * 1000), f"{growth.began:.6f}"
+        args: list[Arg] = [self._names.channel(topic), event, growth.id, growth.n]
+        args += [ttl, _packed(message), OVERDUE, began]
         if message.event == STREAM:
             args += [MOST_STREAMS, json.dumps([message.sender, growth.asker])]
-        call = self._grow.call(keys, args)
 
         def told(outcome: Outcome) -> None:
             if isinstance(outcome, list):
@@ -189,7 +188,7 @@ class Publisher:
                 done(self.sender.error(outcome))
 
         # In the way of what is kept: as that is how it ends.
-        job = Job([call], told, again=True)
+        job = Job([self._grow.call(keys, args)], told, again=True)
         self._put_apart(topic, job, keys[0], done, kept=True)
 
     def _put_apart(
@@ -418,6 +417,7 @@ def _grown(reply: bytes) -> Receipt | Exception:
 
 _REFUSED: dict[str, Callable[[], Exception]] = {
     "gone": lambda: StreamGone(GONE),
+    "other": lambda: StreamGone(OTHER),
     "lacks": lambda: StreamGone(LACKS),
     "alive": lambda: StreamGone(ALIVE),
     "stop": lambda: StreamStopped(STOPPED),

@@ -8,7 +8,7 @@ import time
 from ...errors import StreamGone, StreamStopped, TooManyStreams
 from ...messages import APPEND, DISCARD, STOP, STREAM, Grown, Growth, Message
 from ..contract import MOST_STREAMS
-from ..growths import ALIVE, GONE, LACKS, OVERDUE, STOPPED, TOO_MANY
+from ..growths import ALIVE, CLOSE, GONE, LACKS, OTHER, OVERDUE, STOPPED, TOO_MANY
 
 # Pieces are rows of their own: to write a text anew for each would cost the more the
 # longer it is. `heard` is when its writer was, by a clock that nobody sets and that
@@ -58,12 +58,14 @@ def step(
     if event == STREAM:
         return _open(db, topic, message, growth, at, now)
     row = db.execute(
-        "SELECT n, ttl, heard, stopped FROM growths WHERE topic = ? AND id = ?",
+        "SELECT n, ttl, heard, stopped, at FROM growths WHERE topic = ? AND id = ?",
         (topic, growth.id),
     ).fetchone()
     if row is None:
         raise StreamGone(GONE)
-    n, ttl, heard, stopped = row
+    n, ttl, heard, stopped, began = row
+    if growth.began and abs(growth.began - began) >= CLOSE:
+        raise StreamGone(OTHER)
     if event == APPEND:
         return _append(db, topic, message, growth, n, stopped, now)
     if event == STOP:
