@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
 RECIPE = (ROOT / "docs" / "recipes" / "ai-chat.md").read_text()
 FILES = dict(re.findall(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", RECIPE, re.DOTALL))
-WHOLE = 3 * "You asked: Why? And this is a long answer to it. "
+WHOLE = 8 * "You asked: Why? And this is a long answer to it. "
 
 Open = Callable[[], Page]
 
