@@ -34,6 +34,11 @@ def types() -> None:
     Write them to a file beside your page's code:
 
         flask wschat types >src/chat.ts
+
+    The types of wschat.js itself are served beside it: save /_wschat/wschat.d.ts there as
+    well, and tell the compiler in tsconfig.json, below "compilerOptions":
+
+        "paths": {"/_wschat/wschat.js": ["./src/wschat.d.ts"]}
     """
     _require()
     click.echo(module(current_app), nl=False)

@@ -104,24 +104,32 @@ def module(app: Flask) -> str:
     defs = Definitions({})
     made: list[str] = []
     names: list[str] = []
+    use = ""
     for route in routes(app):
         if (
             route.events is not None
             and (name := type_name(route.endpoint)) not in names
         ):
             names.append(name)
+            use = use or _USE.format(name=name, address=route.address)
             made += _listener(defs, name, route.address, route.events)
     if len(names) == 1:
         made.append(f"export type Requests = {names[0]}Requests;\n")
         made.append(f"export type Events = {names[0]}Events;\n")
     shared = [_declared(name, schema) for name, schema in defs.all.items()]
-    return "\n".join([_HEAD, *shared, *made])
+    return "\n".join([_HEAD + use, *shared, *made])
 
 
 _HEAD = """\
 // Made by `flask wschat types` of the hints in the application's code.
+"""
+
+_USE = """\
 //
-//   const chat = new WSChat<Events, Requests>("/…");
+//   import {{ WSChat }} from "/_wschat/wschat.js";
+//   import type {{ {name}Events, {name}Requests }} from "./chat.js"; // this file
+//
+//   const chat = new WSChat<{name}Events, {name}Requests>("{address}");
 """
 
 

@@ -282,8 +282,11 @@ export class WSChat<Events = {}, Requests = {}> {
    */
   request<T extends keyof Requests & string>(
     type: T,
-    fields: Requests[T] extends { fields: infer Fields } ? Fields : never,
-    options?: { timeout?: number },
+    ...more: Requests[T] extends { fields: infer Fields }
+      ? {} extends Fields
+        ? [fields?: Fields, options?: { timeout?: number }]
+        : [fields: Fields, options?: { timeout?: number }]
+      : never
   ): Promise<
     Reply & { result: Requests[T] extends { result: infer Result } ? Result : never }
   >;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,9 @@ await lobby.stop("x");
 const tools = new WSChat<{}, ToolsRequests>("/tools");
 (await tools.request("add", { a: 1, b: 2 })).result.toFixed();
 (await tools.request("unsaid", {})).result;
+(await tools.request("unsaid")).result;
+// @ts-expect-error
+await tools.request("add");
 // @ts-expect-error
 await chat.request("guess", { word: 1 });
 // @ts-expect-error
@@ -168,6 +172,27 @@ def test_the_types_compile_with_the_clients(tmp_path: Path) -> None:
     (tmp_path / "chat.ts").write_text(typescript.module(app))
     (tmp_path / "use.ts").write_text(USE)
     assert compiled(tmp_path / "use.ts") == ""
+
+
+@pytest.mark.slow
+def test_the_types_are_used_as_they_and_their_help_say(tmp_path: Path) -> None:
+    told = commanded("types")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    with app.test_client().get("/_wschat/wschat.d.ts") as served:
+        (tmp_path / "src" / "wschat.d.ts").write_bytes(served.data)
+    (tmp_path / "src" / "chat.ts").write_text(told.stdout)
+    head = told.stdout.partition("\n\n")[0].splitlines()[1:]
+    page = "\n".join(line.removeprefix("//") for line in head)
+    page += '\nconst wrong: null = (await chat.request("guess", { word: "a" })).result;'
+    (tmp_path / "src" / "page.ts").write_text(page)
+    (line,) = re.findall('"paths": {.*}', commanded("types", "--help").stdout)
+    options = json.loads(f"{{{line}}}")
+    (tmp_path / "tsconfig.json").write_text(
+        json.dumps({"compilerOptions": options, "files": ["src/page.ts"]})
+    )
+    (error,) = compiled(tmp_path).splitlines()
+    assert "is not assignable to type 'null'" in error
 
 
 def test_a_plain_application_has_a_document_too() -> None:

@@ -19,12 +19,13 @@ def needs_npm() -> None:
 
 
 def compiled(page: Path) -> str:
-    """Return what the compiler has against ``page``."""
+    """Return what the compiler has against ``page``, or the project in a folder."""
     needs_npm()
     done = subprocess.run(
         [
             *(MODULES / ".bin" / "tsc", "--strict", "--noEmit", "--target", "es2022"),
-            *("--module", "nodenext", "--types", "", page),
+            *("--module", "nodenext", "--types", ""),
+            *(("-p", page) if page.is_dir() else (page,)),
         ],
         capture_output=True,
         text=True,
