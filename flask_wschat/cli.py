@@ -35,8 +35,8 @@ def types() -> None:
 
         flask wschat types >src/chat.ts
 
-    The types of wschat.js itself are served beside it: save /_wschat/wschat.d.ts there as
-    well, and tell the compiler in tsconfig.json, below "compilerOptions":
+    The types of wschat.js itself are served beside it: save /_wschat/wschat.d.ts
+    there as well, and tell the compiler in tsconfig.json, below "compilerOptions":
 
         "paths": {"/_wschat/wschat.js": ["./src/wschat.d.ts"]}
     """
