@@ -88,6 +88,15 @@ def stop(backend: Backend, id: str = "s1", topic: str = ROOM) -> Receipt:
     return backend.publish(topic, Message("", event=STOP, growth=Growth(id)))
 
 
+def test_one_of_many_pieces(pair: tuple[Process, Process]) -> None:
+    (writer, _), (reader, _) = pair
+    begin(writer)
+    for n in range(1, 503):
+        append(writer, n, f"{n} ")
+    (grown,) = reader.history(ROOM).streams
+    assert grown.text.split() == [str(n) for n in range(1, 503)]
+
+
 def test_one_that_was_begun_anew_is_another_s(pair: tuple[Process, Process]) -> None:
     """Its first writer adds nothing to it, and does not end it."""
     (old, _), (new, _) = pair
