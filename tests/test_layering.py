@@ -123,7 +123,7 @@ ARROWS: Tree = {
             "process": (
                 ".cluster .jobs .packing .people .pipe .publishing .shards .slots",
                 ".subscriber .wire .wishes",
-                "errors logs messages transports transports.patched",
+                "errors logs messages transports transports.patched transports.waiting",
                 "backends.contract backends.pages backends.shares",
             ),
             "backend": (

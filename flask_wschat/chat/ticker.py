@@ -57,6 +57,9 @@ class Ticker:
         """
         if self._pid != os.getpid():
             self._begin()  # forked: those are the parent's
+        # Again, so that it comes before what the storage does at the end.
+        atexit.unregister(self.end)
+        atexit.register(self.end)
         with self._lock:
             self._writing.add(writing)
             runs, self._runs = self._runs, True
@@ -110,4 +113,3 @@ class Ticker:
 
 
 TICKER = Ticker()
-atexit.register(TICKER.end)

@@ -76,6 +76,15 @@ def start_thread(function: Callable[[], None]) -> None:
         start_new_thread(function, ())
 
 
+def leave_loop() -> None:
+    """Let go of the loop that gevent has made for this thread, which is about to end.
+
+    Where Python exits, it ends threads wherever they are, and greenlet's own frames do
+    not bear it: the process dies by a segmentation fault.
+    """
+    gevent.get_hub().destroy(destroy_loop=True)
+
+
 @contextlib.contextmanager
 def threads_may_lack() -> Iterator[None]:
     """Have a thread that cannot be had told as what it is, a limit of the system's.

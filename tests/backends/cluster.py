@@ -78,7 +78,14 @@ class Begin(Protocol):
     def __call__(self, backend: AnyBackend) -> tuple[AnyBackend, RecordingHost]: ...
 
 
-PROGRAMS = ["fork", "patched", "patched_fork", "patched_threads", "evented"]
+PROGRAMS = [
+    "fork",
+    "patched",
+    "patched_end",
+    "patched_fork",
+    "patched_threads",
+    "evented",
+]
 """Those of programs.py."""
 
 

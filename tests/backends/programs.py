@@ -203,6 +203,23 @@ def patched_threads(url: str) -> None:
     backend.stop()
 
 
+def patched_end(url: str) -> None:
+    """No thread is left in a loop of gevent's, where Python must not end it."""
+    backend, _ = begin(url)
+    ended: list[object] = []
+
+    def submit() -> None:
+        backend.submit(ROOM, Message("x"), ended.append, keep=True)
+
+    start_new_thread(submit, ())
+    _until(lambda: bool(ended))
+    backend.stop()
+    own = gevent.monkey.get_original("_thread", "get_ident")()
+    for ident, frame in sys._current_frames().items():
+        file = frame.f_code.co_filename
+        assert ident == own or not file.endswith("gevent/hub.py"), file
+
+
 def evented(url: str) -> None:
     """Greenlets in a process that is not patched."""
     backend, host = begin(url, evented=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import socket
@@ -15,6 +16,7 @@ from ...logs import printable
 from ...messages import Delivery
 from ...transports import Event
 from ...transports.patched import allocate_lock
+from ...transports.waiting import NativeEvent, leave_loop
 from ..contract import Host
 from ..pages import Seen
 from ..shares import Shares
@@ -73,6 +75,7 @@ _PROBED = {
 """Those that the subscriber's probe meets, too, and the log has from there."""
 
 _SILENT = "does not answer"
+_END = 1.0  # seconds that a thread has to end
 _QUIET = 60.0  # seconds without a refusal until the next one is news
 
 
@@ -115,6 +118,10 @@ class Process:
         self._listening = self._stopping = self._stopped = False
         self._garbage = 0.0
         self._refused: dict[str, float] = {}  # when last, by the refusal's word
+        self._pid = os.getpid()
+        self._apart: list[NativeEvent] = []  # the ends of threads in a patched process
+        if self._patched:
+            atexit.register(self._end)
         self.seen = Seen()
         self._announced: dict[str, Announced] = {}  # the rest of it is to come
         self.publisher = Publisher(self, server, limits, shares, waits=replicas > 0)
@@ -202,8 +209,32 @@ class Process:
             # Patched, this is a greenlet in the loop that the connections are in: it
             # uses the loop's sockets, and hands on without waking another thread.
             threading.Thread(target=run, name="wschat-redis", daemon=True).start()
-        else:
+        elif not self._patched:
             self._host.start_thread(run)
+        else:
+            self._start_apart(run)
+
+    def _start_apart(self, run: Callable[[], None]) -> None:
+        """Run it in a thread of the system's, in a patched process."""
+        ended = NativeEvent()
+
+        def keep() -> None:
+            try:
+                run()
+            finally:
+                leave_loop()
+                ended.set()
+
+        assert self._host is not None
+        self._host.start_thread(keep)
+        self._apart.append(ended)
+
+    def _end(self) -> None:
+        """Stop, and have threads end before Python does: see ``leave_loop``."""
+        if os.getpid() == self._pid:
+            self.stop()
+            for ended in self._apart:
+                ended.wait(_END)
 
     def stop(self) -> None:
         """Let go of everything; nothing can be had any more."""
@@ -217,6 +248,9 @@ class Process:
         self.subscriber.stop()
         for pipe in list(self._pipes.values()):
             pipe.close()
+        atexit.unregister(self._end)
+        for ended in self._apart:
+            ended.wait(_END)
 
     def _event(self) -> Event:
         """Return what the caller waits for, and any thread sets."""

@@ -324,6 +324,8 @@ class Subscriber:
     # -- what is said of it
 
     def _went(self, error: Exception) -> None:
+        if self._stopped:
+            return
         known = isinstance(error, BackendError | LinkError | ReplyError | OSError)
         if not known:
             logger.error("error in the connection to Redis", exc_info=error)
