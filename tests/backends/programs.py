@@ -250,6 +250,6 @@ def _publish_from_greenlets(backend: RedisBackend, host: Host) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, os.getcwd())
-    programs = (fork, patched, patched_fork, patched_threads, evented)
+    programs = (fork, patched, patched_end, patched_fork, patched_threads, evented)
     {program.__name__: program for program in programs}[sys.argv[1]](sys.argv[2])
     print("fine")
