@@ -97,6 +97,30 @@ def test_one_of_many_pieces(pair: tuple[Process, Process]) -> None:
     assert grown.text.split() == [str(n) for n in range(1, 503)]
 
 
+def test_of_two_of_many_pieces_each_has_its_own(pair: tuple[Process, Process]) -> None:
+    (writer, _), (reader, _) = pair
+    numbers = {"s1": 130, "s2": 64, "s3": 63}
+    for id, count in numbers.items():
+        begin(writer, id)
+        for n in range(1, count + 1):
+            append(writer, n, f"{id}-{n} ", id)
+    append(writer, 64, "again", "s2")  # is known
+    for id in ("s1", "s2", "s3"):
+        texts = {each.id: each.text for each in reader.history(ROOM).streams}
+        for left, text in texts.items():
+            pieces = [f"{left}-{n} " for n in range(1, numbers[left] + 1)]
+            assert text == "".join(pieces)
+        assert id in texts
+        if id == "s2":
+            discard(writer, id)
+        else:
+            finish(writer, "all", id)
+        assert id not in {each.id for each in reader.history(ROOM).streams}
+    begin(writer, "s1")
+    (grown,) = reader.history(ROOM).streams
+    assert (grown.n, grown.text) == (0, "")
+
+
 def test_one_that_was_begun_anew_is_another_s(pair: tuple[Process, Process]) -> None:
     """Its first writer adds nothing to it, and does not end it."""
     (old, _), (new, _) = pair

@@ -5,7 +5,8 @@
 --       that it is for, 0: whichever; and with `stream` how many may grow, and the rest that is
 --       known of it (JSON)
 -- In `growths` an id has '<n> <heard in ms> <ttl> <1 if it is to stop> <at> <the rest>'; in
--- `pieces` each piece is '<n>:<id>', so that one costs the same however many there are.
+-- `pieces` each piece is '<n>:<id>', so that one costs the same however many there are; 64 of
+-- them become one under the last one's number, so that who reads all has few to ask for.
 -- Returns what became of it: `done`, `known`, `gone`, `other`, `lacks`, `stop`, `alive` or
 -- `many`; before it the time, or where `stream` was known when that was.
 -- Without KEYS nothing is done: Redis has learned the script, and that was all.
@@ -28,7 +29,10 @@ local function drop(id, count)  -- so many pieces
     redis.call('UNLINK', KEYS[2])
     return
   end
-  for i = 1, count do
+  for i = 64, count, 64 do
+    redis.call('HDEL', KEYS[2], i .. ':' .. id)
+  end
+  for i = count - count % 64 + 1, count do
     redis.call('HDEL', KEYS[2], i .. ':' .. id)
   end
 end
@@ -84,8 +88,16 @@ if event == 'append' then
   end
   write(math.max(n, count), ttl, stop, rest)
   if n > count then
-    local line = string.find(ARGV[6], '\n', 1, true)
-    redis.call('HSET', KEYS[2], ARGV[4] .. ':' .. id, string.sub(ARGV[6], line + 1))
+    local piece = string.sub(ARGV[6], string.find(ARGV[6], '\n', 1, true) + 1)
+    if n % 64 == 0 then
+      local names = {}
+      for i = n - 63, n - 1 do
+        names[#names + 1] = i .. ':' .. id
+      end
+      piece = table.concat(redis.call('HMGET', KEYS[2], unpack(names))) .. piece
+      redis.call('HDEL', KEYS[2], unpack(names))
+    end
+    redis.call('HSET', KEYS[2], ARGV[4] .. ':' .. id, piece)
   end
   local life = math.max(redis.call('PTTL', KEYS[1]), ARGV[7] * ttl)
   redis.call('PEXPIRE', KEYS[1], life)

@@ -200,15 +200,17 @@ for i = 1, #growths, 2 do
   local id = growths[i]
   local n, heard, ttl, rest = string.match(growths[i + 1], '^(%d+) (%d+) (%d+) %d (.*)$')
   if now - heard <= tonumber(ttl) then
-    local texts = {}
-    for first = 1, n, 500 do  -- in one call each, half of what that takes one by one
-      local names = {}
-      for k = first, math.min(first + 499, n) do
-        names[#names + 1] = k .. ':' .. id
-      end
-      local pieces = redis.call('HMGET', KEYS[7], unpack(names))
+    local names, texts = {}, {}
+    for k = 64, n, 64 do  -- so many are one
+      names[#names + 1] = k .. ':' .. id
+    end
+    for k = n - n % 64 + 1, n do
+      names[#names + 1] = k .. ':' .. id
+    end
+    if #names > 0 then
+      texts = redis.call('HMGET', KEYS[7], unpack(names))
       for k = 1, #names do
-        texts[#texts + 1] = pieces[k] or ''
+        texts[k] = texts[k] or ''
       end
     end
     grown[#grown + 1] = {id, n .. ' ' .. rest, table.concat(texts)}

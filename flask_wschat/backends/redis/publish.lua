@@ -253,12 +253,15 @@ end
 
 if grown == 1 then
   local id, growths, pieces = ARGV[#ARGV], KEYS[#KEYS - 1], KEYS[#KEYS]
-  local n = string.match(call('HGET', growths, id) or '', '^%d+')
+  local n = tonumber(string.match(call('HGET', growths, id) or '', '^%d+') or 0)
   call('HDEL', growths, id)
   if call('EXISTS', growths) == 0 then
     call('UNLINK', pieces)
   else
-    for i = 1, n or 0 do
+    for i = 64, n, 64 do  -- as grow.lua has them
+      call('HDEL', pieces, i .. ':' .. id)
+    end
+    for i = n - n % 64 + 1, n do
       call('HDEL', pieces, i .. ':' .. id)
     end
   end
