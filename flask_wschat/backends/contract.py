@@ -181,9 +181,10 @@ class Backend(Protocol):
         before: int | None = None,
         limit: int = 50,
         max_bytes: int | None = None,
+        growing: bool = True,
     ) -> Page:
-        """Return kept messages in order, where the numbers stand, and what grows in the
-        topic, as of one moment.
+        """Return kept messages in order, where the numbers stand, and, if ``growing``,
+        what grows in the topic, as of one moment.
 
         With ``after`` the first ``limit`` whose number is over it, with ``before`` the
         last ``limit`` whose number is under it, else the newest ``limit``.

@@ -250,6 +250,7 @@ class MemoryBackend:
         before: int | None = None,
         limit: int = 50,
         max_bytes: int | None = None,
+        growing: bool = True,
     ) -> Page:
         with self._lock:
             kept = self._topic(topic)
@@ -270,7 +271,7 @@ class MemoryBackend:
             page = entries[numbers.start - first : numbers.stop - first]
             if max_bytes is not None:
                 page = fitting(page, max_bytes, first_ones=recovered)
-            streams = self._growths.of(topic)
+            streams = self._growths.of(topic) if growing else ()
             return Page(current, newest, page, recovered, kept.plain, "", streams)
 
     def claim(self, topics: Sequence[str], message: Message) -> None:

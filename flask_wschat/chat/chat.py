@@ -95,7 +95,7 @@ class Chat:
 
     def is_new(self, topic: str) -> bool:
         """Whether nothing is kept of ``topic``, and no user is in there."""
-        if self.hub.backend.history(topic, limit=1).seq:
+        if self.hub.backend.history(topic, limit=1, growing=False).seq:
             return False
         return room_of(topic) is None or not self.hub.presence.online(topic)
 

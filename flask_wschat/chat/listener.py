@@ -295,7 +295,8 @@ class ChatListener(Events):
         page = loop.call(presence.rosters.page, topic, after, limit)
         if not self.plain_rooms:
             # We may be put out of it just now.
-            self._check_plain(topic, self._hub.backend.history(topic, limit=1))
+            found = self._hub.backend.history(topic, limit=1, growing=False)
+            self._check_plain(topic, found)
         return envelope.who(ref, *page)
 
     @request("vote")

@@ -249,7 +249,7 @@ class Sending:
         hub, topic = self._hub(), room_topic(as_name(room, "a room"))
         after = None if after is None else as_count(after, "after")
         limit = as_count(limit, "limit")
-        page = hub.backend.history(topic, after=after, limit=limit)
+        page = hub.backend.history(topic, after=after, limit=limit, growing=False)
         return [_as_said(hub, entry) for entry in page.entries]
 
 

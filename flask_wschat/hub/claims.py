@@ -52,7 +52,7 @@ class Claims:
         if ws in self.sharing:
             return
         # What is here is asked as well: a storage may have lost its marks.
-        claimed = self._backend.history(topic, limit=1).plain
+        claimed = self._backend.history(topic, limit=1, growing=False).plain
         if claimed or self._members.has_plain(topic):
             raise PermissionError(
                 "plain connections are in this room: the chat may be there, too, only"

@@ -77,7 +77,9 @@ class Readings:
         :raises BackendError: they cannot be read.
         """
         most = self._feeds.budget
-        page = self._backend.history(topic, before=before, limit=limit, max_bytes=most)
+        page = self._backend.history(
+            topic, before=before, limit=limit, max_bytes=most, growing=False
+        )
         return view(page, fitting(topic, page, most))
 
     def _ask(
@@ -111,7 +113,7 @@ class Readings:
         most = self._feeds.budget
         if after is not None and epoch is None:
             # Who does not say whose numbers it has is believed to have today's.
-            now = history(topic, limit=1)
+            now = history(topic, limit=1, growing=False)
             epoch, after = now.epoch, after if after <= now.seq else None
         page = history(
             topic, after=after, epoch=epoch, tag=tag, limit=limit, max_bytes=most

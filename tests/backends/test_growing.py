@@ -105,6 +105,7 @@ def test_of_two_of_many_pieces_each_has_its_own(pair: tuple[Process, Process]) -
         for n in range(1, count + 1):
             append(writer, n, f"{id}-{n} ", id)
     append(writer, 64, "again", "s2")  # is known
+    assert list(reader.history(ROOM, growing=False).streams) == []
     for id in ("s1", "s2", "s3"):
         texts = {each.id: each.text for each in reader.history(ROOM).streams}
         for left, text in texts.items():

@@ -227,6 +227,7 @@ class RedisBackend:
         before: int | None = None,
         limit: int = 50,
         max_bytes: int | None = None,
+        growing: bool = True,
     ) -> Page:
         bounds = ["" if n is None else min(max(n, 0), NUMBERS) for n in (after, before)]
         limit = min(max(limit, 0), NUMBERS)
@@ -234,7 +235,7 @@ class RedisBackend:
         channel = self._server.channel(topic)
         args: list[Arg] = [limit, *bounds, epoch or "", tag or ""]
         args += ["" if max_bytes is None else max(max_bytes, 0), *limits]
-        args += [self._empty_ttl, channel, *process.position(topic)]
+        args += [self._empty_ttl, channel, *process.position(topic), int(growing)]
         keys = [*self._server.keys(topic), *growth_keys(self._server, topic)]
         call = self._history.call(keys, args)
         reply = self._run(call, again=True)
@@ -251,7 +252,9 @@ class RedisBackend:
         entries, whole = self._entries(topic, zip(items, bodies, strict=True), start)
         if recovered and not whole and not entries:
             # What follows is not there: once told, nobody waits for it.
-            return self.history(topic, limit=limit, max_bytes=max_bytes)
+            return self.history(
+                topic, limit=limit, max_bytes=max_bytes, growing=growing
+            )
         if backwards:
             entries.reverse()
         page = Page(era, seq, entries, bool(recovered), bool(plain), newest)

@@ -5,7 +5,7 @@
 --       '', the bytes of data that the page may have or '', the messages and bytes that
 --       may be kept, ttl and meta's ttl in ms, meta's ttl where nothing was ever kept; the
 --       channel, which is told where there is a new epoch: see publish.lua; and the epoch,
---       number and tag that the process has seen, if any
+--       number and tag that the process has seen, if any; 1 if what grows is asked for
 -- Returns the epoch, the newest number, its tag, 1 if all after `after` is there or else
 -- 0, 1 if it is claimed, 1 if the messages are in reverse order or else 0, and these: of
 -- each its number, time, tag and the tag before; then its body. A deleted one has none, and
@@ -195,7 +195,7 @@ end
 
 -- What grows: id, number of pieces, and when and by whom it was begun; and all of its text
 local grown, now = {}, clock[1] * 1000 + math.floor(clock[2] / 1000)
-local growths = redis.call('HGETALL', KEYS[6])
+local growths = ARGV[16] == '1' and redis.call('HGETALL', KEYS[6]) or {}
 for i = 1, #growths, 2 do
   local id = growths[i]
   local n, heard, ttl, rest = string.match(growths[i + 1], '^(%d+) (%d+) (%d+) %d (.*)$')

@@ -154,6 +154,7 @@ class SQLiteBackend:
         before: int | None = None,
         limit: int = 50,
         max_bytes: int | None = None,
+        growing: bool = True,
     ) -> Page:
         process = self._process()
 
@@ -166,6 +167,7 @@ class SQLiteBackend:
                 before=before,
                 limit=limit,
                 max_bytes=max_bytes,
+                growing=growing,
             )
 
         page = process.writer.call(step, writes=False)

@@ -18,7 +18,8 @@ from ...messages import Entry, Growth, Message, Page, Receipt, size_of
 from ..contract import EMPTY
 from ..pages import select
 from ..shares import UNANSWERED, Shares, Told
-from . import growing, log, many
+from . import growing as growths
+from . import log, many
 from .leftovers import Leftovers
 from .log import DELETED, NOTHING, Log
 
@@ -89,7 +90,7 @@ class Topics:
                 continue
             if not keep or not self._size:
                 if growth is not None:
-                    growing.end(db, topic, growth.id)
+                    growths.end(db, topic, growth.id)
                 self._log.append(topic, message, now)
                 outcomes.append(Receipt(0, now, ""))
                 continue
@@ -113,7 +114,7 @@ class Topics:
             if seq > self._size or first[0]:
                 self.leftovers.note(topic, seq, now)
             if growth is not None:
-                growing.end(db, topic, growth.id)
+                growths.end(db, topic, growth.id)
             self._log.append(
                 topic, message, at, seq, known.epoch, known.said, known.tag
             )
@@ -137,7 +138,7 @@ class Topics:
         now: float,
     ) -> Receipt | Exception:
         try:
-            news = growing.step(db, topic, message, growth, now)
+            news = growths.step(db, topic, message, growth, now)
         except StreamError as error:
             return error
         if news:
@@ -155,6 +156,7 @@ class Topics:
         before: int | None,
         limit: int,
         max_bytes: int | None,
+        growing: bool,
     ) -> Page:
         now = time.time()
         known = self._used(db, topic, now)
@@ -184,7 +186,7 @@ class Topics:
         if recovered and not whole:  # told once, as the newest ones are what follows
             numbers, recovered = ask(known=False)
             entries, _ = self._entries(db, topic, numbers, max_bytes, False)
-        plain, streams = bool(known.plain), growing.of(db, topic)
+        plain, streams = bool(known.plain), growths.of(db, topic) if growing else ()
         return Page(current, newest, entries, recovered, plain, known.tag, streams)
 
     def _entries(
