@@ -51,6 +51,7 @@ def one_more(cluster: RedisCluster, begin: Begin) -> Callable[[], Process]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60)  # six servers begin, and a seventh
 def test_slots_move_under_load(
     cluster: RedisCluster, one_more: Callable[[], Process]
 ) -> None:
