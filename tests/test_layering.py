@@ -280,7 +280,7 @@ ARROWS: Tree = {
         "requests": (
             ".schema chat.events chat.handlers chat.listener chat.wire opening.views"
         ),
-        "protocol": ".requests .schema chat.listener chat.wire",
+        "protocol": ".requests .schema chat.fields chat.listener chat.wire",
         "asyncapi": ".protocol .requests .schema chat.events chat.wire envelope",
         "typescript": ".requests .schema chat.events chat.wire",
     },

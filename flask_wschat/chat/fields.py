@@ -28,15 +28,39 @@ full sooner or later, of Python's or another language; so it is not kept."""
 Request = dict[str, Any]
 
 # What fields of the protocol's own requests are. How long a name may be, and what
-# stands in it, is for the class that asks; the titles are those in the schema.
+# stands in it, is for the class that asks; titles and words are those in the schema.
 Name = Annotated[str, Meta(min_length=1, title="name")]
 Mid = Annotated[str, Meta(min_length=1, title="mid")]
 User = Annotated[str, Meta(max_length=LONGEST_NAME, title="user")]
-Seq = Annotated[int, Meta(ge=0, le=MAX_INTEGER, title="seq")]
+Seq = Annotated[
+    int,
+    Meta(
+        title="seq",
+        description="A message's number: 1, 2, 3 and so on in each room and each"
+        " inbox.",
+        ge=0,
+        le=MAX_INTEGER,
+    ),
+]
 Count = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
-Epoch = Annotated[str, Meta(min_length=1, max_length=100, title="epoch")]
-Tag = Annotated[str, Meta(max_length=100, title="tag")]
-Data = Annotated[Any, Meta(title="data")]
+Epoch = Annotated[
+    str,
+    Meta(
+        title="epoch",
+        description="Whose numbers they are; opaque.",
+        min_length=1,
+        max_length=100,
+    ),
+]
+Tag = Annotated[
+    str,
+    Meta(
+        title="tag",
+        description="Tells a message from another one with its number; empty: unknown.",
+        max_length=100,
+    ),
+]
+Data = Annotated[Any, Meta(title="data", description="Any JSON value.")]
 
 
 class RequestError(Exception):

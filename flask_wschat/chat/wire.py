@@ -7,12 +7,12 @@ of its requests. See docs/decisions/52.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..envelope import ErrorCode
-from .fields import MAX_INTEGER
+from .fields import MAX_INTEGER, Data, Epoch, Seq, Tag
 
 # A title names the definition that all fields of this type share.
 Ref = Annotated[
@@ -51,33 +51,6 @@ Mid = Annotated[
         max_length=64,
     ),
 ]
-Seq = Annotated[
-    int,
-    Meta(
-        title="seq",
-        description="A message's number: 1, 2, 3 and so on in each room and each"
-        " inbox.",
-        ge=0,
-        le=MAX_INTEGER,
-    ),
-]
-Tag = Annotated[
-    str,
-    Meta(
-        title="tag",
-        description="Tells a message from another one with its number; empty: unknown.",
-        max_length=100,
-    ),
-]
-Epoch = Annotated[
-    str,
-    Meta(
-        title="epoch",
-        description="Whose numbers they are; opaque.",
-        min_length=1,
-        max_length=100,
-    ),
-]
 At = Annotated[
     float,
     Meta(
@@ -98,7 +71,6 @@ Sender = User | None
 # Literal has no booleans before msgspec 0.20.
 _True = Annotated[bool, Meta(extra_json_schema={"const": True})]
 _False = Annotated[bool, Meta(extra_json_schema={"const": False})]
-Data = Annotated[Any, Meta(title="data", description="Any JSON value.")]
 Counts = Annotated[
     dict[str, Annotated[int, Meta(ge=0)]],
     Meta(title="counts", description="Votes by choice: every option of the poll."),
@@ -254,14 +226,17 @@ class Presence(Struct, tag="presence"):
     present: Users | UnsetType = UNSET
 
 
-class Tally(Struct, tag="tally"):
-    """How a poll stands now."""
-
-    poll: Name
+class _Standing(Struct, kw_only=True):
     counts: Counts
     total: Total
     closed: bool
     version: Version
+
+
+class Tally(_Standing, tag="tally"):
+    """How a poll stands now."""
+
+    poll: Name
 
 
 class Gap(Struct, tag="gap"):
@@ -282,15 +257,17 @@ class Emitted(Struct, rename={"sender": "from"}):
     sender: User | None
 
 
-class Stream(Struct, tag="stream", rename={"sender": "from"}):
-    """A message begins to grow, or this is all of it so far."""
-
+class _Growing(Struct, kw_only=True, rename={"sender": "from"}):
     room: Annotated[Name | None, Meta(description="null: the inbox.")]
     id: Mid
     sender: Annotated[User | None, Meta(description="As in message.")]
     at: At
     n: Pieces
     text: Text
+
+
+class Stream(_Growing, tag="stream"):
+    """A message begins to grow, or this is all of it so far."""
 
 
 class Append(Struct, tag="append"):
@@ -364,13 +341,11 @@ class WhoReply(Done, tag="reply"):
     more: bool
 
 
-class VoteReply(Done, tag="reply"):
+class VoteReply(_Standing, tag="reply"):
     """To vote: it counts."""
 
-    counts: Counts
-    total: Total
-    closed: bool
-    version: Version
+    ref: Ref
+    ok: _True
 
 
 class PollReply(VoteReply, kw_only=True, tag="reply"):
@@ -379,15 +354,11 @@ class PollReply(VoteReply, kw_only=True, tag="reply"):
     mine: Annotated[Name | None, Meta(description="null: you have not voted.")]
 
 
-class StreamReply(Done, tag="reply", rename={"sender": "from"}):
+class StreamReply(_Growing, tag="reply"):
     """To stream: all of it so far."""
 
-    room: Annotated[Name | None, Meta(description="null: the inbox.")]
-    id: Mid
-    sender: Annotated[User | None, Meta(description="As in message.")]
-    at: At
-    n: Pieces
-    text: Text
+    ref: Ref
+    ok: _True
 
 
 class Error(Struct):

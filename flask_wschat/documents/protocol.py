@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from ..chat import wire
+from ..chat.fields import Epoch
 from ..chat.listener import ChatListener
 from .requests import request
 from .schema import Definitions, Schema
@@ -42,7 +43,7 @@ def schema() -> Schema:
     defs.refer(wire.Emitted)
     defs.all["emitted"]["additionalProperties"] = True
     defs.refer(wire.Ref)
-    defs.refer(wire.Epoch)
+    defs.refer(Epoch)
     handlers = ChatListener._handlers
     requests = {name: request(defs, handlers[name]) for name in wire.REPLIES}
     defs.all["presence"]["oneOf"] = [
