@@ -1,16 +1,16 @@
 #!/bin/sh
-# Install what the tests of types and documents need of npm, at the locked versions.
+# Install what the tests need of npm, at the locked versions: compiler, bundlers, `ws`.
 set -eu
-cd "$(dirname "$0")/../tests/types"
+cd "$(dirname "$0")/.."
 
 if [ node_modules/.done -nt package-lock.json ]; then
     exit 0
 fi
 if ! command -v npm >/dev/null 2>&1; then
-    echo "npm is missing: the tests of types skip, unless CI is true" >&2
+    echo "npm is missing: the tests of types and bundles skip, unless CI is true" >&2
     [ "${CI:-}" != true ] || exit 1
     exit 0
 fi
-echo "==> Installing TypeScript for the tests (once)"
-npm ci --no-audit --no-fund --no-update-notifier --loglevel=error
+echo "==> Installing TypeScript, esbuild, Vite and ws for the tests (once)"
+npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 touch node_modules/.done

@@ -28,7 +28,8 @@ wanted() {
     echo "haproxy haproxy"
     echo "strace strace"
     [ ! -d tests/js ] || echo "node nodejs"
-    [ ! -d tests/types ] || echo "npm npm"
+    [ ! -d tests/package ] || echo "npm npm"
+    [ ! -d tests/package ] || echo "firefox-esr|firefox firefox-esr"
 }
 
 python=.venv/bin/python
