@@ -28,6 +28,7 @@ from flask_wschat.messages import (
 )
 from flask_wschat.settings import Settings
 from tests.support.in_memory import Reader
+from tests.support.waiting import move_on
 
 ROOM = room_topic("a")
 NO_PAGE = Page("e", 0, [])
@@ -232,7 +233,7 @@ def test_what_the_storage_has_no_more_is_not_told(hub: Hub, ann: Watching) -> No
     """It has ended, and what says so is on its way: to those who know of it."""
     ben = there(hub)
     begin(hub)
-    time.sleep(0.001)
+    move_on(time.monotonic)
     ann.ask()
     assert ann.get()
     discard(hub)
@@ -317,7 +318,7 @@ def test_after_a_loss_all_is_told_that_was_not(hub: Hub) -> None:
     hub.lost([ROOM])
     append(hub, 3, id="a")  # of what comes now, nothing can be told yet
     assert ann.told == []
-    time.sleep(0.001)
+    move_on(time.monotonic)
     entry = Entry(1, "all of it", 9.0, "bot", "b")
     mend(hub, a_page(grown(2, "12", "a"), grown(7, "new", "d"), entries=(entry,)))
     append(hub, 4, id="a")

@@ -10,6 +10,7 @@ import pytest
 
 from flask_wschat.backends import Backend
 from flask_wschat.backends.contract import MOST_STREAMS
+from flask_wschat.backends.growths import CLOSE
 from flask_wschat.errors import StreamGone, StreamStopped, TooManyStreams
 from flask_wschat.messages import (
     APPEND,
@@ -23,7 +24,7 @@ from flask_wschat.messages import (
     Receipt,
 )
 from tests.backends.cluster import Cluster, RecordingHost
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, move_on
 
 ROOM = "room:a"
 LONG = 60.0
@@ -127,7 +128,7 @@ def test_one_that_was_begun_anew_is_another_s(pair: tuple[Process, Process]) -> 
     (old, _), (new, _) = pair
     at = begin(old).at
     discard(new)
-    time.sleep(0.002)
+    move_on(time.time, by=2 * CLOSE)
     again = begin(new).at
     for event in (APPEND, DISCARD):
         with pytest.raises(StreamGone, match="another writer"):

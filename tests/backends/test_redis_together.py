@@ -23,19 +23,6 @@ COUNT = 24
 Begin = Callable[..., RedisBackend]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[Any]:
-    with server.client() as client:
-        client.flushall()
-        yield client
-
-
 @pytest.fixture
 def begin(server: RedisServer, client: Any) -> Iterator[Begin]:
     made: list[RedisBackend] = []

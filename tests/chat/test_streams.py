@@ -26,11 +26,12 @@ from flask_wschat import (
     WSChat,
     event,
 )
+from flask_wschat.backends.growths import CLOSE
 from flask_wschat.errors import BackendError
 from tests.support.chat_client import Json
 from tests.support.following import chat, make_chat, server, url
 from tests.support.live import LiveServer, Serve, receive
-from tests.support.waiting import DEADLINE, eventually
+from tests.support.waiting import DEADLINE, eventually, move_on
 
 from ..protocol.peers import Peer
 
@@ -299,7 +300,7 @@ def test_texts_of_any_kind(chat: WSChat, server: LiveServer) -> None:
     with chat.stream(room="Lobby") as answer:
         for piece in "żółw", "🐢", '"quoted"\\', "\0\x1f\u2028", "</script>", "":
             answer.append(piece)
-            time.sleep(0.06)
+            ann.until(lambda: ann.open.get(answer.id, (0, ""))[1] == answer.text)
     assert ann.finished(answer.id) == answer.text
     assert ann.texts[answer.id][-1] == answer.text
 
@@ -584,7 +585,7 @@ def test_who_writes_it_again_is_the_only_one(chat: WSChat, server: LiveServer) -
     """As a task that a queue gives to another worker while the first one still runs."""
     first = chat.stream(room="Lobby", id="task")
     first.append("first ")
-    time.sleep(0.002)
+    move_on(time.time, by=2 * CLOSE)
     with chat.stream(room="Lobby", id="task") as second:
         second.append("second ")
         with pytest.raises(StreamGone), first:

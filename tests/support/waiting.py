@@ -33,3 +33,9 @@ def eventually(
             raise AssertionError(f"not within {seconds:g} s: {words}")
         # The longer it takes, the less does a tenth of it matter: to ask costs, too.
         sleep(min(max(0.002, waited / 10), 0.05))
+
+
+def move_on(clock: Callable[[], float], by: float = 0.0) -> None:
+    """Wait until ``clock`` has gone on by more than so many seconds."""
+    begun = clock()
+    eventually(lambda: clock() > begun + by, "a clock that goes on")
