@@ -1,134 +1,128 @@
 /**
- * What wschat.js offers: types and promises, kept by hand.
+ * What wschat.js offers: types and promises, kept by hand. With examples: docs/client.md
  *
- *   const chat = new WSChat("/ws/vote");
- *   chat.on("tally", (message) => draw(message.counts));
- *   const reply = await chat.request("vote", { choice: "tea" });
- *
- * Where the server has a ChatListener (docs/protocol.md):
- *
+ *   const chat = new WSChat("/ws/chat");
+ *   chat.onState(({ state }) => banner(state));
  *   const lobby = chat.join("Lobby", { onMessage: show, onReset: showOnly });
  *   await lobby.say({ text: "Hello" }); // stored, once, whatever the network does
  *
  * A chat's connection that is dead, though nobody has closed it, is known and retried
  * within 10 seconds in a page that is in view, within 40 in a hidden one (browsers may
  * wake those once a minute only). On sockets of your own routes nobody asks.
+ *
+ * What a handler throws, of whatever kind, is reported (`reportError`) and stops nothing
+ * else. Where a function is returned, calling it ends what was begun.
+ *
+ * Over 450 lines, as one file is what a page and its tools fetch.
  */
 
-/** "reconnecting" tries until it succeeds; "closed" is final. */
-export type State = "connecting" | "open" | "reconnecting" | "closed";
+export {}; // so that what is not exported below is not
 
-export interface StateChange {
-  state: State;
-  /**
-   * The close code that led here, 0 if none did. 401 or 403 with "closed": the handshake
-   * is refused for good, until somebody logs in and the page makes a new WSChat.
-   */
-  code: number;
-  reason: string;
-}
+// ---- What goes over the wire: docs/protocol.md ------------------------------------
+
+/** Anything that JSON can say; objects are plain ones and arrays of it. */
+export type Json = string | number | boolean | null | object;
 
 /** A JSON object with a `type`, as a chat sends them. */
 export interface Message {
   type: string;
-  [field: string]: unknown;
 }
 
-/** The answer to a request; its result stands beside `ok`. */
-export interface Reply extends Message {
-  ref: number;
-  ok: true;
+export interface Rate {
+  /** How many a second, over time. */
+  per_second: number;
+  /** How many at once. */
+  burst: number;
 }
 
-/**
- * Milliseconds to wait before retry number `attempt`, counted from 0: anywhere from 0
- * to 500, then to 1000, 2000 and so on up to 10 000 ("full jitter").
- */
-export function backoff(attempt: number, random?: () => number): number;
-
-/**
- * Whether a connection closed with this code is opened again: yes, except after 1000,
- * 1008 and 4000-4499. After 1000 a chat's connection is opened again as well, unless it
- * was `close()`: proxies close so, while a view says so that it is through. A page never
- * sees the HTTP status of a refused handshake, only 1006: then the same URL is asked for
- * by an ordinary GET, once, and 401 or 403 ends it. An origin that the server does not
- * take is not found so, as browsers send none with that GET: see the server's log.
- */
-export function shouldReconnect(code: number): boolean;
-
-/** Why a request failed. */
-export class RequestError extends Error {
-  constructor(code: string, message: string, retryAfter?: number);
-  /**
-   * The server's own code, or "timeout", "full" (nothing was sent), "disconnected"
-   * (after it was sent: it may have arrived or not).
-   */
-  code: string;
-  /** Seconds that the server asks to wait, 0 if it does not. */
-  retryAfter: number;
+/** What the server takes; what is optional is of rooms and inboxes, where it has some. */
+export interface Limits {
+  /** Bytes of a whole message; more ends the connection with 1009. */
+  message: number;
+  /** Bytes of `data`, as compact JSON in UTF-8. */
+  data?: number;
+  /** Arrays and objects within each other in `data`. */
+  depth: number;
+  /** Characters of a name. */
+  name?: number;
+  /** Characters of a `mid`. */
+  mid?: number;
+  /** Messages in one reply. */
+  page?: number;
+  /** Rooms of one connection. */
+  rooms?: number;
+  /** Rooms and inboxes that you may begin; null: any number. */
+  new_rooms?: Rate | null;
+  /** Requests; null: any number. */
+  rate: Rate | null;
 }
 
-/** The first message of a ChatListener, of the newest connection. */
+/** The first message of each connection. */
 export interface Hello extends Message {
-  protocol: number;
+  type: "hello";
+  protocol: 1;
+  /** Of this connection. */
   id: string;
+  /** Who the server takes you for; null: somebody without a user id. */
   user: string | null;
   /** Seconds between the server's pings. */
   ping: number;
-  limits: {
-    message: number;
-    data: number;
-    depth: number;
-    name: number;
-    mid: number;
-    page: number;
-    rooms: number;
-    new_rooms: { per_second: number; burst: number } | null;
-    rate: { per_second: number; burst: number } | null;
-  };
+  limits: Limits;
 }
 
 /** What messages in rooms and to users have in common. */
-export interface Said extends Message {
-  /** Counts 1, 2, 3 in each room; 0: it is not kept. */
+interface Said<Data> extends Message {
+  /** Counts 1, 2, 3 in each room and each inbox; 0: it is not kept. */
   seq: number;
-  /** null: the application, or somebody without a user id. */
+  /** A user id; null: the application, or somebody without one. */
   from: string | null;
-  data: unknown;
-  /** Seconds since 1970. */
+  data: Data;
+  /** When it was stored, in seconds since 1970. */
   at: number;
+  /** The sender's id for it; null: the application gave it none. */
   mid: string | null;
   /** Tells it from another one with its number. */
   tag?: string;
-  /** `data` is base64. */
+  /** `data` is binary data in base64; only the application sends some. */
   binary?: true;
-  /** It was taken back, before this page came to it: `data` is null. */
-  deleted?: true;
 }
 
-/** A message in a room. */
-export interface RoomMessage extends Said {
+/** A message in a room that is there to be seen. */
+export interface SaidInRoom<Data = unknown> extends Said<Data> {
   type: "message";
-  /** null: to everybody; those go to `on("message")` only. */
+  /** null: to everybody; those go to `chat.on("message")` only. */
   room: string | null;
+  deleted?: undefined;
 }
+
+/** A message that was taken back before this page came to it. */
+export interface TakenBack {
+  type: "message";
+  room: string | null;
+  seq: number;
+  from: null;
+  data: null;
+  at: number;
+  mid: null;
+  tag?: string;
+  deleted: true;
+}
+
+/** A message in a room: ask `deleted` before its `data`. */
+export type RoomMessage<Data = unknown> = SaidInRoom<Data> | TakenBack;
 
 /** A message to one user; `seq` counts in your inbox. */
-export interface DirectMessage extends Said {
+export interface DirectMessage<Data = unknown> extends Said<Data> {
   type: "direct";
+  /** The user it was told; you, or another one where you told it. */
   to: string;
-}
-
-/** That a message is stored, as number `seq`. */
-export interface Stored extends Reply {
-  seq: number;
-  at: number;
 }
 
 /** A message that grows, as an answer that a model writes. */
 export interface GrowingMessage {
   /** The `mid` of the message that it becomes. */
   id: string;
+  /** As in messages. */
   from: string | null;
   /** When it began, in seconds since 1970. */
   at: number;
@@ -137,6 +131,293 @@ export interface GrowingMessage {
   /** All of them, one after another. */
   text: string;
 }
+
+/** Who came into a room, and who left it: user ids. */
+export interface PresenceChange {
+  joined: string[];
+  left: string[];
+}
+
+/** How a poll stands. */
+export interface Votes {
+  /** Votes by option, every option; their order means nothing. */
+  counts: Record<string, number>;
+  /** The sum of them. */
+  total: number;
+  /** No more votes are taken. */
+  closed: boolean;
+  /** Grows with each change: of two the higher is the newer. */
+  version: number;
+}
+
+/** How a poll stands, and what you voted for; null: you have not. */
+export interface PollState extends Votes {
+  mine: string | null;
+}
+
+/** A poll has changed. `chat.poll(name).on(…)` has them in order, and misses none. */
+export interface Tally extends Votes {
+  type: "tally";
+  poll: string;
+}
+
+/** `null` for a room is the inbox. What a `Room` does with these, it does by itself. */
+interface Placed<Type extends string, Room = string | null> {
+  type: Type;
+  room: Room;
+}
+
+/** The answer to a request that was done; its result stands beside `ok`. */
+export interface Reply extends Message {
+  type: "reply";
+  ref: number;
+  ok: true;
+}
+
+/** The answer to one that was not; `request` rejects with it, as a `RequestError`. */
+export interface Refusal extends Message {
+  type: "reply";
+  /** null: the request had none that could be read. */
+  ref: number | null;
+  ok: false;
+  error: {
+    code: ServerCode;
+    /** For who writes the page, not for users; English. */
+    message: string;
+    /** Seconds to wait. */
+    retry_after?: number;
+  };
+}
+
+/** What a chat sends, by its `type`: `chat.on("tally", (tally) => tally.counts)`. */
+export interface ChatEvents {
+  hello: Hello;
+  message: RoomMessage;
+  direct: DirectMessage;
+  /** A message was taken back. */
+  deleted: Placed<"deleted", string> & { seq: number };
+  /** A message begins to grow, or this is all of it so far. */
+  stream: Placed<"stream"> & GrowingMessage;
+  /** A piece more of it. */
+  append: Placed<"append"> & { id: string; n: number; text: string };
+  /** It will not become a message. */
+  discard: Placed<"discard"> & { id: string; reason: string };
+  /** Who came and left; or, where they are too many to be named, how many there are. */
+  presence: Placed<"presence", string> &
+    (
+      | (PresenceChange & { count?: undefined; present?: undefined })
+      | { joined?: undefined; left?: undefined; count: number; present?: string[] }
+    );
+  tally: Tally;
+  /** Messages may be missing; `spread` is in seconds. */
+  gap: Placed<"gap"> & { spread?: number };
+  reply: Reply | Refusal;
+}
+
+/** Where to read on. */
+interface Place {
+  after?: number;
+  epoch?: string;
+  tag?: string;
+}
+
+interface Page {
+  /** Whose numbers these are. */
+  epoch: string;
+  /** The newest number given out, 0 if none was. */
+  seq: number;
+}
+
+interface Joined<M> extends Page {
+  tag: string;
+  recovered: boolean;
+  more: boolean;
+  messages: M[];
+  streams: ChatEvents["stream"][];
+}
+
+/** A part of a room's history, in ascending order. */
+export interface History<Data = unknown> extends Page {
+  messages: RoomMessage<Data>[];
+}
+
+/** A part of those who are in a room, sorted by Unicode's code points. */
+export interface People {
+  present: string[];
+  /** How many are there in all. */
+  count: number;
+  /** There are more after these. */
+  more: boolean;
+}
+
+/** That a message is stored, as number `seq`, at `at` seconds since 1970. */
+export interface Stored extends Reply {
+  seq: number;
+  at: number;
+}
+
+/**
+ * What a chat may be asked, by its type: `chat.request("poll", { poll: "Tea" })`. `fields`
+ * go with the request; those of `reply` stand beside `ok`.
+ */
+export interface ChatRequests {
+  join: {
+    fields: Place & { room: string };
+    reply: Joined<RoomMessage> & { count?: number; present?: string[] };
+  };
+  inbox: { fields: Place; reply: Joined<DirectMessage> };
+  leave: { fields: { room: string }; reply: {} };
+  say: {
+    fields: { room: string; data: Json; mid: string };
+    reply: { seq: number; at: number };
+  };
+  tell: {
+    fields: { to: string; data: Json; mid: string };
+    reply: { seq: number; at: number };
+  };
+  history: { fields: { room: string; before?: number; limit?: number }; reply: History };
+  who: { fields: { room: string; after?: string; limit?: number }; reply: People };
+  vote: { fields: { poll: string; choice: string }; reply: Votes };
+  poll: { fields: { poll: string }; reply: PollState };
+  stream: {
+    fields: { room?: string; id: string };
+    reply: GrowingMessage & { room: string | null };
+  };
+  stop: { fields: { room?: string; id: string }; reply: {} };
+  ping: { fields: {}; reply: {} };
+}
+
+// ---- Errors -----------------------------------------------------------------------
+
+/** What the server answers: docs/protocol.md, "Errors", says what to do about each. */
+export type ServerCode =
+  | "bad_json"
+  | "bad_request"
+  | "forbidden"
+  | "internal"
+  | "not_joined"
+  | "poll_closed"
+  | "rate_limited"
+  | "too_big"
+  | "too_many"
+  | "unauthorized"
+  | "unavailable"
+  | "unknown_choice"
+  | "unknown_poll"
+  | "unknown_stream"
+  | "unknown_type";
+
+/**
+ * What happens on this side.
+ * - "timeout": no answer in time; it may be done or not.
+ * - "disconnected": the connection was lost after it was sent, which may be done or not;
+ *   or it is closed for good.
+ * - "full": too much is waiting; nothing was sent.
+ * - "too_big": over `hello.limits.message`; nothing was sent.
+ * - "expired": kept in the outbox for longer than the server knows a `mid`: a repeat might
+ *   be stored twice. To `onRefused` only.
+ */
+export type ClientCode = "timeout" | "disconnected" | "full" | "too_big" | "expired";
+
+/** Open, for a later server may have more of them. */
+export type ErrorCode = ServerCode | ClientCode | (string & {});
+
+/** Why a request failed. */
+export class RequestError extends Error {
+  constructor(code: ErrorCode, message: string, retryAfter?: number);
+  readonly code: ErrorCode;
+  /** Seconds that the server asks to wait, 0 if it does not. */
+  readonly retryAfter: number;
+}
+
+// ---- The connection ---------------------------------------------------------------
+
+/** "reconnecting" tries until it succeeds; "closed" is final, until `connect()`. */
+export type State = "connecting" | "open" | "reconnecting" | "closed";
+
+export interface StateChange {
+  state: State;
+  /**
+   * The close code that led here, 0 if none did. 401 or 403 with "closed": the handshake
+   * is refused, until somebody logs in and calls `connect()`.
+   */
+  code: number;
+  reason: string;
+  /** Attempts that have failed since it was open; 0 when it is. */
+  attempt: number;
+  /**
+   * When the next attempt begins, in milliseconds since 1970 as `Date.now()` has them; 0
+   * if none is planned: open, connecting, closed, or offline until the network is there.
+   */
+  retryAt: number;
+}
+
+/** A message that is not known to be stored; `at` in milliseconds since 1970. */
+export type Waiting = {
+  readonly mid: string;
+  readonly data: unknown;
+  readonly at: number;
+} & (
+  | { readonly room: string; readonly to?: undefined }
+  | { readonly to: string; readonly room?: undefined }
+);
+
+/** Where messages wait over a reload: what `localStorage` has of this. */
+export interface Outbox {
+  readonly length: number;
+  key(index: number): string | null;
+  getItem(key: string): string | null;
+  setItem(key: string, value: string): void;
+  removeItem(key: string): void;
+}
+
+/** What is needed of a class like the browser's: for Node 20 that of the package `ws`. */
+export type SocketClass = new (
+  url: string,
+  protocols?: string | string[],
+) => { binaryType: string; send(data: any): void; close(code?: number, reason?: string): void };
+
+export interface Options {
+  /** Subprotocols to offer; a browser closes where the server chooses none of them. */
+  protocols?: string | string[];
+  /**
+   * Asked before each attempt: a ticket of your server (`chat.ticket(user)`), sent as
+   * `?ticket=…`. null: there is none to be had, which ends it as "closed", 401. Where it
+   * throws, it is tried again later, as after a bad network. A ticket that the server
+   * refuses is replaced by a fresh one once, then that is "closed", 401, as well.
+   */
+  ticket?: () => string | null | Promise<string | null>;
+  /**
+   * Keep what is not acknowledged over a reload, and send it then; for each user apart.
+   * A store that throws (full, forbidden) is done without.
+   */
+  outbox?: "localStorage" | Outbox;
+  /** One that an earlier page left in the outbox is refused, or has expired. */
+  onRefused?: (message: Waiting, error: RequestError) => void;
+  /** Instead of `globalThis.WebSocket`. */
+  WebSocket?: SocketClass;
+}
+
+export interface RequestOptions {
+  /** Milliseconds, from when it is sent; 10 000 by default. */
+  timeout?: number;
+  /** Rejects with `signal.reason`; what was not sent by then never is. */
+  signal?: AbortSignal;
+}
+
+export interface SayOptions {
+  /** Your own id for it, new for each message; unique among all of your user's. */
+  mid?: string;
+  /** Milliseconds in all; none by default: it is repeated until there is an answer. */
+  timeout?: number;
+  /** Rejects with `signal.reason`; what was sent by then may be stored. */
+  signal?: AbortSignal;
+}
+
+/** A message on its way; `mid` pairs it with the message that the room is sent. */
+export type Saying = Promise<Stored> & { readonly mid: string };
+
+// ---- Rooms, the inbox, polls ------------------------------------------------------
 
 /** What a page does with a room, or with the inbox. */
 export interface Reading<M> {
@@ -164,23 +445,18 @@ export interface Reading<M> {
   onError?(error: RequestError): void;
 }
 
-export interface RoomReading extends Reading<RoomMessage> {
+export interface RoomReading<Data = unknown> extends Reading<RoomMessage<Data>> {
   /**
    * Who is here, sorted; and who came and left, if that is why. Where they are too many
    * to be named, there are no names, and how many they are.
    */
-  onPresence?(
-    present: string[],
-    change: { joined: string[]; left: string[] },
-    count: number,
-  ): void;
+  onPresence?(present: string[], change: PresenceChange, count: number): void;
   /** The message with this number was taken back: show it no more. */
   onDeleted?(seq: number): void;
 }
 
-/** The direct messages to this user, and those this user sends. */
-export interface Inbox {
-  readonly name: string | null;
+/** What a room and the inbox have in common. */
+interface Feed {
   /** How far it is read, undefined before the first reply. */
   readonly seq?: number;
   readonly epoch?: string;
@@ -188,114 +464,225 @@ export interface Inbox {
   /** What grows now, by `id`. */
   readonly streams: ReadonlyMap<string, GrowingMessage>;
   /** Have what grows end where it is, if you may; rejects with a RequestError. */
-  stop(id: string): Promise<Reply>;
-  /** Hear no more of it, also after a reconnect. */
+  stop(id: string, options?: RequestOptions): Promise<Reply>;
+  /** Hear no more of it, also after a reconnect. Others who joined it hear on. */
   leave(): void;
 }
 
-export interface Room extends Inbox {
-  readonly name: string;
-  readonly present: string[];
-  readonly count: number;
-  say(data: unknown): Promise<Stored>;
+/** The direct messages to this user, and those this user sends. */
+export interface Inbox extends Feed {
+  readonly name: null;
 }
 
-/** The text `T`, unless `Map` has its own words for it. */
-type Untyped<Map, T extends string> = T extends keyof Map ? never : T;
+export interface Room<Data = unknown, Events = {}, Requests = {}> extends Feed {
+  readonly name: string;
+  /** Who is here, sorted; empty where they are too many to be named. */
+  readonly present: string[];
+  /** How many are here. */
+  readonly count: number;
+  /** As `chat.say`. */
+  say(data: Sayable<Data>, options?: SayOptions): Saying;
+  /**
+   * What was said before number `before`, or the newest: `limit` messages, or as many as
+   * the server gives. Another `epoch` than the room's: the numbers have begun anew.
+   */
+  history(
+    options?: RequestOptions & { before?: number; limit?: number },
+  ): Promise<Reply & History<Data>>;
+  /** Who is here, page after page: `after` is the last name of the page before. */
+  who(options?: RequestOptions & { after?: string; limit?: number }): Promise<Reply & People>;
+  /** `chat.request(type, { room, ...fields })`. */
+  emit<T extends Name<Requests & ChatRequests>>(
+    type: T,
+    ...more: Asked<Requests, T, "room">
+  ): Promise<Answer<Requests, T>>;
+  /** As `chat.on`, for events of this room only. */
+  on<T extends Name<Events & ChatEvents>>(
+    type: T,
+    handler: (event: Sent<Events, T>) => void,
+  ): () => void;
+}
+
+export interface Poll {
+  /** Vote, or change your vote. */
+  vote(choice: string, options?: RequestOptions): Promise<Reply & Votes>;
+  /**
+   * Call `handler` now, as soon as it is known, at each change and after each reconnect;
+   * never with an older state after a newer one.
+   */
+  on(handler: (state: PollState) => void): () => void;
+  /** Ask how it stands. */
+  get(options?: RequestOptions): Promise<Reply & PollState>;
+}
+
+// ---- Your own events and requests -------------------------------------------------
+
+/** A name of `Map`, or any other. */
+type Name<Map> = (keyof Map & string) | (string & {});
+
+/** `Own`, and of the chat's what it does not name itself. */
+type Known<Own, Chats> = Own & Omit<Chats, keyof Own>;
+
+/** What comes with the type `T`; without words for it, anything. */
+type Sent<Events, T> = T extends keyof Known<Events, ChatEvents>
+  ? Known<Events, ChatEvents>[T]
+  : any;
+
+/** The arguments after the type of a request. */
+type Asked<Requests, T, Given extends string = never> =
+  T extends keyof Known<Requests, ChatRequests>
+    ? Known<Requests, ChatRequests>[T] extends { fields: infer Fields }
+      ? {} extends Omit<Fields, Given>
+        ? [fields?: Omit<Fields, Given>, options?: RequestOptions]
+        : [fields: Omit<Fields, Given>, options?: RequestOptions]
+      : [fields?: {}, options?: RequestOptions]
+    : [fields?: Record<string, unknown>, options?: RequestOptions];
+
+/** The reply to it. */
+type Answer<Requests, T> = Reply &
+  (T extends keyof Known<Requests, ChatRequests>
+    ? Known<Requests, ChatRequests>[T] extends { reply: infer Fields }
+      ? Fields
+      : Known<Requests, ChatRequests>[T] extends { result: infer Result }
+        ? { result: Result }
+        : {}
+    : { [field: string]: unknown });
+
+/** `Data`, or anything for JSON where that is not known. */
+type Sayable<Data> = unknown extends Data ? Json : Data;
 
 /**
  * `Events`: what the application sends, by its `type`. `Requests`: what it may be asked,
- * as `{ fields, result }`. Both are printed by `flask wschat types`; what they do not
- * name has any fields.
+ * as `{ fields, result }`, or `{ fields, reply }` where the fields of the reply stand beside
+ * `ok`. Both are printed by `flask wschat types`. Each comes before the chat's own of
+ * the same name; what neither names has any fields.
  */
 export class WSChat<Events = {}, Requests = {}> {
   /**
-   * Connects at once. `url` may be relative to the page; http becomes ws. `protocols`:
-   * subprotocols to offer; a browser closes where the server chooses none of them.
+   * Connects at once. `url` may be relative to the page, if there is one; http becomes ws.
+   * As a function it is asked before each attempt; where it throws, it is tried again.
+   * @throws TypeError for a relative URL without a page (Node, some workers)
    */
-  constructor(url: string, options?: { protocols?: string | string[] });
+  constructor(
+    url: string | URL | (() => string | URL | Promise<string | URL>),
+    options?: Options,
+  );
 
   readonly state: State;
 
-  /** What a ChatListener said first, undefined before. */
+  /** What the server said first, undefined before; of the newest connection. */
   readonly hello?: Hello;
 
-  /**
-   * Join a room and stay in it: after a reconnect, or where the server may have missed
-   * something, it is read on from the last message that was shown. One reading for each
-   * room; a second one takes its place.
-   */
-  join(room: string, reading?: RoomReading): Room;
-
-  /** Read the direct messages likewise. */
-  inbox(reading?: Reading<DirectMessage>): Inbox;
-
-  /**
-   * Say `data`, anything JSON can say, to a room, and repeat that until the server has
-   * stored it: once, however often it was sent. Messages to one room are stored in the
-   * order of the calls, each after the one before. All that is asked for you, joins
-   * after a reconnect included, is sent as fast as the server's `limits.rate` allows.
-   *
-   * Rejects with a RequestError: the server's code where it refuses, "too_big", "full"
-   * over 1 MiB that waits, "disconnected" when closed for good (it may be stored or not).
-   */
-  say(room: string, data: unknown): Promise<Stored>;
-
-  /** Say it to one user likewise. */
-  tell(to: string, data: unknown): Promise<Stored>;
-
-  /**
-   * Call `handler` for each JSON object whose `type` is this text. "*" means every
-   * message: those objects, any other text as the string that was sent, JSON or not, and
-   * binary as an ArrayBuffer. What one handler throws is reported and stops no other.
-   * Returns a function that ends it.
-   */
-  on(type: "*", handler: (message: unknown) => void): () => boolean;
-  on<T extends keyof Events & string>(
-    type: T,
-    handler: (message: Events[T]) => void,
-  ): () => boolean;
-  on<M extends Message, T extends string = string>(
-    type: Untyped<Events, T>,
-    handler: (message: M) => void,
-  ): () => boolean;
+  /** What was said and told, and is not known to be stored; the oldest first. */
+  readonly waiting: readonly Waiting[];
 
   /**
    * Call `watcher` now and at each change. At "open" the joins have been sent, as many as
    * the server's limit lets through at once, and what waits has not: so what is asked
-   * from it comes between. Returns a function that ends it.
+   * from it comes between.
    */
-  onState(watcher: (change: StateChange) => void): () => boolean;
+  onState(watcher: (change: StateChange) => void): () => void;
 
   /**
-   * Send text, bytes (a Blob, an ArrayBuffer, a view of one), or anything else as JSON:
-   * now, or, as it is now, once connected.
-   * @throws TypeError for what JSON cannot say: undefined, a function
+   * Try now: a wait before the next attempt ends, and the waits begin anew; an open
+   * connection is asked whether it is one; a closed one is as with `connect()`.
+   */
+  reconnect(): void;
+
+  /** After a final "closed": open again; rooms read on where they were. */
+  connect(): void;
+
+  /** Close for good. What waits is refused with "disconnected". */
+  close(code?: number, reason?: string): void;
+
+  /**
+   * Call `handler` for each JSON object whose `type` is this text. "*" means every
+   * message: those objects, any other text as the string that was sent, JSON or not, and
+   * binary as an ArrayBuffer.
+   */
+  on(type: "*", handler: (message: unknown) => void): () => void;
+  on<T extends Name<Events & ChatEvents>>(
+    type: T,
+    handler: (event: Sent<Events, T>) => void,
+  ): () => void;
+
+  /**
+   * Send text and bytes (a Blob, an ArrayBuffer, a view of one) as they are, plain
+   * objects, arrays, numbers, booleans and null as JSON: now, or, as it is now, once
+   * connected.
+   * @throws TypeError for anything else: undefined, a Map, FormData, a function …
    * @throws RequestError "full" over 64 KiB of waiting data, "disconnected" when closed
    */
-  send(data: unknown): void;
+  send(data: Json): void;
 
   /**
-   * Send `{ ...fields, type, ref }` and resolve to the server's reply with this `ref`;
-   * reject with a RequestError. `timeout` is in milliseconds from when it is sent, 10 000
-   * by default; before that it waits for the connection.
+   * Send `{ ...fields, type, ref }` and resolve to the server's reply with this `ref`.
+   * It waits for the connection, and is sent once: rejects with a RequestError.
    */
-  request<T extends keyof Requests & string>(
+  request<T extends Name<Requests & ChatRequests>>(
     type: T,
-    ...more: Requests[T] extends { fields: infer Fields }
-      ? {} extends Fields
-        ? [fields?: Fields, options?: { timeout?: number }]
-        : [fields: Fields, options?: { timeout?: number }]
-      : never
-  ): Promise<
-    Reply & { result: Requests[T] extends { result: infer Result } ? Result : never }
-  >;
-  request<R extends Reply = Reply, T extends string = string>(
-    type: Untyped<Requests, T>,
-    fields?: Record<string, unknown>,
-    options?: { timeout?: number },
-  ): Promise<R>;
+    ...more: Asked<Requests, T>
+  ): Promise<Answer<Requests, T>>;
 
-  /** Close for good. */
-  close(code?: number, reason?: string): void;
+  /**
+   * Say `data` to a room that was joined, and repeat that until the server has stored it:
+   * once, however often it was sent. Messages to one place are stored in the order of
+   * the calls, without waiting for each other's answers. All that is asked for you, joins
+   * after a reconnect included, is sent as fast as the server's `limits.rate` allows.
+   *
+   * Rejects with a RequestError: the server's code where it refuses, "too_big", "full"
+   * over 1 MiB that waits, "timeout" if you set one, "disconnected" when closed for good
+   * (it may be stored or not).
+   */
+  say(room: string, data: Json, options?: SayOptions): Saying;
+
+  /** Say it to one user likewise. */
+  tell(to: string, data: Json, options?: SayOptions): Saying;
+
+  /**
+   * Join a room and stay in it: after a reconnect, or where the server may have missed
+   * something, it is read on from the last message that was shown. Who joins it once more
+   * has a reading and a position of its own; the server is told when the last one leaves.
+   * `Data` is what people say there.
+   */
+  join<Data = unknown>(
+    room: string,
+    reading?: RoomReading<Data>,
+  ): Room<Data, Events, Requests>;
+
+  /** Read the direct messages likewise. */
+  inbox<Data = unknown>(reading?: Reading<DirectMessage<Data>>): Inbox;
+
+  /** A poll of the application; that of a room is for who has joined it. */
+  poll(name: string): Poll;
 }
+
+// ---- Pure functions ---------------------------------------------------------------
+
+/** Who is there after a change: sorted, each once, whatever was known before. */
+export function applyPresence(
+  present: readonly string[],
+  change: { readonly joined: readonly string[]; readonly left: readonly string[] },
+): string[];
+
+/** Who came and who left between two lists. */
+export function diffPresence(
+  before: readonly string[],
+  after: readonly string[],
+): PresenceChange;
+
+/**
+ * Milliseconds to wait before retry number `attempt`, counted from 0: anywhere from 0
+ * to 500, then to 1000, 2000 and so on up to 10 000 ("full jitter").
+ */
+export function backoff(attempt: number, random?: () => number): number;
+
+/**
+ * Whether a connection closed with this code is opened again: yes, except after 1000,
+ * 1008 and 4000-4499. After 1000 a chat's connection is opened again as well, unless it
+ * was `close()`: proxies close so, while a view says so that it is through. A page never
+ * sees the HTTP status of a refused handshake, only 1006: then the same URL is asked for
+ * by an ordinary GET, once, and 401 or 403 ends it. An origin that the server does not
+ * take is not found so, as browsers send none with that GET: see the server's log.
+ */
+export function shouldReconnect(code: number): boolean;

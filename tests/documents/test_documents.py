@@ -36,7 +36,7 @@ points.result.map((point) => point.y);
 const level: string | null = (
   await chat.request("set_level", { level: "easy", extra: { a: [1] } })
 ).result;
-await chat.request("vote", { poll: "Tea", choice: level });
+await chat.request("vote", { poll: "Tea", choice: level ?? "easy" });
 const lobby = chat.join("Lobby", {
   onStream: (stream, piece) => stream.text.length + stream.n + piece.length,
   onDiscard: (id, reason) => id + reason,
