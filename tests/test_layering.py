@@ -78,10 +78,11 @@ ARROWS: Tree = {
         ),
         "sqlite": {
             "many": "",
-            "people": ".many messages",
+            "system": "",
+            "people": ".many .system messages",
             "polls": "messages",
             "once": "",
-            "growing": "errors messages backends.contract backends.growths",
+            "growing": ".system errors messages backends.contract backends.growths",
             "schema": ".growing .once .people",
             "log": ".many .schema messages backends.contract backends.pages",
             "leftovers": ".growing .log",
@@ -90,7 +91,6 @@ ARROWS: Tree = {
                 "backends.contract backends.pages backends.shares",
             ),
             "forks": "",
-            "system": "",
             "journal": ".system",
             "file": ".journal .schema .system",
             "writer": (

@@ -813,7 +813,7 @@ def test_a_clock_that_jumps_takes_nobody_out_and_revives_nobody(
 ) -> None:
     """As a host that was asleep, or began again, makes it."""
     clock = [10_000.0]
-    monkeypatch.setattr("flask_wschat.backends.sqlite.people._now", lambda: clock[0])
+    monkeypatch.setattr("flask_wschat.backends.sqlite.system.uptime", lambda: clock[0])
     (one, _), (other, _), (dead, _) = (start(presence_ttl=10) for _ in range(3))
     for backend, user in ((one, "ann"), (other, "bob"), (dead, "eve")):
         backend.attend([(ROOM, user, 1)])

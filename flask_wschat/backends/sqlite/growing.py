@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 
 from ...errors import StreamGone, StreamStopped, TooManyStreams
 from ...messages import APPEND, DISCARD, STOP, STREAM, Grown, Growth, Message
 from ..contract import MOST_STREAMS
 from ..growths import ALIVE, CLOSE, GONE, LACKS, OTHER, OVERDUE, STOPPED, TOO_MANY
+from . import system
 
 # Pieces are rows of their own: to write a text anew for each would cost the more the
 # longer it is. `heard` is when its writer was, by a clock that nobody sets and that
@@ -24,7 +24,6 @@ CREATE TABLE IF NOT EXISTS pieces (
     PRIMARY KEY (topic, id, n)
 ) WITHOUT ROWID;
 """
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _ALIVE = "? - heard BETWEEN 0 AND ttl"
 
 
@@ -39,7 +38,7 @@ def of(db: sqlite3.Connection, topic: str) -> tuple[Grown, ...]:
     rows = db.execute(
         "SELECT id, sender, at, n, asker FROM growths"
         f" WHERE topic = ? AND {_ALIVE} ORDER BY at",  # nosec B608  # ours
-        (topic, _now()),
+        (topic, system.uptime()),
     ).fetchall()
     return tuple(
         Grown(id, sender, at, n, _text(db, topic, id), asker)
@@ -54,7 +53,7 @@ def step(
 
     :raises StreamError: as ``publish``.
     """
-    event, now = message.event, _now()
+    event, now = message.event, system.uptime()
     if event == STREAM:
         return _open(db, topic, message, growth, at, now)
     row = db.execute(
@@ -91,7 +90,7 @@ def tidy(db: sqlite3.Connection) -> None:
     """Forget those about which nobody has asked."""
     overdue = db.execute(
         "SELECT topic, id FROM growths WHERE NOT ? - heard BETWEEN 0 AND ttl * ?",
-        (_now(), OVERDUE),
+        (system.uptime(), OVERDUE),
     )
     for topic, id in overdue.fetchall():
         end(db, topic, id)
@@ -153,7 +152,3 @@ def _text(db: sqlite3.Connection, topic: str, id: str) -> str:
         "SELECT text FROM pieces WHERE topic = ? AND id = ? ORDER BY n", (topic, id)
     )
     return "".join(text for (text,) in pieces)
-
-
-def _now() -> float:
-    return time.clock_gettime(_CLOCK)

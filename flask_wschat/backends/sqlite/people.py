@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from ...messages import Attendance, Message, News, room_of
-from . import many
+from . import many, system
 
 # `rosters` are the rooms with somebody in them, and how often that has changed; where
 # one has nobody, it goes on after the `highest` of all, and needs no row. `beat` is a
@@ -34,9 +34,6 @@ CREATE TABLE IF NOT EXISTS beats (
 """
 _STEP = 0.4
 
-# It goes on while the host is asleep, for all processes the same, and nobody sets it.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
 
 def create(db: sqlite3.Connection) -> None:
     """Make the tables where there are none."""
@@ -45,7 +42,7 @@ def create(db: sqlite3.Connection) -> None:
     db.execute(
         "INSERT OR IGNORE INTO beats VALUES (1, ?, 0, ?)",
         # In a file that took another one's place, no number of that comes again.
-        (_now(), round(time.time() * 1000)),
+        (system.uptime(), round(time.time() * 1000)),
     )
 
 
@@ -73,7 +70,7 @@ class People:
 
     def present(self, db: sqlite3.Connection, topic: str, heard: bool) -> Attendance:
         beat, last = _beat(db)
-        beat += max(_now() - last, 0)
+        beat += max(system.uptime() - last, 0)
         users: dict[str, int] = {}
         here: dict[str, int] = {}
         for user, process, count in db.execute(
@@ -88,7 +85,7 @@ class People:
 
     def refresh(self, db: sqlite3.Connection) -> None:
         beat, last = _beat(db)
-        now = _now()
+        now = system.uptime()
         beat += max(0.0, min(now - last, _STEP * self._ttl))
         db.execute("UPDATE beats SET last = ?, beat = ?", (now, beat))
         self._note(db, beat)
@@ -155,10 +152,6 @@ class People:
             version, first = counted[topic]
             told = told._replace(version=version, first=first)
             self._tell(db, topic, told.as_message())
-
-
-def _now() -> float:
-    return time.clock_gettime(_CLOCK)
 
 
 def _beat(db: sqlite3.Connection) -> tuple[float, float]:

@@ -1,16 +1,20 @@
-"""What Linux knows of a file: the kind of its disk, and who reads it.
+"""What the system knows: how long the host runs; of a file the kind of its disk, and
+who reads it.
 
-Elsewhere, and where it does not say, nothing is known and nobody named.
+Of files only Linux says so. Elsewhere nothing is known and nobody named.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
 LOCKS = Path("/proc/locks")
 
+# It goes on while the host is asleep, for all processes the same, and nobody sets it.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _NETWORK = {
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph"),
     *("fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone"),
@@ -18,6 +22,11 @@ _NETWORK = {
 # SQLite's own: of the file beside the database, byte 123 and the four that follow are
 # held by who reads an old state of it.
 _READING = range(123, 128)
+
+
+def uptime() -> float:
+    """Return for how many seconds the host runs."""
+    return time.clock_gettime(_CLOCK)
 
 
 def network_disk(path: Path) -> str | None:
