@@ -13,7 +13,7 @@ from .errors import ConfigError
 from .rate import Rate, as_rate
 
 PREFIX = "WSCHAT_"
-SILENCE = 0.7
+_SILENCE = 0.7
 """Of the time until a dead process's people are gone. The others look each quarter of
 that time; and a living one is heard twice at least before it would count as dead."""
 
@@ -74,6 +74,16 @@ class Settings:
     SHORTCUTS: bool = True
     """Whether to open with less work than Flask and gevent put into it, where what
     comes of it is known to be the same. The environment's overrides this."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds until whoever says nothing any more is gone."""
+        return self.PING_INTERVAL + self.PING_TIMEOUT
+
+    @property
+    def presence_ttl(self) -> float:
+        """Seconds of silence until a process, or a writer, is dead for a backend."""
+        return _SILENCE * self.patience
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:

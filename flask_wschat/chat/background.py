@@ -88,7 +88,7 @@ class Background:
         self._told: set[str] = set()  # of which the log knows that another has them
         self._renewing = False
         self._stopped = False
-        self._ttl = hub.settings.PING_INTERVAL + hub.settings.PING_TIMEOUT
+        self._ttl = hub.settings.patience
         hub.on_stop = self.stop
 
     def start(

@@ -26,7 +26,7 @@ from ..messages import (
     shown,
     user_topic,
 )
-from ..settings import SILENCE, Settings
+from ..settings import Settings
 from ..websocket import WebSocket, as_close
 from .chat import Chat
 from .emitting import emit
@@ -307,7 +307,7 @@ def open_backend(settings: Settings) -> backends.Backend:
         max_bytes=settings.HISTORY_BYTES,
         share=settings.INBOX_SHARE,
         ttl=settings.HISTORY_TTL,
-        presence_ttl=SILENCE * (settings.PING_INTERVAL + settings.PING_TIMEOUT),
+        presence_ttl=settings.presence_ttl,
         wait=settings.REDIS_WAIT,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from ..messages import EVERYONE, Delivery, Page, Receipt
-from ..settings import SILENCE, Settings
+from ..settings import Settings
 from ..transports.patched import RLock
 from ..websocket import WebSocket
 from .feed import Feed
@@ -38,8 +38,7 @@ class Feeds:
         self._ttl = settings.HISTORY_TTL
         self._mend = mend
         self.tallies = Tallies(later, self._tell)
-        silence = SILENCE * (settings.PING_INTERVAL + settings.PING_TIMEOUT)
-        self.growing = Growing(silence, self.budget)
+        self.growing = Growing(settings.presence_ttl, self.budget)
         self.noting = RLock()
         self.clear()
 

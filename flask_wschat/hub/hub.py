@@ -96,9 +96,8 @@ class Hub:
         self.feeds = Feeds(settings, self.home.later, self._mender.add)
         self.members = Members(self.feeds)
         self.places = places_for(settings)
-        ttl = settings.PING_INTERVAL + settings.PING_TIMEOUT
         self.presence = Presence(
-            self.members, self.feeds, backend, self.home, new_event, ttl
+            self.members, self.feeds, backend, self.home, new_event, settings.patience
         )
         self._topics = Subscriptions(backend, self.members.wants, new_event)
         self.readings = Readings(self.feeds, self._topics, backend)
