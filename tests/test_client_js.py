@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.support.network import Network
 from tests.support.npm import compiled
 from tests.support.ports import free_port
 from tests.support.processes import Process
@@ -197,71 +195,26 @@ def test_each_message_once_and_in_order_though_the_server_is_killed(
         assert page.evaluate("states").count("open") >= 2
 
 
-class Tunnel:
-    """A way to a server on which packets may vanish, without a word to either end."""
-
-    def __init__(self, port: int) -> None:
-        self._server = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._open = threading.Event()
-        self._open.set()
-        self._sockets = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def vanish(self) -> None:
-        self._open.clear()
-
-    def restore(self) -> None:
-        self._open.set()
-
-    def close(self) -> None:
-        self._open.set()
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._server))
-                self._sockets += [near, far]
-                for ends in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
-
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self._open.wait()
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-
 @marked
 def test_a_connection_without_a_network_is_known_and_comes_back(
     started: Callable[[str], ChatServer], visit: Callable[[ChatServer, str], Page]
 ) -> None:
     server = started("memory://")
-    tunnel = Tunnel(server.port)
-    direct, server.url = server.url, f"http://127.0.0.1:{tunnel.port}/"
-    try:
+    with Network(server.port) as network:
+        direct, server.url = server.url, f"http://127.0.0.1:{network.port}/"
         ann = visit(server, "ann")
         server.url = direct
         ben = visit(server, "ben")
-        tunnel.vanish()
+        network.vanish()
         began = ann.evaluate("performance.now()")
         ben.evaluate("say(0, 3)")
         ann.wait_for_function("chat.state == 'reconnecting'")
         assert ann.evaluate("performance.now()") - began < 20_000
-        tunnel.restore()
+        network.set()
         ann.wait_for_function("shown.length == 3")
         assert [data for _, _, data in shown(ann)] == [0, 1, 2]
         ann.evaluate("say(3, 4)")
         ben.wait_for_function("shown.length == 4")
-    finally:
-        tunnel.close()
 
 
 @marked
