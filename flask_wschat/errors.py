@@ -20,6 +20,7 @@ WSChatError
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from typing import Any
 
@@ -124,6 +125,20 @@ class MessageTooBig(ProtocolError):
     """A message exceeds the limit in bytes, counted after inflating."""
 
     close_code = 1009
+
+
+def check_runs(function: Any, name: str, instead: str = "return") -> None:
+    """:raises TypeError: a call of ``function`` would do nothing by itself.
+
+    ``instead``: what to write where it has a ``yield``.
+    """
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{name} is async, and would never run: write def. What waits in it lets"
+            " the others run, as each has a greenlet or a thread"
+        )
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{name} has a yield, and would never run: use {instead}")
 
 
 def check_ran(result: Any, function: Any) -> None:

@@ -203,7 +203,7 @@ ARROWS: Tree = {
         ),
         "fields": "envelope messages",
         "hints": ".fields",
-        "handlers": ".fields .hints envelope messages rate",
+        "handlers": ".fields .hints envelope errors messages rate",
         "wire": ".fields envelope",
         "answers": "incoming messages transports websocket",
         "events": (
@@ -240,7 +240,7 @@ ARROWS: Tree = {
         "answers": "",
         "origins": "",
         "tickets": "errors messages codec backends",
-        "mistakes": "messages rate settings websocket",
+        "mistakes": "errors messages rate settings websocket",
         "legacy": "errors codec transports websocket servers.offers",
         "gate": (
             ".answers .origins .tickets errors logs rate backends hub.hub hub.places",

@@ -39,7 +39,7 @@ class NoListener: ...
         (waits, "waits is async, and would never run: write def"),
         (waits_and_yields, "waits_and_yields is async"),
         (functools.partial(waits), "is async"),
-        (yields, "yields has a yield, and would never run"),
+        (yields, "yields has a yield, and would never run: use ws.send"),
         (NoListener, "NoListener is a class: register it by @chat.listener"),
         ("view", "a view is a function"),
     ],
@@ -133,7 +133,10 @@ def chat_listener(**methods: Any) -> type[Listener]:
             chat_listener(before_event=lambda self, name: 1),
             r"write before_event\(self, ws, name, request\)",
         ),
-        (chat_listener(can_say=yields), "Mine.can_say has a yield"),
+        (
+            chat_listener(can_say=yields),
+            "Mine.can_say has a yield, and would never run: use return",
+        ),
         (listener(on_connect=no_socket), "nobody calls Mine.on_connect: .* on_open"),
         (chat_listener(on_connect=no_socket), "on_connect: the method .* on_open"),
         (

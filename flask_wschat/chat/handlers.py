@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar, Union, get_args, overload
 import msgspec
 
 from ..envelope import TYPES
+from ..errors import check_runs
 from ..messages import is_printable, shown
 from ..rate import Rate, as_rate
 from .fields import Request, RequestError, Strange
@@ -24,11 +25,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _MARK = "_wschat_event"
 _PACKAGE = __name__.partition(".")[0] + "."
-_MADE = (
-    "_handlers",
-    "_checks",
-    "_declared",
-)  # what each class of events gets from `Events`
+# What each class of events gets from `Events`.
+_MADE = ("_handlers", "_checks", "_declared")
 _LONGEST = 100  # characters of an event's name
 
 
@@ -114,7 +112,7 @@ class Handler:
             raise TypeError(
                 f"{where} is no method, but stands for one that is an event"
             )
-        _check_runs(function, where)
+        check_runs(function, where)
         if self.name in TYPES and not self.own:
             raise TypeError(
                 f"{where}: {self.name!r} is a name of the protocol's own: give the"
@@ -192,18 +190,6 @@ def _is_field(first: inspect.Parameter) -> bool:
     return first.kind is first.KEYWORD_ONLY or (
         first.annotation is not first.empty and first.name != "self"
     )
-
-
-def _check_runs(function: Any, where: str) -> None:
-    """:raises TypeError: a call of ``function`` would do nothing by itself."""
-    run = inspect.unwrap(function)
-    if inspect.iscoroutinefunction(run) or inspect.isasyncgenfunction(run):
-        raise TypeError(
-            f"{where} is async, and would never run: write def. What waits in it lets"
-            " the others run, as each has a greenlet or a thread"
-        )
-    if inspect.isgeneratorfunction(run):
-        raise TypeError(f"{where} has a yield, and would never run: use return")
 
 
 def handlers_of(cls: type) -> dict[str, Handler]:

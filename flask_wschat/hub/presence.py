@@ -32,7 +32,7 @@ class Presence:
 
     ``changed`` and ``tick`` are called in the loop and only note what a worker does
     then; the other methods anywhere. ``ttl``: seconds until the people of a
-    dead process are gone; for the backend it is dead after 0.7 of that.
+    dead process are gone; for the backend it is dead sooner, after ``presence_ttl``.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from typing import Any
 
 from flask import Flask, has_request_context
 
+from ..errors import check_runs
 from ..messages import shown
 from ..rate import Rate, as_rate
 from ..settings import PREFIX
@@ -69,7 +70,7 @@ def check_view(view: Any, rule: str) -> None:
     if not callable(view):
         raise TypeError(f"a view is a function, as def view(ws), not {view!r}")
     name = getattr(view, "__qualname__", repr(view))
-    _check_runs(view, name)
+    check_runs(view, name, "ws.send")
     _check_call(view, name, ["ws"], _arguments(rule), exact=False)
 
 
@@ -105,7 +106,7 @@ def check_listener(cls: Any, rule: str) -> None:
         if not name.startswith(prefixes) or name in handled:
             continue  # an event is called as its hints say
         where = f"{cls.__qualname__}.{name}"
-        _check_runs(method, where)
+        check_runs(method, where, "ws.send" if name.startswith("on") else "return")
         if name in _CALLED:
             arguments = _arguments(rule) if name == "on_open" else []
             _check_call(
@@ -163,7 +164,7 @@ def check_authenticate(function: Any) -> None:
     if not callable(function):
         raise TypeError("write @chat.authenticate above a function, no parentheses")
     name = getattr(function, "__qualname__", repr(function))
-    _check_runs(function, name)
+    check_runs(function, name)
     if not _takes(function):
         raise TypeError(f"{name} is called without arguments: it looks at `request`")
 
@@ -175,18 +176,7 @@ def check_task(function: Any) -> None:
             "give the function itself and then its arguments, as in"
             f" start_background_task(work, 5), not {shown(function)}"
         )
-    _check_runs(function, getattr(function, "__qualname__", repr(function)))
-
-
-def _check_runs(function: Any, name: str) -> None:
-    """:raises TypeError: a call of ``function`` would do nothing by itself."""
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(
-            f"{name} is async, and would never run: write def. What waits in it lets"
-            " the others run, as each has a greenlet or a thread"
-        )
-    if inspect.isgeneratorfunction(function):
-        raise TypeError(f"{name} has a yield, and would never run: use ws.send")
+    check_runs(function, getattr(function, "__qualname__", repr(function)))
 
 
 def _check_call(

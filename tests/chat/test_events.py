@@ -722,6 +722,25 @@ def test_a_method_that_cannot_be_called_is_an_error(method: Any, words: str) -> 
     assert words in str(told.value)
 
 
+def test_a_generator_may_be_run_by_its_decorator(meet: Meet) -> None:
+    """Who wraps it knows how; what did not run is told when it is called."""
+
+    def listed(method: Callable[..., Iterator[int]]) -> Callable[..., list[int]]:
+        @functools.wraps(method)
+        def call(*values: Any) -> list[int]:
+            return list(method(*values))
+
+        return call
+
+    class Counter(Events):
+        @event
+        @listed
+        def count(self, up_to: int) -> Iterator[int]:
+            yield from range(up_to)
+
+    assert meet(Counter).call("count", up_to=3) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("name", ["join", "say", "hello", "reply", "stream", "message"])
 def test_a_name_of_the_protocol_s_own_is_refused(name: str) -> None:
     def method(self: Any) -> None: ...
