@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.support.chat_process import ChatServer
 from tests.support.network import Network
 from tests.support.npm import compiled
-from tests.support.ports import free_port
-from tests.support.processes import Process
 from tests.support.programs import program
 
 ROOT = Path(__file__).parents[1]
@@ -38,26 +37,6 @@ user => new Promise((resolve) => {
   };
 })
 """
-
-
-class ChatServer(Process):
-    """``tests/support/chat_server.py`` on a port that stays the same over restarts."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/"
-        env = {"PORT": str(self.port), "WSCHAT_URL": url}
-        command = ["-m", "tests.support.chat_server"]
-        super().__init__(command, folder / "server.log", env, forked="patched")
-        self.start()
-
-    def start(self) -> None:
-        super().start()
-        self.await_port(self.port)
-
-    def check(self) -> None:
-        self.kill()
-        assert "Traceback" not in self.log, self.log
 
 
 @pytest.mark.timeout(60)

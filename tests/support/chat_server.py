@@ -14,7 +14,7 @@ PAGE = """<!doctype html><title>chat</title><script type="module">
   window.WSChat = WSChat;
 </script>"""
 
-app = Flask(__name__)
+app = Flask(__name__, static_folder=os.environ.get("STATIC"), static_url_path="/static")
 app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL", "memory://")
 app.config["WSCHAT_HISTORY_SIZE"] = 1000
 app.config["WSCHAT_RATE_LIMIT"] = None
