@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-if [ node_modules/.done -nt package-lock.json ]; then
+if cmp -s package-lock.json node_modules/.done; then
     exit 0
 fi
 if ! command -v npm >/dev/null 2>&1; then
@@ -13,4 +13,4 @@ if ! command -v npm >/dev/null 2>&1; then
 fi
 echo "==> Installing TypeScript, esbuild, Vite and ws for the tests (once)"
 npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
-touch node_modules/.done
+cp package-lock.json node_modules/.done
