@@ -398,6 +398,7 @@ export interface Options {
   WebSocket?: SocketClass;
 }
 
+/** Of what is asked once. */
 export interface RequestOptions {
   /** Milliseconds, from when it is sent; 10 000 by default. */
   timeout?: number;
@@ -405,13 +406,18 @@ export interface RequestOptions {
   signal?: AbortSignal;
 }
 
-export interface SayOptions {
+/** Of what is asked, also after a loss, until there is an answer. */
+export interface AskOptions {
+  /** Milliseconds in all, none by default. */
+  timeout?: number;
+  /** Rejects with `signal.reason`, and asks no more. */
+  signal?: AbortSignal;
+}
+
+/** What was sent by the time it is given up may be stored. */
+export interface SayOptions extends AskOptions {
   /** Your own id for it, new for each message; unique among all of your user's. */
   mid?: string;
-  /** Milliseconds in all; none by default: it is repeated until there is an answer. */
-  timeout?: number;
-  /** Rejects with `signal.reason`; what was sent by then may be stored. */
-  signal?: AbortSignal;
 }
 
 /** A message on its way; `mid` pairs it with the message that the room is sent. */
@@ -487,10 +493,10 @@ export interface Room<Data = unknown, Events = {}, Requests = {}> extends Feed {
    * the server gives. Another `epoch` than the room's: the numbers have begun anew.
    */
   history(
-    options?: RequestOptions & { before?: number; limit?: number },
+    options?: AskOptions & { before?: number; limit?: number },
   ): Promise<Reply & History<Data>>;
   /** Who is here, page after page: `after` is the last name of the page before. */
-  who(options?: RequestOptions & { after?: string; limit?: number }): Promise<Reply & People>;
+  who(options?: AskOptions & { after?: string; limit?: number }): Promise<Reply & People>;
   /** `chat.request(type, { room, ...fields })`. */
   emit<T extends Name<Requests & ChatRequests>>(
     type: T,
@@ -504,15 +510,15 @@ export interface Room<Data = unknown, Events = {}, Requests = {}> extends Feed {
 }
 
 export interface Poll {
-  /** Vote, or change your vote. */
-  vote(choice: string, options?: RequestOptions): Promise<Reply & Votes>;
+  /** Vote, or change your vote; one that a newer overtakes resolves as that does. */
+  vote(choice: string, options?: AskOptions): Promise<Reply & Votes>;
   /**
    * Call `handler` now, as soon as it is known, at each change and after each reconnect;
    * never with an older state after a newer one.
    */
   on(handler: (state: PollState) => void): () => void;
   /** Ask how it stands. */
-  get(options?: RequestOptions): Promise<Reply & PollState>;
+  get(options?: AskOptions): Promise<Reply & PollState>;
 }
 
 // ---- Your own events and requests -------------------------------------------------
@@ -577,9 +583,9 @@ export class WSChat<Events = {}, Requests = {}> {
   readonly waiting: readonly Waiting[];
 
   /**
-   * Call `watcher` now and at each change. At "open" the joins have been sent, as many as
-   * the server's limit lets through at once, and what waits has not: so what is asked
-   * from it comes between.
+   * Call `watcher` now, at each change, and where an attempt to reconnect begins or is
+   * planned anew. At "open" the joins have been sent, as many as the server's limit lets
+   * through at once, and what waits has not: so what is asked from it comes between.
    */
   onState(watcher: (change: StateChange) => void): () => void;
 
