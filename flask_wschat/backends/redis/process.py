@@ -233,15 +233,18 @@ class Process:
         """Stop, and have threads end before Python does: see ``leave_loop``."""
         if os.getpid() == self._pid:
             self.stop()
-            for ended in self._apart:
-                ended.wait(_END)
 
     def stop(self) -> None:
         """Let go of everything; nothing can be had any more."""
         with self._lock:
-            if self._stopping:
-                return
+            first = not self._stopping
             self._stopping = self._listening = True
+        if first:
+            self._let_go()
+        for ended in self._apart:
+            ended.wait(_END)
+
+    def _let_go(self) -> None:
         if self.subscriber.fault is None:
             self.people.leave()
         self._stopped = True
@@ -249,8 +252,6 @@ class Process:
         for pipe in list(self._pipes.values()):
             pipe.close()
         atexit.unregister(self._end)
-        for ended in self._apart:
-            ended.wait(_END)
 
     def _event(self) -> Event:
         """Return what the caller waits for, and any thread sets."""
