@@ -30,6 +30,7 @@ from .opening.health import Health
 from .opening.hooks import Hooks
 from .opening.identity import Identity
 from .opening.plain import not_a_websocket
+from .opening.script import at_any_host, serve_script
 from .rate import Rate
 from .running import folder as _folder  # noqa: F401  # it notes where we began
 from .settings import PREFIX, Settings
@@ -118,10 +119,10 @@ class WSChat(Sending, Identity):
         self._apps.add(app)
         for add_rule in self._rules:
             add_rule(app)
-        client = Blueprint(
-            "wschat", __name__, static_folder="static", static_url_path="/_wschat"
-        )
-        Health(hub, client)
+        client = Blueprint("wschat", __name__)
+        host = at_any_host(app, client)
+        serve_script(app, client, host)
+        Health(hub, client, host)
         app.register_blueprint(client)
         app.extensions[_GATE] = gate = Gate(app, hub, self._who)
         answer = functools.partial(not_a_websocket, gate=gate)

@@ -543,12 +543,6 @@ def test_silent_peers_are_found_dead(app: Flask, serve: Serve) -> None:
     assert calls.get(timeout=DEADLINE)[0] == 1000
 
 
-def test_the_client_module_is_served(app: Flask, chat: WSChat) -> None:
-    with app.test_client().get("/_wschat/wschat.js") as reply:
-        assert reply.status_code == 200
-        assert "javascript" in reply.headers["Content-Type"]
-
-
 def test_the_url_names_the_backend(tmp_path: Path) -> None:
     assert isinstance(backends.open("memory://"), MemoryBackend)
     assert isinstance(backends.open(f"sqlite:///{tmp_path}/chat.db"), SQLiteBackend)

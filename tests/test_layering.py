@@ -249,6 +249,7 @@ ARROWS: Tree = {
         "plain": ".answers .gate errors codec",
         "identity": ".gate .mistakes errors logs",
         "health": ".gate errors hub.hub",
+        "script": "",
         "upgrade": (
             ".answers .gate .legacy",
             "endings errors messages rate codec websocket",
@@ -292,7 +293,7 @@ ARROWS: Tree = {
         "chat.background chat.chat chat.events chat.publisher chat.voting",
         "shortcuts.contexts running.folder",
         "opening.gate opening.health opening.hooks opening.identity opening.mistakes",
-        "opening.plain opening.views",
+        "opening.plain opening.script opening.views",
     ),
     "server": (
         "transports.ending transports.evented transports.loop transports.patched",
@@ -340,7 +341,8 @@ ONLY_IN: dict[str, Names] = {
     "flask": (
         "shortcuts.contexts shortcuts.response shortcuts.routing shortcuts.sessions",
         "opening.answers opening.gate opening.health opening.hooks opening.identity",
-        "opening.mistakes opening.plain opening.tickets opening.upgrade opening.views",
+        "opening.mistakes opening.plain opening.script opening.tickets",
+        "opening.upgrade opening.views",
         "cli documents.asyncapi documents.requests documents.typescript",
         "extension running.debugging server testing.client",
     ),

@@ -22,14 +22,14 @@ FRESH = 1.0
 class Health:
     """What the pages of an application say."""
 
-    def __init__(self, hub: Hub, blueprint: Blueprint) -> None:
+    def __init__(self, hub: Hub, blueprint: Blueprint, host: str | None) -> None:
         self._hub = hub
         self._asking = threading.Lock()
         self._asked_at = -FRESH
         self._answers = True
         # As no rule of the application's looks, which has the first say then.
         rule = "/_wschat/<any(live, ready):page>"
-        blueprint.add_url_rule(rule, "health", self._page)
+        blueprint.add_url_rule(rule, "health", self._page, host=host)
 
     def _page(self, page: str) -> Response:
         reasons = self._reasons() if page == "ready" else []

@@ -27,9 +27,11 @@ STORAGE = (ROOT / "docs" / "deploy" / "storage.md").read_text()
 def paste(folder: Path, *, until: str = "", ending: str = "") -> None:
     """Save what the README shows as it says, up to the file ``until``."""
     assert ABOVE in README
-    (folder / "static").mkdir()
+    for name in ("static", "templates"):
+        (folder / name).mkdir()
     for (file, how, name), code in SNIPPETS.items():
-        path = folder / ("static" if file.endswith(".html") else ".") / file
+        page = file.endswith(".html") and "/" not in file
+        path = folder / ("static" if page else ".") / file
         if not how:
             path.write_text(code)
         elif how == "+" or name == ending:
