@@ -41,6 +41,7 @@ ErrorCode = Literal[
     "unauthorized",
     "forbidden",
     "not_joined",
+    "out_of_order",
     "too_many",
     "too_big",
     "rate_limited",

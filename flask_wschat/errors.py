@@ -6,6 +6,7 @@ WSChatError
 ├── ConnectionClosed       send() or receive() on a closed connection
 ├── BackendError           what server processes share has failed
 ├── ShareTaken             a user has told another much who does not answer
+├── OutOfOrder             what was said before it is not stored
 ├── StreamError            a growing message cannot go on
 │   ├── StreamStopped      somebody has stopped it
 │   ├── StreamGone         it is open no more, or never was
@@ -67,6 +68,11 @@ class BackendError(WSChatError):
 class ShareTaken(WSChatError):
     """A user has filled as much of another's inbox as one may who gets no answer: see
     ``WSCHAT_INBOX_SHARE``. Nothing was stored or sent."""
+
+
+class OutOfOrder(WSChatError):
+    """The message that its sender said right before this one is not stored, so this one
+    was not stored either: they would change places. See docs/decisions/55."""
 
 
 class StreamError(WSChatError):

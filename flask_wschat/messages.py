@@ -212,6 +212,9 @@ class Message(NamedTuple):
     growth: Growth | None = None
     """A step of a growing message, as ``event`` says; without one its end: this is the
     message that it has become."""
+    prev: str | None = None
+    """The ``mid`` of the sender's message that has to be stored before it. For the
+    storage alone: not all deliver it. See docs/decisions/55."""
 
 
 class Entry(NamedTuple):

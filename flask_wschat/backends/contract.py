@@ -19,6 +19,9 @@ EMPTY = 180.0
 is kept: a stranger who looks at many rooms leaves nothing behind. Claims are renewed
 three times in it. See docs/decisions/40."""
 
+BEFORE_IT = "what was said before it is not stored: repeat that first"
+"""What ``OutOfOrder`` says."""
+
 
 class Host(Protocol):
     """What a backend calls in the process it serves; from whichever thread."""
@@ -111,6 +114,12 @@ class Backend(Protocol):
         of data together; the newest one always.
         A kept message whose ``mid`` the same ``sender`` used before in this topic is
         neither stored nor delivered; the receipt is the first one's, not ``fresh``.
+
+        One with a ``prev`` is kept only where the storage remembers a message of the
+        same ``sender`` in this topic by that ``mid``, as of the same moment.
+
+        :raises OutOfOrder: it does not; nothing was stored or delivered. Never where
+            the ``mid`` of the message itself is known, or nothing is kept.
 
         In the topic of a user, another ``sender`` may fill a ``share`` of what is kept
         until the user answers, by a message there ``to`` that one: see ``Shares``.

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from ..errors import BackendError, ShareTaken
+from ..errors import BackendError, OutOfOrder, ShareTaken
 from ..messages import (
     Attendance,
     Delivery,
@@ -26,7 +26,7 @@ from ..messages import (
 )
 from ..transports.patched import RLock
 from .attending import People
-from .contract import EMPTY, Host, only
+from .contract import BEFORE_IT, EMPTY, Host, only
 from .growths import Growths
 from .pages import fitting, select
 from .polls import Polls
@@ -178,6 +178,8 @@ class MemoryBackend:
                 first = kept.find(message.sender, message.mid)
                 if first is not None:
                     return Receipt(*first, epoch, False)
+            if message.prev is not None and not kept.find(message.sender, message.prev):
+                raise OutOfOrder(BEFORE_IT)
             teller, answered = self._shares.parties(topic, message)
             if teller:
                 self._tell(kept, teller, message)

@@ -16,6 +16,7 @@ from .. import endings, envelope
 from ..errors import (
     BackendError,
     ConnectionClosed,
+    OutOfOrder,
     ShareTaken,
     TooManyStreams,
     check_ran,
@@ -272,6 +273,8 @@ class Events(Listener):
         """Return the reply to what ended with ``error``; report a strange one."""
         if isinstance(error, ShareTaken | TooManyStreams):
             return envelope.refusal(ref, "too_many", str(error))
+        if isinstance(error, OutOfOrder):
+            return envelope.refusal(ref, "out_of_order", str(error))
         if isinstance(error, BackendError):
             return envelope.refusal(ref, "unavailable", _UNAVAILABLE)
         self._hub.report(error, ws, name)

@@ -211,10 +211,14 @@ class ChatListener(Events):
         return envelope.reply(ref)
 
     @request("say", beside=True)
-    def _say(self, ref: int, room: Name, data: Data, mid: Mid) -> None:
+    def _say(
+        self, ref: int, room: Name, data: Data, mid: Mid, prev: Mid | None = None
+    ) -> None:
         """Say something to a room."""
         ws = self.ws
         fields.check_name(mid, "mid", self.max_mid)
+        if prev is not None:
+            fields.check_name(prev, "prev", self.max_mid)
         text, size = fields.said(data, self._max_data)
         self._check_joined(room)
         if ws.user is None:
@@ -223,16 +227,21 @@ class ChatListener(Events):
             self._ask_settled(self.can_say, ws.user, room, data)
         self._pay(size)
         sender = ANONYMOUS + ws.id if ws.user is None else ws.user
+        plain = self.plain_rooms
         message = Message(
-            text, json=True, sender=sender, mid=mid, plain=self.plain_rooms
+            text, json=True, sender=sender, mid=mid, plain=plain, prev=prev
         )
         self._store("say", room_topic(room), message, size, ref, self._stored)
 
     @request("tell", beside=True)
-    def _tell(self, ref: int, to: Name, data: Data, mid: Mid) -> None:
+    def _tell(
+        self, ref: int, to: Name, data: Data, mid: Mid, prev: Mid | None = None
+    ) -> None:
         """Say something to one user."""
         fields.check_name(to, "to", self.max_name)
         fields.check_name(mid, "mid", self.max_mid)
+        if prev is not None:
+            fields.check_name(prev, "prev", self.max_mid)
         text, size = fields.said(data, self._max_data)
         user = self._user()
         if type(self).can_tell is not ChatListener.can_tell:
@@ -241,7 +250,8 @@ class ChatListener(Events):
             self._answers.settle()  # the copies of what was told before come first
         self._pay(size)
         made = self._reserve_new(user_topic(to))
-        message = Message(text, json=True, sender=user, mid=mid, plain=self.plain_rooms)
+        plain = self.plain_rooms
+        message = Message(text, json=True, sender=user, mid=mid, plain=plain, prev=prev)
 
         def told(answer: Answer, outcome: Outcome) -> str | None:
             is_new = isinstance(outcome, Receipt) and outcome.seq == 1 and outcome.fresh

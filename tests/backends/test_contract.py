@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flask_wschat.backends import Backend
-from flask_wschat.errors import BackendError, ShareTaken
+from flask_wschat.errors import BackendError, OutOfOrder, ShareTaken
 from flask_wschat.messages import (
     PRESENCE,
     Delivery,
@@ -602,6 +602,121 @@ def test_of_many_attempts_at_once_one_is_stored(two: Two) -> None:
     together([lambda b=b: say(b) for b in backends * 4])  # type: ignore[misc]
     assert fresh == {str(number): 1 for number in range(20)}
     assert backends[0].history(ROOM).seq == 20
+
+
+# -- messages that follow others
+
+
+def follow(
+    backend: Backend,
+    mid: str,
+    prev: str | None,
+    topic: str = ROOM,
+    sender: str | None = "ann",
+) -> int | None:
+    """Say ``mid`` after ``prev``; return its number, None: it is refused."""
+    said = Message(mid, sender=sender, mid=mid, prev=prev)
+    try:
+        return backend.publish(topic, said, keep=True).seq
+    except OutOfOrder:
+        return None
+
+
+@pytest.mark.parametrize("topic", [ROOM, "user:bob"])
+def test_what_follows_a_message_is_stored_only_after_it(
+    backend: Backend, host: RecordingHost, topic: str
+) -> None:
+    backend.subscribe([topic])
+    assert follow(backend, "2", "1", topic) is None  # where nothing is known at all
+    assert [follow(backend, "1", None, topic), follow(backend, "2", "1", topic)] == [
+        1,
+        2,
+    ]
+    assert follow(backend, "4", "3", topic) is None
+    assert follow(backend, "4", "4", topic) is None
+    # What is stored is stored, whatever was said to come before it.
+    assert follow(backend, "2", "3", topic) == 2
+    assert [follow(backend, mid, "2", topic) for mid in "34"] == [3, 4]
+    # Another sender's, another topic's, and what has no mid, come before nothing.
+    assert follow(backend, "5", "4", topic, "bob") is None
+    assert follow(backend, "5", "4", topic, None) is None
+    assert follow(backend, "5", "4", "room:b") is None
+    assert follow(backend, "5", "", topic) is None
+    assert follow(backend, "5", "żółw", topic) is None
+    assert [d.message.data for d in host.wait_for_count(4)] == ["1", "2", "3", "4"]
+    entries = backend.history(topic).entries
+    assert [entry.data for entry in entries] == ["1", "2", "3", "4"]
+    # What is not kept follows nothing.
+    said = Message("6", sender="ann", mid="6", prev="5")
+    assert backend.publish(topic, said).seq == 0
+
+
+@pytest.mark.parametrize("topic", [ROOM, "user:bob"])
+def test_of_what_comes_together_all_that_follows_a_missing_one_is_refused(
+    backend: Backend, host: RecordingHost, topic: str
+) -> None:
+    backend.subscribe([topic])
+    outcomes: queue.SimpleQueue[tuple[str, int | None]] = queue.SimpleQueue()
+
+    def submit(mid: str, prev: str | None, sender: str = "ann") -> None:
+        def done(outcome: Receipt | Exception) -> None:
+            assert isinstance(outcome, Receipt | OutOfOrder)
+            number = None if isinstance(outcome, OutOfOrder) else outcome.seq
+            outcomes.put((f"{sender} {mid}", number))
+
+        message = Message(f"{sender} {mid}", sender=sender, mid=mid, prev=prev)
+        backend.submit(topic, message, done, keep=True)
+
+    submit("1", None)
+    submit("2", "1")
+    for mid in "456":  # 3 is missing, and comes too late
+        submit(mid, str(int(mid) - 1))
+        submit(mid, None if mid == "4" else str(int(mid) - 1), "eve")
+    submit("3", "2")
+    submit("5", "4", "eve")  # is stored: whatever comes before it
+    submit("8", "9")  # comes before the one that it follows
+    submit("9", None)
+    got = dict(outcomes.get(timeout=DEADLINE) for _ in range(12))
+    assert got == {
+        **{f"ann {mid}": None for mid in "4568"},
+        **{"ann 1": 1, "ann 2": 2, "eve 4": 3, "eve 5": 4, "eve 6": 5},
+        **{"ann 3": 6, "ann 9": 7},
+    }
+    for mid, prev in (("4", None), ("5", "4"), ("6", "5")):
+        submit(mid, prev)
+    assert [outcomes.get(timeout=DEADLINE)[1] for _ in "456"] == [8, 9, 10]
+    heard = [delivery.message for delivery in host.wait_for_count(10)]
+    ann = [message.data for message in heard if message.sender == "ann"]
+    assert ann == [f"ann {mid}" for mid in "1239456"]
+
+
+def test_what_follows_one_that_a_full_inbox_refuses_is_refused(
+    cluster: Cluster,
+) -> None:
+    backend, _ = cluster.start(share=0.01)  # 16 messages, 64 KiB
+    outcomes: queue.SimpleQueue[Receipt | Exception] = queue.SimpleQueue()
+    for number in range(20):
+        prev = str(number - 1) if number else None
+        data = "x" * 40_000 if number in (0, 7) else "x"
+        said = Message(data, sender="ann", mid=str(number), prev=prev)
+        backend.submit("user:bob", said, outcomes.put, keep=True)
+    kinds = [type(outcomes.get(timeout=DEADLINE)) for _ in range(20)]
+    assert kinds == [Receipt] * 7 + [ShareTaken] + [OutOfOrder] * 12
+
+
+def test_a_message_that_is_forgotten_is_followed_by_none(cluster: Cluster) -> None:
+    backend, _ = cluster.start(size=2)
+    said = Message("x", sender="ann", mid="1")
+    backend.publish(ROOM, said, keep=True)
+    assert follow(backend, "2", "1") == 2
+    for number in range(3, 50):
+        newest = follow(backend, str(number), str(number - 1))
+        assert newest == number
+    # It may have: after so many messages, or five minutes, as the storage has it.
+    forgotten = follow(backend, "50", "1") is None
+    # Whoever leaves it out gets on.
+    assert follow(backend, "50", None) == 50
+    assert backend.publish(ROOM, said, keep=True).fresh == forgotten
 
 
 # -- shares of an inbox

@@ -76,8 +76,10 @@ WRONG: dict[tuple[str, str], list[Any]] = {
     ("leave", "room"): NAMES[:4],
     ("say", "room"): NAMES[:4],
     ("say", "mid"): [None, 7, "", "x" * 65, "a\nb"],
+    ("say", "prev"): [None, 7, "", "x" * 65, "a\nb"],
     ("tell", "to"): NAMES[:4],
     ("tell", "mid"): [None, ""],
+    ("tell", "prev"): [None, "", "a\u0000b"],
     ("history", "room"): NAMES[:4],
     ("history", "before"): [None, 0, -1, 1.5, "1", True],
     ("history", "limit"): [None, 0, -1, 1.5, "1", True],
@@ -140,6 +142,23 @@ def test_what_the_application_forbids(meet: Meet) -> None:
         is_refused(ann.fail(kind, **fields), "not_joined")
         fields = GOOD[kind] | {"room": "Cellar"}
         is_refused(ann.fail(kind, **fields), "not_joined")
+
+
+def test_a_message_is_stored_only_after_the_one_that_it_follows(meet: Meet) -> None:
+    ann, ben = meet("ann", "Lobby"), meet("ben", "Lobby")
+    for kind, to in (("say", {"room": "Lobby"}), ("tell", {"to": "ben"})):
+        for _ in range(2):
+            assert ann.ask(kind, **to, data=1, mid="1")["seq"] == 1
+            assert ann.ask(kind, **to, data=2, mid="2", prev="1")["seq"] == 2
+        for mid, prev in (("4", "3"), ("5", "4")):
+            is_refused(ann.fail(kind, **to, data=4, mid=mid, prev=prev), "out_of_order")
+        # Those before it have replies by now.
+        assert ann.ask(kind, **to, data=3, mid="3")["seq"] == 3
+        assert ann.ask(kind, **to, data=4, mid="4", prev="3")["seq"] == 4
+    assert [ben.expect("message")["data"] for _ in "1234"] == [1, 2, 3, 4]
+    for peer in (ann, ben):
+        told = peer.ask("inbox")["messages"]
+        assert [message["data"] for message in told] == [1, 2, 3, 4]
 
 
 def test_limits(meet: Meet) -> None:

@@ -34,7 +34,7 @@ _TYPES: dict[str, type] = {
     "binary": bool,
     "growth": list,
 }
-_NAMES = Message._fields[1:]
+_NAMES = Message._fields[1:-1]  # without `prev`, which is for the script alone
 _PLAIN = Message("")
 _NONE = (None,) * 6
 
@@ -42,7 +42,7 @@ _NONE = (None,) * 6
 def pack_message(message: Message) -> bytes:
     """Return the body that is published and kept."""
     data, key, exclude, close_code, is_json, sender, mid, event, to, plain, growth = (
-        message
+        message[:-1]
     )
     others = (key, exclude, close_code, event, to, growth)
     plainly = is_json and others == _NONE and isinstance(data, str)
@@ -52,8 +52,8 @@ def pack_message(message: Message) -> bytes:
         head = f'{{"json":true,"sender":{quote(sender)},"mid":{quote(mid)}{end}'
         return f"{head}{data}".encode()  # type: ignore[str-bytes-safe]
     header: dict[str, Any] = {}
-    if message[1:] != _PLAIN[1:]:
-        for name, value in zip(_NAMES, message[1:], strict=True):
+    if message[1:-1] != _PLAIN[1:-1]:
+        for name, value in zip(_NAMES, message[1:-1], strict=True):
             if value is not None and value is not False:
                 header[name] = value
     if isinstance(data, str):

@@ -6,11 +6,14 @@
 --       these messages; how long their bodies are, separated by commas; the bodies, all in
 --       one; how many bytes of data are in them; their mids or '', none of them twice; in
 --       an inbox of each who tells the owner something or '', and whom the owner answers
---       or ''; the id of what has grown
+--       or ''; the id of what has grown. In the form for pipelines (`ordered`) there are,
+--       behind the mids, others that have to be known, and as the last one, for each
+--       message, which has to be stored before it: its place among these mids and those
+--       others, 0 if none has to
 -- LIMITS is what the caller puts in its place, as each argument costs: the messages and
 -- bytes that may be kept; ttl and meta's ttl in ms; for how many ms mids are known at
 -- least; the messages and bytes that may be told without an answer; 1 if a replica has to
--- have them.
+-- have them; 1 for the form for pipelines.
 -- Where Redis has forgotten a topic that the caller has seen empty, its epoch stays: those
 -- who wait in it for the first message need not read it again.
 -- Where there is a new epoch, the channel is told first: what was known of the topic may
@@ -26,15 +29,25 @@
 -- mids are in two hashes. `turned` is when the newer one was begun, `turn` which one it is.
 -- When it is old enough, and has as many as are kept, the older one makes room.
 -- Returns the time, the epoch, and for each message its number, =<number>:<time> where its
--- mid is known, or ! where too much is not answered. +<number> is all of them in order.
+-- mid is known, ! where too much is not answered, or ? where what comes before it is not
+-- stored. +<number> is all of them in order.
 -- Without KEYS nothing is done: Redis has learned the script, and that was all.
 if #KEYS == 0 then
   return
 end
-local size, most, ttl, meta_ttl, mids_for, share, share_bytes, waits = LIMITS
+local size, most, ttl, meta_ttl, mids_for, share, share_bytes, waits, ordered = LIMITS
 local call, KEYS, ARGV = redis.call, KEYS, ARGV
 local inbox, grown = #KEYS % 2 == 0, #KEYS > 6 and 1 or 0
 local count = (#ARGV - 8 - grown) / (inbox and 3 or 1)
+local prevs, others = nil, 0
+if ordered == 1 then
+  prevs = {}
+  for place in string.gmatch(ARGV[#ARGV], '%d+') do
+    prevs[#prevs + 1] = tonumber(place)
+  end
+  count = #prevs
+  others = #ARGV - 9 - count * (inbox and 3 or 1)
+end
 local clock = call('TIME')
 local at = clock[1] .. '.' .. string.sub('00000' .. clock[2], -6)
 local now = clock[1] * 1000 + clock[2] / 1000
@@ -54,13 +67,16 @@ end
 local plain = not inbox  -- all of it is new
 if turn and epoch and fresh then
   for n = 3, turn == '0' and 3 or 4 do
-    local found = call('HMGET', KEYS[n], unpack(ARGV, 9, 8 + count))
-    for i = 1, count do
+    local found = call('HMGET', KEYS[n], unpack(ARGV, 9, 8 + count + others))
+    for i = 1, count + others do
       if found[i] then
-        known[i], plain = found[i], false
+        known[i], plain = found[i], plain and i > count
       end
     end
   end
+end
+for i = count + 1, count + others do
+  plain = plain and known[i]
 end
 
 -- As shares.py has it: count, bytes, since when, and the number of the last one.
@@ -111,22 +127,29 @@ if plain then
     end
   end
 else
-  local i, start, kept, each = 0, 1, {}, {}
+  local i, start, kept, each, lacks = 0, 1, {}, {}, {}
+  for place = count + 1, count + others do
+    lacks[place] = not known[place]
+  end
   for length in string.gmatch(ARGV[6], '%d+') do
     local body = string.sub(ARGV[7], start, start + length - 1)
     local bytes = #body - string.find(body, '\n', 1, true)
     local teller, answered = '', ''
     i, start = i + 1, start + length
     if inbox then
-      teller, answered = ARGV[7 + count + 2 * i], ARGV[8 + count + 2 * i]
+      local parties = 7 + count + others + 2 * i
+      teller, answered = ARGV[parties], ARGV[parties + 1]
     end
-    local told = teller ~= '' and not known[i] and tell(teller, bytes)
+    local late = prevs and not known[i] and lacks[prevs[i]]
+    local told = teller ~= '' and not known[i] and not late and tell(teller, bytes)
     if known[i] then
       local entry = call('XREVRANGE', KEYS[2], known[i], '-', 'COUNT', 1)[1]
       local when = entry and string.match(entry[2][1], '^%S+') or at
       answers[i] = '=' .. known[i] .. ':' .. when
+    elseif late then
+      answers[i], lacks[i] = '?', true
     elseif teller ~= '' and not told then
-      answers[i] = '!'
+      answers[i], lacks[i] = '!', true
     else
       if told then
         notes[teller] = told

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from ...errors import (
     BackendError,
+    OutOfOrder,
     ShareTaken,
     StreamGone,
     StreamStopped,
@@ -25,7 +26,7 @@ from ...errors import (
 )
 from ...messages import STREAM, Growth, Message, Receipt, size_of
 from ...transports.patched import allocate_lock
-from ..contract import MOST_STREAMS
+from ..contract import BEFORE_IT, MOST_STREAMS
 from ..growths import ALIVE, GONE, LACKS, OTHER, OVERDUE, STOPPED, TOO_MANY
 from ..shares import UNANSWERED, Shares
 from .jobs import Anew, Job, Outcome, nothing
@@ -95,6 +96,7 @@ class Said(NamedTuple):
 
     body: bytes
     mid: bytes
+    prev: bytes
     size: int
     parties: tuple[str, str]
     done: Done
@@ -115,12 +117,14 @@ class Publisher:
         self.sender = sender
         inbox = (shares.most, shares.most_bytes)
         given = (*limits, _MIDS_FOR, *inbox, int(waits))
-        self.script = names.script("publish", given)
+        # In two forms: what most messages do without costs these nothing.
+        self.script = names.script("publish", (*given, 0))
+        self.ordered = names.script("publish", (*given, 1))
         self._grow = names.script("grow")
         # Else the first messages on a connection would come after what follows them.
         self.hello = [
             Call("EVAL", [script.source, 0], key=b"")
-            for script in (self.script, self._grow)
+            for script in (self.script, self.ordered, self._grow)
         ]
         self._names = names
         self._shares = shares
@@ -138,8 +142,9 @@ class Publisher:
         """
         body = _packed(message)
         mid = _scoped(message.sender, message.mid)
+        prev = _scoped(message.sender, message.prev)
         parties = self._shares.parties(topic, message)
-        said = Said(body, mid, size_of(message.data), parties, done)
+        said = Said(body, mid, prev, size_of(message.data), parties, done)
         with self.lock:
             where = (topic, self.sender.lane())
             batch = self.open.get(where)
@@ -325,11 +330,18 @@ class Batch(Job):
         size = sum([said.size for said in self._said])
         args: list[Arg] = [publisher.tag(), lengths, b"".join(bodies), size]
         args += [said.mid for said in self._said]
+        places: list[int] = []
+        if any([said.prev for said in self._said]):
+            script = publisher.ordered
+            places, others = self._places()
+            args += others
         if self.topic.startswith("user:"):
             for said in self._said:
                 args += said.parties
         if self._ends is not None:
             args.append(self._ends)
+        if places:
+            args.append(",".join(map(str, places)))
         name = pack_args("EVAL", script.source) if self._whole else script.evalsha
         return b"*%d\r\n%b%b%b" % (
             3 + len(self.keys) + 4 + len(args),
@@ -337,6 +349,21 @@ class Batch(Job):
             publisher.packed(self.topic, self.keys),
             pack_args(*args),
         )
+
+    def _places(self) -> tuple[list[int], list[bytes]]:
+        """Return which one has to be stored before each, as publish.lua counts, and the
+        mids of those that are not among these."""
+        places: list[int] = []
+        others: list[bytes] = []
+        known = {b"": 0}
+        for place, said in enumerate(self._said, 1):
+            if said.prev not in known:
+                others.append(said.prev)
+                known[said.prev] = len(self._said) + len(others)
+            places.append(known[said.prev])
+            if said.mid:
+                known[said.mid] = place
+        return places, others
 
     def settle(self, pipe: Anew, outcome: Outcome) -> Job | None:
         if isinstance(outcome, list):
@@ -395,6 +422,8 @@ class Batch(Job):
         for _, code in zip(self._said, codes, strict=True):
             if code == "!":
                 receipts.append(ShareTaken(UNANSWERED))
+            elif code == "?":
+                receipts.append(OutOfOrder(BEFORE_IT))
             elif code[0] == "=":
                 number, _, first = code[1:].partition(":")
                 receipts.append(Receipt(int(number), float(first), epoch, False))

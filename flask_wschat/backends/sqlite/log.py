@@ -78,7 +78,7 @@ class Log:
         """Add a row: see ``flush``."""
         assert self._last is not None
         data, key, exclude, code, is_json, sender, mid, event, to, plain, growth = (
-            message
+            message[:-1]
         )
         seldom = [key, exclude, code, event, plain, growth]
         extra = None if seldom == _NOTHING_SELDOM else json.dumps(seldom)

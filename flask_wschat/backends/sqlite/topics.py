@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ...errors import ShareTaken, StreamError
+from ...errors import OutOfOrder, ShareTaken, StreamError
 from ...messages import Entry, Growth, Message, Page, Receipt, size_of
-from ..contract import EMPTY
+from ..contract import BEFORE_IT, EMPTY
 from ..pages import select
 from ..shares import UNANSWERED, Shares, Told
 from . import growing as growths
@@ -98,6 +98,9 @@ class Topics:
             mid = (topic, message.sender or "", message.mid)
             if message.mid is not None and mid in mids:
                 outcomes.append(Receipt(*mids[mid], known.epoch, False))
+                continue
+            if message.prev is not None and (*mid[:2], message.prev) not in mids:
+                outcomes.append(OutOfOrder(BEFORE_IT))
                 continue
             if not self._tell(db, topic, message, now, known.seq):
                 outcomes.append(ShareTaken(UNANSWERED))
@@ -297,11 +300,12 @@ class Topics:
     def _known_mids(
         self, db: sqlite3.Connection, publications: Sequence[Publication]
     ) -> dict[tuple[str, str, str | None], tuple[int, float]]:
-        """Return number and time of those that came before."""
+        """Return number and time of those that came before, or have to."""
         asked = [
-            (topic, message.sender or "", message.mid)
+            (topic, message.sender or "", mid)
             for topic, message, _ in publications
-            if message.mid is not None
+            for mid in (message.mid, message.prev)
+            if mid is not None
         ]
         question = (
             "WITH asked AS (VALUES {}) SELECT topic, sender, mid, seq, at FROM asked"
