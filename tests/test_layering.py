@@ -107,7 +107,7 @@ ARROWS: Tree = {
             "wire": "",
             "address": ".wire errors logs transports.patched",
             "sentinel": ".address .wire errors",
-            "packing": "messages",
+            "packing": ".wire errors messages backends.growths",
             "people": ".wire errors logs messages backends.contract",
             "wishes": "transports transports.patched",
             "subscriber": ".wire .wishes errors",

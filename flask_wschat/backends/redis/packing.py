@@ -5,12 +5,17 @@ No pickle, as whoever may write to Redis could run code here: see docs/decisions
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
-from ...messages import Delivery, Entry, Grown, Growth, Message
+from ...errors import StreamGone, StreamStopped, TooManyStreams
+from ...messages import Delivery, Entry, Grown, Growth, Message, Receipt
+from ..growths import ALIVE, GONE, LACKS, OTHER, STOPPED, TOO_MANY
+from .wire import encode
 
 MAX_SIZE = 16 << 20
 """Bytes of a message; a longer one is not written, and ignored where one comes."""
@@ -110,6 +115,17 @@ def _growth(fields: list[Any]) -> Growth:
     ):
         raise ValueError("a growth that is none")
     return growth
+
+
+def pack_mid(sender: str | None, mid: str | None) -> bytes:
+    """Return what no other message of any sender has, b"" without ``mid``.
+
+    A digest: senders like mids of any length. Redis has 16 bytes for a name of 12.
+    """
+    if mid is None:
+        return b""
+    scope = "-" if sender is None else f"{len(sender)}:{sender}"
+    return hashlib.blake2b(encode(f"{scope}:{mid}"), digest_size=12).digest()
 
 
 def pack_passing(at: float, body: bytes) -> bytes:
@@ -222,3 +238,20 @@ def unpack_entry(item: bytes, body: bytes) -> tuple[Entry, str]:
         return gone, before
     m = unpack_message(body)
     return Entry(seq, m.data, stored, m.sender, m.mid, m.json, m.to, tag), before
+
+
+def unpack_step(reply: bytes) -> Receipt | Exception:
+    """Return what became of a step, as grow.lua says."""
+    at, _, word = reply.decode().partition(" ")
+    refused = _REFUSED.get(word)
+    return Receipt(0, float(at), "", word == "done") if refused is None else refused()
+
+
+_REFUSED: dict[str, Callable[[], Exception]] = {
+    "gone": lambda: StreamGone(GONE),
+    "other": lambda: StreamGone(OTHER),
+    "lacks": lambda: StreamGone(LACKS),
+    "alive": lambda: StreamGone(ALIVE),
+    "stop": lambda: StreamStopped(STOPPED),
+    "many": lambda: TooManyStreams(TOO_MANY),
+}

@@ -7,7 +7,6 @@ docs/decisions/45.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import logging
 import random
@@ -16,21 +15,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from ...errors import (
-    BackendError,
-    OutOfOrder,
-    ShareTaken,
-    StreamGone,
-    StreamStopped,
-    TooManyStreams,
-)
+from ...errors import BackendError, OutOfOrder, ShareTaken
 from ...messages import STREAM, Growth, Message, Receipt, size_of
 from ...transports.patched import allocate_lock
 from ..contract import BEFORE_IT, MOST_STREAMS
-from ..growths import ALIVE, GONE, LACKS, OTHER, OVERDUE, STOPPED, TOO_MANY
+from ..growths import OVERDUE
 from ..shares import UNANSWERED, Shares
 from .jobs import Anew, Job, Outcome, nothing
-from .packing import MAX_SIZE, pack_message, pack_passing
+from .packing import MAX_SIZE, pack_message, pack_mid, pack_passing, unpack_step
 from .wire import (
     Arg,
     Call,
@@ -38,7 +30,6 @@ from .wire import (
     ReplyError,
     Script,
     code_of,
-    encode,
     pack_args,
 )
 
@@ -141,8 +132,8 @@ class Publisher:
         :raises BackendError: it is too long.
         """
         body = _packed(message)
-        mid = _scoped(message.sender, message.mid)
-        prev = _scoped(message.sender, message.prev)
+        mid = pack_mid(message.sender, message.mid)
+        prev = pack_mid(message.sender, message.prev)
         parties = self._shares.parties(topic, message)
         said = Said(body, mid, prev, size_of(message.data), parties, done)
         with self.lock:
@@ -188,7 +179,7 @@ class Publisher:
 
         def told(outcome: Outcome) -> None:
             if isinstance(outcome, list):
-                done(_grown(outcome[0]))
+                done(unpack_step(outcome[0]))
             else:
                 done(self.sender.error(outcome))
 
@@ -437,23 +428,6 @@ def growth_keys(names: Names, topic: str) -> list[bytes]:
     return [names.key(topic, "growths"), names.key(topic, "pieces")]
 
 
-def _grown(reply: bytes) -> Receipt | Exception:
-    """Return what became of a step, as grow.lua says."""
-    at, _, word = reply.decode().partition(" ")
-    refused = _REFUSED.get(word)
-    return Receipt(0, float(at), "", word == "done") if refused is None else refused()
-
-
-_REFUSED: dict[str, Callable[[], Exception]] = {
-    "gone": lambda: StreamGone(GONE),
-    "other": lambda: StreamGone(OTHER),
-    "lacks": lambda: StreamGone(LACKS),
-    "alive": lambda: StreamGone(ALIVE),
-    "stop": lambda: StreamStopped(STOPPED),
-    "many": lambda: TooManyStreams(TOO_MANY),
-}
-
-
 def _tell(said: Said, outcome: Receipt | Exception) -> None:
     try:
         said.done(outcome)
@@ -466,14 +440,3 @@ def _packed(message: Message) -> bytes:
     if len(body) > MAX_SIZE:
         raise BackendError(f"a message of {len(body)} bytes is over {MAX_SIZE}")
     return body
-
-
-def _scoped(sender: str | None, mid: str | None) -> bytes:
-    """Return what no other message of any sender has, b"" without ``mid``.
-
-    A digest: senders like mids of any length. Redis has 16 bytes for a name of 12.
-    """
-    if mid is None:
-        return b""
-    scope = "-" if sender is None else f"{len(sender)}:{sender}"
-    return hashlib.blake2b(encode(f"{scope}:{mid}"), digest_size=12).digest()
