@@ -283,7 +283,7 @@ ARROWS: Tree = {
         ),
         "protocol": ".requests .schema chat.fields chat.listener chat.wire",
         "asyncapi": ".protocol .requests .schema chat.events chat.wire envelope",
-        "typescript": ".requests .schema chat.events chat.wire",
+        "typescript": ".requests .schema chat.events",
     },
     "cli": "documents.asyncapi documents.typescript",
     # WSChat

@@ -106,17 +106,24 @@ def emitted(defs: Definitions, kind: type[Events]) -> Iterator[tuple[str, Schema
     for name, sent in wire.SENT.items():
         if is_chat or name in ("hello", "message"):
             yield name, defs.refer(sent), (sent.__doc__ or "").split("\n")[0]
-    for name, fields in kind.emits.items():
-        words = inspect.getdoc(fields) or ""
-        found = defs.refer(fields)
-        # Within the same object: so it stands here in full.
-        inner = defs.all[defs.name_of(found)] if "$ref" in found else found
+    for name, fields, words in declared(defs, kind):
         properties = {
             "type": {"const": name},
             "room": defs.refer(wire.Name | None),
             "from": defs.refer(wire.User | None),
-            **inner.get("properties", {}),
+            **fields.get("properties", {}),
         }
-        required = ["type", "room", "from", *inner.get("required", ())]
+        required = ["type", "room", "from", *fields.get("required", ())]
         schema = {"type": "object", "properties": properties, "required": required}
-        yield name, schema, words.split("\n")[0]
+        yield name, schema, words
+
+
+def declared(
+    defs: Definitions, kind: type[Events]
+) -> Iterator[tuple[str, Schema, str]]:
+    """Yield the application's own of them: type, schema of its fields, a line."""
+    for name, fields in kind.emits.items():
+        found = defs.refer(fields)
+        # Within the same object: so it stands here in full.
+        inner = defs.all[defs.name_of(found)] if "$ref" in found else found
+        yield name, inner, inner.get("description", "").split("\n")[0]

@@ -8,9 +8,8 @@ from typing import Any
 
 from flask import Flask
 
-from ..chat import wire
 from ..chat.events import Events
-from .requests import arguments, emitted, is_silent, returned, routes
+from .requests import arguments, declared, is_silent, returned, routes
 from .schema import Definitions
 
 _KINDS = {
@@ -19,48 +18,47 @@ _KINDS = {
     "number": "number",
     "boolean": "boolean",
     "null": "null",
-    "object": "Record<string, unknown>",
-    "array": "unknown[]",
 }
 _NAME = re.compile(r"[A-Za-z_$][\w$]*")
 
 
 def type_of(schema: Any, indent: str = "") -> str:
     """Return the TypeScript type of what ``schema`` allows."""
-    if schema is True or not isinstance(schema, dict):
-        return "unknown"
-    if isinstance(name := schema.get("$ref"), str):
-        return type_name(name.rsplit("/", 1)[-1])
+    return " | ".join(_members(schema, indent))
+
+
+def _members(schema: Any, indent: str) -> list[str]:
+    """Return the types of which it is one."""
+    if schema is True:
+        return ["unknown"]
+    if "$ref" in schema:
+        return [type_name(schema["$ref"].rpartition("/")[2])]
     if "const" in schema:
-        return json.dumps(schema["const"])
+        return [json.dumps(schema["const"])]
     if "enum" in schema:
-        return " | ".join(json.dumps(each) for each in schema["enum"])
-    for key in ("anyOf", "oneOf"):
-        if key in schema:
-            return " | ".join(dict.fromkeys(type_of(s, indent) for s in schema[key]))
+        return [json.dumps(each) for each in schema["enum"]]
+    if "anyOf" in schema:
+        found = (each for one in schema["anyOf"] for each in _members(one, indent))
+        return list(dict.fromkeys(found))
     kind = schema.get("type")
-    if isinstance(kind, list):
-        return " | ".join(type_of({**schema, "type": one}, indent) for one in kind)
     if kind == "array":
-        return _array(schema, indent)
+        return [_array(schema, indent)]
     if kind == "object":
-        return _object(schema, indent)
-    return _KINDS.get(str(kind), "unknown")
+        return [_object(schema, indent)]
+    return [_KINDS.get(str(kind), "unknown")]
 
 
 def _array(schema: dict[str, Any], indent: str) -> str:
-    if isinstance(parts := schema.get("prefixItems"), list):
-        items = [type_of(part, indent) for part in parts]
-        if schema.get("items") not in (None, False):
-            items.append(f"...{_grouped(type_of(schema['items'], indent))}[]")
-        return f"[{', '.join(items)}]"
-    if "items" not in schema or schema["items"] is False:
-        return "unknown[]"
-    return f"{_grouped(type_of(schema['items'], indent))}[]"
+    if "prefixItems" in schema:
+        parts = [type_of(each, indent) for each in schema["prefixItems"]]
+        least = schema["minItems"]
+        optional = [f"{_grouped(each)}?" for each in parts[least:]]
+        return f"[{', '.join(parts[:least] + optional)}]"
+    return f"{_grouped(type_of(schema.get('items', True), indent))}[]"
 
 
 def _grouped(text: str) -> str:
-    return f"({text})" if " | " in text and not text.startswith("{") else text
+    return f"({text})" if " | " in text else text
 
 
 def _object(schema: dict[str, Any], indent: str) -> str:
@@ -116,7 +114,7 @@ def module(app: Flask) -> str:
     if len(names) == 1:
         made.append(f"export type Requests = {names[0]}Requests;\n")
         made.append(f"export type Events = {names[0]}Events;\n")
-    shared = [_declared(name, schema) for name, schema in defs.all.items()]
+    shared = [declaration(name, schema) for name, schema in defs.all.items()]
     return "\n".join([_HEAD + use, *shared, *made])
 
 
@@ -132,8 +130,14 @@ _USE = """\
 //   const chat = new WSChat<{name}Events, {name}Requests>("{address}");
 """
 
+_ENVELOPE = """
+    type: {};
+    room: string | null;
+    from: string | null;"""
 
-def _declared(name: str, schema: Any) -> str:
+
+def declaration(name: str, schema: Any) -> str:
+    """Return the declaration of a type that has a name."""
     words = (
         f"/** {comment(schema['description'])} */\n" if "description" in schema else ""
     )
@@ -157,7 +161,11 @@ def _listener(
         asked = fields(arguments(defs, handler), "    ")
         answer = "undefined"
         if not is_silent(handler):
-            answer = type_of(returned(defs, handler), "    ")
+            found = _members(returned(defs, handler), "    ")
+            # The reply to one that returns None has no result at all.
+            answer = " | ".join(
+                "undefined" if each == "null" else each for each in found
+            )
         requests.append(f"  {key(event)}: {{")
         requests.append(f"    fields: {asked};")
         requests.append(f"    result: {answer};")
@@ -167,10 +175,10 @@ def _listener(
         f"/** What clients of {address} are sent beside the chat's own messages. */",
         f"export interface {name}Events {{",
     ]
-    for event, schema, words in emitted(defs, kind):
-        if event not in wire.SENT:
-            if words:
-                events.append(f"  /** {comment(words)} */")
-            events.append(f"  {key(event)}: {fields(schema, '  ')};")
+    for event, schema, words in declared(defs, kind):
+        if words:
+            events.append(f"  /** {comment(words)} */")
+        own = fields(schema, "  ").removeprefix("{")
+        events.append(f"  {key(event)}: {{{_ENVELOPE.format(json.dumps(event))}{own};")
     events.append("}\n")
     return ["\n".join(requests), "\n".join(events)]

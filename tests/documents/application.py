@@ -34,6 +34,22 @@ class Guess(msgspec.Struct):
     near: list[Point] = []
 
 
+@dataclasses.dataclass
+class User:
+    """One of the application's own, though the protocol has such a name, too."""
+
+    name: str
+
+
+class Cell(msgspec.Struct, array_like=True):
+    row: int
+    column: int | None = None
+
+
+class Undone(TypedDict):
+    cells: list[Cell | None]
+
+
 class Moved(TypedDict):
     """Somebody moved."""
 
@@ -55,7 +71,7 @@ class Movable:
 class Board(Movable, ChatListener):
     """Games for two."""
 
-    emits: ClassVar = {"moved": Moved, "done": Guess}
+    emits: ClassVar = {"moved": Moved, "done": Guess, "undone": Undone}
 
     @event("guess")
     def on_guess(self, word: str, level: Literal["easy", "hard"] = "easy") -> Guess:
@@ -65,6 +81,9 @@ class Board(Movable, ChatListener):
     @event
     def set_level(self, level: Level, extra: dict[str, Any]) -> str | None:
         return None
+
+    @event
+    def opponent(self) -> User | None: ...
 
     @event("a-b.c")
     def odd(self, pair: tuple[int, str], some: bool | str | None = None) -> list[Point]:

@@ -23,7 +23,7 @@ STATIC = ROOT / "flask_wschat" / "static"
 
 USE = """
 import { WSChat } from "./wschat.js";
-import type { BoardEvents, BoardRequests, ToolsRequests } from "./chat.js";
+import type { BoardEvents, BoardRequests, Cell, ToolsRequests } from "./chat.js";
 
 const chat = new WSChat<BoardEvents, BoardRequests>("/board/1");
 chat.on("moved", (message) => message.at.x.toFixed() + message.steps.a + message.from);
@@ -33,10 +33,14 @@ reply.result.near?.[0].label?.length;
 await chat.request("move", { room: "a", to: { x: 1, y: 2 } });
 const points = await chat.request("a-b.c", { pair: [1, "a"], some: true });
 points.result.map((point) => point.y);
-const level: string | null = (
+const level: string | undefined = (
   await chat.request("set_level", { level: "easy", extra: { a: [1] } })
 ).result;
 await chat.request("vote", { poll: "Tea", choice: level ?? "easy" });
+(await chat.request("opponent")).result?.name.length;
+chat.on("undone", ({ cells }) => cells.map((cell) => cell?.[0].toFixed()));
+const cell: Cell = [1];
+cell[1]?.toFixed();
 const lobby = chat.join("Lobby", {
   onStream: (stream, piece) => stream.text.length + stream.n + piece.length,
   onDiscard: (id, reason) => id + reason,
@@ -59,6 +63,10 @@ await chat.request("guess", { word: "tea", level: "harder" });
 await chat.request("a-b.c", { pair: ["a", 1] });
 // @ts-expect-error
 chat.on("moved", (message) => message.nowhere);
+// @ts-expect-error
+(await chat.request("opponent")).result.name;
+// @ts-expect-error
+tools.hello?.limits.data.toFixed();
 """
 
 

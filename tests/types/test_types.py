@@ -38,7 +38,7 @@ def declared(schema: dict[str, Any]) -> str:
     """Return the types of what the schema has, by the names on the wire."""
     defs = schema["$defs"]
     names = {key: typescript.type_name(key) for key in defs}
-    lines = [typescript._declared(key, defs[key]) for key in defs]
+    lines = [typescript.declaration(key, defs[key]) for key in defs]
 
     def interface(name: str, fields: dict[str, str]) -> None:
         entries = [f"  {key}: {names[found]};\n" for key, found in fields.items()]
