@@ -58,10 +58,7 @@ class Firefox:
         self._socket = connect(
             f"{address}/session", compression=None, max_size=None, ping_interval=None
         ).__enter__()
-        self.errors: list[str] = []
-        """What pages have thrown and nobody has caught."""
         self.ask("session.new", capabilities={})
-        self.ask("session.subscribe", events=["log.entryAdded"])
 
     def ask(self, method: str, **parameters: Any) -> Any:
         """Return the result of a command."""
@@ -69,10 +66,8 @@ class Firefox:
         self._socket.send(
             json.dumps({"id": number, "method": method, "params": parameters})
         )
-        while (answer := json.loads(self._socket.recv(LONG))).get("id") != number:
-            entry = answer.get("params", {})
-            if entry.get("type") == "javascript" and entry.get("level") == "error":
-                self.errors.append(entry["text"])
+        answer = json.loads(self._socket.recv(LONG))
+        assert answer["id"] == number, "no events are asked for"
         assert answer["type"] == "success", answer
         return answer["result"]
 
