@@ -268,11 +268,11 @@ export interface ChatRequests {
   inbox: { fields: Place; reply: Joined<DirectMessage> };
   leave: { fields: { room: string }; reply: {} };
   say: {
-    fields: { room: string; data: Json; mid: string };
+    fields: { room: string; data: Json; mid: string; prev?: string };
     reply: { seq: number; at: number };
   };
   tell: {
-    fields: { to: string; data: Json; mid: string };
+    fields: { to: string; data: Json; mid: string; prev?: string };
     reply: { seq: number; at: number };
   };
   history: { fields: { room: string; before?: number; limit?: number }; reply: History };
@@ -296,6 +296,7 @@ export type ServerCode =
   | "forbidden"
   | "internal"
   | "not_joined"
+  | "out_of_order"
   | "poll_closed"
   | "rate_limited"
   | "too_big"

@@ -71,7 +71,7 @@ def dropped(defs: dict[str, Any]) -> None:
 
 
 def added(defs: dict[str, Any]) -> None:
-    defs["say"]["properties"]["prev"] = {"type": "string"}
+    defs["say"]["properties"]["odd"] = {"type": "string"}
 
 
 def required(defs: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ def other(defs: dict[str, Any]) -> None:
 
 
 def another(defs: dict[str, Any]) -> None:
-    defs["error"]["properties"]["code"]["enum"].append("out_of_order")
+    defs["error"]["properties"]["code"]["enum"].append("odd")
 
 
 def unnamed(defs: dict[str, Any]) -> None:
@@ -105,7 +105,7 @@ def within(defs: dict[str, Any]) -> None:
     ("change", "name"),
     [
         (dropped, "tally.total"),
-        (added, "say.prev"),
+        (added, "say.odd"),
         (required, "message.tag"),
         (optional, "depth"),
         (other, "poll.mine"),
