@@ -1,11 +1,11 @@
-import { WSChat } from "wschat";
 import { Conversation, View, composer } from "./talk.js";
 import { avatar, byId, el, inFrame, nameOf, plural, showList, showStatus, toast } from "./ui.js";
 
-const { me, login, rooms } = byId("chat").dataset;
+const { me, login, rooms, socket } = byId("chat").dataset;
 const [first, ...more] = JSON.parse(rooms); // as on the wire: with a # before the name
-const chat = new WSChat("/ws/chat");
-const watch = new WSChat("/ws/home"); // without a user, so that nobody is counted by it
+const chat = new WSChat(socket);
+const { home } = document.body.dataset;
+const watch = new WSChat(home); // without a user, so that nobody is counted by it
 const view = new View();
 const conversations = new Map(); // room -> Conversation
 const counts = new Map(); // room -> number of people

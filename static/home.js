@@ -1,7 +1,6 @@
-import { WSChat } from "wschat";
 import { showStatus } from "./ui.js";
 
-const chat = new WSChat("/ws/home");
+const chat = new WSChat(document.body.dataset.home);
 showStatus(chat);
 
 for (const node of document.querySelectorAll("[data-online]")) {

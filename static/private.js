@@ -1,10 +1,9 @@
-import { WSChat } from "wschat";
 import { Conversation, View, composer, wordsOf } from "./talk.js";
 import { avatar, byId, el, inFrame, nameOf, showList, showStatus, toast } from "./ui.js";
 
 const page = byId("chat");
-const { me, login } = page.dataset;
-const chat = new WSChat("/ws/chat");
+const { me, login, socket } = page.dataset;
+const chat = new WSChat(socket);
 const view = new View();
 const conversations = new Map(); // user -> Conversation
 let online = new Set();

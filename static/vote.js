@@ -1,8 +1,7 @@
-import { WSChat } from "wschat";
 import { byId, plural, showStatus } from "./ui.js";
 
 const poll = "demo";
-const chat = new WSChat("/ws/vote");
+const chat = new WSChat(byId("choices").dataset.socket);
 const tabs = new BroadcastChannel("vote"); // the others of this browser: one vote for all
 const buttons = [...document.querySelectorAll("[data-choice]")];
 const hint = byId("hint");

@@ -400,7 +400,7 @@ def test_reconnecting_waits_as_documented(meet: Meet) -> None:
     page = meet().open("/")
     waits = page.evaluate(
         """async () => {
-          const { backoff } = await import("wschat");
+          const { backoff } = await import("/_wschat/wschat.js");
           const most = [0, 1, 2, 3, 4, 5, 6, 2000].map((n) => backoff(n, () => 1));
           const some = Array.from({ length: 200 }, () => backoff(3));
           return [most, backoff(9, () => 0), Math.min(...some), Math.max(...some)];
@@ -410,7 +410,7 @@ def test_reconnecting_waits_as_documented(meet: Meet) -> None:
     assert 0 <= waits[2] < 1000 < 3000 < waits[3] <= 4000
     again = page.evaluate(
         """async () => {
-          const { shouldReconnect } = await import("wschat");
+          const { shouldReconnect } = await import("/_wschat/wschat.js");
           return [1000, 1001, 1002, 1005, 1006, 1008, 1009, 1011, 1012, 1013,
             3000, 3999, 4000, 4001, 4499, 4500, 4999].filter(shouldReconnect);
         }"""
@@ -425,7 +425,7 @@ def test_requests_fail_with_a_reason(meet: Meet) -> None:
     person.expected = "WebSocket connection to .* failed|status of 404"
     codes = person.open("/").evaluate(
         """async () => {
-          const { WSChat } = await import("wschat");
+          const { WSChat } = await import("/_wschat/wschat.js");
           const code = (promise) => promise.then(() => "ok", (error) => error.code);
           const vote = new WSChat("/ws/vote");
           vote.join("vote");
