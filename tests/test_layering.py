@@ -279,7 +279,8 @@ ARROWS: Tree = {
     "documents": {
         "schema": "",
         "requests": (
-            ".schema chat.events chat.handlers chat.listener chat.wire opening.views"
+            ".schema chat.events chat.fields chat.handlers chat.listener chat.wire",
+            "opening.views",
         ),
         "protocol": ".requests .schema chat.fields chat.listener chat.wire",
         "asyncapi": ".protocol .requests .schema chat.events chat.wire envelope",

@@ -27,11 +27,37 @@ full sooner or later, of Python's or another language; so it is not kept."""
 
 Request = dict[str, Any]
 
-# What fields of the protocol's own requests are. How long a name may be, and what
-# stands in it, is for the class that asks; titles and words are those in the schema.
-Name = Annotated[str, Meta(min_length=1, title="name")]
-Mid = Annotated[str, Meta(min_length=1, title="mid")]
-User = Annotated[str, Meta(max_length=LONGEST_NAME, title="user")]
+# What fields of the protocol's own are; a title names the definition in the schema that
+# all of one type share. How long a name may be, and what stands in it, is for the class
+# that asks.
+Name = Annotated[
+    str,
+    Meta(
+        title="name",
+        description="A room, a user to write to, a poll or a choice: printable, without"
+        " space at either end. The length limit is limits.name.",
+        min_length=1,
+        extra_json_schema={"maxLength": 100},
+    ),
+]
+Mid = Annotated[
+    str,
+    Meta(
+        title="mid",
+        description="The sender's id of a message. The length limit is limits.mid.",
+        min_length=1,
+        extra_json_schema={"maxLength": 64},
+    ),
+]
+User = Annotated[
+    str,
+    Meta(
+        title="user",
+        description="A user id, as the server's application knows it.",
+        max_length=LONGEST_NAME,
+        extra_json_schema={"minLength": 1},
+    ),
+]
 Seq = Annotated[
     int,
     Meta(

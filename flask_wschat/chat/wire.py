@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..envelope import ErrorCode
-from .fields import MAX_INTEGER, Data, Epoch, Seq, Tag
+from .fields import MAX_INTEGER, Data, Epoch, Mid, Name, Seq, Tag, User
 
-# A title names the definition that all fields of this type share.
+# Titles as in `fields`.
 Ref = Annotated[
     int,
     Meta(
@@ -22,33 +22,6 @@ Ref = Annotated[
         description="Chosen by the client; echoed in the reply.",
         ge=0,
         le=MAX_INTEGER,
-    ),
-]
-Name = Annotated[
-    str,
-    Meta(
-        title="name",
-        description="A room, a user to write to, a poll or a choice: printable, without"
-        " space at either end. The length limit is limits.name.",
-        min_length=1,
-        max_length=100,
-    ),
-]
-User = Annotated[
-    str,
-    Meta(
-        title="user",
-        description="A user id, as the server's application knows it.",
-        min_length=1,
-    ),
-]
-Mid = Annotated[
-    str,
-    Meta(
-        title="mid",
-        description="The sender's id of a message. The length limit is limits.mid.",
-        min_length=1,
-        max_length=64,
     ),
 ]
 At = Annotated[

@@ -14,7 +14,7 @@ from ..chat.events import Events
 from ..envelope import PROTOCOL
 from . import protocol
 from .requests import Route, emitted, request, result, routes
-from .schema import Definitions, Schema
+from .schema import Definitions, Schema, free_key
 
 _SCHEMAS = "#/components/schemas/"
 
@@ -25,7 +25,7 @@ def document(app: Flask, title: str, version: str) -> dict[str, Any]:
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     for route in routes(app):
-        name = _key(route.endpoint)
+        name = free_key(route.endpoint, channels)
         channels[name] = channel = _channel(route)
         if (kind := route.events) is not None:
             messages = channel["messages"]
@@ -67,15 +67,17 @@ def _requests(
 ) -> None:
     messages["error.reply"] = _message(defs.refer(wire.Refusal), "A request failed.")
     for name, handler in kind._handlers.items():
-        asked, reply = request(defs, handler), f"{name}.reply"
+        asked, answer = request(defs, handler), result(defs, handler)
         words = asked.get("description", "")
-        messages[name] = _message(asked, words)
-        messages[reply] = _message(result(defs, handler), f"The answer to {name}.")
-        operations[f"{channel}.{_key(name)}"] = {
+        asks = free_key(name, messages)
+        messages[asks] = {**_message(asked, words), "name": name}
+        reply = free_key(f"{name}.reply", messages)
+        messages[reply] = _message(answer, f"The answer to {name}.")
+        operations[free_key(f"{channel}.{name}", operations)] = {
             "action": "receive",
             "channel": {"$ref": f"#/channels/{channel}"},
             **({"summary": words} if words else {}),
-            "messages": _refs(channel, [name]),
+            "messages": _refs(channel, [asks]),
             "reply": {
                 "channel": {"$ref": f"#/channels/{channel}"},
                 "messages": _refs(channel, [reply, "error.reply"]),
@@ -94,9 +96,10 @@ def _sent(
     for name, schema, words in emitted(defs, kind):
         # A request may have the name of what is sent, as `stream` has.
         key = name if name not in messages else f"{name}.sent"
+        key = free_key(key, messages)
         messages[key] = {**_message(schema, words), "name": name}
         names.append(key)
-    operations[f"{channel}.sends"] = {
+    operations[free_key(f"{channel}.sends", operations)] = {
         "action": "send",
         "channel": {"$ref": f"#/channels/{channel}"},
         "messages": _refs(channel, names),
@@ -106,7 +109,7 @@ def _sent(
 def _plain(channel: str, messages: dict[str, Any], operations: dict[str, Any]) -> None:
     messages["any"] = {"summary": "Text or binary, as the application has it."}
     for action in ("receive", "send"):
-        operations[f"{channel}.{action}s"] = {
+        operations[free_key(f"{channel}.{action}s", operations)] = {
             "action": action,
             "channel": {"$ref": f"#/channels/{channel}"},
             "messages": _refs(channel, ["any"]),
@@ -119,10 +122,3 @@ def _message(schema: Schema, summary: str) -> dict[str, Any]:
 
 def _refs(channel: str, names: list[str]) -> list[dict[str, str]]:
     return [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in names]
-
-
-def _key(name: str) -> str:
-    """Return ``name`` as a key: letters, digits, dots, ``_`` and ``-``."""
-    return "".join(
-        c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name
-    )

@@ -11,6 +11,7 @@ from flask import Flask
 
 from ..chat import wire
 from ..chat.events import Events
+from ..chat.fields import Name, User
 from ..chat.handlers import Handler
 from ..chat.listener import ChatListener
 from ..opening.views import SERVES
@@ -109,8 +110,8 @@ def emitted(defs: Definitions, kind: type[Events]) -> Iterator[tuple[str, Schema
     for name, fields, words in declared(defs, kind):
         properties = {
             "type": {"const": name},
-            "room": defs.refer(wire.Name | None),
-            "from": defs.refer(wire.User | None),
+            "room": defs.refer(Name | None),
+            "from": defs.refer(User | None),
             **fields.get("properties", {}),
         }
         required = ["type", "room", "from", *fields.get("required", ())]

@@ -16,6 +16,7 @@ from flask import Flask
 from flask_wschat.documents import asyncapi, protocol, typescript
 from tests.support.npm import MODULES, compiled, needs_npm
 
+from . import clashing
 from .application import app
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +110,8 @@ def test_the_asyncapi_document_is_valid() -> None:
     specification = MODULES / "@asyncapi" / "specs" / "schemas" / "3.0.0.json"
     schema = json.loads(specification.read_text())
     document = asyncapi.document(app, "Games", "1.0.0")
-    jsonschema.Draft7Validator(schema).validate(document)
+    for found in (document, asyncapi.document(clashing.app, "Games", "1.0.0")):
+        jsonschema.Draft7Validator(schema).validate(found)
     document["channels"]["Board"]["messages"] = []
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft7Validator(schema).validate(document)
@@ -131,11 +133,12 @@ def every(found: Any, key: str) -> list[Any]:
 
 
 def test_each_reference_of_a_document_leads_somewhere() -> None:
-    document = asyncapi.document(app, "Games", "1.0.0")
-    refs = every(document, "$ref")
-    assert len(refs) > 50
-    for ref in refs:
-        assert resolve(document, ref), ref
+    for described in (app, clashing.app):
+        document = asyncapi.document(described, "Games", "1.0.0")
+        refs = every(document, "$ref")
+        assert len(refs) > 50
+        for ref in refs:
+            assert resolve(document, ref), ref
     schema = protocol.schema()
     for ref in every(schema, "$ref"):
         assert resolve(schema, ref), ref
@@ -170,6 +173,69 @@ def test_what_the_document_says_of_events() -> None:
     tools = channels["Tools"]["messages"]
     assert "join" not in tools
     assert {"hello", "ping", "add"} <= set(tools)
+
+
+def test_two_types_of_one_name_are_two() -> None:
+    document = asyncapi.document(clashing.app, "Games", "1.0.0")
+    addresses = [each["address"] for each in document["channels"].values()]
+    assert sorted(addresses) == ["/game", "/game/{name}", "/plain"]
+    messages = document["channels"]["Game"]["messages"]
+
+    def of(schema: Any) -> Any:
+        return of(resolve(document, schema["$ref"])) if "$ref" in schema else schema
+
+    def fields(schema: Any) -> Any:
+        return of(schema)["properties"]
+
+    go = messages["go_far"]
+    assert go["name"] == "go/far"
+    asked = fields(go["payload"])
+    answered = fields(fields(messages["go_far.reply"]["payload"])["result"])
+    assert of(fields(asked["to"])["x"]) == {"type": "integer"}
+    assert of(answered["x"]) == {"type": "string"}
+    assert fields(asked["to"])["near"]["items"] == asked["to"]
+    assert fields(asked["error"]).keys() == {"why"}
+    assert fields(messages["error.reply"]["payload"])["error"] != asked["error"]
+    assert of(asked["name"]) == {"type": "integer", "minimum": 0}
+    assert asked["name"]["default"] == 7
+    assert of(asked["price"]) == {"type": "integer"}
+    back = fields(messages["go_far2"]["payload"])["why"]
+    assert back["anyOf"] == [asked["error"], {"type": "null"}]
+    names = [each.get("name") for each in messages.values()]
+    mine = {"go/far", "go_far", "go_far.reply", "sends", "moved / far", "moved_/_far"}
+    assert {name for name in mine if names.count(name) == 1} == mine
+    assert fields(messages["moved___far"]["payload"])["words"]["type"] == "array"
+    actions = [each["action"] for each in document["operations"].values()]
+    kinds = clashing.Game._handlers, clashing.Game._handlers, clashing.Plain._handlers
+    assert actions.count("receive") == sum(map(len, kinds))
+    assert actions.count("send") == 3
+
+
+CLASHES = """
+import { WSChat } from "./wschat.js";
+import type { GameEvents, GameRequests } from "./chat.js";
+
+const chat = new WSChat<GameEvents, GameRequests>("/game");
+const error = { why: "" };
+const reply = await chat.request("go/far", { to: { x: 1, near: [] }, error, name: 1 });
+reply.result.x.length;
+const points = (await chat.request("go_far", { why: error })).result;
+points[0]?.x.toFixed();
+chat.on("moved / far", (message) => message.words.length);
+chat.on("moved_/_far", (message) => message.count.toFixed());
+// @ts-expect-error
+await chat.request("go/far", { to: { x: "" }, error });
+"""
+
+
+@pytest.mark.slow
+def test_types_of_one_name_compile(tmp_path: Path) -> None:
+    for name in ("wschat.js", "wschat.d.ts"):
+        (tmp_path / name).write_text((STATIC / name).read_text())
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "chat.ts").write_text(typescript.module(clashing.app))
+    (tmp_path / "use.ts").write_text(CLASHES)
+    assert compiled(tmp_path / "use.ts") == ""
 
 
 @pytest.mark.slow
