@@ -99,15 +99,14 @@ def type_name(name: str) -> str:
 
 def module(app: Flask) -> str:
     """Return a module with the types of all listeners of ``app``."""
-    defs = Definitions({})
+    found = [(type_name(r.endpoint), r) for r in routes(app) if r.events is not None]
+    reserved = (f"{name}{kind}" for name, _ in found for kind in ("Requests", "Events"))
+    defs = Definitions({}, reserved=[*reserved, "Requests", "Events", "Record"])
     made: list[str] = []
     names: list[str] = []
     use = ""
-    for route in routes(app):
-        if (
-            route.events is not None
-            and (name := type_name(route.endpoint)) not in names
-        ):
+    for name, route in found:
+        if route.events is not None and name not in names:
             names.append(name)
             use = use or _USE.format(name=name, address=route.address)
             made += _listener(defs, name, route.address, route.events)

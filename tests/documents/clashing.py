@@ -33,6 +33,14 @@ class Requests(msgspec.Struct):
     count: int
 
 
+class GameEvents(msgspec.Struct):
+    count: int
+
+
+class Record(msgspec.Struct):
+    free: dict[str, int]
+
+
 app = Flask(__name__)
 chat = WSChat(app)
 
@@ -60,7 +68,7 @@ class Game(ChatListener):
     def reply(self) -> None: ...
 
     @event
-    def sends(self) -> None: ...
+    def sends(self, count: GameEvents) -> Record: ...  # type: ignore[empty-body]
 
 
 @chat.listener("/plain", endpoint="game.go")

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from flask import Flask
 
+from flask_wschat import WSChat
 from flask_wschat.documents import asyncapi, protocol, typescript
 from tests.support.npm import MODULES, compiled, needs_npm
 
@@ -223,6 +224,8 @@ const points = (await chat.request("go_far", { why: error })).result;
 points[0]?.x.toFixed();
 chat.on("moved / far", (message) => message.words.length);
 chat.on("moved_/_far", (message) => message.count.toFixed());
+const sent = await chat.request("sends", { count: { count: 1 } });
+sent.result.free["a"]?.toFixed();
 // @ts-expect-error
 await chat.request("go/far", { to: { x: "" }, error });
 """
@@ -233,9 +236,12 @@ def test_types_of_one_name_compile(tmp_path: Path) -> None:
     for name in ("wschat.js", "wschat.d.ts"):
         (tmp_path / name).write_text((STATIC / name).read_text())
     (tmp_path / "package.json").write_text('{"type": "module"}')
-    (tmp_path / "chat.ts").write_text(typescript.module(clashing.app))
     (tmp_path / "use.ts").write_text(CLASHES)
-    assert compiled(tmp_path / "use.ts") == ""
+    alone = Flask("alone")  # whose module has `Requests` and `Events` as well
+    WSChat(alone).listener("/game", endpoint="Game")(clashing.Game)
+    for described in (clashing.app, alone):
+        (tmp_path / "chat.ts").write_text(typescript.module(described))
+        assert compiled(tmp_path / "use.ts") == ""
 
 
 @pytest.mark.slow
