@@ -61,7 +61,7 @@ test: $(VENV)/.dev
 	@$(MAKE) --no-print-directory lint
 	@echo "==> Tests"
 	@$(COMPILE)
-	@$(PY) -m pytest $(ALL) --cache-clear || $(PY) -m tools.again
+	@$(PY) -m pytest $(ALL) --cache-clear || $(PY) -m tools.again $$?
 
 check: lint
 	@echo "==> Quick tests"
@@ -78,7 +78,7 @@ lint: $(VENV)/.dev
 check-long: $(VENV)/.dev
 	@echo "==> Quick tests without shortcuts"
 	@export WSCHAT_SHORTCUTS=0; $(PY) -m pytest $(ALL) --cache-clear \
-		-m "not slow and not browser" || $(PY) -m tools.again
+		-m "not slow and not browser" || $(PY) -m tools.again $$?
 
 # What meets Flask and its like. Other versions may have no short ways; answers stay.
 TESTS ?= $(wildcard tests/next tests/shortcuts tests/test_extension.py \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process
 from tests.support.waiting import LONG, eventually
+from tools import again
 
 TESTS = ROOT / "tests"
 
@@ -122,6 +124,58 @@ def test_what_takes_too_long_fails_alone(
     options = ("-p", "no:cacheprovider", "-o", "timeout_method=signal")
     done = pytester.runpytest_subprocess(*options)
     done.assert_outcomes(passed=1, failed=2)
+
+
+RACES = """
+from pathlib import Path
+
+def test_race(): pass
+def test_wrong(): assert not Path("wrong").exists()
+def test_other(): Path("ran").touch()
+"""
+
+
+def failed(*names: str) -> None:
+    """Note them as pytest does."""
+    again.FAILED.parent.mkdir(parents=True)
+    again.FAILED.write_text(json.dumps(dict.fromkeys(names, True)))
+
+
+def test_the_few_that_failed_are_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("test_races.py").write_text(RACES)
+    failed("test_races.py::test_race", "test_races.py::test_wrong")
+    assert again.main(1) == 0
+    told = capfd.readouterr().out
+    assert "2 passed" in told
+    assert "passed alone: test_races.py::test_race, test_races.py::test_wr" in told
+    Path("wrong").touch()
+    assert again.main(1) == 1
+    assert "passed alone" not in capfd.readouterr().out
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "names"),
+    [
+        (1, []),
+        (1, ["a.py::b", "a.py::c", "a.py::d", "a.py::e"]),
+        (2, ["a.py::b"]),  # interrupted: nobody knows of the others
+    ],
+)
+def test_where_more_may_be_wrong_nothing_is_run_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    status: int,
+    names: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed(*names)
+    assert again.main(status) == status
+    assert capfd.readouterr().out == ""
 
 
 def test_forks_end_with_who_has_begun_them(tmp_path: Path) -> None:

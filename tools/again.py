@@ -1,10 +1,11 @@
 """Run again, by themselves, the few tests that failed beside others.
 
-    python -m tools.again
+    python -m tools.again STATUS
 
 After ``make test`` has failed: several tests run at a time there, and each has a
 deadline, so a busy machine may let one pass by. One that fails again, by itself, fails.
-So does a run with more than ``FEW`` failures. Those that passed only now are named at
+So does a run with more than ``FEW`` failures, and one that did not come to its end,
+which pytest's ``STATUS`` says. Those that passed only now are named at
 the end: each is a race, of the test or of what it tests, that somebody is to find.
 """
 
@@ -16,13 +17,16 @@ import sys
 from pathlib import Path
 
 FEW = 3
+TESTS_FAILED = 1
 FAILED = Path(".pytest_cache/v/cache/lastfailed")
 
 
-def main() -> int:
+def main(status: int) -> int:
+    if status != TESTS_FAILED:
+        return status
     names = sorted(json.loads(FAILED.read_text())) if FAILED.exists() else []
     if not 0 < len(names) <= FEW:
-        return 1
+        return status
     print(f"==> Again, by itself: {', '.join(names)}", flush=True)
     command = [sys.executable, "-m", "pytest", "-q", "-rfEs", *names]
     status = subprocess.run(command, check=False).returncode
@@ -32,4 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(int(sys.argv[1])))
