@@ -82,7 +82,7 @@ check-long: $(VENV)/.dev
 
 # What meets Flask and its like. Other versions may have no short ways; answers stay.
 TESTS ?= $(wildcard tests/next tests/shortcuts tests/test_extension.py \
-	tests/test_websocket.py tests/test_testing.py tests/test_mistakes.py)
+	tests/test_script.py tests/test_websocket.py tests/test_testing.py tests/test_mistakes.py)
 VERSIONED := -m pytest -q -p no:cacheprovider --timeout=60 -m "not slow and not browser and not shortcut"
 
 # The oldest have no wheels for new Pythons.
