@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_a_file_may_be_imported_and_kept_by_anybody(
     assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "Set-Cookie" not in headers
-    assert "Vary" not in headers
+    assert headers["Vary"] == "Accept-Encoding"  # and no cookie
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,39 @@ def test_only_what_it_is_is_kept_for_ever(
     assert (answer.status_code, answer.data) == (200, SOURCE)
     assert answer.headers["Cache-Control"] == kept
     assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "asked", ["gzip", "br, GZIP;q=0.5", "*", "deflate, gzip;q=1.0, *;q=0"]
+)
+@pytest.mark.parametrize("name", ["wschat.js", "wschat.d.ts"])
+def test_who_can_unpack_it_gets_a_third(
+    app: Flask, chat: WSChat, name: str, asked: str
+) -> None:
+    path = f"/_wschat/{name}"
+    answer = get(app, path, Accept_Encoding=asked)
+    data = (FOLDER / name).read_bytes()
+    assert gzip.decompress(answer.data) == data
+    assert len(answer.data) < len(data) / 2
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert answer.headers["Vary"] == "Accept-Encoding"
+    etag, weak = answer.get_etag()
+    assert etag != get(app, path).get_etag()[0]
+    assert not weak
+    packed = {"Accept_Encoding": asked, "If_None_Match": f'"{etag}"'}
+    assert get(app, path, **packed).status_code == 304
+    assert get(app, path, If_None_Match=f'"{etag}"').data == data
+    head = app.test_client().head(path, headers={"Accept-Encoding": asked})
+    assert head.content_length == len(answer.data)
+
+
+@pytest.mark.parametrize(
+    "asked", ["", "br", "gzip;q=0", "identity", "gzip;q=x", "\xff"]
+)
+def test_others_get_it_as_it_is(app: Flask, chat: WSChat, asked: str) -> None:
+    answer = get(app, PATH, Accept_Encoding=asked)
+    assert (answer.status_code, answer.data) == (200, SOURCE)
+    assert "Content-Encoding" not in answer.headers
 
 
 def test_what_makes_the_name_global_is_another_file(app: Flask, chat: WSChat) -> None:
