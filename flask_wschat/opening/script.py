@@ -154,11 +154,7 @@ def wschat_script(
         told = context.call(told)
     version = file("wschat.js", GLOBAL).version
     url = url_for("wschat.static", filename="wschat.js", v=version)
-    given: dict[str, Any] = {
-        "type": "module",
-        "src": f"{url}&global",
-        "nonce": told or None,
-    }
+    given = dict[str, Any](type="module", src=f"{url}&global", nonce=told or None)
     for name, value in attributes.items():
         given[name.rstrip("_").replace("_", "-").lower()] = value
     return Markup("<script{}></script>").format(
