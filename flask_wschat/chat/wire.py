@@ -72,6 +72,7 @@ Pieces = Annotated[
 ]
 Text = Annotated[str, Meta(title="text", description="Of a growing message.")]
 _Positive = Annotated[int, Meta(ge=1)]
+_Place = Annotated[Name | None, Meta(description="null: the inbox.")]
 
 
 class Rate(Struct):
@@ -215,7 +216,7 @@ class Tally(_Standing, tag="tally"):
 class Gap(Struct, tag="gap"):
     """Messages may be missing: join again."""
 
-    room: Annotated[Name | None, Meta(description="null: the inbox.")]
+    room: _Place
     spread: (
         Annotated[float, Meta(description="Seconds; wait a random part of it.", gt=0)]
         | UnsetType
@@ -231,7 +232,7 @@ class Emitted(Struct, rename={"sender": "from"}):
 
 
 class _Growing(Struct, kw_only=True, rename={"sender": "from"}):
-    room: Annotated[Name | None, Meta(description="null: the inbox.")]
+    room: _Place
     id: Mid
     sender: Annotated[User | None, Meta(description="As in message.")]
     at: At
@@ -246,7 +247,7 @@ class Stream(_Growing, tag="stream"):
 class Append(Struct, tag="append"):
     """A piece more of a growing message."""
 
-    room: Annotated[Name | None, Meta(description="null: the inbox.")]
+    room: _Place
     id: Mid
     n: Pieces
     text: Text
@@ -255,7 +256,7 @@ class Append(Struct, tag="append"):
 class Discard(Struct, tag="discard"):
     """A growing message will not become one."""
 
-    room: Annotated[Name | None, Meta(description="null: the inbox.")]
+    room: _Place
     id: Mid
     reason: Annotated[str, Meta(description="Why; for users or not, as it was given.")]
 

@@ -8,16 +8,14 @@ bytes together, once that was as many as it said in ``?count=``.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import gevent.event
 from flask import Flask, request
-from gevent.os import make_nonblocking, nb_read
 
 from flask_wschat import Listener, WebSocket, WSChat
-from flask_wschat.server import Server
+from tests.support.standing import stand
 
 app = Flask(__name__)
 chat = WSChat(app)
@@ -77,15 +75,5 @@ def legacy() -> str:
     return ""
 
 
-def main() -> None:
-    server = Server(("127.0.0.1", 0), app, log=None)
-    server.start()
-    print(server.server_port, flush=True)
-    stdin = sys.stdin.fileno()
-    make_nonblocking(stdin)
-    while nb_read(stdin, 1024):
-        pass
-
-
 if __name__ == "__main__":
-    main()
+    stand(app)

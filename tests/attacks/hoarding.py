@@ -8,14 +8,12 @@ stdin ends, with settings of the environment. ``/echo`` sends back, ``/fan`` bro
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gevent.event
 from flask import Flask
-from gevent.os import make_nonblocking, nb_read
 
 from flask_wschat import Listener, WebSocket, WSChat
-from flask_wschat.server import Server
+from tests.support.standing import stand
 
 app = Flask(__name__)
 app.config.from_prefixed_env()
@@ -58,15 +56,5 @@ def memory() -> dict[str, int]:
     }
 
 
-def main() -> None:
-    server = Server(("127.0.0.1", 0), app, log=None)
-    server.start()
-    print(server.server_port, flush=True)
-    stdin: Any = 0
-    make_nonblocking(stdin)
-    while nb_read(stdin, 1024):
-        pass
-
-
 if __name__ == "__main__":
-    main()
+    stand(app)

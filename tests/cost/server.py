@@ -10,18 +10,16 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
 import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 from flask import Flask
-from gevent.os import make_nonblocking, nb_read
 from greenlet import greenlet
 
 from flask_wschat import Listener, WebSocket, WSChat
-from flask_wschat.server import Server
+from tests.support.standing import stand
 
 TASKS = Path("/proc/self/task")  # threads that Python need not know of; Linux has it
 
@@ -88,15 +86,5 @@ def census(_: None) -> dict[str, int]:
 ORDERS: dict[str, Any] = {"mark": mark, "burst": burst, "census": census}
 
 
-def main() -> None:
-    server = Server(("127.0.0.1", 0), app, log=None)
-    server.start()
-    print(server.server_port, flush=True)
-    stdin = sys.stdin.fileno()
-    make_nonblocking(stdin)
-    while nb_read(stdin, 1024):
-        pass
-
-
 if __name__ == "__main__":
-    main()
+    stand(app)
