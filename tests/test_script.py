@@ -16,7 +16,8 @@ from werkzeug.routing import BuildError
 from werkzeug.test import Client, TestResponse
 
 import flask_wschat
-from flask_wschat import Listener, WSChat
+from flask_wschat import Listener, WebSocket, WSChat
+from flask_wschat.testing import WSChatClient
 
 FOLDER = Path(flask_wschat.__file__).parent / "static"
 SOURCE = (FOLDER / "wschat.js").read_bytes()
@@ -498,6 +499,28 @@ def test_without_a_request_the_server_has_a_name(routed: Flask) -> None:
         )
     assert f'src="http://chat.example/deep{PATH}?v=' in text
     assert text.endswith(" /deep/chat")
+
+
+def test_a_socket_may_render_templates(app: Flask, chat: WSChat) -> None:
+    template = "{{ wschat_script() }} {{ wschat_url('render', n=ws.id) }}"
+
+    @chat.route("/render/<n>")
+    def render(ws: WebSocket, n: str) -> None:
+        ws.send(render_template_string(template, ws=ws))
+        ws.send(ws.id)
+
+    @chat.listener("/listen", endpoint="listen")
+    class Listens(Listener):
+        def on_open(self, ws: WebSocket) -> None:
+            ws.send(render_template_string(template, ws=ws))
+            ws.send(ws.id)
+
+    client = WSChatClient(app)
+    for path in ("/render/1", "/listen", "/render/2", "/listen"):
+        with client.connect(path) as socket:
+            script, _, url = str(socket.receive()).rpartition(" ")
+            assert script == f"<script {SRC}></script>"
+            assert url == "/render/" + str(socket.receive())
 
 
 def test_a_route_of_another_host_is_named_with_it(app: Flask, chat: WSChat) -> None:

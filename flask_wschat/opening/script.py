@@ -3,6 +3,9 @@
 All is public, so a page of any origin may import it, and anybody may keep it. For how
 long is said by the URL: one with ``?v=`` and the hash of the file is good for ever, the
 plain one is asked for again each time, and answered with 304.
+
+In a template ``WSChat`` becomes global: an import map, which could give the URL a name,
+would be an inline script, and a strict Content-Security-Policy has none.
 """
 
 from __future__ import annotations
