@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+import msgspec
+
 EVERYONE = "all"
 """The topic of every connection."""
 _ROOM, _USER = "room:", "user:"  # begin the topics of rooms and users
@@ -303,7 +305,7 @@ class Attendance(NamedTuple):
     """Of them those in this process, as it has told."""
 
 
-class News(NamedTuple):
+class News(msgspec.Struct):
     """One change of who is in a room."""
 
     joined: list[str]
@@ -314,7 +316,11 @@ class News(NamedTuple):
     """Nobody was there before: the numbers begin anew, higher than ever."""
 
     def as_message(self) -> Message:
-        return Message(json.dumps(self._asdict()), event=PRESENCE)
+        try:
+            text = msgspec.json.encode(self).decode()
+        except UnicodeEncodeError:  # half a surrogate pair in a name
+            text = json.dumps(msgspec.structs.asdict(self))
+        return Message(text, event=PRESENCE)
 
     @classmethod
     def of(cls, message: Message) -> News:
@@ -323,17 +329,15 @@ class News(NamedTuple):
         :raises ValueError: it has not, but another version of this program perhaps.
         """
         try:
-            fields = json.loads(message.data)
-            joined, left, version = (fields[name] for name in cls._fields[:3])
-            news = cls(joined, left, version, fields.get("first") is True)
-            fits = type(version) is int and all(
-                isinstance(user, str) for user in (*joined, *left)
-            )
-        except (TypeError, KeyError, RecursionError) as error:
+            try:
+                return _NEWS.decode(message.data)
+            except msgspec.DecodeError:  # that, or half a pair, which only json reads
+                return msgspec.convert(json.loads(message.data), cls)
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"no news of who is there: {error}") from None
-        if not fits:
-            raise ValueError("no news of who is there")
-        return news
+
+
+_NEWS = msgspec.json.Decoder(News)
 
 
 class Tally(NamedTuple):

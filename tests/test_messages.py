@@ -12,7 +12,7 @@ from flask import Flask
 from werkzeug.local import LocalProxy
 
 from flask_wschat import WSChat
-from flask_wschat.messages import LONGEST_NAME, as_name, as_user
+from flask_wschat.messages import LONGEST_NAME, Message, News, as_name, as_user
 from flask_wschat.testing import WSChatClient
 
 
@@ -194,3 +194,39 @@ def test_an_integer_names_the_same_everywhere(app: Flask) -> None:
         ann.send("leave")
         ann.assert_received([])
         assert chat.disconnect_user(7) == 1
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        News([], [], 0),
+        News(["ann", 'b"\\\n', "\U0001f600"], ["żółw", "\0"], 2**53, first=True),
+        News(["half a pair \ud800"], ["\udfff", "ann"], 7),
+    ],
+)
+def test_news_of_who_is_there_comes_as_it_was_told(news: News) -> None:
+    assert News.of(news.as_message()) == news
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"joined": ["ann"], "left": []}',
+        '{"joined": ["ann"], "left": [], "version": "1"}',
+        '{"joined": ["ann"], "left": [], "version": true}',
+        '{"joined": ["ann", 1], "left": [], "version": 1}',
+        '{"joined": "ann", "left": [], "version": 1}',
+        '{"joined": ["\\ud800"], "left": [2], "version": 1}',
+        "[" * 100_000,
+    ],
+)
+def test_what_is_no_news_of_who_is_there_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="no news of who is there"):
+        News.of(Message(text))
+
+
+def test_news_of_a_later_version_may_have_more() -> None:
+    text = '{"joined": ["ann"], "left": [], "version": 3, "why": "?"}'
+    assert News.of(Message(text)) == News(["ann"], [], 3)

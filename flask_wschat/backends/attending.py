@@ -40,7 +40,7 @@ class People:
                 self._versions[topic] = version
             else:
                 self._versions.pop(topic, None)
-            told = told._replace(version=version, first=first)
+            told.version, told.first = version, first
             self._tell(topic, told.as_message())
 
     def present(self, topic: str) -> Attendance:

@@ -150,7 +150,7 @@ class People:
         counted = _count(db, list(news))
         for topic, told in news.items():
             version, first = counted[topic]
-            told = told._replace(version=version, first=first)
+            told.version, told.first = version, first
             self._tell(db, topic, told.as_message())
 
 
