@@ -85,8 +85,14 @@ class Members:
         room, own = room_of(topic), user_topic(user)
         if room is None:
             return self.count(own)
-        members = [*self.of_routes(own), *self.chatting(own)]
-        return sum(1 for ws in members if room in (ws._rooms or ()))
+        members = self.chatting(own)
+        if own in self.plain or own in self.hearing:
+            members = [*members, *self.of_routes(own)]
+        count = 0
+        for ws in members:
+            if ws._rooms is not None and room in ws._rooms:
+                count += 1
+        return count
 
     def users(self, topic: str = EVERYONE) -> list[str]:
         """Return the users with a connection in ``topic``: sorted, each once."""
