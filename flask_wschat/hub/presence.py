@@ -24,7 +24,7 @@ logger = logging.getLogger("flask_wschat")
 _BATCH = 500
 """Changes told to the backend in one call."""
 _AT_ONCE = 4  # calls in 50 ms; then, as there are many changes, they gather
-_GATHER = 0.005  # for so many seconds
+_GATHER = 0.01  # for so many seconds
 
 
 class Presence:

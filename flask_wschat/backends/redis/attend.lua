@@ -2,11 +2,13 @@
 -- and who went.
 -- KEYS: people, a hash from user to a JSON object from process to count; from "\0", in
 --       a room, to the number of changes so far
--- ARGV: process, the key's life in ms, and without people, the channel to tell ('':
---       nobody), then user and count in turn; a count of 0 takes the user out. None at
---       all: the process has nobody any more.
+-- ARGV: process, the channel to tell ('': nobody), then user and count in turn; a count
+--       of 0 takes the user out. None at all: the process has nobody any more.
+-- LIMITS is what the caller puts in its place, as each argument costs: the key's life in
+-- ms, and without people.
 -- To say the same again changes nothing, and tells nobody.
-local people, process, channel = KEYS[1], ARGV[1], ARGV[4]
+local life, empty = LIMITS
+local people, process, channel = KEYS[1], ARGV[1], ARGV[2]
 local VERSION = '\0'
 local joined, left = {}, {}
 
@@ -37,10 +39,10 @@ local function note(user, count)
   end
 end
 
-for i = 5, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   note(ARGV[i], tonumber(ARGV[i + 1]))
 end
-if #ARGV == 4 then
+if #ARGV == 2 then
   for _, user in ipairs(redis.call('HKEYS', people)) do
     if user ~= VERSION then
       note(user, 0)
@@ -62,4 +64,4 @@ if channel ~= '' and #joined + #left > 0 then
   redis.call('PUBLISH', channel, '0 ' .. at .. ' - {"event":"presence"}\n' .. news)
 end
 local version = redis.call('HEXISTS', people, VERSION)
-redis.call('PEXPIRE', people, redis.call('HLEN', people) > version and ARGV[2] or ARGV[3])
+redis.call('PEXPIRE', people, redis.call('HLEN', people) > version and life or empty)

@@ -307,9 +307,7 @@ class _Routed(Job):
         self.count *= 2
         if self.job.count == 1:
             return _ASKING + packed
-        calls = self.job.calls
-        whole = [call.packed if call.whole is None else call.whole() for call in calls]
-        return b"".join([_ASKING + command for command in whole])
+        return b"".join([_ASKING + call.whole() for call in self.job.calls])
 
     def settle(self, pipe: Anew, outcome: Outcome) -> Job | None:
         if isinstance(outcome, list):

@@ -63,15 +63,15 @@ class Job:
         Return what is to be sent before all that waits; None: there is nothing more.
         """
         if isinstance(outcome, list):
-            unseen = [
-                index
-                for index, call in enumerate(self.calls)
-                if call.whole is not None and code_of(outcome[index]) == "NOSCRIPT"
-            ]
-            if unseen:
-                return _Whole(self, outcome, unseen)
             refused = [reply for reply in outcome if isinstance(reply, ReplyError)]
             if refused:
+                unseen = [
+                    index
+                    for index, call in enumerate(self.calls)
+                    if call.scripted and code_of(outcome[index]) == "NOSCRIPT"
+                ]
+                if unseen:
+                    return _Whole(self, outcome, unseen)
                 outcome = refused[0]
         if isinstance(outcome, Exception) and self.goes_again(pipe, outcome):
             return self
@@ -107,7 +107,7 @@ class _Whole(Job):
     def pack(self) -> bytes:
         self.count = len(self.calls)
         self.replies = []
-        return b"".join([call.whole() for call in self.calls if call.whole])
+        return b"".join([call.whole() for call in self.calls])
 
     def settle(self, pipe: Anew, outcome: Outcome) -> Job | None:
         if not isinstance(outcome, list):

@@ -13,7 +13,7 @@ from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
 from ...errors import StreamGone, StreamStopped, TooManyStreams
-from ...messages import Delivery, Entry, Grown, Growth, Message, Receipt
+from ...messages import PRESENCE, Delivery, Entry, Grown, Growth, Message, Receipt
 from ..growths import ALIVE, GONE, LACKS, OTHER, STOPPED, TOO_MANY
 from .wire import encode
 
@@ -42,6 +42,8 @@ _TYPES: dict[str, type] = {
 _NAMES = Message._fields[1:-1]  # without `prev`, which is for the script alone
 _PLAIN = Message("")
 _NONE = (None,) * 6
+_NEWS = b'{"event":"%b"}\n' % PRESENCE.encode()
+"""How begins what attend.lua publishes."""
 
 
 def pack_message(message: Message) -> bytes:
@@ -206,7 +208,12 @@ def unpack_passing(topic: str, payload: bytes) -> Delivery:
     parts = payload.split(b" ", 3)
     if len(parts) != 4:
         raise ValueError("not a publication of ours")
-    return Delivery(topic, unpack_message(parts[3]), 0, _time(parts[1]))
+    _, at, _, body = parts
+    if body.startswith(_NEWS):  # one for each who enters a room
+        message = Message(body[len(_NEWS) :].decode(), event=PRESENCE)
+    else:
+        message = unpack_message(body)
+    return Delivery(topic, message, 0, _time(at))
 
 
 def unpack_grown(fields: list[bytes]) -> Grown:

@@ -21,6 +21,7 @@ logger = logging.getLogger("flask_wschat")
 _CHUNK = 500  # topics in one go
 _LIFE = 86_400_000  # ms that a key outlives the last process that knew of it
 _TURNS = 200  # in so many refreshes all keys are renewed
+_NOBODY: frozenset[str] = frozenset()
 _VERSION = b"\0"  # the field beside the users, none of whom is called so
 
 
@@ -33,7 +34,7 @@ class Names(Protocol):
 
     def key(self, topic: str, suffix: str) -> bytes: ...
     def channel(self, topic: str) -> bytes: ...
-    def script(self, name: str) -> Script: ...
+    def script(self, name: str, limits: Sequence[int] = ()) -> Script: ...
 
 
 class People:
@@ -49,14 +50,13 @@ class People:
         self._ttl = round(ttl * 1000)
         # A refresh comes a few times in each `ttl`, so a life is a few rounds of them.
         self._life = max(_LIFE, _TURNS * self._ttl)
-        self._empty = round(EMPTY * 1000)
         self._renewing: Iterator[str] = iter(())
         self._channel = names.channel
         self._living, self._dying, self._clock = (
             key("presence", suffix) for suffix in ("living", "dying", "clock")
         )
         self._alive = names.script("alive")
-        self._attend = names.script("attend")
+        self._attend = names.script("attend", [self._life, round(EMPTY * 1000)])
         self._lock = threading.Lock()
         self._log = SparingLog(logger)
         self._people: dict[str, set[str]] = {}
@@ -173,14 +173,11 @@ class People:
     def _attend_some(self, changes: dict[str, dict[str, int]]) -> None:
         entered: list[Arg] = []
         left: list[Arg] = []
-        people: dict[str, set[str]] = {}
         scripts = []
         for topic, counts in changes.items():
-            here = {user for user, count in counts.items() if count > 0}
-            people[topic] = (self._people.get(topic, set()) - counts.keys()) | here
-            if here:
+            if any(count > 0 for count in counts.values()):
                 entered.append(encode(topic))
-            elif not people[topic]:
+            elif self._people.get(topic, _NOBODY) <= counts.keys():
                 left.append(encode(topic))
             scripts.append(self._change(topic, self.process, counts))
         # A topic is noted before it has people, and until it has none: whoever takes
@@ -194,17 +191,18 @@ class People:
         if left:
             calls.append(Call("SREM", [topics_key, *left]))
         replies = self._run(calls, again=True)
-        for topic, users in people.items():
-            if users:
-                self._people[topic] = users
-            else:
-                self._people.pop(topic, None)
+        for topic, counts in changes.items():
+            users = self._people.setdefault(topic, set())
+            for user, count in counts.items():
+                (users.add if count > 0 else users.discard)(user)
+            if not users:
+                del self._people[topic]
         self._noted_as(replies[0][0])
 
     def _change(self, topic: str, process: str, counts: dict[str, int]) -> Call:
         """Return what notes these ``counts``; none at all: ``process`` has nobody."""
         channel = b"" if room_of(topic) is None else self._channel(topic)
-        args: list[Arg] = [process, self._life, self._empty, channel]
+        args: list[Arg] = [process, channel]
         for user, count in counts.items():
             args += [user, count]
         return self._attend.call([self._key(topic, "people")], args)

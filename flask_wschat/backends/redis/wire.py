@@ -62,22 +62,21 @@ Connect = Callable[[], Connection]
 
 
 class Call:
-    """A command, packed; a script's has a longer form as well."""
+    """A command, packed."""
 
-    __slots__ = ("key", "packed", "whole")
+    __slots__ = ("key", "packed")
 
-    def __init__(
-        self,
-        name: str,
-        args: Sequence[Arg],
-        whole: Callable[[], bytes] | None = None,
-        key: Arg | None = None,
-    ) -> None:
+    scripted = False
+    """Whether Redis may not know the script that it calls."""
+
+    def __init__(self, name: str, args: Sequence[Arg], key: Arg | None = None) -> None:
         self.packed = pack(name, *args)
         self.key = args[0] if key is None and args else key
         """The first one, which says where in a cluster it is done; None: anywhere."""
-        self.whole = whole
-        """Pack it for a Redis that has not seen the script yet."""
+
+    def whole(self) -> bytes:
+        """Return it packed for a Redis that has not seen the script yet."""
+        return self.packed
 
 
 class Script:
@@ -99,13 +98,28 @@ class Script:
 
     def call(self, keys: Sequence[bytes], args: Sequence[Arg]) -> Call:
         """Return the call with these ``KEYS`` and ``ARGV``."""
-        given = (len(keys), *keys, *args)
-        return Call(
-            "EVALSHA",
-            (self.sha, *given),
-            lambda: pack("EVAL", self.source, *given),
-            keys[0],
-        )
+        return _Run(self, keys, args)
+
+
+class _Run(Call):
+    """A call of a script."""
+
+    __slots__ = ("_script",)
+
+    scripted = True
+
+    def __init__(
+        self, script: Script, keys: Sequence[bytes], args: Sequence[Arg]
+    ) -> None:
+        count = 3 + len(keys) + len(args)
+        given = pack_args(len(keys), *keys, *args)
+        self.packed = b"*%d\r\n%b%b" % (count, script.evalsha, given)
+        self.key = keys[0]
+        self._script = script
+
+    def whole(self) -> bytes:
+        source = pack_args("EVAL", self._script.source)
+        return self.packed.replace(self._script.evalsha, source, 1)
 
 
 def encode(text: str) -> bytes:
@@ -125,12 +139,12 @@ def pack(*args: Arg) -> bytes:
 
 def pack_args(*args: Arg) -> bytes:
     """Return a part of a command."""
-    parts = []
+    parts: list[Arg] = []
     for arg in args:
         if not isinstance(arg, bytes):
             arg = encode(arg) if isinstance(arg, str) else b"%a" % arg
-        parts.append(b"$%d\r\n%b\r\n" % (len(arg), arg))
-    return b"".join(parts)
+        parts += (len(arg), arg)
+    return b"$%d\r\n%b\r\n" * len(args) % tuple(parts)
 
 
 class Replies:
