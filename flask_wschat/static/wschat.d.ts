@@ -88,7 +88,7 @@ interface Said<Data> extends Message {
 }
 
 /** A message in a room that is there to be seen. */
-export interface SaidInRoom<Data = unknown> extends Said<Data> {
+export interface SaidInRoom<Data = Json> extends Said<Data> {
   type: "message";
   /** null: to everybody; those go to `chat.on("message")` only. */
   room: string | null;
@@ -109,10 +109,10 @@ export interface TakenBack {
 }
 
 /** A message in a room: ask `deleted` before its `data`. */
-export type RoomMessage<Data = unknown> = SaidInRoom<Data> | TakenBack;
+export type RoomMessage<Data = Json> = SaidInRoom<Data> | TakenBack;
 
 /** A message to one user; `seq` counts in your inbox. */
-export interface DirectMessage<Data = unknown> extends Said<Data> {
+export interface DirectMessage<Data = Json> extends Said<Data> {
   type: "direct";
   /** The user it was told; you, or another one where you told it. */
   to: string;
@@ -237,7 +237,7 @@ interface Joined<M> extends Page {
 }
 
 /** A part of a room's history, in ascending order. */
-export interface History<Data = unknown> extends Page {
+export interface History<Data = Json> extends Page {
   messages: RoomMessage<Data>[];
 }
 
@@ -356,7 +356,7 @@ export interface StateChange {
 /** A message that is not known to be stored; `at` in milliseconds since 1970. */
 export type Waiting = {
   readonly mid: string;
-  readonly data: unknown;
+  readonly data: Json;
   readonly at: number;
 } & (
   | { readonly room: string; readonly to?: undefined }
@@ -452,7 +452,7 @@ export interface Reading<M> {
   onError?(error: RequestError): void;
 }
 
-export interface RoomReading<Data = unknown> extends Reading<RoomMessage<Data>> {
+export interface RoomReading<Data = Json> extends Reading<RoomMessage<Data>> {
   /**
    * Who is here, sorted; and who came and left, if that is why. Where they are too many
    * to be named, there are no names, and how many they are.
@@ -481,14 +481,14 @@ export interface Inbox extends Feed {
   readonly name: null;
 }
 
-export interface Room<Data = unknown, Events = {}, Requests = {}> extends Feed {
+export interface Room<Data = Json, Events = {}, Requests = {}> extends Feed {
   readonly name: string;
   /** Who is here, sorted; empty where they are too many to be named. */
   readonly present: string[];
   /** How many are here. */
   readonly count: number;
   /** As `chat.say`. */
-  say(data: Sayable<Data>, options?: SayOptions): Saying;
+  say(data: Data, options?: SayOptions): Saying;
   /**
    * What was said before number `before`, or the newest: `limit` messages, or as many as
    * the server gives. Another `epoch` than the room's: the numbers have begun anew.
@@ -554,9 +554,6 @@ type Answer<Requests, T> = Reply &
         ? { result: Result }
         : {}
     : { [field: string]: unknown });
-
-/** `Data`, or anything for JSON where that is not known. */
-type Sayable<Data> = unknown extends Data ? Json : Data;
 
 /**
  * `Events`: what the application sends, by its `type`. `Requests`: what it may be asked,
@@ -652,13 +649,13 @@ export class WSChat<Events = {}, Requests = {}> {
    * has a reading and a position of its own; the server is told when the last one leaves.
    * `Data` is what people say there.
    */
-  join<Data = unknown>(
+  join<Data = Json>(
     room: string,
     reading?: RoomReading<Data>,
   ): Room<Data, Events, Requests>;
 
   /** Read the direct messages likewise. */
-  inbox<Data = unknown>(reading?: Reading<DirectMessage<Data>>): Inbox;
+  inbox<Data = Json>(reading?: Reading<DirectMessage<Data>>): Inbox;
 
   /** A poll of the application; that of a room is for who has joined it. */
   poll(name: string): Poll;

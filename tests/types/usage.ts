@@ -388,3 +388,16 @@ function banner<Events, Requests>(any: WSChat<Events, Requests>) {
 }
 banner(chat);
 banner(board);
+
+/** And what others make of a room, such as a hook. */
+class Talk<Data> {
+  constructor(readonly room: Room<Data>) {}
+
+  say(data: Data) {
+    return this.room.say(data).mid;
+  }
+}
+new Talk(lobby).say({ text: "Hello" });
+new Talk(chat.join("Lobby")).say("Hello");
+// @ts-expect-error
+new Talk(lobby).say("Hello");
