@@ -12,11 +12,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flask_wschat.backends.sqlite import schema
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.errors import BackendError, ConfigError
 from flask_wschat.messages import APPEND, DISCARD, STREAM, Growth, Message
@@ -214,6 +216,35 @@ def test_many_may_open_a_new_file_at_once(start: Start) -> None:
     for thread in threads:
         thread.join()
     assert sorted(seqs) == list(range(1, 9))
+
+
+class Watched(sqlite3.Connection):
+    """A connection before whose statements something may happen."""
+
+    before: Callable[[], object]
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        self.before()
+        return super().execute(*arguments)
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_who_meets_tables_that_are_just_made_knows_them(path: Path, place: int) -> None:
+    statements = 0
+
+    def made() -> None:
+        nonlocal statements
+        statements += 1
+        if statements == place:
+            with contextlib.closing(sqlite3.connect(path)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                schema.create(other)
+                other.execute("COMMIT")
+
+    with contextlib.closing(sqlite3.connect(path, factory=Watched)) as db:
+        db.before = made
+        assert schema.version(db) in (0, schema.SCHEMA_VERSION)
+    assert statements >= place
 
 
 # -- a file or disk that fails

@@ -91,6 +91,9 @@ def version(db: sqlite3.Connection) -> int:
 
     :raises WrongFile: it is another program's, or of a version that is yet to come.
     """
+    # Other processes may make the tables between these: in one step with the marks of
+    # ours, so who sees the tables sees those, too, by looking for them later.
+    tables = one(db, "SELECT count(*) FROM sqlite_master")
     found: int = one(db, "PRAGMA user_version")
     if one(db, "PRAGMA application_id") == APPLICATION_ID:
         if found > SCHEMA_VERSION:
@@ -99,7 +102,7 @@ def version(db: sqlite3.Connection) -> int:
                 f" to {SCHEMA_VERSION}: upgrade it, or name another file"
             )
         return found
-    if found or one(db, "SELECT count(*) FROM sqlite_master"):
+    if found or tables:
         raise WrongFile("is another program's database: name a file of its own")
     return 0
 
