@@ -412,6 +412,41 @@ def test_who_makes_the_log_grow_is_named_and_it_shrinks_after(
     eventually(lambda: "chat.db-wal is small again" in caplog.text)
 
 
+def test_it_leaves_something_of_the_disk_and_goes_on_after(
+    path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_wschat.backends.sqlite.journal.KEEP", 100_000)
+    monkeypatch.setattr("flask_wschat.backends.sqlite.journal.LARGE", 400_000)
+    monkeypatch.setattr("flask_wschat.backends.sqlite.journal.SPARE", 1 << 60)
+    backend, host = start()
+    backend.subscribe([ROOM])
+    stored = ["0"]
+    backend.publish(ROOM, Message("0"), keep=True)
+    wal = path.with_name("chat.db-wal")
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as reader:
+        assert reader.stdout is not None and reader.stdout.readline() == "reads\n"
+        while wal.stat().st_size <= 400_000:
+            stored.append(f"{len(stored)} " + "x" * 20_000)
+            backend.publish(ROOM, Message(stored[-1]), keep=True)
+        eventually(lambda: "by" in (backend.fault() or ""))
+        with pytest.raises(BackendError, match=r"full but for .*chat\.db-wal has"):
+            backend.publish(ROOM, Message("too much"), keep=True)
+        page = backend.history(ROOM, limit=1000)  # to read goes on
+        assert [entry.data for entry in page.entries] == stored
+        assert reader.stdin is not None
+        reader.stdin.close()
+    eventually(lambda: backend.fault() is None)
+    assert wal.stat().st_size <= 100_000
+    receipt = backend.publish(ROOM, Message("again"), keep=True)
+    assert receipt.seq == len(stored) + 1
+    host.wait_for(lambda: host.data(ROOM) == [*stored, "again"])
+
+
 # -- network disks
 
 

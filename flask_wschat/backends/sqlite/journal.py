@@ -2,12 +2,14 @@
 
 Whoever reads an old state of the file, such as a shell with a transaction open, needs
 all that was written since: it can be copied into the file only when that has ended.
+Until then it may have what is free on its disk but for ``SPARE``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -19,6 +21,9 @@ KEEP = 1 << 24
 """Bytes that it may have when it was copied into the file, to be used again."""
 LARGE = 1 << 26
 """Bytes over which the log of the program tells of it."""
+SPARE = 1 << 28
+"""Bytes that are left of its disk where it is large: to copy it into the file takes
+some, and others on the host are to go on."""
 
 
 class Journal:
@@ -27,6 +32,12 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._warned = False
+        self._fault = ""
+
+    def check(self) -> None:
+        """:raises sqlite3.OperationalError: nothing may be written now."""
+        if self._fault:
+            raise sqlite3.OperationalError(self._fault)
 
     def look(self, db: sqlite3.Connection) -> None:
         """Cut it, if it is large and can be cut; outside of a transaction."""
@@ -34,19 +45,29 @@ class Journal:
         if size > KEEP:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             size = self._size()
+        was, self._fault = self._fault, ""
+        if size > LARGE:
+            space = shutil.disk_usage(self._path.parent).free
+            # Once it is full enough, a little that others free is no reason to go on.
+            if space < (2 * SPARE if was else SPARE):
+                self._fault = (
+                    f"the disk is full but for {space // 1_000_000} MB by"
+                    f" {self._blame(size)}"
+                )
         if size > LARGE and not self._warned:
             self._warned = True
-            who = ", ".join(system.readers(self._path))
-            logger.warning(
-                "%s-wal has %d MB and grows, as a program reads an old state of the"
-                " file: end the shell, backup or transaction that has it open%s",
-                self._path,
-                size // 1_000_000,
-                f", in process {who}" if who else "",
-            )
+            logger.warning("%s", self._blame(size))
         elif size <= KEEP and self._warned:
             self._warned = False
             logger.warning("%s-wal is small again", self._path)
+
+    def _blame(self, size: int) -> str:
+        who = ", ".join(system.readers(self._path))
+        return (
+            f"{self._path}-wal has {size // 1_000_000} MB and grows, as a program reads"
+            " an old state of the file: end the shell, backup or transaction that has"
+            f" it open{f', in process {who}' if who else ''}"
+        )
 
     def _size(self) -> int:
         try:

@@ -349,6 +349,8 @@ class Writer:
         while True:
             try:
                 db = self._open()
+                if writes:
+                    self._journal.check()
                 db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
                 return db
             except sqlite3.OperationalError as error:
@@ -389,6 +391,7 @@ class Writer:
         finally:
             self._rollback()
         self._journal.look(db)
+        self._journal.check()
 
     # -- the connection
 
