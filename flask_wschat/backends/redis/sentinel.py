@@ -1,4 +1,7 @@
-"""Redis whose primary is known by sentinels, and may be another one from now on."""
+"""Redis whose primary is known by sentinels, and may be another one from now on.
+
+Why redis-py's own client for them does not do: docs/decisions/48.
+"""
 
 from __future__ import annotations
 
