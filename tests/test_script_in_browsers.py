@@ -5,94 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from flask import Flask, Response, g, render_template_string, request
 from playwright.sync_api import Browser, Page
 
-from flask_wschat import ChatListener, WebSocket, WSChat
 from tests.support.live import HANDLERS, LiveServer, receive, stop
-from tests.support.readme import SNIPPETS
+from tests.support.strict_pages import strict_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(60)]
-
-app = Flask(__name__)
-chat = WSChat(app)
-chat.listener("/chat")(ChatListener)
-
-TALK = """
-  const chat = new WSChat(document.documentElement.dataset.url);
-  const show = ({ data }) => (document.title = data);
-  const onReset = () => room.say("Hello");
-  const room = chat.join("Lobby", { onMessage: show, onReset });
-"""
-POLICIES = {
-    "strict": "default-src 'self'",
-    "nonce": "default-src 'none'; script-src 'nonce-{nonce}'; connect-src 'self'",
-    "dynamic": (
-        "default-src 'none'; script-src 'nonce-{nonce}' 'strict-dynamic';"
-        " connect-src 'self'; require-trusted-types-for 'script'"
-    ),
-    "another": "default-src 'none'; script-src 'nonce-other'; connect-src 'self'",
-    "offline": "default-src 'self'; connect-src 'none'",
-}
-
-
-@app.get("/talk.js")
-def talk() -> Response:
-    return Response(TALK, content_type="text/javascript")
-
-
-@app.get("/<any(strict, nonce, dynamic, another, offline):policy>")
-def page(policy: str) -> Response:
-    g.nonce = "c2VjcmV0"
-    html = render_template_string(
-        """<!doctype html><html data-url="{{ wschat_url('ChatListener') }}">
-        {{ wschat_script(nonce) }}
-        {% if nonce %}<script type="module" nonce="{{ nonce }}">{{ talk|safe }}</script>
-        {% else %}<script type="module" src="/talk.js"></script>{% endif %}""",
-        nonce=None if policy in ("strict", "offline") else g.nonce,
-        talk=TALK,
-    )
-    told = POLICIES[policy].format(nonce=g.nonce)
-    return Response(html, headers={"Content-Security-Policy": told})
-
-
-@chat.route("/rooms/<room>")
-def room(ws: WebSocket, room: str) -> None:
-    """As the README's."""
-    ws.join(room)
-    for message in ws:
-        chat.broadcast(message, room=room)
-
-
-@app.get("/readme")
-def readme() -> str:
-    return render_template_string(SNIPPETS["templates/room.html", "", ""])
-
-
-@app.get("/favicon.ico")
-def icon() -> tuple[str, int]:
-    return "", 204
-
-
-@app.get("/isolated")
-def isolated() -> Response:
-    """A page that takes from other origins only what says that it may be taken."""
-    other = f"http://127.0.0.1:{request.host.partition(':')[2]}"
-    html = f"""<!doctype html><script type="module">
-      import {{ WSChat }} from "{other}/_wschat/wschat.js";
-      document.title = [typeof WSChat, crossOriginIsolated, location.host];
-    </script>"""
-    return Response(
-        html,
-        headers={
-            "Cross-Origin-Embedder-Policy": "require-corp",
-            "Cross-Origin-Opener-Policy": "same-origin",
-        },
-    )
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LiveServer]:
+    app = strict_app()
     server = LiveServer(app, *HANDLERS["ours"])
     yield server
     server.stop()
@@ -121,7 +44,7 @@ def test_a_strict_policy_needs_no_exception(
 ) -> None:
     opened.goto(f"http://127.0.0.1:{server.port}/{policy}")
     opened.wait_for_function("document.title === 'Hello'")
-    assert told == []
+    assert (told, opened.evaluate("refused")) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.chat_process import ChatServer
 from tests.support.firefox import Firefox, Tab
+from tests.support.live import HANDLERS, LiveServer, stop
+from tests.support.strict_pages import strict_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -80,3 +82,17 @@ new Promise((resolve, reject) => {
 
 def test_a_worker_talks_for_its_page(page: Tab) -> None:
     assert page.evaluate(WORKER) == ["from a worker"]
+
+
+def test_strict_policies_need_no_exception(firefox: Firefox) -> None:
+    app = strict_app()
+    strict = LiveServer(app, *HANDLERS["ours"])
+    try:
+        for policy in ("strict", "nonce", "dynamic"):
+            page = firefox.open(f"http://127.0.0.1:{strict.port}/{policy}")
+            page.until("document.title == 'Hello'")
+            assert page.evaluate("refused") == []
+            page.close()
+    finally:
+        strict.stop()
+        stop(app)
