@@ -9,6 +9,7 @@ import pytest
 from tests.support.chat_process import ChatServer
 from tests.support.firefox import Firefox, Tab
 from tests.support.live import HANDLERS, LiveServer, stop
+from tests.support.network import Network
 from tests.support.strict_pages import strict_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
@@ -69,6 +70,25 @@ def test_a_handler_that_throws_is_reported_and_stops_nothing_else(page: Tab) -> 
     assert page.evaluate("room.say('b').then(() => chat.state)") == "open"
     page.until("heard.includes('b')")
     assert page.evaluate("thrown") == ["Error: a mistake"] * 2
+
+
+def test_a_connection_without_a_network_is_known_and_recovers(
+    server: ChatServer, firefox: Firefox
+) -> None:
+    with Network(server.port) as network:
+        page = firefox.open(f"http://127.0.0.1:{network.port}/")
+        page.evaluate(JOIN)
+        page.evaluate("room.say('before')")
+        page.evaluate("void chat.onState(() => { window.changed = performance.now() })")
+        network.vanish()
+        begun = page.evaluate("performance.now()")
+        page.until("chat.state == 'reconnecting'")
+        assert page.evaluate("changed") - begun < 12_000
+        page.evaluate("void room.say('after')")
+        network.set()
+        page.until("heard.length == 2")
+        assert page.evaluate("heard") == ["before", "after"]
+        page.close()
 
 
 WORKER = """

@@ -73,9 +73,9 @@ class Firefox:
 
     def open(self, url: str) -> Tab:
         """Return a new tab, with the page at ``url`` loaded."""
-        tab = self.ask("browsingContext.create", type="tab")["context"]
-        self.ask("browsingContext.navigate", context=tab, url=url, wait="complete")
-        return Tab(self, tab)
+        tab = Tab(self, self.ask("browsingContext.create", type="tab")["context"])
+        tab.do("navigate", url=url, wait="complete")
+        return tab
 
     def stop(self) -> None:
         try:
@@ -105,9 +105,14 @@ class Tab:
         value = answer["result"].get("value")  # None where there is no JSON of it
         return value and json.loads(value)
 
+    def do(self, method: str, **parameters: Any) -> None:
+        self._firefox.ask(
+            f"browsingContext.{method}", context=self._context, **parameters
+        )
+
     def until(self, condition: str) -> None:
         """Wait until ``condition`` holds there."""
         eventually(lambda: self.evaluate(condition), condition, LONG)
 
     def close(self) -> None:
-        self._firefox.ask("browsingContext.close", context=self._context)
+        self.do("close")
