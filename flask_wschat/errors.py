@@ -74,6 +74,9 @@ class OutOfOrder(WSChatError):
     """The message that its sender said right before this one is not stored, so this one
     was not stored either: they would change places. See docs/decisions/55."""
 
+    def __init__(self) -> None:
+        super().__init__("what was said before it is not stored: repeat that first")
+
 
 class StreamError(WSChatError):
     """A growing message cannot begin, or go on."""

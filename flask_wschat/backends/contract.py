@@ -19,9 +19,6 @@ EMPTY = 180.0
 is kept: a stranger who looks at many rooms leaves nothing behind. Claims are renewed
 three times in it. See docs/decisions/40."""
 
-BEFORE_IT = "what was said before it is not stored: repeat that first"
-"""What ``OutOfOrder`` says."""
-
 
 class Host(Protocol):
     """What a backend calls in the process it serves; from whichever thread."""

@@ -26,7 +26,7 @@ from ..messages import (
 )
 from ..transports.patched import RLock
 from .attending import People
-from .contract import BEFORE_IT, EMPTY, Host, only
+from .contract import EMPTY, Host, only
 from .growths import Growths
 from .pages import fitting, select
 from .polls import Polls
@@ -179,7 +179,7 @@ class MemoryBackend:
                 if first is not None:
                     return Receipt(*first, epoch, False)
             if message.prev is not None and not kept.find(message.sender, message.prev):
-                raise OutOfOrder(BEFORE_IT)
+                raise OutOfOrder()
             teller, answered = self._shares.parties(topic, message)
             if teller:
                 self._tell(kept, teller, message)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from .. import envelope
-from ..errors import PollClosed, StreamGone, UnknownChoice
+from ..errors import OutOfOrder, PollClosed, StreamGone, UnknownChoice
 from ..hub.pages import Position, View
 from ..messages import (
     ANONYMOUS,
@@ -95,6 +95,7 @@ class ChatListener(Events):
     # Of a connection that never got so far as `_begin`.
     _bytes: Bucket | None = None
     _made: Bucket | None = None  # rooms
+    _last: dict[str, str | None] | None = None  # mids by topic, where none are kept
 
     def can_join(self, user: str | None, room: str) -> Any:
         """Say whether ``user`` may be in ``room``; asked at each join."""
@@ -136,6 +137,8 @@ class ChatListener(Events):
         settings = self._hub.settings
         self._max_data = min(self.max_data, settings.MAX_MESSAGE)
         self._bytes = self._chat.bytes_bucket(ws, self._address)
+        if not settings.HISTORY_SIZE:
+            self._last = {}
         self._made = made = self._chat.rooms_bucket(ws, self._address, self.new_rooms)
         return {
             "message": settings.MAX_MESSAGE,
@@ -409,7 +412,10 @@ class ChatListener(Events):
         answers = self._answers
         assert answers is not None
         answer = Answer(answers, ref, step, name)
-        self._submit(topic, message, answer)
+        if self._last is None or self._follows(self._last, topic, message):
+            self._submit(topic, message, answer)
+        else:
+            answer(OutOfOrder())
         answers.put(answer, size)
 
     def _submit(self, topic: str, message: Message, answer: Answer) -> None:
@@ -421,7 +427,21 @@ class ChatListener(Events):
     def _stored(self, answer: Answer, outcome: Outcome) -> str:
         if isinstance(outcome, Receipt):
             return envelope.stored(answer.ref, outcome.seq, outcome.at)
+        if self._last is not None and not isinstance(outcome, OutOfOrder):
+            self._last.clear()
         return self._failure(answer.ws, answer.ref, outcome, answer.name)
+
+    def _follows(
+        self, last: dict[str, str | None], topic: str, message: Message
+    ) -> bool:
+        """Whether ``message`` may follow the ``last`` of this connection: where nothing
+        is kept, no storage knows. See docs/decisions/55."""
+        if message.prev is not None and last.get(topic) != message.prev:
+            return False
+        if len(last) >= self.max_rooms:
+            last.clear()  # who follows one of them comes again, and without it
+        last[topic] = message.mid
+        return True
 
     def _check_anonymous(self, *enough: str) -> None:
         """Raise ``RequestError`` unless people without an id may do so much."""

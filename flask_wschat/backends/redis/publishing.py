@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from ...errors import BackendError, OutOfOrder, ShareTaken
 from ...messages import STREAM, Growth, Message, Receipt, size_of
 from ...transports.patched import allocate_lock
-from ..contract import BEFORE_IT, MOST_STREAMS
+from ..contract import MOST_STREAMS
 from ..growths import OVERDUE
 from ..shares import UNANSWERED, Shares
 from .jobs import Anew, Job, Outcome, nothing
@@ -414,7 +414,7 @@ class Batch(Job):
             if code == "!":
                 receipts.append(ShareTaken(UNANSWERED))
             elif code == "?":
-                receipts.append(OutOfOrder(BEFORE_IT))
+                receipts.append(OutOfOrder())
             elif code[0] == "=":
                 number, _, first = code[1:].partition(":")
                 receipts.append(Receipt(int(number), float(first), epoch, False))

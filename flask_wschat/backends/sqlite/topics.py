@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ...errors import OutOfOrder, ShareTaken, StreamError
 from ...messages import Entry, Growth, Message, Page, Receipt, size_of
-from ..contract import BEFORE_IT, EMPTY
+from ..contract import EMPTY
 from ..pages import select
 from ..shares import UNANSWERED, Shares, Told
 from . import growing as growths
@@ -100,7 +100,7 @@ class Topics:
                 outcomes.append(Receipt(*mids[mid], known.epoch, False))
                 continue
             if message.prev is not None and (*mid[:2], message.prev) not in mids:
-                outcomes.append(OutOfOrder(BEFORE_IT))
+                outcomes.append(OutOfOrder())
                 continue
             if not self._tell(db, topic, message, now, known.seq):
                 outcomes.append(ShareTaken(UNANSWERED))
