@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { afterEach, test } from "node:test";
 
 const file = new URL("../../flask_wschat/static/wschat.js", import.meta.url);
-const { WSChat, backoff, shouldReconnect } = await import(
+const { WSChat, applyPresence, backoff, diffPresence, shouldReconnect } = await import(
   "data:text/javascript," + encodeURIComponent(readFileSync(file, "utf8"))
 );
 
@@ -456,19 +456,29 @@ test("a connection that does not answer is taken for lost", async () => {
   assert.equal((await said).seq, 1);
 });
 
-test("messages to one place keep their order, others don't wait", async () => {
+test("messages to one place are sent in order, without waiting for answers", async () => {
   const { chat, room, socket } = await joined();
   await socket.answers("join", page(0));
-  const all = [room.say("a"), room.say("b"), chat.tell("ben", "c")];
+  const all = [room.say("a"), room.say("b"), chat.tell("ben", "c"), room.say("d")];
   await settled();
-  assert.deepEqual(socket.sent.map(({ data }) => data), ["a", "c"]);
+  const sent = socket.sent.map(({ data, prev }) => [data, prev]);
+  const [a, b] = all.map(({ mid }) => mid);
+  assert.deepEqual(sent, [["a", undefined], ["b", a], ["c", undefined], ["d", b]]);
+  assert.deepEqual(socket.sent.map(({ mid }) => mid), all.map(({ mid }) => mid));
+  const refused = assert.rejects(all[0], { code: "forbidden" });
   await socket.refuses("say", "forbidden");
-  await assert.rejects(all[0], { code: "forbidden" });
-  const b = await socket.answers("say", { seq: 1, at: 1 });
+  await refused;
+  await socket.refuses("say", "out_of_order"); // b, as a is not stored
+  await socket.refuses("say", "out_of_order"); // d
+  const again = socket.sent.splice(1);
+  assert.deepEqual(again.map(({ data, prev }) => [data, prev]), [["b", undefined], ["d", b]]);
+  await socket.says({ type: "reply", ref: again[0].ref, ok: true, seq: 1, at: 1 });
+  await socket.says({ type: "reply", ref: again[1].ref, ok: true, seq: 2, at: 1 });
   const c = await socket.answers("tell", { seq: 1, at: 1 });
-  assert.deepEqual([b.data, c.data, c.to], ["b", "c", "ben"]);
-  assert.notEqual(b.mid, c.mid);
-  await Promise.all(all.slice(1));
+  assert.deepEqual([c.data, c.to], ["c", "ben"]);
+  const stored = await Promise.all(all.slice(1));
+  assert.deepEqual(stored.map(({ seq }) => seq), [1, 1, 2]);
+  assert.deepEqual(chat.waiting, []);
 });
 
 test("what no server would take is not sent", async () => {
@@ -518,7 +528,7 @@ test("a subprotocol is offered only where asked for", () => {
   assert.deepEqual(Socket.last.protocols, []);
   connect("/chat", { protocols: ["wschat.v1.json"] });
   assert.deepEqual(Socket.last.protocols, ["wschat.v1.json"]);
-  assert.equal(Socket.last.url.href, "ws://localhost/chat");
+  assert.equal(Socket.last.url, "ws://localhost/chat");
 });
 
 test("the codes after which it comes back", () => {
@@ -545,12 +555,12 @@ async function greeted(url = "/chat") {
 
 test("a network that is dead is known within ten seconds in view", async () => {
   const { chat, clock, socket } = await greeted();
-  await clock.pass(5900);
+  await clock.pass(4900);
   assert.equal(pings(socket), 0);
   await clock.pass(200);
   assert.equal(pings(socket), 1);
   assert.equal(chat.state, "open");
-  await clock.pass(3900);
+  await clock.pass(4000);
   assert.equal(chat.state, "reconnecting");
   await clock.pass(500);
   assert.notEqual(Socket.last, socket); // it tries again at once
@@ -570,13 +580,13 @@ test("a hidden page asks seldom, and knows within forty seconds", async () => {
 test("whatever comes is a sign of life, and nobody asks then", async () => {
   const { chat, clock, socket } = await greeted();
   for (let n = 0; n < 20; n++) {
-    await clock.pass(5000);
+    await clock.pass(4900);
     await socket.says({ type: "tally" });
   }
   assert.equal(pings(socket), 0);
-  await clock.pass(6500);
+  await clock.pass(5500);
   await socket.answers("ping", {});
-  await clock.pass(6500);
+  await clock.pass(5500);
   await socket.refuses("ping", "unknown_type"); // an older server is alive, too
   await clock.pass(5000);
   assert.equal(chat.state, "open");
@@ -637,7 +647,7 @@ test("a slow line gets more and more time, so that it gets through", async () =>
   await clock.pass(7900);
   assert.equal(chat.state, "open");
   await second.answers("ping", {});
-  await clock.pass(6000 + 7900);
+  await clock.pass(5000 + 7900);
   assert.equal(chat.state, "open");
   await second.answers("ping", {});
   assert.equal(pings(socket), 1);
@@ -667,13 +677,13 @@ test("what was under way before it was asked does not make a line fast", async (
   await clock.pass(5900);
   await second.answers("ping", {});
   for (let n = 0; n < 5; n++) {
-    await clock.pass(6100);
+    await clock.pass(5100);
     assert.equal(pings(second), 1);
     await second.says({ type: "tally" });
-    await clock.pass(5900); // 5.9 s after the question
+    await clock.pass(4900); // 5 s after the question
     await second.answers("ping", {});
-    await clock.pass(6100);
-    await clock.pass(5900);
+    await clock.pass(5100);
+    await clock.pass(4900);
     await second.answers("ping", {});
     assert.equal(chat.state, "open");
   }
@@ -1023,4 +1033,526 @@ test("what a connection has not left is not left on the next one", async () => {
   room.leave();
   await settled();
   assert.deepEqual((await lose(socket)).sent, []);
+});
+
+// ---- the state that is told ---------------------------------------------------------
+
+/** What a watcher is told, without `reason`. */
+function told(chat) {
+  const states = [];
+  chat.onState(({ state, code, attempt, retryAt }) => {
+    states.push([state, code, attempt, retryAt && Math.round((retryAt - Date.now()) / 100)]);
+  });
+  return states;
+}
+
+test("a watcher is told which attempt it is, and when the next one comes", async () => {
+  const clock = new Clock();
+  const { random } = Math;
+  Math.random = () => 1;
+  const chat = connect("/echo");
+  const states = told(chat);
+  Socket.last.onclose({ code: 1006, reason: "" });
+  await clock.pass(500);
+  Socket.last.onclose({ code: 1006, reason: "" });
+  await clock.pass(1000);
+  await open();
+  Socket.last.onclose({ code: 1012, reason: "" });
+  Math.random = random;
+  assert.deepEqual(states, [
+    ["connecting", 0, 0, 0],
+    ["reconnecting", 1006, 1, 5],
+    ["reconnecting", 1006, 1, 0], // now
+    ["reconnecting", 1006, 2, 10],
+    ["reconnecting", 1006, 2, 0],
+    ["open", 0, 0, 0],
+    ["reconnecting", 1012, 0, 20], // it did not last, so the wait grows on
+  ]);
+});
+
+test("while there is no network no attempt is planned", async () => {
+  const clock = new Clock();
+  const chat = connect("wss://other.example/chat");
+  const states = told(chat);
+  await open();
+  navigator.onLine = false;
+  happens("offline");
+  assert.deepEqual(states.at(-1), ["reconnecting", 1006, 0, 0]);
+  navigator.onLine = true;
+  happens("online");
+  await clock.pass(1);
+  happens("offline"); // an attempt is under way
+  navigator.onLine = false;
+  happens("offline"); // one was planned
+  const socket = Socket.last;
+  assert.deepEqual(states.at(-1), ["reconnecting", 1006, 1, 0]);
+  await clock.pass(60_000);
+  assert.equal(Socket.last, socket);
+  navigator.onLine = true;
+});
+
+test("try now: what waits begins at once, and what is open is asked", async () => {
+  const { chat, clock, socket } = await greeted();
+  const states = told(chat);
+  Math.random = () => 1;
+  socket.onclose({ code: 1006, reason: "" });
+  Math.random = () => 0;
+  chat.reconnect();
+  assert.notEqual(Socket.last, socket);
+  chat.reconnect(); // it does
+  const second = await open();
+  await clock.pass(1000);
+  assert.equal(Socket.last, second);
+  await second.says(hello());
+  chat.reconnect();
+  assert.equal(pings(second), 1);
+  await clock.pass(4000);
+  assert.equal(chat.state, "reconnecting");
+  assert.deepEqual(states.slice(1, 4), [
+    ["reconnecting", 1006, 0, 5],
+    ["reconnecting", 1006, 0, 0],
+    ["open", 0, 0, 0],
+  ]);
+});
+
+for (const again of ["connect", "reconnect"]) {
+  test(`after a final close ${again}() opens it, and rooms read on`, async () => {
+    const { chat, room, seen, socket } = await joined();
+    await socket.answers("join", page(2, [1, 2]));
+    const states = told(chat);
+    socket.onclose({ code: 1006, reason: "" });
+    chat.send({ type: "late" }); // which is not sent then
+    chat.close(4001, "logged out");
+    assert.equal(heard.size, 0);
+    await assert.rejects(room.say("nothing"), { code: "disconnected" });
+    assert.throws(() => chat.send("nothing"), { code: "disconnected" });
+    chat[again]();
+    chat.connect(); // it does
+    const second = await open();
+    assert.equal(heard.size, 1);
+    const asked = await second.answers("join", page(3, [3], { recovered: true }));
+    assert.equal(asked.after, 2);
+    assert.deepEqual(seen, [[1, 2], 3]);
+    assert.deepEqual(second.sent, []);
+    const names = states.map(([state]) => state);
+    assert.deepEqual(names, ["open", "reconnecting", "closed", "connecting", "open"]);
+  });
+}
+
+test("a watcher may change the state: the others are told the last one only", async () => {
+  const chat = connect("/chat");
+  const end = chat.onState(({ state }) => state === "closed" && chat.connect());
+  const states = told(chat);
+  chat.close();
+  await settled();
+  assert.deepEqual(states.map(([state]) => state), ["connecting", "connecting"]);
+  end();
+  await open();
+  assert.equal(chat.state, "open");
+});
+
+test("close() while an attempt begins is the end of it", async () => {
+  const clock = new Clock();
+  const chat = connect("/chat");
+  chat.onState(({ state, retryAt }) => state === "reconnecting" && !retryAt && chat.close());
+  const socket = Socket.last;
+  socket.onclose({ code: 1006, reason: "" });
+  await clock.pass(60_000);
+  assert.equal(chat.state, "closed");
+  assert.equal(Socket.last, socket);
+});
+
+// ---- where to, and who asks ---------------------------------------------------------
+
+test("a URL may be one, or a function that is asked each time", async () => {
+  const clock = new Clock();
+  connect(new URL("https://other.example/chat"));
+  assert.equal(Socket.last.url, "wss://other.example/chat");
+  let times = 0;
+  const chat = connect(async () => `/chat?time=${++times}`);
+  const states = told(chat);
+  await settled();
+  assert.equal(Socket.last.url, "ws://localhost/chat?time=1");
+  (await open()).onclose({ code: 1006, reason: "" });
+  await clock.pass(1);
+  assert.equal(Socket.last.url, "ws://localhost/chat?time=2");
+  await open();
+  assert.equal(states.at(-1)[0], "open");
+});
+
+test("where there is no page only an absolute URL will do, and says so", () => {
+  const { location } = globalThis;
+  delete globalThis.location;
+  try {
+    assert.throws(() => connect("/chat"), { name: "TypeError", message: /absolute/ });
+    connect("https://other.example/chat");
+    assert.equal(Socket.last.url, "wss://other.example/chat");
+  } finally {
+    globalThis.location = location;
+  }
+  assert.throws(() => connect("http://"), TypeError);
+  const { WebSocket } = globalThis;
+  delete globalThis.WebSocket;
+  try {
+    assert.throws(() => connect("/chat"), { name: "TypeError", message: /WebSocket/ });
+    connect("/chat", { WebSocket });
+  } finally {
+    globalThis.WebSocket = WebSocket;
+  }
+});
+
+test("a function that fails is a bad network, one that hangs is given up", async () => {
+  const clock = new Clock();
+  const answers = [
+    () => Promise.reject(new Error("login is away")),
+    () => "http://[",
+    () => new Promise(() => {}),
+    () => "/chat",
+  ];
+  const chat = connect(() => answers.shift()());
+  const reasons = [];
+  chat.onState(({ reason }) => reasons.push(reason));
+  await settled();
+  await clock.pass(10_100);
+  assert.equal(Socket.last.url, "ws://localhost/chat");
+  assert.match(reasons[1], /login is away/);
+  await open();
+  assert.equal(chat.state, "open");
+});
+
+test("each attempt has a ticket of its own, and without one it is over", async () => {
+  const clock = new Clock();
+  const tickets = ["one", "two", null, "three"];
+  const chat = connect("/chat?room=1", { ticket: async () => tickets.shift() });
+  const states = told(chat);
+  await settled();
+  assert.equal(Socket.last.url, "ws://localhost/chat?room=1&ticket=one");
+  (await open()).onclose({ code: 1006, reason: "" });
+  await clock.pass(1);
+  assert.equal(Socket.last.url, "ws://localhost/chat?room=1&ticket=two");
+  const socket = await open();
+  socket.onclose({ code: 1006, reason: "" });
+  await clock.pass(1);
+  assert.deepEqual(states.at(-1).slice(0, 2), ["closed", 401]);
+  await clock.pass(60_000);
+  assert.equal(Socket.last, socket);
+  chat.connect();
+  await settled();
+  assert.equal(Socket.last.url, "ws://localhost/chat?room=1&ticket=three");
+});
+
+test("a ticket that is refused is replaced once, then it is over", async () => {
+  const clock = new Clock();
+  answer = async () => ({ status: 401 });
+  let times = 0;
+  const chat = connect("/chat", { ticket: () => `t${++times}` });
+  const states = told(chat);
+  const refuse = async () => {
+    await settled();
+    Socket.last.onclose({ code: 1006, reason: "" });
+    await clock.pass(1);
+  };
+  await refuse();
+  assert.equal(chat.state, "reconnecting");
+  await settled();
+  await open(); // so it was an old one only
+  await refuse(); // lost, not refused
+  await refuse();
+  assert.equal(chat.state, "reconnecting");
+  await refuse();
+  assert.deepEqual(states.at(-1).slice(0, 2), ["closed", 401]);
+  const tickets = asked.map((url) => new URL(url).searchParams.get("ticket"));
+  assert.deepEqual(tickets, ["t1", "t3", "t4"]);
+  const last = times;
+  await clock.pass(60_000);
+  assert.equal(times, last);
+});
+
+test("a network that fails between two tickets does not hide the refusal", async () => {
+  const clock = new Clock();
+  const statuses = [426, 401, 401];
+  answer = async () => ({ status: statuses.shift() });
+  const chat = connect("/chat", { ticket: () => "t" });
+  for (let n = 0; n < 3; n++) {
+    await settled();
+    Socket.last.onclose({ code: 1006, reason: "" });
+    await clock.pass(1);
+  }
+  assert.equal(chat.state, "closed");
+});
+
+// ---- what is sent -------------------------------------------------------------------
+
+test("what neither a socket nor JSON can say is refused", async () => {
+  const chat = connect("/echo");
+  const socket = await open();
+  const sent = [];
+  socket.send = (data) => sent.push(data);
+  const file = new Blob(["file"]);
+  for (const data of ["text", 0.5, false, null, [1], { a: 1 }, Object.create(null), file]) {
+    chat.send(data);
+  }
+  assert.deepEqual(sent, ["text", "0.5", "false", "null", "[1]", '{"a":1}', "{}", file]);
+  const others = [undefined, () => 1, Symbol("s"), 1n, [1n], NaN, Infinity];
+  others.push(new Map(), new Set(), new Date(), new URL("http://a"), /a/, new Error("e"));
+  others.push(new FormData(), new ReadableStream(), new URLSearchParams(), Promise.resolve());
+  for (const data of others) {
+    assert.throws(() => chat.send(data), TypeError);
+    const said = chat.say("Lobby", data);
+    assert.equal(typeof said.mid, "string");
+    await assert.rejects(said, TypeError);
+  }
+  assert.equal(sent.length, 8);
+});
+
+// ---- giving up ----------------------------------------------------------------------
+
+test("a signal takes back what was not sent, and ends the waiting for an answer", async () => {
+  const chat = connect("/chat");
+  const gone = new Error("gone");
+  const give = (controller) => controller.abort(gone);
+  const [early, late, never] = [1, 2, 3].map(() => new AbortController());
+  give(never);
+  const first = assert.rejects(chat.request("one", {}, { signal: early.signal }), gone);
+  const none = assert.rejects(chat.request("none", {}, { signal: never.signal }), gone);
+  give(early);
+  const socket = await open();
+  const second = assert.rejects(chat.request("two", {}, { signal: late.signal }), gone);
+  assert.deepEqual(socket.sent.map(({ type }) => type), ["two"]);
+  give(late);
+  await socket.answers("two", {});
+  await Promise.all([first, none, second]);
+  assert.equal(chat.state, "open");
+});
+
+test("a message that is given up is not sent, and the next one does not name it", async () => {
+  const { room, socket } = await joined();
+  await socket.answers("join", page(0));
+  socket.onclose({ code: 1006, reason: "" });
+  const controller = new AbortController();
+  const { signal } = controller;
+  const given = [room.say("a", { signal, mid: "own" }), room.history({ signal })];
+  assert.equal(given[0].mid, "own");
+  const said = room.say("b");
+  const ends = given.map((one) => assert.rejects(one, { name: "AbortError" }));
+  controller.abort();
+  await Promise.all(ends);
+  await settled();
+  const second = await open();
+  await second.answers("join", page(0));
+  assert.deepEqual(second.sent.map(({ data, prev }) => [data, prev]), [["b", undefined]]);
+  await second.answers("say", { seq: 1, at: 1 });
+  assert.equal((await said).seq, 1);
+});
+
+test("the time for a message is all in all, that of a request begins when it is sent", async () => {
+  const clock = new Clock();
+  const chat = connect("/chat");
+  const said = assert.rejects(chat.say("Lobby", 1, { timeout: 500 }), { code: "timeout" });
+  const patient = chat.say("Lobby", 2, { timeout: Infinity });
+  const asked = chat.request("ask", {}, { timeout: 500 });
+  await clock.pass(600);
+  await said;
+  const socket = await open();
+  await clock.pass(400);
+  await socket.answers("ask", {});
+  await socket.answers("say", { seq: 1, at: 1 });
+  assert.ok((await asked).ok);
+  assert.equal((await patient).seq, 1);
+  assert.equal(chat.state, "open");
+});
+
+test("what waits to be stored can be seen", async () => {
+  const chat = connect("/chat");
+  const first = chat.say("Lobby", { n: 1 });
+  const second = chat.tell("ben", 2);
+  const seen = chat.waiting.map(({ at, ...rest }) => rest);
+  const both = [{ room: "Lobby", data: { n: 1 }, mid: first.mid }];
+  both.push({ to: "ben", data: 2, mid: second.mid });
+  assert.deepEqual(seen, both);
+  assert.ok(Math.abs(chat.waiting[0].at - Date.now()) < 5000);
+  const socket = await open();
+  await socket.answers("say", { seq: 1, at: 1 });
+  assert.deepEqual(chat.waiting.map(({ mid }) => mid), [second.mid]);
+  chat.close();
+  await assert.rejects(second, { code: "disconnected" });
+  assert.deepEqual(chat.waiting, []);
+});
+
+// ---- rooms --------------------------------------------------------------------------
+
+test("a room is asked for what was said before, and who is there, until it answers", async () => {
+  const { room, socket } = await joined();
+  const history = room.history({ before: 5, limit: 2 });
+  const who = room.who({ after: "ann" });
+  assert.deepEqual(socket.sent.slice(1), [
+    { type: "history", ref: 2, room: "Lobby", before: 5, limit: 2 },
+    { type: "who", ref: 3, room: "Lobby", after: "ann" },
+  ]);
+  const second = await lose(socket);
+  await second.answers("join", page(0));
+  await second.answers("history", { epoch: "e1", seq: 9, messages: [message(4)] });
+  await second.refuses("who", "not_joined"); // its join is repeated, perhaps
+  await second.answers("who", { present: ["ben"], count: 2, more: false });
+  assert.deepEqual((await history).messages, [message(4)]);
+  assert.deepEqual((await who).present, ["ben"]);
+  const gone = assert.rejects(room.who(), { code: "forbidden" });
+  await second.refuses("who", "forbidden");
+  await gone;
+});
+
+test("a room's own requests and events carry its name", async () => {
+  const { room, socket } = await joined();
+  await socket.answers("join", page(0));
+  const seen = [];
+  const end = room.on("moved", ({ x }) => seen.push(x));
+  room.on("*", ({ type }) => seen.push(type));
+  const moved = room.emit("move", { x: 1 });
+  const asked = await socket.answers("move", { result: 7 });
+  assert.deepEqual([asked.room, asked.x], ["Lobby", 1]);
+  assert.equal((await moved).result, 7);
+  await socket.says({ type: "moved", room: "Lobby", x: 2 });
+  await socket.says({ type: "moved", room: "Cellar", x: 3 });
+  await socket.says({ type: "moved", room: null, x: 4 });
+  socket.onmessage({ data: "text" });
+  end();
+  await socket.says({ type: "moved", room: "Lobby", x: 5 });
+  room.leave();
+  await socket.says({ type: "moved", room: "Lobby", x: 6 });
+  assert.deepEqual(seen, [2, "moved", "moved"]);
+});
+
+test("each who joins a room has a reading of its own; the last one leaves it", async () => {
+  const { chat, room, seen, socket } = await joined();
+  await socket.answers("join", page(7, [6, 7]));
+  const others = [];
+  const people = [];
+  const other = chat.join("Lobby", {
+    seq: 5,
+    epoch: "e1",
+    onMessage: ({ seq }) => others.push(seq),
+    onPresence: (present) => people.push(present.join()),
+  });
+  await socket.says({ type: "presence", room: "Lobby", joined: ["ben"], left: [] });
+  await socket.says(message(8)); // on its way before the other's page
+  const asked = await socket.answers("join", page(9, [6, 7, 8, 9], { recovered: true }));
+  assert.equal(asked.after, 5);
+  // What came in the other's page comes to this one by a page of its own.
+  const reads = await socket.answers("join", page(9, [9], { recovered: true }));
+  assert.equal(reads.after, 8);
+  await socket.says(message(10));
+  assert.deepEqual(seen, [[6, 7], 8, 9, 10]);
+  assert.deepEqual(others, [6, 7, 8, 9, 10]);
+  assert.deepEqual(people, ["ann"]);
+  room.leave();
+  await socket.says(message(11));
+  assert.deepEqual([seen.at(-1), others.at(-1)], [10, 11]);
+  assert.deepEqual(socket.sent, []);
+  const second = await lose(socket);
+  assert.equal(second.sent.length, 1);
+  other.leave();
+  other.leave();
+  await settled();
+  assert.deepEqual(second.sent.map(({ type }) => type), ["join", "leave"]);
+});
+
+test("who leaves in the middle of reading does not silence the others", async () => {
+  const { chat, seen, socket } = await joined();
+  await socket.answers("join", page(1, [1]));
+  const other = chat.join("Lobby", { seq: 0, epoch: "e1", onMessage: () => other.leave() });
+  await socket.answers("join", page(1, [1], { recovered: true, more: true }));
+  const reads = await socket.answers("join", page(2, [2], { recovered: true }));
+  assert.equal(reads.after, 1);
+  assert.deepEqual(socket.sent, []);
+  assert.deepEqual(seen, [[1], 2]);
+});
+
+test("who is there after a change, and what changed between two lists", () => {
+  assert.deepEqual(applyPresence(["b", "a"], { joined: ["c", "a"], left: ["b", "x"] }), ["a", "c"]);
+  const change = diffPresence(["a", "b"], ["b", "c"]);
+  assert.deepEqual(change, { joined: ["c"], left: ["a"] });
+  const before = Object.freeze(["a", "b"]);
+  assert.deepEqual(applyPresence(before, change), ["b", "c"]);
+});
+
+// ---- polls --------------------------------------------------------------------------
+
+const votes = (version, tea, more = {}) => {
+  return { counts: { tea, milk: 0 }, total: tea, closed: false, version, ...more };
+};
+const tally = (...given) => ({ type: "tally", poll: "Drink", ...votes(...given) });
+
+test("a poll is told now, at each tally and after a reconnect, never backwards", async () => {
+  const chat = connect("/chat");
+  const poll = chat.poll("Drink");
+  const seen = [];
+  const end = poll.on(({ version, mine, total }) => seen.push([version, total, mine]));
+  const socket = await open();
+  await socket.says(tally(3, 3)); // it overtakes the answer
+  await socket.answers("poll", votes(2, 2, { mine: null }));
+  await socket.says(tally(3, 3));
+  await socket.says(tally(5, 5));
+  await socket.says(tally(4, 4));
+  assert.deepEqual(seen, [[2, 2, null], [3, 3, null], [5, 5, null]]);
+  const voted = poll.vote("tea");
+  await settled();
+  await socket.says(tally(7, 7));
+  const asked = await socket.answers("vote", votes(6, 6));
+  assert.deepEqual([asked.poll, asked.choice], ["Drink", "tea"]);
+  assert.equal((await voted).version, 6);
+  assert.deepEqual(seen.slice(3), [[7, 7, null], [7, 7, "tea"]]);
+  const second = await lose(socket);
+  await second.says(tally(1, 1)); // the server has lost all
+  await second.answers("poll", votes(0, 0, { mine: null }));
+  assert.deepEqual(seen.slice(5), [[0, 0, null], [1, 1, null]]);
+  const later = [];
+  chat.poll("Drink").on(({ version }) => later.push(version));
+  assert.deepEqual(later, [1]);
+  end();
+  await second.says(tally(2, 2));
+  assert.deepEqual([seen.length, later], [7, [1, 2]]);
+});
+
+test("the poll of a room is asked for again until that is joined", async () => {
+  const chat = connect("/chat");
+  const socket = await open();
+  const seen = [];
+  reported.length = 0;
+  chat.poll("Drink").on(({ version }) => seen.push(version));
+  chat.poll("Drink").on(() => assert.fail("the page's own"));
+  chat.join("Lobby");
+  await socket.refuses("poll", "not_joined");
+  await socket.answers("join", page(0));
+  await socket.answers("poll", votes(1, 1, { mine: "tea" }));
+  assert.deepEqual(seen, [1]);
+  assert.match(String(reported.splice(0)), /^AssertionError[^,]*the page's own$/);
+  chat.poll("none").on(() => assert.fail("there is no such poll"));
+  await socket.refuses("poll", "unknown_poll");
+  assert.equal(reported.splice(0)[0].code, "unknown_poll");
+});
+
+test("a vote is repeated until it counts, or a newer one takes its place", async () => {
+  const chat = connect("/chat");
+  const poll = chat.poll("Drink");
+  const socket = await open();
+  const first = poll.vote("milk");
+  await settled();
+  socket.onclose({ code: 1006, reason: "" });
+  await settled();
+  const second = poll.vote("tea");
+  const again = await (async () => {
+    await settled();
+    return open();
+  })();
+  assert.deepEqual(again.sent.map(({ choice }) => choice), ["tea"]);
+  await again.answers("vote", votes(1, 1));
+  assert.equal((await first).version, 1);
+  assert.equal((await second).version, 1);
+  const asked = poll.get();
+  await again.answers("poll", votes(2, 2, { mine: "tea" }));
+  assert.equal((await asked).mine, "tea");
+  const refused = assert.rejects(poll.vote("beer"), { code: "unknown_choice" });
+  await settled();
+  await again.refuses("vote", "unknown_choice");
+  await refused;
 });
