@@ -497,7 +497,7 @@ export class WSChat {
 
   // ---- what is asked until there is an answer, as fast as the server takes it ----
 
-  /** Have it stored, once, and in order: docs/decisions/55. */
+  /** Have it stored, once, and in order: docs/decisions/56. */
   #post(type, fields, data, { mid = `${this.#mid}-${++this.#mids}`, ...limits } = {}) {
     let stored;
     try {
