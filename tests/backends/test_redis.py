@@ -24,7 +24,7 @@ from flask_wschat.messages import Message
 from tests.backends.cluster import PROGRAMS, Begin, RecordingHost, run_program
 from tests.support.certificate import make_pair
 from tests.support.redis_server import RedisServer, Relay
-from tests.support.waiting import DEADLINE, eventually
+from tests.support.waiting import DEADLINE, LONG, eventually
 
 ROOM = "room:a"
 QUICK = Timings(probe=0.1, deaf=0.3, answer=0.5)
@@ -136,7 +136,7 @@ def test_tls(serve: Serve, open_url: Open, tmp_path: Path) -> None:
     for thread in together:
         thread.start()
     for thread in together:
-        thread.join(DEADLINE)
+        thread.join(LONG)
     assert sorted(map(str, host.data(ROOM)[1:])) == list("abcd")
     untrusted, _ = open_url(server.url.replace("rediss", "valkeys").split("?")[0])
     with pytest.raises(BackendError, match="certificate"):
@@ -334,7 +334,7 @@ def test_a_replica_is_a_fault_until_it_is_the_primary(
 
 
 def test_loading_is_a_fault_until_it_is_done(serve: Serve, open_url: Open) -> None:
-    server = serve("key-load-delay 2000", "loading-process-events-interval-bytes 1024")
+    server = serve("key-load-delay 10000", "loading-process-events-interval-bytes 1024")
     backend, host = open_url(server.url)
     backend.subscribe([ROOM])
     works(backend, host)
@@ -347,6 +347,8 @@ def test_loading_is_a_fault_until_it_is_done(serve: Serve, open_url: Open) -> No
     eventually(lambda: "loading" in (backend.fault() or ""))
     with pytest.raises(BackendError, match="loading"):
         backend.publish(ROOM, Message("x"), keep=True)
+    with server.client() as client:
+        client.config_set("key-load-delay", 0)
     works(backend, host, "2")
 
 

@@ -621,7 +621,7 @@ def test_a_child_ends_nothing_of_its_parent_s(chat: WSChat) -> None:
 def test_a_dead_writer_s_is_discarded(
     make_chat: Callable[..., WSChat], serve: Serve
 ) -> None:
-    chat = make_chat(PING_INTERVAL=1, PING_TIMEOUT=1)
+    chat = make_chat(PING_INTERVAL=2, PING_TIMEOUT=2)  # time for the living one
     server = serve(chat._app())
     ann = Watcher(server)
     alive = chat.stream(room="Lobby")
