@@ -387,6 +387,58 @@ def test_who_was_sent_what_is_lost_is_told_by_the_tag() -> None:
     assert [event["type"] for event in events] == ["reply", "gap"]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "stays"),
+    [(["its"], True), (["older", "its"], True), (["other"], False), ([""], False)],
+)
+@pytest.mark.parametrize("landed", [False, True])
+def test_what_begins_anew_voids_no_page_of_that(
+    epochs: list[str], stays: bool, landed: bool
+) -> None:
+    """Who makes a room by asking for its page hears so, and has that page."""
+    play = Play(0)
+    hub, (client, other, *_) = play.hub, play.clients
+    play.say()
+    play.come()
+    client.ask()
+    flight = client.flight
+    assert flight is not None
+    page = play.backend.history(ROOM, limit=5)
+
+    def begin_anew() -> None:
+        for epoch in epochs:
+            hub.made(ROOM, page.epoch if epoch == "its" else epoch)
+
+    if landed:
+        assert client.feed.land(flight, page)
+        begin_anew()
+        assert (ROOM in hub.feeds.shelf) is stays or epochs[0] == "older"
+    else:
+        begin_anew()
+        assert client.feed.land(flight, page) is stays
+        assert stays or client.feed.land(flight, page)  # read once more, it is as it is
+    client.hear()
+    assert client.live and client.shown == [1]
+    other.ask()
+    assert (other.flight is None) is (ROOM in hub.feeds.shelf)
+
+
+def test_a_page_with_what_was_before_a_new_beginning_is_read_again() -> None:
+    play = Play(0)
+    client = play.clients[0]
+    play.say()
+    client.ask()
+    flight = client.flight
+    assert flight is not None
+    play.come()
+    page = play.backend.history(ROOM, limit=5)
+    play.hub.made(ROOM, page.epoch)
+    assert not client.feed.land(flight, page)
+    play.hub.made(ROOM, page.epoch)
+    assert not client.feed.land(flight, page._replace(plain=True))  # its claim is lost
+    assert client.feed.land(flight, page)
+
+
 def test_a_shelf_knows_how_much_is_on_it() -> None:
     """What has become too old on it does not count for ever."""
     shelf, page = Shelf(), Page("e", 1, [], tag="t1")

@@ -50,7 +50,7 @@ class Host:
     def deliver(self, delivery: Delivery) -> None:
         self.count += 1
 
-    def made(self, topic: str) -> None:
+    def made(self, topic: str, epoch: str) -> None:
         pass
 
     def lost(self, topics: Iterable[str] | None) -> None:

@@ -29,8 +29,9 @@ class Host(Protocol):
     def lost(self, topics: Iterable[str] | None) -> None:
         """Publications in ``topics`` (None: in any) may have been missed."""
 
-    def made(self, topic: str) -> None:
-        """What is kept of ``topic`` begins anew, with no claim that it may have had."""
+    def made(self, topic: str, epoch: str) -> None:
+        """What is kept of ``topic`` begins anew, with no claim that it may have had; in
+        ``epoch``, where that is not ""."""
 
     def run_blocking(self, function: Callable[[], T]) -> T:
         """Return what ``function`` returns, which blocks its thread.

@@ -134,7 +134,7 @@ class Feed:
 
     def land(self, flight: Flight, page: Page) -> bool:
         """Send ``page`` to those who wait for it; False: it has to be read again."""
-        if flight.void:
+        if flight.is_void(page):
             flight.again()
             return False
         self.flights.remove(flight)
@@ -302,6 +302,14 @@ class Feed:
         self._feeds.shelf.drop(self.topic)
         for flight in self.flights:
             flight.lose()
+
+    def begin_anew(self, epoch: str) -> None:
+        """So it is, but for what was read in ``epoch``."""
+        newest = self._feeds.shelf.get(self.topic)
+        if newest is not None and (newest.epoch != epoch or newest.plain):
+            self._feeds.shelf.drop(self.topic)
+        for flight in self.flights:
+            flight.begin_anew(epoch)
 
     def _is_used(self, delivery: Delivery) -> bool:
         """Whether another message had its number, which the storage has lost."""

@@ -112,6 +112,16 @@ class Feeds:
         if feed is not None:
             feed.void()
 
+    def begin_anew(self, topic: str, epoch: str) -> None:
+        """Do so, but where the page is of ``epoch``, which began just now.
+
+        Mostly this process has made it by asking for that page: the first one who comes
+        to a new room would ask twice.
+        """
+        feed = self._feeds.get(topic)
+        if feed is not None:
+            feed.begin_anew(epoch)
+
     def acknowledged(self, topic: str, receipt: Receipt) -> None:
         """Note what was stored: who asks from now on finds it. From any thread."""
         feed = self._feeds.get(topic)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from ..messages import EMITTED
+from ..messages import EMITTED, Page
 from ..websocket import WebSocket
 from .pages import Position, View
 from .parcels import Parcel
@@ -91,7 +91,7 @@ class _Waiting:
 class Flight(_Waiting):
     """A page that is being read, for all who ask for it."""
 
-    __slots__ = ("acked", "limit", "position", "readers")
+    __slots__ = ("acked", "epoch", "limit", "position", "readers")
 
     def __init__(self, position: Position, limit: int, acked: tuple[str, int]) -> None:
         super().__init__()
@@ -100,6 +100,20 @@ class Flight(_Waiting):
         self.acked = acked
         """What was acknowledged before it began: that is in the page."""
         self.readers: list[Reader] = []
+        self.epoch = ""
+        """In which it must have been read; "": in any."""
+
+    def begin_anew(self, epoch: str) -> None:
+        """All begins anew in ``epoch``; "": which one that is was not told."""
+        if self.buffer or not epoch:
+            self.lose()
+        self.epoch = epoch
+
+    def is_void(self, page: Page) -> bool:
+        """Whether ``page`` may not be what is there now."""
+        if self.epoch and (page.epoch != self.epoch or page.plain):
+            return True
+        return self.void
 
     def add(self, reader: Reader) -> None:
         reader.begun = len(self.buffer)
@@ -114,7 +128,7 @@ class Flight(_Waiting):
     def again(self) -> None:
         """It is read again, from now on."""
         self.since = time.monotonic()
-        self.void = False
+        self.void, self.epoch = False, ""
         self.buffer, self.size = [], 0
         for reader in self.readers:
             reader.begun = 0

@@ -373,8 +373,8 @@ class Hub:
         which = None if topics is None else list(topics)
         self._deliveries.call(lambda: self._lose(which))
 
-    def made(self, topic: str) -> None:
-        self._deliveries.call(lambda: self._begin_anew(topic))
+    def made(self, topic: str, epoch: str) -> None:
+        self._deliveries.call(lambda: self._begin_anew(topic, epoch))
 
     def run_blocking(self, function: Callable[[], Any]) -> Any:
         return run_blocking(function)
@@ -403,8 +403,8 @@ class Hub:
         finally:
             self.feeds.deliver(delivery)
 
-    def _begin_anew(self, topic: str) -> None:
-        self.feeds.void(topic)
+    def _begin_anew(self, topic: str, epoch: str) -> None:
+        self.feeds.begin_anew(topic, epoch)
         self._claims.made(topic)
 
     def _lose(self, topics: list[str] | None) -> None:

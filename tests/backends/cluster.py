@@ -40,7 +40,7 @@ class RecordingHost:
             self.deliveries.append(delivery)
             self.changed.notify_all()
 
-    def made(self, topic: str) -> None:
+    def made(self, topic: str, epoch: str) -> None:
         pass
 
     def lost(self, topics: Iterable[str] | None) -> None:

@@ -45,7 +45,7 @@ class Host:
     def deliver(self, delivery: Delivery) -> None:
         self.deliveries.append(delivery)
 
-    def made(self, topic: str) -> None:
+    def made(self, topic: str, epoch: str) -> None:
         pass
 
     def lost(self, topics: Iterable[str] | None) -> None:

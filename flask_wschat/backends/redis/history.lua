@@ -27,7 +27,7 @@ if not epoch or (seen and (seen > seq or (seen == seq and ARGV[15] ~= '' and ARG
   epoch = empty and ARGV[13] or string.format('%x%05x', clock[1], clock[2])
   redis.call('HSET', KEYS[1], 'epoch', epoch)
   local at = string.format('%d.%06d', clock[1], clock[2])
-  redis.call('PUBLISH', ARGV[12], '0 ' .. at .. ' - {"event":"made"}\n')
+  redis.call('PUBLISH', ARGV[12], '0 ' .. at .. ' - {"event":"made"}\n' .. epoch)
 end
 redis.call('PEXPIRE', KEYS[1], seq > 0 and ARGV[10] or ARGV[11])
 

@@ -381,7 +381,8 @@ class Process:
             try:
                 if delivery.message.event == MADE:
                     # A host that knows nothing of claims need not have it.
-                    getattr(self._host, "made", _ignore)(topic)
+                    epoch = str(delivery.message.data)
+                    getattr(self._host, "made", _ignore)(topic, epoch)
                 else:
                     self._host.deliver(delivery)
             except Exception:
@@ -440,5 +441,5 @@ def _words(error: LinkError | ReplyError) -> str:
     return f" refused: {error}" if remedy is None else f": {remedy} ({error})"
 
 
-def _ignore(topic: str) -> None:
+def _ignore(topic: str, epoch: str) -> None:
     pass
