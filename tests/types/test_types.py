@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from flask_wschat.documents import typescript
-from tests.support.npm import ROOT, compiled
+from tests.support.npm import ROOT, compiled, needs_npm, node, run
 
 HERE = Path(__file__).parent
+STATIC = ROOT / "flask_wschat" / "static"
+BETWEEN = {"left", "notice", "reading", "receive", "refresh", "sync"}
+"""What the classes of wschat.js call of each other, and nobody else does."""
 SCHEMA = ROOT / "docs" / "protocol" / "wschat.v1.schema.json"
 
 
@@ -120,3 +123,26 @@ def test_a_field_in_which_they_differ_is_named(
     schema = json.loads(SCHEMA.read_text())
     change(schema["$defs"])
     assert f"Type '\"{name}\"'" in differences(tmp_path, schema)
+
+
+def named(folder: Path, file: str) -> Any:
+    """Return the names in a file of ours, as ``names.mjs`` has them."""
+    options = {"allowJs": True, "target": "es2022", "module": "nodenext", "types": []}
+    config = {"compilerOptions": options, "files": [str(STATIC / file)]}
+    (folder / "tsconfig.json").write_text(json.dumps(config))
+    needs_npm()
+    return json.loads(run(node(), HERE / "names.mjs", folder))
+
+
+def test_the_names_are_those_of_the_client(tmp_path: Path) -> None:
+    types, client = named(tmp_path, "wschat.d.ts"), named(tmp_path, "wschat.js")
+    assert types["values"] == client["values"]
+    made = json.loads(run(node(), HERE / "made.mjs", (STATIC / "wschat.js").as_uri()))
+    for name in ("WSChat", "RequestError"):
+        assert types["members"][name] == client["members"][name]
+    for name, found in made.items():
+        told = set(types["members"][name])
+        assert told - set(found) == ({"hello"} if name == "WSChat" else set()), name
+        # The inbox is made as a room is, and has some of its fields.
+        others = {*BETWEEN, *types["members"]["Room"]}
+        assert set(found) - told <= others, name
