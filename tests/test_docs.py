@@ -18,9 +18,13 @@ SOURCES = [
 ]
 OF_THE_READER = {
     "static/page.html",
+    "static/page.js",
+    "vite.config.js",
     "static/chat.html",
     "templates/chat.html",
+    "templates/page.html",
     "app.json",
+    "tsconfig.json",
     "wschat.v1.json",
 }
 _FILE = re.compile(

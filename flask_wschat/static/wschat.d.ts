@@ -574,7 +574,10 @@ export class WSChat<Events = {}, Requests = {}> {
 
   readonly state: State;
 
-  /** What the server said first, undefined before; of the newest connection. */
+  /**
+   * What the server said first, undefined before; of the newest connection. A listener of
+   * your own that says hello may leave fields out.
+   */
   readonly hello?: Hello;
 
   /** What was said and told, and is not known to be stored; the oldest first. */
@@ -636,7 +639,7 @@ export class WSChat<Events = {}, Requests = {}> {
    *
    * Rejects with a RequestError: the server's code where it refuses, "too_big", "full"
    * over 1 MiB that waits, "timeout" if you set one, "disconnected" when closed for good
-   * (it may be stored or not).
+   * (it may be stored or not). With a TypeError for what JSON cannot say.
    */
   say(room: string, data: Json, options?: SayOptions): Saying;
 
