@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -688,6 +689,37 @@ def test_of_what_comes_together_all_that_follows_a_missing_one_is_refused(
     heard = [delivery.message for delivery in host.wait_for_count(10)]
     ann = [message.data for message in heard if message.sender == "ann"]
     assert ann == [f"ann {mid}" for mid in "1239456"]
+
+
+@pytest.mark.parametrize("topic", [ROOM, "user:bob"])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_follows_what_is_as_one_who_counts_says(
+    cluster: Cluster, topic: str, seed: int
+) -> None:
+    """Whatever is said in whatever order, and however much of it comes together."""
+    backend, _ = cluster.start(size=1000, share=1)
+    chance = random.Random(seed)
+    expected: list[int | None] = []
+    stored: dict[tuple[str, str], int] = {}
+    outcomes: queue.SimpleQueue[Receipt | Exception] = queue.SimpleQueue()
+    newest = 0
+    for _ in range(300):
+        sender = chance.choice(["ann", "ben", "bob"])
+        mid, prev = (str(chance.randrange(newest + 3)) for _ in "12")
+        said = Message("x", sender=sender, mid=mid, prev=chance.choice([prev, None]))
+        if (sender, mid) in stored or not said.prev or (sender, prev) in stored:
+            newest += (sender, mid) not in stored
+            expected.append(stored.setdefault((sender, mid), newest))
+        else:
+            expected.append(None)
+        backend.submit(topic, said, outcomes.put, keep=True)
+    found = [outcomes.get(timeout=DEADLINE) for _ in expected]
+    assert expected.count(None) > 20
+    assert [
+        outcome.seq if isinstance(outcome, Receipt) else None for outcome in found
+    ] == expected
+    refused = [outcome for outcome in found if isinstance(outcome, Exception)]
+    assert {type(outcome) for outcome in refused} == {OutOfOrder}
 
 
 def test_what_follows_one_that_a_full_inbox_refuses_is_refused(

@@ -44,6 +44,7 @@ requests = st.fixed_dictionaries(
         "to": names | values,
         "data": values,
         "mid": st.sampled_from(["1", "2"]) | values,
+        "prev": st.sampled_from(["1", "2"]) | values,
         "poll": st.just("Tea") | values,
         "choice": names | values,
         "after": st.integers(0, 5) | values,
@@ -64,7 +65,8 @@ likely = st.fixed_dictionaries(
         "poll": st.just("Tea"),
         "choice": st.sampled_from(["Green", "Black"]),
         "id": st.sampled_from(["1", "2"]),
-    }
+    },
+    optional={"prev": st.sampled_from(["1", "2"])},
 )
 texts = st.one_of(
     likely.map(json.dumps),
