@@ -12,19 +12,27 @@ import {
   shouldReconnect,
 } from "flask-wschat";
 import type {
+  AskOptions,
   ChatEvents,
   ClientCode,
   DirectMessage,
   ErrorCode,
   GrowingMessage,
+  Hello,
   Inbox,
+  Json,
   Limits,
   Outbox,
   Poll,
   PollState,
+  Reading,
+  Refusal,
+  Reply,
+  RequestOptions,
   Room,
   RoomMessage,
   RoomReading,
+  SayOptions,
   ServerCode,
   StateChange,
   Stored,
@@ -401,3 +409,97 @@ new Talk(lobby).say({ text: "Hello" });
 new Talk(chat.join("Lobby")).say("Hello");
 // @ts-expect-error
 new Talk(lobby).say("Hello");
+
+// ---- Whole shapes, as no use of them tells what is optional, readonly or `any` ----
+
+true satisfies Same<
+  StateChange,
+  {
+    state: "connecting" | "open" | "reconnecting" | "closed";
+    code: number;
+    reason: string;
+    attempt: number;
+    retryAt: number;
+  }
+>;
+type Unstored = { readonly mid: string; readonly data: Json; readonly at: number };
+true satisfies Same<
+  Waiting,
+  Unstored &
+    (
+      | { readonly room: string; readonly to?: undefined }
+      | { readonly to: string; readonly room?: undefined }
+    )
+>;
+true satisfies Same<
+  TakenBack,
+  {
+    type: "message";
+    room: string | null;
+    seq: number;
+    from: null;
+    data: null;
+    at: number;
+    mid: null;
+    tag?: string;
+    deleted: true;
+  }
+>;
+true satisfies Same<RequestOptions, { timeout?: number; signal?: AbortSignal }>;
+true satisfies Same<AskOptions, RequestOptions>;
+true satisfies Same<SayOptions, { mid?: string; timeout?: number; signal?: AbortSignal }>;
+true satisfies Same<
+  Pick<RequestError, "code" | "message" | "retryAfter">,
+  { readonly code: ErrorCode; message: string; readonly retryAfter: number }
+>;
+true satisfies Same<
+  Pick<Inbox, "name" | "seq" | "epoch" | "tag" | "streams">,
+  {
+    readonly name: null;
+    readonly seq?: number;
+    readonly epoch?: string;
+    readonly tag?: string;
+    readonly streams: ReadonlyMap<string, GrowingMessage>;
+  }
+>;
+true satisfies Same<
+  Pick<Room, "name" | "present" | "count" | "seq">,
+  {
+    readonly name: string;
+    readonly present: string[];
+    readonly count: number;
+    readonly seq?: number;
+  }
+>;
+true satisfies Same<
+  Pick<typeof chat, "hello" | "waiting" | "state">,
+  {
+    readonly hello?: Hello;
+    readonly waiting: readonly Waiting[];
+    readonly state: StateChange["state"];
+  }
+>;
+true satisfies Same<
+  Omit<Reading<number>, `on${string}`>,
+  { seq?: number; epoch?: string; tag?: string }
+>;
+true satisfies Same<ChatEvents["reply"], Reply | Refusal>;
+true satisfies Same<Outbox["length"], number>;
+// @ts-expect-error
+outbox.length = 0;
+
+/** What needs no options takes none. */
+async function bare() {
+  await lobby.stop("m-1");
+  await lobby.who();
+  await lobby.history();
+  await inbox.stop("m-1");
+  await poll.vote("Oat");
+  await poll.get();
+  await chat.say("Lobby", "Hello");
+  await chat.tell("ben", "Hello");
+  chat.inbox();
+  chat.join("Lobby");
+  new RequestError("timeout", "too late");
+}
+bare();

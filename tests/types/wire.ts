@@ -50,10 +50,13 @@ type Differing<A, B> = {
     : K;
 }[Keys<A> | Keys<B>];
 
+/** `any` would be like everything. */
+type Told<T> = 0 extends 1 & T ? { any: true } : T;
+
 /** The same for each entry of two maps: `"tally.total"`. */
 type Differences<A, B> = {
   [Name in (keyof A | keyof B) & string]: Name extends keyof A & keyof B
-    ? Differing<A[Name], B[Name]> extends infer Fields extends string
+    ? Differing<Told<A[Name]>, B[Name]> extends infer Fields extends string
       ? [Fields] extends [never]
         ? never
         : `${Name}.${Fields}`
