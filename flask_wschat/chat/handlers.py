@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, Union, get_args, overload
 
 import msgspec
 
-from ..envelope import TYPES
+from ..envelope import BESIDE, TYPES
 from ..errors import check_runs
 from ..messages import is_printable, shown
 from ..rate import Rate, as_rate
@@ -244,7 +244,12 @@ def declared_by(cls: type, emits: Any) -> dict[str, msgspec.json.Decoder[Any]]:
     for name, kind in emits.items():
         if not isinstance(name, str) or name in TYPES:
             raise TypeError(f"{where}: {shown(name)} is no name of an event of yours")
-        check_fields(kind, f"{where}[{name!r}]")
+        taken = check_fields(kind, f"{where}[{name!r}]") & BESIDE
+        if taken:
+            raise TypeError(
+                f"{where}[{name!r}]: {min(taken)!r} is set for you: give the field"
+                " another name"
+            )
     return {name: msgspec.json.Decoder(kind) for name, kind in emits.items()}
 
 

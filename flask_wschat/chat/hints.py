@@ -174,13 +174,18 @@ def _check(hint: Any, what: str) -> None:
             )
 
 
-def check_fields(hint: Any, what: str) -> None:
-    """:raises TypeError: ``hint`` is nothing that JSON could be, or has no fields."""
+def check_fields(hint: Any, what: str) -> set[str]:
+    """Return the names of the fields of ``hint``, as they are in JSON.
+
+    :raises TypeError: it is nothing that JSON could be, or has no fields.
+    """
     _check(hint, what)
-    if not hasattr(kinds.type_info(hint), "fields"):
+    fields = getattr(kinds.type_info(hint), "fields", None)
+    if fields is None:
         raise TypeError(
             f"{what} is a TypedDict, a dataclass or a msgspec.Struct, not {hint!r}"
         )
+    return {field.encode_name for field in fields}
 
 
 def _flat(kind: kinds.Type) -> Iterator[kinds.Type]:

@@ -889,6 +889,11 @@ def test_what_is_emitted_is_as_it_was_declared(
     ann.close()
 
 
+class Placed(TypedDict):
+    x: int
+    room: str
+
+
 @pytest.mark.parametrize(
     ("emits", "words"),
     [
@@ -898,6 +903,10 @@ def test_what_is_emitted_is_as_it_was_declared(
         ({"moved": int}, "Mine.emits['moved'] is a TypedDict, a dataclass or"),
         ({"moved": Card2}, "Mine.emits['moved'] cannot be a Card2"),
         ({"moved": "Moved"}, "Mine.emits['moved'] cannot be checked"),
+        (
+            {"moved": Placed},
+            "Mine.emits['moved']: 'room' is set for you: give the field another name",
+        ),
     ],
 )
 def test_a_declaration_that_is_none_is_an_error(emits: Any, words: str) -> None:
