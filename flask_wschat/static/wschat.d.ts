@@ -348,7 +348,8 @@ export interface StateChange {
   attempt: number;
   /**
    * When the next attempt begins, in milliseconds since 1970 as `Date.now()` has them; 0
-   * if none is planned: open, connecting, closed, or offline until the network is there.
+   * if none is planned: open, closed, one is under way, or offline until the network is
+   * there.
    */
   retryAt: number;
 }
