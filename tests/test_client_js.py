@@ -12,7 +12,6 @@ from playwright.sync_api import Browser, Page
 
 from tests.support.chat_process import ChatServer
 from tests.support.network import Network
-from tests.support.npm import compiled
 from tests.support.programs import program
 
 ROOT = Path(__file__).parents[1]
@@ -50,43 +49,6 @@ def test_the_client_step_by_step() -> None:
         timeout=50,
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
-
-
-TYPED = """
-import { DirectMessage, RoomMessage, WSChat } from "WSCHAT";
-
-const chat = new WSChat("/chat");
-chat.inbox({
-  onMessage(message: DirectMessage) {
-    const [to, from, seq, at]: [string, string | null, number, number] =
-      [message.to, message.from, message.seq, message.at];
-    const mid: string | null = message.mid;
-    console.log(to, from, seq, at, mid, message.binary === true);
-    // @ts-expect-error: a number
-    const wrong: string = message.seq;
-    // @ts-expect-error: it is always "direct"
-    const kind: "message" = message.type;
-  },
-});
-const room = chat.join("Lobby", {
-  onReset: (messages: RoomMessage[]) => messages.map(({ room, data }) => [room, data]),
-  onPresence: (present, { joined, left }) => [...present, ...joined, ...left].sort(),
-  onError: (error) => error.code.length + error.retryAfter,
-});
-room.say({ text: "Hello" }).then(({ seq, at }) => seq + at);
-chat.on("*", (message) => typeof message === "string");
-// @ts-expect-error: what a room's message is not
-const direct: DirectMessage = {} as RoomMessage;
-"""
-
-
-@pytest.mark.slow
-def test_the_types_say_what_messages_have(tmp_path: Path) -> None:
-    page = tmp_path / "page.ts"
-    page.write_text(
-        TYPED.replace("WSCHAT", str(ROOT / "flask_wschat" / "static" / "wschat.js"))
-    )
-    assert compiled(page) == ""
 
 
 # ---- in a browser -------------------------------------------------------------------

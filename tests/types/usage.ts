@@ -445,6 +445,20 @@ true satisfies Same<
     deleted: true;
   }
 >;
+true satisfies Same<
+  DirectMessage,
+  {
+    type: "direct";
+    seq: number;
+    from: string | null;
+    to: string;
+    data: Json;
+    at: number;
+    mid: string | null;
+    tag?: string;
+    binary?: true;
+  }
+>;
 true satisfies Same<RequestOptions, { timeout?: number; signal?: AbortSignal }>;
 true satisfies Same<AskOptions, RequestOptions>;
 true satisfies Same<SayOptions, { mid?: string; timeout?: number; signal?: AbortSignal }>;
