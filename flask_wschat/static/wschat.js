@@ -15,11 +15,13 @@ const PATIENT = 32_000; // ms: as far as that grows on a line that is only slow
 const BUFFER = 65_536; // characters or bytes kept while not connected
 const WINDOW = 12; // without an answer: if all are refused, the server bears with as many
 const UNSTORED = 1 << 20; // bytes that may wait to be acknowledged
+const REMEMBERED = 300_000; // ms: so long a server knows a `mid` at least
 const LONGEST = 2 ** 31; // ms: timers take this for none at all
-const PASSING = ["timeout", "unavailable", "out_of_order"];
-const AT_ONCE = ["disconnected", "rate_limited"]; // asked again as soon as can be
 const LOCAL = /^(localhost$|127\.|\[::1\])/;
 const EVENTS = ["online", "offline", "pageshow", "visibilitychange"];
+
+const now = () => performance.now();
+const world = globalThis; // which has more in a page than in Node
 
 /** Full jitter, so that a server's pages don't come back in one wave. */
 export function backoff(attempt, random = Math.random) {
@@ -48,13 +50,22 @@ export class RequestError extends Error {
   }
 }
 
+const gone = () => new RequestError("disconnected", "closed");
+const full = () => new RequestError("full", "too much is waiting");
+
 /** What a page does wrong must not lose messages, nor stop other handlers or us. */
 function guarded(call) {
   try {
     call();
   } catch (error) {
-    (globalThis.reportError ?? console.error)(error);
+    (world.reportError ?? console.error)(error);
   }
+}
+
+function quiet(call) {
+  try {
+    return call();
+  } catch {}
 }
 
 /** What it is, of whichever window: "Array", "Map", "Null" … */
@@ -65,16 +76,12 @@ function json(data) {
   const can = /^(Object|Array|String|Number|Boolean|Null)$/.test(kind(data));
   const text = can && JSON.stringify(data);
   if (text && (text !== "null" || data === null)) return text;
-  throw new TypeError("this cannot be said in JSON");
+  throw new TypeError("not JSON");
 }
 
 function address(given) {
-  let url;
-  try {
-    url = new URL(given, globalThis.location?.href);
-  } catch {
-    throw new TypeError(`this needs a page, or to be absolute: ${given}`);
-  }
+  const url = quiet(() => new URL(given, world.location?.href));
+  if (!/^(http|ws)s?:/.test(url)) throw new TypeError(`not an absolute URL: ${given}`);
   url.protocol = url.protocol.replace("http", "ws");
   return url;
 }
@@ -83,8 +90,8 @@ function address(given) {
 function limit({ signal, timeout }, stop) {
   const aborted = () => stop(signal.reason);
   signal?.addEventListener("abort", aborted);
-  const over = new RequestError("timeout", "no answer");
-  const timer = timeout < LONGEST ? setTimeout(stop, timeout, over) : 0;
+  const over = () => stop(new RequestError("timeout", "no answer"));
+  const timer = timeout < LONGEST && setTimeout(over, timeout);
   return () => {
     clearTimeout(timer);
     signal?.removeEventListener("abort", aborted);
@@ -100,7 +107,8 @@ class Feed {
   #lacking = new Set(); // ids of those of which all is asked for
   #begun = false;
 
-  constructor(name, { seq, epoch, tag, ...on }, ask, left) {
+  constructor(name, on, ask, left) {
+    const { seq, epoch, tag } = on;
     Object.assign(this, { name, seq, epoch, tag });
     this.#on = on;
     this.#ask = ask;
@@ -128,22 +136,23 @@ class Feed {
         await new Promise((resolve) => setTimeout(resolve, wait));
         if (!wanted()) return;
       }
-      for (let page = { more: true }; page.more; this.#read(page)) {
+      for (let page = { more: true }; page.more; ) {
         const { seq: after, epoch, tag } = this;
         const fields = { room: name ?? undefined, after, epoch, tag };
-        page = await this.#ask(name === null ? "inbox" : "join", fields, wanted);
+        const type = name === null ? "inbox" : "join";
+        page = await this.#ask(type, fields, wanted, (page) => wanted() && this.#read(page));
         if (!page || !wanted()) return;
       }
       this.#turn = undefined;
     } catch (error) {
-      if (!wanted()) return;
+      if (!wanted() || error.code === "disconnected") return;
       this.#call("onError", error);
       this.leave();
     }
   }
 
   /** Another one read here: what was in it does not come as a message any more. */
-  notice({ epoch, seq }) {
+  notice({ epoch = this.epoch, seq }) {
     if (!this.reading && (epoch !== this.epoch || seq > this.seq)) this.sync();
   }
 
@@ -192,10 +201,10 @@ class Feed {
   }
 
   /** All that there is of what grows. */
-  #show({ id, from, at, n, text }) {
-    const stream = { id, from, at, n, text };
-    this.streams.set(id, stream);
-    this.#call("onStream", stream, text);
+  #show(message) {
+    const stream = { ...message };
+    this.streams.set(stream.id, stream);
+    this.#call("onStream", stream, stream.text);
   }
 
   #append({ id, n, text }) {
@@ -208,11 +217,11 @@ class Feed {
 
   async #complete(id) {
     const on = this.#on;
+    const wanted = () => this.#on === on;
     this.#lacking.add(id);
+    const show = (stream) => this.#lacking.delete(id) && wanted() && this.#show(stream);
     try {
-      const fields = { room: this.name ?? undefined, id };
-      const stream = await this.#ask("stream", fields, () => this.#on === on);
-      if (stream) this.#show(stream);
+      await this.#ask("stream", { room: this.name ?? undefined, id }, wanted, show);
     } catch {} // it is over: its end comes, or has come
     this.#lacking.delete(id);
   }
@@ -239,41 +248,37 @@ class Pace {
   #slow = 1; // times that step, where others use up what is ours, too
   #next = 0;
 
-  get window() {
-    return this.#step ? WINDOW : 100;
-  }
-
   /** ms to wait before the next one. */
   get wait() {
-    return Math.max(0, this.#next - this.#ahead - performance.now());
+    return Math.max(0, this.#next - this.#ahead - now());
   }
 
   allow(rate) {
-    const now = performance.now();
-    const used = this.#step && Math.max(0, this.#next - now) / this.#step;
+    const time = now();
+    const used = this.#step && Math.max(0, this.#next - time) / this.#step;
     this.#step = rate ? 1000 / rate.per_second : 0;
     // A part of it: other pages of this user have the same bucket.
     this.#ahead = rate ? this.#step * Math.max(Math.min(9, rate.burst - 1), rate.burst / 4) : 0;
-    this.#next = now + used * this.#step;
+    this.#next = time + used * this.#step;
   }
 
   count() {
-    this.#next = Math.max(this.#next, performance.now()) + this.#step * this.#slow;
+    this.#next = Math.max(this.#next, now()) + this.#step * this.#slow;
     this.#slow = Math.max(1, this.#slow * 0.9);
   }
 
   refused(seconds) {
     this.#slow = Math.min(16, this.#slow * 2);
-    const until = performance.now() + this.#ahead + 1000 * (seconds || 1);
+    const until = now() + this.#ahead + 1000 * Math.min(+seconds || 1, 3600);
     this.#next = Math.max(this.#next, until);
   }
 }
 
 /** A poll: how it stands, and never something older after something newer. */
 class Poll {
-  #ask; #standing; #newest;
+  #ask; #standing; #vote;
   #turn; // the asking under way, if any
-  #tally; // the newest that came meanwhile
+  #tally; // the last that came meanwhile
   #handlers = new Set();
 
   constructor(ask) {
@@ -295,16 +300,13 @@ class Poll {
   }
 
   /** Until there is an answer, or a newer vote takes its place. */
-  vote(choice, options) {
-    const vote = async () => {
-      const wanted = () => this.#newest === own;
-      const reply = await this.#ask("vote", { choice }, { ...options, wanted });
-      if (!reply) return this.#newest;
-      this.#show({ ...reply, mine: choice });
-      return reply;
-    };
-    const own = (this.#newest = Promise.resolve().then(vote));
-    return own;
+  async vote(choice, options) {
+    const own = (this.#vote = {});
+    const wanted = () => own === this.#vote;
+    const reply = await this.#ask("vote", { choice }, { ...options, wanted });
+    if (!reply) return this.get(options);
+    this.#show({ ...reply, mine: choice });
+    return reply;
   }
 
   /** On a new connection tallies may have been missed, and versions begin anew. */
@@ -329,36 +331,35 @@ class Poll {
   }
 
   receive(tally) {
-    const { version, mine = null } = (this.#turn ? this.#tally : this.#standing) ?? {};
-    if (tally.version <= version) return;
+    const { version, mine } = this.#standing ?? {};
     if (this.#turn) this.#tally = tally;
-    else if (this.#standing) this.#show({ ...tally, mine });
+    else if (tally.version > version) this.#show({ ...tally, mine });
   }
 
-  #show({ mine, ...votes }) {
-    // What is yours may be new where the votes are not.
-    const { counts, total, closed, version } =
-      votes.version < this.#standing?.version ? this.#standing : votes;
-    this.#standing = { counts, total, closed, version, mine };
-    for (const told of this.#handlers) guarded(() => told(this.#standing));
+  #show(votes) {
+    const { mine } = votes; // may be new where the votes are not
+    const older = votes.version < this.#standing?.version;
+    this.#standing = { ...(older ? this.#standing : votes), mine };
+    for (const told of [...this.#handlers]) guarded(() => told(this.#standing));
   }
 }
 
 export class WSChat {
   /** @type {"connecting" | "open" | "reconnecting" | "closed"} */
   state = "closed";
-  #given; #ticket; #protocols; #Socket;
+  #given; #options; #outbox;
   #change; // as it was told last
-  #url; #socket; #lost;
+  #socket; #lost; #local; #key;
   #turn; // the attempt or connection that counts, if any
-  #timer; #stuck;
+  #timer; // of the attempt, or until the next one
   #tries = 0; // that did not last
   #failed = 0; // since it was open
   #refused = 0; // tickets
+  #life; // since it was closed for good
   #known = false; // why it does not open was asked, and need not be again
   #ref = 0;
-  #buffer = []; // { data, ref }
-  #waiting = new Map(); // ref -> { resolve, reject, timeout, end, sent, timer }
+  #buffer = []; // { data, request? }
+  #waiting = new Map(); // ref -> { ref, resolve, reject, timeout, end, read, sent }
   #handlers = new Map(); // type -> Set; WSChat -> the state's
   #every = 0; // ms between the server's pings; 0: it has not said hello, and has none
   #heard = 0; #asked = 0; #pinged = 0; #patience = ANSWER; #pulse;
@@ -366,27 +367,31 @@ export class WSChat {
   #line = []; // what is asked, the oldest first: see #ask
   #next;
   #open = 0; // of them, sent and not answered
-  #feeds = new Map(); // room, or null for the inbox -> Set of Feed
+  #feeds = new Set();
   #polls = new Map();
+  #at = 0;
   #mids = 0;
+  #loaded = new Set(); // whose outbox
   #mid = crypto.getRandomValues(new Uint32Array(3)).join("-");
 
-  constructor(url, { protocols = [], ticket, WebSocket = globalThis.WebSocket } = {}) {
-    if (!WebSocket) throw new TypeError("there is no WebSocket here: give the option");
+  constructor(url, options = {}) {
+    const { WebSocket = world.WebSocket, outbox } = options;
+    if (!WebSocket) throw new TypeError("no WebSocket");
     this.#given = typeof url === "function" ? url : address(url);
-    this.#ticket = ticket;
-    this.#protocols = protocols;
-    this.#Socket = WebSocket;
+    // To ask for it may be forbidden.
+    this.#outbox = outbox === "localStorage" ? quiet(() => localStorage) : outbox;
+    this.#options = { protocols: [], ...options, WebSocket };
     this.connect();
   }
 
   connect() {
     if (this.state !== "closed") return;
-    for (const type of EVENTS) globalThis.addEventListener?.(type, this.#world);
+    this.#listen("addEventListener");
     this.#tries = this.#failed = this.#refused = 0;
     this.#known = false;
+    this.#life = {};
     this.#become("connecting");
-    if (!this.#turn) this.#attempt(); // else a watcher was faster
+    if (this.state === "connecting" && !this.#turn) this.#attempt(); // else a watcher was faster
   }
 
   reconnect() {
@@ -402,32 +407,31 @@ export class WSChat {
   }
 
   on(type, handler) {
-    if (!this.#handlers.has(type)) this.#handlers.set(type, new Set());
-    this.#handlers.get(type).add(handler);
-    return () => this.#handlers.get(type).delete(handler);
+    const handlers = this.#handlers.get(type) ?? new Set();
+    this.#handlers.set(type, handlers.add(handler));
+    return () => handlers.delete(handler);
   }
 
   onState(watcher) {
-    guarded(() => watcher(this.#change));
-    return this.on(WSChat, watcher);
+    // One of several may change it: then the others are told the newest only.
+    const told = (change) => change === this.#change && watcher(change);
+    guarded(() => told(this.#change));
+    return this.on(WSChat, told);
   }
 
   send(data) {
-    const bytes = ArrayBuffer.isView(data) || /^(ArrayBuffer|Blob|File)$/.test(kind(data));
-    this.#put(bytes || typeof data === "string" ? data : json(data));
+    const ready = typeof data === "string" || /(.Array|View|Buffer|Blob|File)$/.test(kind(data));
+    this.#put(ready ? data : json(data));
   }
 
-  request(type, fields = {}, { timeout = 10_000, signal } = {}) {
+  request(type, fields = {}, { timeout = 10_000, signal, read } = {}) {
     const ref = ++this.#ref;
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
-      const end = limit({ signal }, (reason) => this.#take(ref).reject(reason));
-      this.#waiting.set(ref, { resolve, reject, timeout, end });
-      try {
-        this.#put(JSON.stringify({ ...fields, type, ref }), ref);
-      } catch (error) {
-        this.#take(ref).reject(error);
-      }
+      const request = { ref, resolve, reject, timeout, read };
+      this.#put(JSON.stringify({ ...fields, type, ref }), request);
+      this.#waiting.set(ref, request);
+      request.end = limit({ signal }, (reason) => this.#take(ref).reject(reason));
     });
   }
 
@@ -454,8 +458,9 @@ export class WSChat {
 
   poll(name) {
     const ask = (type, fields, options) => this.#ask(type, { poll: name, ...fields }, options);
-    if (!this.#polls.has(name)) this.#polls.set(name, new Poll(ask));
-    return this.#polls.get(name);
+    const poll = this.#polls.get(name) ?? new Poll(ask);
+    this.#polls.set(name, poll);
+    return poll;
   }
 
   say(room, data, options) {
@@ -467,30 +472,35 @@ export class WSChat {
   }
 
   get waiting() {
-    return this.#line.filter(({ at }) => at).map(({ fields, at }) => ({ ...fields, at }));
+    return this.#line.flatMap(({ fields, at }) => (at ? { ...fields, at } : []));
+  }
+
+  /** Who reads a room, or the inbox. */
+  #in(name) {
+    return [...this.#feeds].filter((feed) => feed.name === name);
   }
 
   #follow(name, options) {
     const open = () => this.state === "open";
-    const feeds = this.#feeds.get(name) ?? new Set();
-    const ask = async (type, fields, wanted) => {
-      const page = await this.#ask(type, fields, { wanted: () => open() && wanted() });
-      if (page?.epoch) for (const other of feeds) other.notice(page);
-      return page;
+    const ask = (type, fields, wanted, show) => {
+      const read = (page) => {
+        show(page);
+        for (const other of this.#in(name)) other.notice(page);
+      };
+      return this.#ask(type, fields, { wanted: () => open() && wanted(), read });
     };
     const left = (reading) => {
-      if (!feeds.delete(feed)) return;
-      const [other] = feeds;
+      if (!this.#feeds.delete(feed)) return;
+      const [other] = this.#in(name);
       // No message comes to the others before the last of the pages that it was reading.
       if (other) return reading && open() && other.sync();
-      this.#feeds.delete(name);
       // Once it is our turn, unless it is joined again, or the connection gone with it.
       const { hello } = this;
-      const wanted = () => open() && hello === this.hello && !this.#feeds.has(name);
+      const wanted = () => open() && hello === this.hello && !this.#in(name)[0];
       if (name !== null && open()) this.#ask("leave", { room: name }, { wanted }).catch(() => {});
     };
     const feed = new Feed(name, options, ask, left);
-    this.#feeds.set(name, feeds.add(feed));
+    this.#feeds.add(feed);
     if (open()) feed.sync();
     return feed;
   }
@@ -498,55 +508,87 @@ export class WSChat {
   // ---- what is asked until there is an answer, as fast as the server takes it ----
 
   /** Have it stored, once, and in order: docs/decisions/56. */
-  #post(type, fields, data, { mid = `${this.#mid}-${++this.#mids}`, ...limits } = {}) {
-    let stored;
-    try {
-      const text = json(data);
-      const place = type + (fields.room ?? fields.to);
-      const size = new Blob([place, text]).size + 199; // and what is around it
+  #post(type, fields, data, { mid = `${this.#mid}-${++this.#mids}`, signal, timeout } = {}) {
+    const post = async () => {
+      const said = { ...fields, data: JSON.parse(json(data)), mid };
+      const { size } = new Blob([JSON.stringify(said)]);
       const all = this.#line.reduce((sum, { size = 0 }) => sum + size, size);
-      if (all > UNSTORED) throw new RequestError("full", "too much is waiting");
-      const said = { ...fields, data: JSON.parse(text), mid };
-      stored = this.#ask(type, said, limits, { place, size, at: Date.now() });
-    } catch (error) {
-      stored = Promise.reject(error);
-    }
-    return Object.assign(stored, { mid });
+      if (all > UNSTORED) throw full();
+      const at = (this.#at = Math.max(this.#at + 1, Date.now())); // in order, whatever the clock does
+      return this.#ask(type, said, { signal, timeout, size, at, user: this.hello?.user });
+    };
+    return Object.assign(post(), { mid });
   }
 
   /** Ask until there is an answer, or none is wanted any more: that is undefined. */
-  #ask(type, fields, { wanted = () => true, ...limits } = {}, { place = {}, ...more } = {}) {
+  #ask(type, fields, options = {}) {
     return new Promise((resolve, reject) => {
-      limits.signal?.throwIfAborted();
-      if (this.state === "closed") throw new RequestError("disconnected", "closed");
+      if (options.signal?.aborted) throw options.signal.reason;
+      if (this.state === "closed") throw gone();
       const settle = (how) => (value) => {
         this.#line = this.#line.filter((other) => other !== item);
+        if (value?.code !== "disconnected") this.#keep("removeItem", item);
         end();
         how(value);
       };
-      const [done, failed] = [settle(resolve), settle(reject)];
-      const item = { type, fields, wanted, place, ...more, tries: 0, done, failed };
-      const end = limit(limits, failed);
+      const item = { wanted: () => true, ...options, type, fields, tries: 0, away: false, rests: false };
+      item.done = settle(resolve);
+      item.failed = settle(reject);
+      item.place = item.at ? type + (fields.room ?? fields.to) : {};
+      const end = limit(item, item.failed);
       this.#line.push(item);
+      this.#keep("setItem", item);
       this.#go();
     });
+  }
+
+  /** A store that throws, as it is full or forbidden, is done without. */
+  #keep(how, item) {
+    // Of somebody without a user id no server knows what was said on another connection.
+    if (item.user) return quiet(() => this.#outbox?.[how](this.#key + item.fields.mid, JSON.stringify(item)));
+  }
+
+  /** What earlier pages of this user have left goes in front of what this one has. */
+  #load(user) {
+    this.#loaded.add(user);
+    const outbox = this.#outbox;
+    const ours = this.#line;
+    const read = (key) => quiet(() => JSON.parse(outbox.getItem(key)));
+    const keys = quiet(() => Array.from(outbox, (_, n) => outbox.key(n))) ?? [];
+    const kept = keys.filter((key) => key?.startsWith(this.#key)).map(read);
+    const theirs = kept.filter((item) => item?.user === user && item.fields && item.at > 0);
+    this.#line = [];
+    for (const item of theirs.sort((one, other) => one.at - other.at)) {
+      const { type, fields, at, sent, size } = item;
+      this.#at = Math.max(this.#at, at);
+      const refused = (error) => {
+        if (error.code === "disconnected") return; // it is kept on
+        this.#keep("removeItem", item);
+        guarded(() => this.#options.onRefused?.({ ...fields, at }, error));
+      };
+      const expired = Date.now() - sent > REMEMBERED;
+      if (expired) refused(new RequestError("expired", "too old"));
+      else this.#ask(type, fields, { at, sent, size, user }).catch(refused);
+    }
+    this.#line = this.#line.concat(ours);
   }
 
   /** Let those who wait in line ask; at one place none before those in front of it. */
   #go = () => {
     clearTimeout(this.#next);
-    while (this.state === "open" && this.#open < this.#pace.window) {
+    while (this.state === "open" && this.#open < WINDOW) {
       const held = new Set();
-      const item = this.#line.find(({ place, away, rests }) => {
+      const item = this.#line.find(({ place, at, user, away, rests }) => {
         if (rests) held.add(place);
-        return !away && !held.has(place);
+        const theirs = at && this.#outbox && user !== this.#turn.user;
+        return !theirs && !away && !held.has(place);
       });
       if (!item) return;
       const { wait } = this.#pace;
       if (!item.wanted()) item.done();
       // The server would close the connection, each time anew.
-      else if (item.size > this.hello?.limits?.message) {
-        item.failed(new RequestError("too_big", "over the limit of a message"));
+      else if (item.size + 200 > this.hello?.limits?.message) {
+        item.failed(new RequestError("too_big", "over limits.message"));
       }
       else if (wait) return (this.#next = setTimeout(this.#go, wait));
       else this.#send(item);
@@ -556,8 +598,10 @@ export class WSChat {
   #send(item) {
     const { type, place, fields } = item;
     const before = this.#line.slice(0, this.#line.indexOf(item));
-    const prev = before.findLast((other) => other.place === place)?.fields.mid;
+    const prev = before.findLast((other) => other.place === place && other.away)?.fields.mid;
     item.away = true;
+    item.sent ??= Date.now();
+    this.#keep("setItem", item);
     this.#open++;
     this.#pace.count();
     const failed = (error) => {
@@ -570,7 +614,7 @@ export class WSChat {
       if (item.rests) setTimeout(go, wait);
     };
     const next = () => this.#go(this.#open--);
-    this.request(type, { ...fields, prev }).then(item.done, failed).then(next);
+    this.request(type, { ...fields, prev }, { read: item.read }).then(item.done, failed).then(next);
   }
 
   /** ms after which to ask again; undefined: that would not help. */
@@ -578,47 +622,55 @@ export class WSChat {
     if (code === "rate_limited") this.#pace.refused(retryAfter);
     // It has not even said hello, so there is no other way to tell.
     const dead = code === "timeout" && !this.#every;
-    if (dead) this.#lost({});
-    if (dead || AT_ONCE.includes(code) || (prev && code === "out_of_order")) return 0;
+    if (dead) this.#lost();
     // The poll of a room may be asked for while that is joined.
-    const joining = room ? this.#feeds.has(room) : this.#feeds.size && tries < 9;
-    const passes = { internal: !tries, not_joined: joining }[code] ?? PASSING.includes(code);
-    if (passes) return backoff(tries);
+    const joining = room ? this.#in(room)[0] : this.#feeds.size && tries < 9;
+    const wait = backoff(tries);
+    return {
+      __proto__: null,
+      disconnected: 0,
+      rate_limited: 0,
+      timeout: dead ? 0 : wait,
+      unavailable: wait,
+      out_of_order: prev ? 0 : wait,
+      internal: tries ? undefined : wait,
+      not_joined: joining ? wait : undefined,
+    }[code];
   }
 
   // ---- the connection ----
 
+  #listen(how) {
+    for (const type of EVENTS) world[how]?.(type, this.#world);
+  }
+
   /** The network, or the page, has come or gone. */
   #world = ({ type }) => {
-    const { document } = globalThis;
+    const { document } = world;
     if (type === "visibilitychange" && document?.hidden) return;
     if (type === "offline" && this.#local) return;
     if (!this.#turn) this.#plan(0);
-    else if (type === "offline") this.#lost({});
+    else if (type === "offline") this.#lost();
     else this.#beat(true);
   };
-
-  get #local() {
-    return LOCAL.test(this.#url?.hostname); // can be reached even then
-  }
 
   /** See that something comes from time to time; `doubt`: ask for it now. */
   #beat = (doubt) => {
     clearTimeout(this.#pulse);
     if (!this.#every || this.state !== "open") return;
-    const now = performance.now();
-    const silent = globalThis.document?.hidden ? this.#every : Math.min(this.#every, SILENT);
-    let wait = this.#heard + silent - now;
+    const time = now();
+    const silent = world.document?.hidden ? this.#every : Math.min(this.#every, SILENT);
+    let wait = this.#heard + silent - time;
     if (this.#asked) {
-      wait = this.#asked + this.#patience - now;
+      wait = this.#asked + this.#patience - time;
       if (wait <= 0) {
         // What comes may be long, and the line slow: have more patience then.
         this.#patience = Math.min(PATIENT, 2 * this.#patience);
-        return this.#lost({});
+        return this.#lost();
       }
     } else if (doubt || wait <= 0) {
       // Browsers show no pings to pages: see docs/decisions/25.
-      this.#asked = this.#pinged = now;
+      this.#asked = this.#pinged = time;
       this.send({ type: "ping", ref: 0 });
       wait = this.#patience;
     }
@@ -626,24 +678,23 @@ export class WSChat {
   };
 
   /** Why it does not open: a page sees HTTP errors of anything but its sockets. */
-  async #why(address) {
-    const { location } = globalThis;
-    const fresh = this.#ticket || typeof this.#given === "function"; // each time
-    const url = new URL(address);
+  async #why({ href }) {
+    const fresh = this.#options.ticket || typeof this.#given === "function"; // each time
+    const url = new URL(href.replace("ws", "http"));
+    const life = this.#life;
     if (this.#known) return;
     this.#known = !fresh;
-    url.protocol = url.protocol.replace("ws", "http");
     try {
       const signal = AbortSignal.timeout(CAP);
       const { status } = await fetch(url, { cache: "no-store", redirect: "manual", signal });
       if (status >= 500) this.#known = false; // a proxy's word, while it restarts
-      if ((status !== 401 && status !== 403) || this.state === "open") return;
+      if (![401, 403].includes(status) || this.state === "open" || life !== this.#life) return;
       if (status === 401 && fresh && !this.#refused++) return;
       this.#socket?.close();
-      this.#finish(status, status === 401 ? "You are not logged in." : "You may not enter here.");
+      this.#finish(status, status === 401 ? "not logged in" : "may not enter");
     } catch {
       // No answer at all; or another origin's, which does not let us see it.
-      this.#known = !!location && url.origin !== location.origin;
+      this.#known = world.location && url.origin !== location.origin;
     }
   }
 
@@ -652,55 +703,55 @@ export class WSChat {
     clearTimeout(this.#timer);
     const wait = backoff(tries);
     // Else "online" wakes us.
-    const soon = globalThis.navigator?.onLine !== false || this.#local;
+    const soon = world.navigator?.onLine !== false || this.#local;
     if (soon) this.#timer = setTimeout(this.#attempt, wait);
     this.#become("reconnecting", code, reason, soon ? Math.round(Date.now() + wait) : 0);
   }
 
   #attempt = async () => {
     clearTimeout(this.#timer);
-    const turn = (this.#turn = {});
+    const turn = (this.#turn = { user: NaN }); // who that is, is not known: nobody's equal
     const { state, code, reason } = this.#change;
     if (state === "reconnecting") this.#become(state, code, reason);
-    let url, socket, opened = Infinity, first = true;
-    const lost = (this.#lost = ({ code = 1006, reason = "" }) => {
+    let url, socket, opened = 0, first = true;
+    const lost = (this.#lost = (code = 1006, reason = "") => {
       if (turn !== this.#turn) return;
-      clearTimeout(this.#stuck);
       this.#turn = this.#socket = undefined;
       this.#every = 0;
       socket?.close();
       // A view that is through closes with 1000, but a chat is never: a proxy did that.
       const again = shouldReconnect(code) || (code === 1000 && (this.hello || this.#feeds.size));
       if (!again) return this.#finish(code, reason);
-      if (opened === Infinity) this.#failed++;
-      else if (performance.now() - opened > STABLE) this.#tries = 0;
-      this.#drop("connection lost");
+      if (!opened) this.#failed++;
+      else if (now() - opened > STABLE) this.#tries = 0;
+      this.#drop();
       this.#plan(this.#tries++, { code, reason });
-      if (socket && opened === Infinity) this.#why(url);
+      if (socket && !opened) this.#why(url);
     });
     if (turn !== this.#turn) return; // a watcher closed it
     // Where packets vanish, browsers wait for minutes.
-    this.#stuck = setTimeout(lost, CAP, {});
+    this.#timer = setTimeout(lost, CAP);
     try {
       const given = this.#given;
-      url = new URL(typeof given === "function" ? address(await given()) : given);
-      this.#url = url;
-      const ticket = this.#ticket && (await this.#ticket());
+      url = address(typeof given === "function" ? await given() : given);
       if (turn !== this.#turn) return;
-      if (this.#ticket) {
-        if (!ticket) return this.#finish(401, "There is no ticket.");
-        url.searchParams.set("ticket", ticket);
-      }
-      socket = this.#socket = new this.#Socket(url.href, this.#protocols);
+      this.#local = LOCAL.test(url.hostname); // can be reached even offline
+      this.#key = `wschat:${url.host}${url.pathname}:`;
+      const { ticket: ask, protocols, WebSocket } = this.#options;
+      const ticket = ask && (await ask());
+      if (turn !== this.#turn) return;
+      if (ask && !ticket) return this.#finish(401, "not logged in");
+      if (ask) url.searchParams.set("ticket", ticket);
+      socket = this.#socket = new WebSocket(url.href, protocols);
     } catch (error) {
-      return lost({ reason: String(error) });
+      return lost(1006, String(error));
     }
     socket.binaryType = "arraybuffer";
-    socket.onclose = lost;
-    socket.onerror = () => {}; // in Node it would be an exception; "close" follows
+    socket.onclose = ({ code, reason }) => lost(code, reason);
+    socket.onerror = () => lost(); // in Node nothing else may come
     socket.onmessage = ({ data }) => {
       if (turn !== this.#turn) return;
-      this.#heard = performance.now();
+      this.#heard = now();
       if (this.#asked) {
         // A timer that timers have set is slow in a hidden page: it is set anew from here.
         this.#asked = 0;
@@ -711,112 +762,110 @@ export class WSChat {
     };
     socket.onopen = () => {
       if (turn !== this.#turn) return;
-      clearTimeout(this.#stuck);
-      opened = performance.now();
+      clearTimeout(this.#timer);
+      opened = now();
       this.#known = false;
       this.#asked = this.#failed = this.#refused = 0;
       this.state = "open";
       const later = this.#line; // after those on which others build
       this.#line = [];
-      for (const feeds of this.#feeds.values()) for (const feed of feeds) feed.sync();
+      for (const feed of this.#feeds) feed.sync();
       for (const poll of this.#polls.values()) poll.refresh();
       this.#line = this.#line.concat(later);
       this.#go();
       this.#become("open");
       if (turn !== this.#turn) return; // a watcher closed it
-      for (const { data, ref } of this.#buffer.splice(0)) this.#put(data, ref);
+      for (const { data, request } of this.#buffer.splice(0)) this.#put(data, request);
     };
   };
 
-  #put(data, ref) {
+  #put(data, request) {
+    if (this.state === "closed") throw gone();
     if (this.state === "open") {
       this.#socket.send(data);
-      const request = this.#waiting.get(ref);
-      if (!request) return;
-      request.sent = true;
-      const { timeout } = request;
-      if (timeout < LONGEST) request.timer = setTimeout(this.#overdue, timeout, ref);
+      const overdue = (error) => {
+        this.#take(request.ref).reject(error);
+        this.#beat(true);
+      };
+      if (request) request.sent = limit(request, overdue); // its time begins
       return;
     }
-    if (this.state === "closed") throw new RequestError("disconnected", "closed");
     if (typeof data !== "string") data = new Blob([data]); // as it is now
-    let size = 0;
-    const buffer = [...this.#buffer, { data, ref }];
-    for (const { data } of buffer) size += data.length ?? data.size;
-    if (size > BUFFER) throw new RequestError("full", "too much is waiting");
+    const buffer = [...this.#buffer, { data, request }];
+    const size = buffer.reduce((sum, { data }) => sum + (data.length ?? data.size), 0);
+    if (size > BUFFER) throw full();
     this.#buffer = buffer;
   }
 
-  #overdue = (ref) => {
-    this.#take(ref).reject(new RequestError("timeout", "no answer"));
-    this.#beat(true);
-  };
-
   #receive(data, first) {
-    let message;
-    try {
-      message = JSON.parse(data);
-    } catch {} // not JSON
+    const message = quiet(() => JSON.parse(data));
     // Whatever else it is, it is not ours to change: 0.10 stays "0.10".
     if (typeof Object(message).type !== "string") return this.#emit("*", data);
     const { type, ref, ok, error, room = null } = message;
-    if (this.#waiting.has(ref) && (type === "reply" || type === "error")) {
+    if (this.#waiting.has(ref) && type === "reply") {
       const { code, message: text, retry_after } = Object(error);
-      const { resolve, reject } = this.#take(ref);
+      const { resolve, reject, read } = this.#take(ref);
+      // What comes in the same turn, as in Node, may build on it.
+      if (ok) guarded(() => read?.(message));
       if (ok) resolve(message);
       else reject(new RequestError(code, text, retry_after));
     }
     // Only the answer tells how slow the line is: others were under way before.
     if (ref === 0 && this.#heard - this.#pinged < ANSWER) this.#patience = ANSWER;
     if (type === "hello" && first) this.#greet(message); // later it is somebody's words
-    for (const feed of this.#feeds.get(room) ?? []) feed.receive(message);
+    for (const feed of this.#in(room)) feed.receive(message);
     if (type === "tally") this.#polls.get(message.poll)?.receive(message);
     this.#emit(type, message);
     this.#emit("*", message);
   }
 
   #greet(hello) {
-    this.hello = hello;
-    this.#every = hello.ping > 0 ? Math.max(1000, 1000 * hello.ping) : 0;
+    const { user } = (this.hello = hello);
+    this.#turn.user = user;
+    if (user && !this.#loaded.has(user)) this.#load(user);
+    for (const item of this.#line) {
+      if (item.at && item.user === undefined) this.#keep("setItem", Object.assign(item, { user }));
+    }
+    this.#every = hello.ping > 0 ? 1000 * Math.min(Math.max(hello.ping, 1), 3600) : 0;
     this.#beat(this.#patience > ANSWER); // the line may be a fast one again
     this.#pace.allow(hello.limits?.rate);
     this.#go();
   }
 
   #emit(key, event) {
-    for (const handler of this.#handlers.get(key) ?? []) {
-      guarded(() => handler(event));
-    }
+    // A copy, as one of them may end itself and begin anew.
+    for (const handler of [...(this.#handlers.get(key) ?? [])]) guarded(() => handler(event));
   }
 
   /** It waits no more. What was given up must not be sent later. */
   #take(ref) {
     const request = this.#waiting.get(ref);
-    clearTimeout(request.timer);
     request.end();
+    request.sent?.();
     this.#waiting.delete(ref);
-    this.#buffer = this.#buffer.filter((item) => item.ref !== ref);
+    this.#buffer = this.#buffer.filter((item) => item.request !== request);
     return request;
   }
 
   /** Nobody answers any more what was sent; at the end nothing else is, either. */
-  #drop(reason) {
+  #drop() {
     for (const [ref, { sent }] of this.#waiting) {
-      if (sent || this.state === "closed") this.#take(ref).reject(new RequestError("disconnected", reason));
+      if (sent || this.state === "closed") this.#take(ref).reject(gone());
     }
   }
 
   #finish(code, reason) {
     if (this.state === "closed") return;
-    for (const timer of [this.#timer, this.#pulse, this.#stuck]) clearTimeout(timer);
-    for (const type of EVENTS) globalThis.removeEventListener?.(type, this.#world);
+    for (const timer of [this.#timer, this.#pulse]) clearTimeout(timer);
+    this.#listen("removeEventListener");
     this.#turn = this.#socket = undefined;
     this.#every = 0;
+    this.#loaded.clear();
     this.state = "closed";
-    this.#drop(reason);
+    this.#drop();
     this.#buffer = [];
     for (const { wanted, done, failed } of this.#line) {
-      if (wanted()) failed(new RequestError("disconnected", reason));
+      if (wanted()) failed(gone());
       else done();
     }
     this.#become("closed", code, reason);
@@ -825,10 +874,7 @@ export class WSChat {
   #become(state, code = 0, reason = "", retryAt = 0) {
     this.state = state;
     const attempt = state === "open" ? 0 : this.#failed;
-    const change = (this.#change = { state, code, reason, attempt, retryAt });
-    for (const watcher of this.#handlers.get(WSChat) ?? []) {
-      // One of them may have changed it: then the others know already.
-      if (change === this.#change) guarded(() => watcher(change));
-    }
+    this.#change = { state, code, reason, attempt, retryAt };
+    this.#emit(WSChat, this.#change);
   }
 }
