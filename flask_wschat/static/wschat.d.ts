@@ -390,8 +390,9 @@ export interface Options {
    */
   ticket?: () => string | null | Promise<string | null>;
   /**
-   * Keep what is not acknowledged over a reload, and send it then; for each user apart.
-   * A store that throws (full, forbidden) is done without.
+   * Keep what is not acknowledged over a reload, and send it then; for each user apart, so
+   * from the first `hello` on, and not for people without a user id. A store that throws
+   * (full, forbidden) is done without.
    */
   outbox?: "localStorage" | Outbox;
   /** One that an earlier page left in the outbox is refused, or has expired. */
@@ -586,8 +587,9 @@ export class WSChat<Events = {}, Requests = {}> {
 
   /**
    * Call `watcher` now, at each change, and where an attempt to reconnect begins or is
-   * planned anew. At "open" the joins have been sent, as many as the server's limit lets
-   * through at once, and what waits has not: so what is asked from it comes between.
+   * planned anew. At "open" the joins have been sent, and what was said meanwhile, as many
+   * as the server's limit lets through at once; what `send` and `request` were given has
+   * not: so what is asked from the watcher comes before that.
    */
   onState(watcher: (change: StateChange) => void): () => void;
 
@@ -600,7 +602,10 @@ export class WSChat<Events = {}, Requests = {}> {
   /** After a final "closed": open again; rooms read on where they were. */
   connect(): void;
 
-  /** Close for good. What waits is refused with "disconnected". */
+  /**
+   * Close for good. What waits is refused with "disconnected"; what is in the outbox stays
+   * there, and is said by the next page or after `connect()`.
+   */
   close(code?: number, reason?: string): void;
 
   /**
