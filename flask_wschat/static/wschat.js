@@ -354,7 +354,6 @@ export class WSChat {
   #timer; // of the attempt, or until the next one
   #tries = 0; // that did not last
   #failed = 0; // since it was open
-  #refused = 0; // tickets
   #life; // since it was closed for good
   #known = false; // why it does not open was asked, and need not be again
   #ref = 0;
@@ -372,6 +371,7 @@ export class WSChat {
   #at = 0;
   #mids = 0;
   #loaded = new Set(); // whose outbox
+  #user; // who it was last
   #mid = crypto.getRandomValues(new Uint32Array(3)).join("-");
 
   constructor(url, options = {}) {
@@ -387,7 +387,7 @@ export class WSChat {
   connect() {
     if (this.state !== "closed") return;
     this.#listen("addEventListener");
-    this.#tries = this.#failed = this.#refused = 0;
+    this.#tries = this.#failed = 0;
     this.#known = false;
     this.#life = {};
     this.#become("connecting");
@@ -515,7 +515,7 @@ export class WSChat {
       const all = this.#line.reduce((sum, { size = 0 }) => sum + size, size);
       if (all > UNSTORED) throw full();
       const at = (this.#at = Math.max(this.#at + 1, Date.now())); // in order, whatever the clock does
-      return this.#ask(type, said, { signal, timeout, size, at, user: this.hello?.user });
+      return this.#ask(type, said, { signal, timeout, size, at, user: this.#user });
     };
     return Object.assign(post(), { mid });
   }
@@ -678,23 +678,27 @@ export class WSChat {
   };
 
   /** Why it does not open: a page sees HTTP errors of anything but its sockets. */
-  async #why({ href }) {
-    const fresh = this.#options.ticket || typeof this.#given === "function"; // each time
-    const url = new URL(href.replace("ws", "http"));
+  async #why() {
+    const { ticket } = this.#options;
+    const given = this.#given;
     const life = this.#life;
+    let url;
     if (this.#known) return;
-    this.#known = !fresh;
+    this.#known = !ticket && given instanceof URL; // others may be refused another time
     try {
+      url = address(given instanceof URL ? given : await given());
+      url.protocol = url.protocol.replace("ws", "http");
+      // One that nobody has used: that of the attempt may be refused for having been.
+      if (ticket) url.searchParams.set("ticket", await ticket());
       const signal = AbortSignal.timeout(CAP);
       const { status } = await fetch(url, { cache: "no-store", redirect: "manual", signal });
       if (status >= 500) this.#known = false; // a proxy's word, while it restarts
       if (![401, 403].includes(status) || this.state === "open" || life !== this.#life) return;
-      if (status === 401 && fresh && !this.#refused++) return;
       this.#socket?.close();
       this.#finish(status, status === 401 ? "not logged in" : "may not enter");
     } catch {
       // No answer at all; or another origin's, which does not let us see it.
-      this.#known = world.location && url.origin !== location.origin;
+      this.#known = world.location && url?.origin !== location.origin;
     }
   }
 
@@ -726,14 +730,14 @@ export class WSChat {
       else if (now() - opened > STABLE) this.#tries = 0;
       this.#drop();
       this.#plan(this.#tries++, { code, reason });
-      if (socket && !opened) this.#why(url);
+      if (socket && !opened) this.#why();
     });
     if (turn !== this.#turn) return; // a watcher closed it
     // Where packets vanish, browsers wait for minutes.
     this.#timer = setTimeout(lost, CAP);
     try {
       const given = this.#given;
-      url = address(typeof given === "function" ? await given() : given);
+      url = address(given instanceof URL ? given : await given());
       if (turn !== this.#turn) return;
       this.#local = LOCAL.test(url.hostname); // can be reached even offline
       this.#key = `wschat:${url.host}${url.pathname}:`;
@@ -765,7 +769,7 @@ export class WSChat {
       clearTimeout(this.#timer);
       opened = now();
       this.#known = false;
-      this.#asked = this.#failed = this.#refused = 0;
+      this.#asked = this.#failed = 0;
       this.state = "open";
       const later = this.#line; // after those on which others build
       this.#line = [];
@@ -821,7 +825,7 @@ export class WSChat {
 
   #greet(hello) {
     const { user } = (this.hello = hello);
-    this.#turn.user = user;
+    this.#turn.user = this.#user = user;
     if (user && !this.#loaded.has(user)) this.#load(user);
     for (const item of this.#line) {
       if (item.at && item.user === undefined) this.#keep("setItem", Object.assign(item, { user }));
@@ -861,6 +865,7 @@ export class WSChat {
     this.#turn = this.#socket = undefined;
     this.#every = 0;
     this.#loaded.clear();
+    this.#user = undefined;
     this.state = "closed";
     this.#drop();
     this.#buffer = [];

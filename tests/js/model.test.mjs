@@ -21,7 +21,6 @@ const TABLE = `
     fails         wait       -          -          wait       -          -
     hangs         wait       -          -          wait       -          -
     refused       closed     -          -          closed     -          -
-    stale         wait       -          -          wait       -          -
     hello         -          =          -          -          -          -
     lost          -          wait       -          -          -          -
     1000          -          wait       -          -          -          -
@@ -46,7 +45,7 @@ const TABLE = `
 // there. -: cannot happen; =: stays; probe: and asks whether anybody is there; wait: waiting,
 // each time longer, or offline; sooner: the same, as short as the first time.
 // ticket, no_ticket, throws: what the option `ticket` does; hangs: no answer for 10 s;
-// refused: by HTTP, as GET tells; stale: a ticket that may only have come too late; silence:
+// refused: by HTTP, as GET tells, with a ticket of its own; silence:
 // no message, not even the answer to a ping; overdue: a request has no answer for 10 s, though
 // others have; through: 1000 where no server of a chat ever said hello; ghost: what was given
 // up does something.
@@ -59,7 +58,6 @@ const CAN = {
   opens: ({ asking }) => !asking,
   fails: ({ asking }) => !asking,
   refused: ({ asking, hears }) => !asking && hears,
-  stale: ({ asking, ticketed, stale }) => !asking && ticketed && !stale,
   hello: ({ hello }) => !hello,
   silence: ({ hello }) => hello,
   1000: ({ chat }) => chat,
@@ -88,6 +86,7 @@ let world;
 let sockets; // all that there were
 
 class Socket {
+  static ending = false;
   alive = true;
   answering = true; // pings
   pings = 0;
@@ -115,7 +114,9 @@ class Socket {
 
   ends(code, reason = "") {
     this.alive = false;
+    Socket.ending = true; // it may be asked why, at once
     this.onclose({ code, reason });
+    Socket.ending = false;
   }
 }
 
@@ -132,7 +133,6 @@ class Model {
   pings = 0; // of this connection
 
   asking = false; // for a ticket
-  stale = false; // the last one may have come too late
   chat = false; // it ever was one
 
   constructor(local, ticketed) {
@@ -160,7 +160,6 @@ class Model {
       this.#failed++;
       this.#known ||= !this.ticketed && world.status > 0 && world.status < 500;
     }
-    if (event === "stale") this.stale = true;
     if (ends && this.phase === "open" && world.now - this.since > 5000) this.#tries = 0;
     if (next === "sooner" || (waited && next === "offline")) {
       this.#wait(0, this.told.code, this.told.reason);
@@ -170,11 +169,11 @@ class Model {
       this.probe();
     } else if (next === "knocking" || next === "first") {
       if (event !== "due") this.#tries = this.#failed = 0;
-      if (next === "first") this.#known = this.stale = false;
+      if (next === "first") this.#known = false;
       this.#become(next, next === "first" ? 0 : this.told.code, this.told.reason);
     } else if (next === "open") {
       this.#failed = this.pings = 0;
-      this.#known = this.stale = this.hello = false;
+      this.#known = this.hello = false;
       this.#become("open");
     } else if (next === "closed") {
       this.#become("closed", code, reason);
@@ -220,7 +219,8 @@ class Walk {
     const ticketed = this.random() < 0.4;
     this.model = new Model(local, ticketed);
     const url = `ws://${local ? "127.0.0.1" : "chat.example"}/chat`;
-    const ticket = () => new Promise((give, fail) => (this.ticket = { give, fail }));
+    const asks = () => new Promise((give, fail) => (this.ticket = { give, fail }));
+    const ticket = () => (Socket.ending ? "for the question why" : asks());
     const options = { WebSocket: Socket, ...(ticketed && { ticket }) };
     this.chat = new WSChat(url, options);
     this.chat.onState((change) => this.told.push(change));
@@ -315,13 +315,8 @@ const EVENTS = {
     model.step("hangs");
   },
   refused({ model, socket, pick }) {
-    world.status = model.ticketed && !model.stale ? 403 : pick([401, 403]);
+    world.status = pick([401, 403]);
     model.step("refused", world.status, SOME);
-    socket.ends(1006);
-  },
-  stale({ model, socket }) {
-    world.status = 401;
-    model.step("stale");
     socket.ends(1006);
   },
   hello({ model, socket }) {
