@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
 JOIN = """
 (() => {
-  const chat = (window.chat = new WSChat("/chat?user=ann"));
+  const chat = (window.chat = new WSChat("/chat?user=ann", { outbox: "localStorage" }));
   window.heard = [];
   window.thrown = [];
   window.onerror = (message) => thrown.push(message);
@@ -24,7 +24,7 @@ JOIN = """
   window.states = [];
   // Told at each attempt, too.
   chat.onState(({ state }) => states.at(-1) === state || states.push(state));
-  const name = crypto.randomUUID();
+  const name = (sessionStorage.room ??= crypto.randomUUID());
   window.room = chat.join(name, { onMessage: ({ data }) => heard.push(data) });
 })()
 """
@@ -70,6 +70,20 @@ def test_a_handler_that_throws_is_reported_and_stops_nothing_else(page: Tab) -> 
     assert page.evaluate("room.say('b').then(() => chat.state)") == "open"
     page.until("heard.includes('b')")
     assert page.evaluate("thrown") == ["Error: a mistake"] * 2
+
+
+def test_what_was_not_acknowledged_is_said_after_a_reload(
+    server: ChatServer, page: Tab
+) -> None:
+    page.evaluate("room.say('before')")
+    server.kill()
+    page.evaluate("void ['a', 'b', 'c'].map((data) => room.say(data).catch(() => {}))")
+    server.start()
+    page.reload()
+    page.evaluate(JOIN)
+    page.until("heard.length == 4")
+    assert page.evaluate("heard") == ["before", "a", "b", "c"]
+    page.until("chat.waiting.length == 0 && localStorage.length == 0")
 
 
 def test_a_connection_without_a_network_is_known_and_recovers(

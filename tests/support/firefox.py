@@ -110,6 +110,9 @@ class Tab:
             f"browsingContext.{method}", context=self._context, **parameters
         )
 
+    def reload(self) -> None:
+        self.do("reload", wait="complete")
+
     def until(self, condition: str) -> None:
         """Wait until ``condition`` holds there."""
         eventually(lambda: self.evaluate(condition), condition, LONG)
