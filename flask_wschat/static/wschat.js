@@ -420,7 +420,7 @@ export class WSChat {
   }
 
   send(data) {
-    const ready = typeof data === "string" || /(.Array|View|Buffer|Blob|File)$/.test(kind(data));
+    const ready = typeof data === "string" || /^(.+Array|DataView|ArrayBuffer|Blob|File)$/.test(kind(data));
     this.#put(ready ? data : json(data));
   }
 
@@ -495,8 +495,8 @@ export class WSChat {
       // No message comes to the others before the last of the pages that it was reading.
       if (other) return reading && open() && other.sync();
       // Once it is our turn, unless it is joined again, or the connection gone with it.
-      const { hello } = this;
-      const wanted = () => open() && hello === this.hello && !this.#in(name)[0];
+      const turn = this.#turn;
+      const wanted = () => turn === this.#turn && !this.#in(name)[0];
       if (name !== null && open()) this.#ask("leave", { room: name }, { wanted }).catch(() => {});
     };
     const feed = new Feed(name, options, ask, left);
@@ -566,9 +566,9 @@ export class WSChat {
         this.#keep("removeItem", item);
         guarded(() => this.#options.onRefused?.({ ...fields, at }, error));
       };
-      const expired = Date.now() - sent > REMEMBERED;
-      if (expired) refused(new RequestError("expired", "too old"));
-      else this.#ask(type, fields, { at, sent, size, user }).catch(refused);
+      const old = Date.now() - sent > REMEMBERED && new RequestError("expired", "too old");
+      const stored = old ? Promise.reject(old) : this.#ask(type, fields, { at, sent, size, user });
+      stored.catch(refused);
     }
     this.#line = this.#line.concat(ours);
   }
@@ -837,8 +837,11 @@ export class WSChat {
   }
 
   #emit(key, event) {
-    // A copy, as one of them may end itself and begin anew.
-    for (const handler of [...(this.#handlers.get(key) ?? [])]) guarded(() => handler(event));
+    const handlers = this.#handlers.get(key) ?? new Set();
+    // A copy, as one of them may end itself and begin anew; or end another.
+    for (const handler of [...handlers]) {
+      if (handlers.has(handler)) guarded(() => handler(event));
+    }
   }
 
   /** It waits no more. What was given up must not be sent later. */
@@ -860,7 +863,7 @@ export class WSChat {
 
   #finish(code, reason) {
     if (this.state === "closed") return;
-    for (const timer of [this.#timer, this.#pulse]) clearTimeout(timer);
+    for (const timer of [this.#timer, this.#pulse, this.#next]) clearTimeout(timer);
     this.#listen("removeEventListener");
     this.#turn = this.#socket = undefined;
     this.#every = 0;

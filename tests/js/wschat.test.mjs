@@ -1561,6 +1561,28 @@ test("a handler that ends itself and begins anew is called once", async () => {
   assert.equal(calls, 1);
 });
 
+test("a handler that another one ends is not called any more", async () => {
+  const chat = connect("/chat");
+  const seen = [];
+  chat.on("moved", () => end());
+  const end = chat.on("moved", () => seen.push("moved"));
+  const socket = await open();
+  await socket.says({ type: "moved" });
+  assert.deepEqual(seen, []);
+});
+
+test("a room that is left between open and hello is left, when it is its turn", async () => {
+  const clock = new Clock();
+  const chat = connect("/chat");
+  const rooms = Array.from({ length: 15 }, (_, n) => chat.join(`room ${n}`));
+  chat.onState(({ state }) => state === "open" && rooms[0].leave());
+  const socket = await open();
+  await socket.says(hello({ rate: { per_second: 50, burst: 200 } }));
+  for (let n = 0; n < 14; n++) await socket.answers("join", page(0));
+  await clock.pass(1000);
+  assert.ok(socket.sent.some(({ type, room }) => type === "leave" && room === "room 0"));
+});
+
 test("a reading may be an object of a class", async () => {
   class View {
     seen = [];
