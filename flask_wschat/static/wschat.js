@@ -698,7 +698,7 @@ export class WSChat {
       this.#finish(status, status === 401 ? "not logged in" : "may not enter");
     } catch {
       // No answer at all; or another origin's, which does not let us see it.
-      this.#known = world.location && url?.origin !== location.origin;
+      this.#known = url && world.location && url.origin !== location.origin;
     }
   }
 

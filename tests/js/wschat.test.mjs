@@ -878,6 +878,22 @@ test("while nobody answers a login that is over may yet be found", async () => {
   assert.equal(chat.state, "closed");
 });
 
+test("a function that fails once, where it is asked why, hides no refusal", async () => {
+  answer = async () => ({ status: 401 });
+  const clock = new Clock();
+  let times = 0;
+  const chat = connect(() => {
+    if (++times === 2) throw new Error("login is away");
+    return "/chat";
+  });
+  for (let n = 0; n < 2; n++) {
+    await settled();
+    Socket.last.onclose({ code: 1006, reason: "" });
+    await clock.pass(1);
+  }
+  assert.equal(chat.state, "closed");
+});
+
 test("another origin, which says nothing, is asked once", async () => {
   answer = () => Promise.reject(new TypeError("CORS"));
   const clock = new Clock();
