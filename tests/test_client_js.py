@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.support.chat_process import ChatServer
-from tests.support.network import Network
 from tests.support.programs import program
 
 ROOT = Path(__file__).parents[1]
@@ -134,28 +133,6 @@ def test_each_message_once_and_in_order_though_the_server_is_killed(
     for page in pages:
         assert page.evaluate("[failed, resets]") == [[], [0]]
         assert page.evaluate("states").count("open") >= 2
-
-
-@marked
-def test_a_connection_without_a_network_is_known_and_comes_back(
-    started: Callable[[str], ChatServer], visit: Callable[[ChatServer, str], Page]
-) -> None:
-    server = started("memory://")
-    with Network(server.port) as network:
-        direct, server.url = server.url, f"http://127.0.0.1:{network.port}/"
-        ann = visit(server, "ann")
-        server.url = direct
-        ben = visit(server, "ben")
-        network.vanish()
-        began = ann.evaluate("performance.now()")
-        ben.evaluate("say(0, 3)")
-        ann.wait_for_function("chat.state == 'reconnecting'")
-        assert ann.evaluate("performance.now()") - began < 20_000
-        network.set()
-        ann.wait_for_function("shown.length == 3")
-        assert [data for _, _, data in shown(ann)] == [0, 1, 2]
-        ann.evaluate("say(3, 4)")
-        ben.wait_for_function("shown.length == 4")
 
 
 @marked

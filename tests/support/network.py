@@ -32,6 +32,10 @@ class Network:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, and all connections through it."""
         self._process.communicate()
 
     def set(self, **so: float | bool | str) -> None:
