@@ -17,12 +17,8 @@ ALL := tests -q -rfEs -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests start hundreds of Pythons, each of which would compile the same again.
 test check check-long: export PYTHONDONTWRITEBYTECODE :=
 test check check-long: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
-# The first time one Python compiles the tests, which takes 8 s, not each of four.
-COMPILE := test -d build/pycache$(CURDIR)/tests || \
-	$(PY) -m pytest tests -q --collect-only >/dev/null || true
-
-.PHONY: help demo test check check-long check-oldest check-next lint cov bench soak fuzz asan asan-quick \
-	audit autobahn clean
+.PHONY: help demo test check check-long check-oldest check-next lint compiled node cov bench soak fuzz asan \
+	asan-quick audit autobahn clean
 
 help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
@@ -55,17 +51,16 @@ demo:
 	@echo "==> Starting the demos"
 	@exec $(PY) -m tools.demo
 
+# What comes before the tests takes one processor each.
 test: $(VENV)/.dev
 	@sh tools/system.sh
-	@sh tools/node.sh
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j3 lint compiled node
 	@echo "==> Tests"
-	@$(COMPILE)
 	@$(PY) -m pytest $(ALL) --cache-clear || $(PY) -m tools.again $$?
 
-check: lint
+check: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j2 lint compiled
 	@echo "==> Quick tests"
-	@$(COMPILE)
 	@$(PY) -m pytest $(ALL) -m "not slow and not browser"
 
 lint: $(VENV)/.dev
@@ -74,6 +69,14 @@ lint: $(VENV)/.dev
 		{ echo "Run: $(PY) -m ruff format $(LINTED)"; exit 1; }
 	@$(PY) -m ruff check --quiet $(LINTED)
 	@$(PY) -m mypy $(LINTED)
+
+# The first time one Python compiles the tests, which takes 8 s, not each of JOBS.
+compiled: $(VENV)/.dev
+	@test -d build/pycache$(CURDIR)/tests || \
+		$(PY) -m pytest tests -q --collect-only >/dev/null || true
+
+node:
+	@sh tools/node.sh
 
 check-long: $(VENV)/.dev
 	@echo "==> Quick tests without shortcuts"
