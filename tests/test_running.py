@@ -100,11 +100,15 @@ MESSAGE = "serving without gevent's patches, as "
 class Running(Process):
     """A program that serves, and what it prints."""
 
-    def __init__(self, command: list[str], folder: Path, env: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], folder: Path, env: dict[str, str], forked: str = ""
+    ) -> None:
         names = [name for name in os.environ if name.startswith("FLASK_")]
         log = folder / f"log-{next(_numbers)}"
         given = {**dict.fromkeys(names), **env}
-        super().__init__(command, log, given, cwd=folder, stdin=subprocess.PIPE)
+        super().__init__(
+            command, log, given, cwd=folder, stdin=subprocess.PIPE, forked=forked
+        )
         self.start()
 
     @property
@@ -154,6 +158,21 @@ def run(folder: Path) -> Iterator[Run]:
 
     def start(*words: str, where: Path = folder, **env: str) -> Running:
         programs.append(Running([sys.executable, *words], where, env))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.signal(signal.SIGTERM)
+        program.end(signal.SIGINT)  # a second one is at once, whatever waits
+
+
+@pytest.fixture
+def begun(folder: Path) -> Iterator[Run]:
+    """As `run`, for tests to which it is no matter how the program was patched."""
+    programs: list[Running] = []
+
+    def start(*words: str, **env: str) -> Running:
+        programs.append(Running(list(words), folder, env, "patched"))
         return programs[-1]
 
     yield start
@@ -249,11 +268,11 @@ def test_a_module_whose_folder_was_left_at_once_stays_unpatched(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_without_a_word(
-    run: Run, folder: Path, number: signal.Signals
+    begun: Run, folder: Path, number: signal.Signals
 ) -> None:
     """Ctrl-C waits a second for a view that goes on, SIGTERM until there is another."""
     (folder / "app.py").write_text(PROGRAM + RUN.format("log=None"))
-    program = run("app.py")
+    program = begun("app.py")
     with connect("ws://" + program.url("/waits")) as ws:
         assert ws.receive(DEADLINE) == "begun"
         program.signal(number)
@@ -268,8 +287,8 @@ def test_a_signal_ends_it_without_a_word(
     assert all(" - - [" in line for line in program.lines[1:]), program.log
 
 
-def test_two_signals_at_once_say_1012_all_the_same(run: Run) -> None:
-    program = run("app.py")
+def test_two_signals_at_once_say_1012_all_the_same(begun: Run) -> None:
+    program = begun("app.py")
     with connect("ws://" + program.url("/waits")) as ws:
         assert ws.receive(DEADLINE) == "begun"
         program.signal(signal.SIGTERM)
@@ -279,8 +298,8 @@ def test_two_signals_at_once_say_1012_all_the_same(run: Run) -> None:
     assert program.wait() == 0
 
 
-def test_a_page_that_was_asked_for_is_answered(run: Run) -> None:
-    program = run("app.py")
+def test_a_page_that_was_asked_for_is_answered(begun: Run) -> None:
+    program = begun("app.py")
     url = "http://" + program.url("/slow")
     with connect("ws://" + program.url("/waits")) as ws:
         assert ws.receive(DEADLINE) == "begun"
@@ -296,11 +315,11 @@ def test_a_page_that_was_asked_for_is_answered(run: Run) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", ""])
 def test_where_it_listens_everywhere_a_browser_is_told_where(
-    run: Run, folder: Path, host: str
+    begun: Run, folder: Path, host: str
 ) -> None:
     """Not each of them opens 0.0.0.0."""
     (folder / "app.py").write_text(PROGRAM + RUN.format(f"host={host!r}"))
-    program = run("app.py")
+    program = begun("app.py")
     shown = program.url("")
     assert shown.startswith("0.0.0.0:")
     near = shown.replace("0.0.0.0", "127.0.0.1")
@@ -310,14 +329,14 @@ def test_where_it_listens_everywhere_a_browser_is_told_where(
         assert ws.receive(DEADLINE) == "begun"
 
 
-def test_an_address_in_use_is_told(run: Run) -> None:
-    port = run("app.py").url("").rpartition(":")[2]
-    program = run("-c", f"import app; app.chat.run(app.app, port={port})")
+def test_an_address_in_use_is_told(begun: Run) -> None:
+    port = begun("app.py").url("").rpartition(":")[2]
+    program = begun("-c", f"import app; app.chat.run(app.app, port={port})")
     assert program.wait() == 1
     assert program.log.startswith(f"cannot serve on 127.0.0.1:{port}: ")
     assert program.log.endswith("Choose another port.\n")
     elsewhere = "app.chat.run(app.app, '127.0.0.1:5000')"
-    program = run("-c", f"import app; {elsewhere}")
+    program = begun("-c", f"import app; {elsewhere}")
     assert program.wait() == 1
     assert "Is this an address of this machine?" in program.log
 
@@ -335,8 +354,8 @@ def test_a_port_of_the_environment_is_text(run: Run, folder: Path) -> None:
         ("app.app, port=70000", "a port is a number from 0 to 65535, unlike 70000"),
     ],
 )
-def test_what_is_no_address_is_told(run: Run, arguments: str, message: str) -> None:
-    program = run("-c", f"import app; app.chat.run({arguments})")
+def test_what_is_no_address_is_told(begun: Run, arguments: str, message: str) -> None:
+    program = begun("-c", f"import app; app.chat.run({arguments})")
     assert program.wait() == 1
     assert program.log.endswith(f"Error: {message}\n")
 
@@ -401,17 +420,17 @@ def test_a_patched_program_is_left_alone(run: Run, folder: Path) -> None:
     assert program.log.count("first") == 1
 
 
-def test_asyncio_runs_beside_itself_as_the_deploy_page_says(run: Run) -> None:
+def test_asyncio_runs_beside_itself_as_the_deploy_page_says(begun: Run) -> None:
     page = (Path(__file__).parent.parent / "docs" / "deploy" / "README.md").read_text()
     assert "gevent.get_hub().threadpool.apply(lambda: asyncio.run(main()))" in page
-    url = "ws://" + run("app.py").url("/asyncio")
+    url = "ws://" + begun("app.py").url("/asyncio")
     with connect(url) as one, connect(url) as other:
         for ws in (one, other, one, other):
             assert ws.receive(DEADLINE) in ("begun", "done")
 
 
-def test_the_log_names_the_line_that_keeps_the_loop(run: Run) -> None:
-    program = run("app.py")
+def test_the_log_names_the_line_that_keeps_the_loop(begun: Run) -> None:
+    program = begun("app.py")
     for _ in range(2):
         with connect("ws://" + program.url("/spins")) as ws:
             assert ws.receive(DEADLINE) == "begun"
@@ -463,9 +482,9 @@ def test_debug_shows_errors_and_requests_and_reloads(run: Run, folder: Path) -> 
     program.eventually(gone)
 
 
-def test_the_environment_may_ask_for_debugging(run: Run, folder: Path) -> None:
+def test_the_environment_may_ask_for_debugging(begun: Run, folder: Path) -> None:
     (folder / "app.py").write_text(PROGRAM + RUN.format("reload=False"))
-    program = run("app.py", FLASK_DEBUG="1")
+    program = begun("app.py", FLASK_DEBUG="1")
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen("http://" + program.url("/fails"))
     assert "Werkzeug Debugger" in caught.value.read().decode()

@@ -20,6 +20,8 @@ WAYS = {
         *("--access-logfile", "-"),
     ),
 }
+FORKED = {"run": "patched", "ours": "plain", "our-worker": "patched"}
+"""How each begins; what they patch by themselves is tested in `tests.servers`."""
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -28,7 +30,9 @@ def started_way(
 ) -> Iterator[Server]:
     nothing = Path(os.devnull)
     env = (("FLASK_WSCHAT_HANDSHAKE_TIMEOUT", str(PATIENCE)),)
-    kind = Kind(request.param, WAYS[request.param], env=env)
+    kind = Kind(
+        request.param, WAYS[request.param], env=env, forked=FORKED[request.param]
+    )
     server = Server(kind, tmp_path_factory.mktemp("server"), (nothing, nothing))
     yield server
     server.stop()

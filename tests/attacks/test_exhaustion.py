@@ -44,7 +44,7 @@ WATCHED = 1.0
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    kind = Kind(request.param, WAYS[request.param])
+    kind = Kind(request.param, WAYS[request.param], forked="patched")
     server = Server(kind, tmp_path, (Path(os.devnull), Path(os.devnull)))
     server.ensure()
     yield server

@@ -35,7 +35,8 @@ def started(
 ) -> Iterator[Server]:
     command = _SERVE if request.param == "server" else (*_WORKER, *_PAIR)
     env = (("FLASK_WSCHAT_HANDSHAKE_TIMEOUT", "1"),)
-    kind = Kind(request.param, command, tls=True, env=env)
+    forked = "plain" if request.param == "server" else "patched"
+    kind = Kind(request.param, command, tls=True, env=env, forked=forked)
     folder = tmp_path_factory.mktemp("tls")
     server = Server(kind, folder, make_pair(folder))
     yield server

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from tests.servers.serving import (
     gunicorn_command,
 )
 from tests.support.ports import free_port
-from tests.support.processes import ROOT, Process
+from tests.support.processes import Process
 
 from .member import Member
 
@@ -43,10 +42,13 @@ class Cluster:
         command = gunicorn_command(OUR_WORKER, f"127.0.0.1:{port}")
         command = [OUR_APP if part == APP else part for part in command]
         command += ["--config", "python:tests.processes.imports"]
-        command = [sys.executable, *command, "--workers", str(workers)]
+        command += ["--workers", str(workers)]
         self.env = env
         """What tells a process where all of this is shared."""
-        self._master = Process(command, folder / "gunicorn.log", env)
+        log = folder / "gunicorn.log"
+        self._master = Process(command, log, env, forked="patched")
+        self._folder = folder
+        self._tasks = 0
         self._workers = workers
         self.killed: list[int] = []
 
@@ -88,15 +90,16 @@ class Cluster:
 
     async def task(self, *calls: Any) -> list[Any]:
         """Run ``tests.processes.task`` with the same URL; return its results."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.processes.task", json.dumps(calls)),
-            cwd=ROOT,
-            env={**os.environ, **self.env},
-            stdout=asyncio.subprocess.PIPE,
+        self._tasks += 1
+        process = Process(
+            ["-m", "tests.processes.task", json.dumps(calls)],
+            self._folder / f"task-{self._tasks}.log",
+            self.env,
+            forked="plain",
         )
-        output, _ = await asyncio.wait_for(process.communicate(), DEADLINE)
-        assert process.returncode == 0
-        return [json.loads(line) for line in output.splitlines()]
+        process.start()
+        assert await asyncio.to_thread(process.wait, DEADLINE) == 0, process.log
+        return [json.loads(line) for line in process.log.splitlines()]
 
     def kill(self, pid: int | None = None) -> int:
         """End a worker, the oldest if none is named, by SIGKILL."""

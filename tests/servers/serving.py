@@ -69,6 +69,9 @@ class Kind:
     stop: signal.Signals = signal.SIGTERM
     stops_worker: bool = False
     """The signal is for the process that serves, not for the one that was started."""
+    forked: str = ""
+    """As for `Process`: it begins with its imports done. For those whose own beginning
+    is no matter here, as they patch nothing and start nothing again."""
 
 
 def _pywsgi(name: str, handler: str, **options: Any) -> Kind:
@@ -81,6 +84,7 @@ def _pywsgi(name: str, handler: str, **options: Any) -> Kind:
         gevent=True,
         frail=handler in ("stock", "plain"),
         promises=handler == "stock",
+        forked="" if handler == "run" else "patched" if "env" in options else "plain",
         **options,
     )
 
@@ -120,7 +124,7 @@ KINDS = [
     _pywsgi("stock", "stock"),
     _pywsgi("stock-patched", "stock", env=_PATCHED),
     _pywsgi("plain", "plain"),
-    _flask("flask", stop=signal.SIGINT),
+    _flask("flask", stop=signal.SIGINT, forked="plain"),
     _flask("flask-patched", stop=signal.SIGINT, env=_PATCHED),
     _flask(
         "flask-debug",
@@ -129,18 +133,18 @@ KINDS = [
         stop=signal.SIGINT,
         stops_worker=True,
     ),
-    _gunicorn("gthread", *_GTHREAD, views=THREADS),
+    _gunicorn("gthread", *_GTHREAD, views=THREADS, forked="plain"),
     _gunicorn("gevent", "gevent"),
-    _gunicorn("sync", "sync", views=1),
+    _gunicorn("sync", "sync", views=1, forked="plain"),
     _gunicorn("stock-worker", STOCK_WORKER, frail=True, promises=True),
     _gunicorn("our-worker", OUR_WORKER),
     _pywsgi("ours-tls", "ours", tls=True),
     _pywsgi("plain-tls", "plain", tls=True),
-    _flask("flask-tls", stop=signal.SIGINT, tls=True, litters=True),
-    _gunicorn("gthread-tls", *_GTHREAD, views=THREADS, tls=True),
+    _flask("flask-tls", stop=signal.SIGINT, tls=True, litters=True, forked="plain"),
+    _gunicorn("gthread-tls", *_GTHREAD, views=THREADS, tls=True, forked="plain"),
     _gunicorn("gevent-tls", "gevent", gevent=True, tls=True),
     _pywsgi("ours-unix", "ours", unix=True),
-    _gunicorn("gthread-unix", *_GTHREAD, views=THREADS, unix=True),
+    _gunicorn("gthread-unix", *_GTHREAD, views=THREADS, unix=True, forked="plain"),
     _gunicorn("our-worker-unix", OUR_WORKER, unix=True),
 ]
 
@@ -305,8 +309,10 @@ class Server(Process, Site):
         command = [
             words.get(word, word.replace("ADDRESS", address)) for word in kind.command
         ]
+        if not kind.forked:
+            command.insert(0, sys.executable)
         Process.__init__(
-            self, [sys.executable, *command], folder / "log", dict(kind.env)
+            self, command, folder / "log", dict(kind.env), forked=kind.forked
         )
         self.pid = 0
         self._seen = 0

@@ -208,7 +208,9 @@ def gunicorn(tmp_path: Path) -> Iterator[Gunicorn]:
     def start(worker: str, *arguments: str) -> tuple[Site, Process]:
         site = Site(free_port())
         command = gunicorn_command(worker, f"127.0.0.1:{site.port}", *arguments)
-        process = Process([sys.executable, *command], tmp_path / "log", {})
+        forked = "plain" if worker == "gthread" else ""
+        command = command if forked else [sys.executable, *command]
+        process = Process(command, tmp_path / "log", {}, forked=forked)
         process.start()
         begun.append(process)
         return site, process

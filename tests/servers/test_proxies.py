@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,9 +53,10 @@ class Proxied(Site):
         order = {"nginx": "before", "haproxy": "after"}[name]
         self.processes = [
             Process(
-                [sys.executable, *gunicorn_command("gevent", address, "-w", "2")],
+                gunicorn_command("gevent", address, "-w", "2"),
                 folder / "app.log",
                 {"PROXY_FIX": order},
+                forked="patched",
             ),
             Process(getattr(self, f"_{name}")(folder, pair), folder / "log", {}),
         ]

@@ -21,7 +21,15 @@ from typing import Any
 
 from gevent import monkey
 
-IMPORTS = ["flask", "flask_wschat.server", "geventwebsocket.handler"]
+IMPORTS = [
+    "flask",
+    "flask_wschat.server",
+    "flask_wschat.chat.listener",
+    "flask_wschat.backends.redis",
+    "flask_wschat.backends.sqlite.backend",
+    "geventwebsocket.handler",
+    "gunicorn.app.wsgiapp",
+]
 
 # Those that gevent puts in their place begin its loop, which a fork would share.
 fork, waitpid = os.fork, os.waitpid
@@ -65,8 +73,12 @@ def _become(environ: dict[str, str], folder: str, log: str) -> None:
 
 
 def _run(command: list[str]) -> None:
-    """Run a script or, as ``-m name``, a module with its arguments as Python does."""
-    if command[0] == "-m":
+    """Run a script, ``-c`` code or ``-m name`` with its arguments as Python does."""
+    if command[0] == "-c":
+        sys.argv[:] = [command[0], *command[2:]]
+        sys.path[0] = ""
+        exec(command[1], {"__name__": "__main__"})
+    elif command[0] == "-m":
         del command[0]
         sys.argv[:] = command
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)

@@ -8,7 +8,6 @@ import json
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -26,7 +25,7 @@ from tests.support.waiting import DEADLINE, eventually
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 GUNICORN = [
-    *(sys.executable, "-m", "gunicorn", *NO_CONTROL_SOCKET, "--log-level=critical"),
+    *("-m", "gunicorn", *NO_CONTROL_SOCKET, "--log-level=critical"),
     *("-k", "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"),
     *("--graceful-timeout", "1"),  # as long as views that never end are waited for
 ]
@@ -42,7 +41,7 @@ class Program(Process):
         command = [*GUNICORN, "-b", f"127.0.0.1:{self.port}", f"{module}:app"]
         if not self.gunicorn:
             command = ["-m", module, handler]
-        super().__init__(command, log, forked="" if self.gunicorn else "plain")
+        super().__init__(command, log, forked="patched" if self.gunicorn else "plain")
         self.start()
         if self.gunicorn:
             self.await_port(self.port)
