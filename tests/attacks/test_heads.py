@@ -96,7 +96,7 @@ def test_a_head_that_comes_just_in_time_is_answered(way: Server) -> None:
 
 
 def test_who_asks_without_a_pause_leaves_the_others_their_turn(way: Server) -> None:
-    count = 4000
+    count = 2000
     page = b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n"
     last = b"GET /page HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     seen: list[int] = []

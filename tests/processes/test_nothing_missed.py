@@ -17,8 +17,8 @@ from .member import Member
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-MESSAGES = int(os.environ.get("MESSAGES", "8000"))
-"""How many are said through Redis: 700 from one trouble to the next.
+MESSAGES = int(os.environ.get("MESSAGES", "4800"))
+"""How many are said through Redis: 400 from one trouble to the next.
 
 Those of 40 members on 4 workers are on their way when it comes; what is said long
 before and after it meets no trouble. ``MESSAGES=100000`` has as many, further apart."""
