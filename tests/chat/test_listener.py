@@ -45,7 +45,7 @@ def test_who_joins_while_others_publish_misses_nothing(
     """And gets nothing twice, nor in another order than the others."""
     followers = [Follower(server, "ben").connect()]
     ahead = threading.Semaphore(100)  # as fast as a client can read
-    each, total = 1000, 2000
+    each, total = 600, 1200
     done = threading.Event()
 
     def publish(name: str) -> None:
