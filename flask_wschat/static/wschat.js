@@ -32,13 +32,13 @@ export function shouldReconnect(code) {
   return code !== 1000 && code !== 1008 && !(code >= 4000 && code < 4500);
 }
 
+const without = (some, others) => some.filter((user) => !others.includes(user));
+
 export function applyPresence(present, { joined, left }) {
-  const stay = present.filter((user) => !left.includes(user));
-  return [...new Set([...stay, ...joined])].sort();
+  return [...new Set([...without(present, left), ...joined])].sort();
 }
 
 export function diffPresence(before, after) {
-  const without = (some, others) => some.filter((user) => !others.includes(user));
   return { joined: without(after, before), left: without(before, after) };
 }
 
@@ -113,20 +113,14 @@ class Feed {
     this.#on = on;
     this.#ask = ask;
     this.leave = () => {
-      const reading = this.reading;
+      const reading = this.#turn;
       this.#on = this.#turn = {};
-      this.left = true;
       left(reading);
     };
   }
 
-  get reading() {
-    return this.#turn !== undefined;
-  }
-
   /** Read on, page after page; a later call takes over from an earlier one. */
   async sync(spread = 0) {
-    const { name } = this;
     const turn = (this.#turn = {});
     const wanted = () => turn === this.#turn;
     try {
@@ -138,9 +132,9 @@ class Feed {
       }
       for (let page = { more: true }; page.more; ) {
         const { seq: after, epoch, tag } = this;
-        const fields = { room: name ?? undefined, after, epoch, tag };
-        const type = name === null ? "inbox" : "join";
-        page = await this.#ask(type, fields, wanted, (page) => wanted() && this.#read(page));
+        const type = this.name === null ? "inbox" : "join";
+        const read = (page) => wanted() && this.#read(page);
+        page = await this.#ask(type, { after, epoch, tag }, wanted, read);
         if (!page || !wanted()) return;
       }
       this.#turn = undefined;
@@ -153,7 +147,7 @@ class Feed {
 
   /** Another one read here: what was in it does not come as a message any more. */
   notice({ epoch = this.epoch, seq }) {
-    if (!this.reading && (epoch !== this.epoch || seq > this.seq)) this.sync();
+    if (!this.#turn && (epoch !== this.epoch || seq > this.seq)) this.sync();
   }
 
   receive(message) {
@@ -165,9 +159,8 @@ class Feed {
     if (type === "stream") this.#show(message);
     if (type === "append") this.#append(message);
     if (type === "discard") this.#discard(message.id, message.reason);
-    if (type === "presence" && joined) {
-      this.#meet({ present: applyPresence(this.present, message) }, message);
-    } else if (type === "presence") this.#meet(message);
+    const told = joined ? { present: applyPresence(this.present, message) } : message;
+    if (type === "presence") this.#meet(told, message);
   }
 
   #read({ epoch, seq, tag, recovered, messages, streams = [], ...people }) {
@@ -221,7 +214,7 @@ class Feed {
     this.#lacking.add(id);
     const show = (stream) => this.#lacking.delete(id) && wanted() && this.#show(stream);
     try {
-      await this.#ask("stream", { room: this.name ?? undefined, id }, wanted, show);
+      await this.#ask("stream", { id }, wanted, show);
     } catch {} // it is over: its end comes, or has come
     this.#lacking.delete(id);
   }
@@ -444,16 +437,14 @@ export class WSChat {
       history: ask("history"),
       who: ask("who"),
       say: (data, options) => this.say(name, data, options),
-      stop: (id, options) => this.request("stop", { room: name, id }, options),
       emit: (type, fields, options) => this.request(type, { room: name, ...fields }, options),
       on: (type, handler) =>
-        this.on(type, (event) => event.room === name && !feed.left && handler(event)),
+        this.on(type, (event) => event.room === name && this.#feeds.has(feed) && handler(event)),
     });
   }
 
   inbox(options = {}) {
-    const stop = (id, options) => this.request("stop", { id }, options);
-    return Object.assign(this.#follow(null, options), { stop });
+    return this.#follow(null, options);
   }
 
   poll(name) {
@@ -482,12 +473,13 @@ export class WSChat {
 
   #follow(name, options) {
     const open = () => this.state === "open";
+    const room = name ?? undefined;
     const ask = (type, fields, wanted, show) => {
       const read = (page) => {
         show(page);
         for (const other of this.#in(name)) other.notice(page);
       };
-      return this.#ask(type, fields, { wanted: () => open() && wanted(), read });
+      return this.#ask(type, { room, ...fields }, { wanted: () => open() && wanted(), read });
     };
     const left = (reading) => {
       if (!this.#feeds.delete(feed)) return;
@@ -497,9 +489,10 @@ export class WSChat {
       // Once it is our turn, unless it is joined again, or the connection gone with it.
       const turn = this.#turn;
       const wanted = () => turn === this.#turn && !this.#in(name)[0];
-      if (name !== null && open()) this.#ask("leave", { room: name }, { wanted }).catch(() => {});
+      if (room && open()) this.#ask("leave", { room }, { wanted }).catch(() => {});
     };
     const feed = new Feed(name, options, ask, left);
+    feed.stop = (id, options) => this.request("stop", { room, id }, options);
     this.#feeds.add(feed);
     if (open()) feed.sync();
     return feed;
@@ -531,7 +524,7 @@ export class WSChat {
         end();
         how(value);
       };
-      const item = { wanted: () => true, ...options, type, fields, tries: 0, away: false, rests: false };
+      const item = { wanted: () => true, ...options, type, fields, tries: 0 };
       item.done = settle(resolve);
       item.failed = settle(reject);
       item.place = item.at ? type + (fields.room ?? fields.to) : {};
@@ -545,7 +538,7 @@ export class WSChat {
   /** A store that throws, as it is full or forbidden, is done without. */
   #keep(how, item) {
     // Of somebody without a user id no server knows what was said on another connection.
-    if (item.user) return quiet(() => this.#outbox?.[how](this.#key + item.fields.mid, JSON.stringify(item)));
+    if (item.user) quiet(() => this.#outbox?.[how](this.#key + item.fields.mid, JSON.stringify(item)));
   }
 
   /** What earlier pages of this user have left goes in front of what this one has. */
@@ -553,22 +546,17 @@ export class WSChat {
     this.#loaded.add(user);
     const outbox = this.#outbox;
     const ours = this.#line;
-    const read = (key) => quiet(() => JSON.parse(outbox.getItem(key)));
-    const keys = quiet(() => Array.from(outbox, (_, n) => outbox.key(n))) ?? [];
-    const kept = keys.filter((key) => key?.startsWith(this.#key)).map(read);
+    const read = (key) => key.startsWith(this.#key) && JSON.parse(outbox.getItem(key));
+    const kept = quiet(() => Array.from(outbox, (_, n) => quiet(() => read(outbox.key(n))))) ?? [];
     const theirs = kept.filter((item) => item?.user === user && item.fields && item.at > 0);
     this.#line = [];
     for (const item of theirs.sort((one, other) => one.at - other.at)) {
       const { type, fields, at, sent, size } = item;
       this.#at = Math.max(this.#at, at);
-      const refused = (error) => {
+      this.#ask(type, fields, { at, sent, size, user, kept: true }).catch((error) => {
         if (error.code === "disconnected") return; // it is kept on
-        this.#keep("removeItem", item);
         guarded(() => this.#options.onRefused?.({ ...fields, at }, error));
-      };
-      const old = Date.now() - sent > REMEMBERED && new RequestError("expired", "too old");
-      const stored = old ? Promise.reject(old) : this.#ask(type, fields, { at, sent, size, user });
-      stored.catch(refused);
+      });
     }
     this.#line = this.#line.concat(ours);
   }
@@ -577,28 +565,29 @@ export class WSChat {
   #go = () => {
     clearTimeout(this.#next);
     while (this.state === "open" && this.#open < WINDOW) {
-      const held = new Set();
-      const item = this.#line.find(({ place, at, user, away, rests }) => {
+      const held = new Set(); // places where one waits to be asked again
+      const last = new Map(); // place -> the mid of the last one under way
+      const item = this.#line.find(({ place, fields, at, user, away, rests }) => {
         if (rests) held.add(place);
+        if (away) last.set(place, fields.mid);
         const theirs = at && this.#outbox && user !== this.#turn.user;
         return !theirs && !away && !held.has(place);
       });
       if (!item) return;
       const { wait } = this.#pace;
-      if (!item.wanted()) item.done();
       // The server would close the connection, each time anew.
-      else if (item.size + 200 > this.hello?.limits?.message) {
-        item.failed(new RequestError("too_big", "over limits.message"));
-      }
+      const big = item.size + 200 > this.hello?.limits?.message && "too_big";
+      // Another page sent it, and the server may know its mid no more.
+      const late = item.kept && Date.now() - item.sent > REMEMBERED && "expired";
+      if (!item.wanted()) item.done();
+      else if (big || late) item.failed(new RequestError(big || late, "not sent"));
       else if (wait) return (this.#next = setTimeout(this.#go, wait));
-      else this.#send(item);
+      else this.#send(item, last.get(item.place));
     }
   };
 
-  #send(item) {
-    const { type, place, fields } = item;
-    const before = this.#line.slice(0, this.#line.indexOf(item));
-    const prev = before.findLast((other) => other.place === place && other.away)?.fields.mid;
+  #send(item, prev) {
+    const fields = { ...item.fields, prev };
     item.away = true;
     item.sent ??= Date.now();
     this.#keep("setItem", item);
@@ -607,14 +596,14 @@ export class WSChat {
     const failed = (error) => {
       item.away = false;
       if (!item.wanted()) return item.done();
-      const wait = this.#again(error, { ...fields, prev }, item.tries++);
+      const wait = this.#again(error, fields, item.tries++);
       if (wait === undefined) return item.failed(error);
       item.rests = wait > 0;
       const go = () => this.#go((item.rests = false));
       if (item.rests) setTimeout(go, wait);
     };
     const next = () => this.#go(this.#open--);
-    this.request(type, { ...fields, prev }, { read: item.read }).then(item.done, failed).then(next);
+    this.request(item.type, fields, { read: item.read }).then(item.done, failed).then(next);
   }
 
   /** ms after which to ask again; undefined: that would not help. */
@@ -881,8 +870,7 @@ export class WSChat {
 
   #become(state, code = 0, reason = "", retryAt = 0) {
     this.state = state;
-    const attempt = state === "open" ? 0 : this.#failed;
-    this.#change = { state, code, reason, attempt, retryAt };
+    this.#change = { state, code, reason, attempt: this.#failed, retryAt };
     this.#emit(WSChat, this.#change);
   }
 }

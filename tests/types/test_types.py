@@ -14,7 +14,7 @@ from tests.support.npm import ROOT, compiled, needs_npm, node, run
 
 HERE = Path(__file__).parent
 STATIC = ROOT / "flask_wschat" / "static"
-BETWEEN = {"left", "notice", "reading", "receive", "refresh", "sync"}
+BETWEEN = {"notice", "receive", "refresh", "sync"}
 """What the classes of wschat.js call of each other, and nobody else does."""
 SCHEMA = ROOT / "docs" / "protocol" / "wschat.v1.schema.json"
 
