@@ -53,12 +53,14 @@ export class RequestError extends Error {
 const gone = () => new RequestError("disconnected", "closed");
 const full = () => new RequestError("full", "too much is waiting");
 
+const report = (error) => (world.reportError ?? console.error)(error);
+
 /** What a page does wrong must not lose messages, nor stop other handlers or us. */
 function guarded(call) {
   try {
     call();
   } catch (error) {
-    (world.reportError ?? console.error)(error);
+    report(error);
   }
 }
 
@@ -73,8 +75,7 @@ const kind = (data) => Object.prototype.toString.call(data).slice(8, -1);
 
 /** Of a Map JSON would tell nothing, of NaN that it is null. */
 function json(data) {
-  const can = /^(Object|Array|String|Number|Boolean|Null)$/.test(kind(data));
-  const text = can && JSON.stringify(data);
+  const text = /^(Object|Array|String|Number|Boolean|Null)$/.test(kind(data)) && JSON.stringify(data);
   if (text && (text !== "null" || data === null)) return text;
   throw new TypeError("not JSON");
 }
@@ -235,43 +236,38 @@ class Feed {
 }
 
 /** How fast the server may be asked: its own bucket, as far as we know it. */
-class Pace {
-  #step = 100; // ms between two, over time; so until hello tells
-  #ahead = 900; // ms that may be saved up: for ten at once
-  #slow = 1; // times that step, where others use up what is ours, too
-  #next = 0;
+function pace() {
+  let step = 100; // ms between two, over time; so until hello tells
+  let ahead = 900; // ms that may be saved up: for ten at once
+  let slow = 1; // times that step, where others use up what is ours, too
+  let next = 0;
+  return {
+    /** ms to wait before the next one. */
+    wait: () => Math.max(0, next - ahead - now()),
 
-  /** ms to wait before the next one. */
-  get wait() {
-    return Math.max(0, this.#next - this.#ahead - now());
-  }
+    allow(rate) {
+      const used = step && Math.max(0, next - now()) / step;
+      step = rate ? 1000 / rate.per_second : 0;
+      // A part of it: other pages of this user have the same bucket.
+      ahead = rate ? step * Math.max(Math.min(9, rate.burst - 1), rate.burst / 4) : 0;
+      next = now() + used * step;
+    },
 
-  allow(rate) {
-    const time = now();
-    const used = this.#step && Math.max(0, this.#next - time) / this.#step;
-    this.#step = rate ? 1000 / rate.per_second : 0;
-    // A part of it: other pages of this user have the same bucket.
-    this.#ahead = rate ? this.#step * Math.max(Math.min(9, rate.burst - 1), rate.burst / 4) : 0;
-    this.#next = time + used * this.#step;
-  }
+    count() {
+      next = Math.max(next, now()) + step * slow;
+      slow = Math.max(1, slow * 0.9);
+    },
 
-  count() {
-    this.#next = Math.max(this.#next, now()) + this.#step * this.#slow;
-    this.#slow = Math.max(1, this.#slow * 0.9);
-  }
-
-  refused(seconds) {
-    this.#slow = Math.min(16, this.#slow * 2);
-    const until = now() + this.#ahead + 1000 * Math.min(+seconds || 1, 3600);
-    this.#next = Math.max(this.#next, until);
-  }
+    refused(seconds) {
+      slow = Math.min(16, slow * 2);
+      next = Math.max(next, now() + ahead + 1000 * Math.min(+seconds || 1, 3600));
+    },
+  };
 }
 
 /** A poll: how it stands, and never something older after something newer. */
 class Poll {
-  #ask; #standing; #vote;
-  #turn; // the asking under way, if any
-  #tally; // the last that came meanwhile
+  #ask; #standing; #vote; #turn;
   #handlers = new Set();
 
   constructor(ask) {
@@ -282,13 +278,13 @@ class Poll {
     const told = (standing) => handler(standing);
     this.#handlers.add(told);
     if (this.#standing) guarded(() => told(this.#standing));
-    else if (!this.#turn) this.refresh();
+    else this.refresh();
     return () => this.#handlers.delete(told);
   }
 
   async get(options) {
     const reply = await this.#ask("poll", {}, options);
-    this.#show(reply);
+    if (reply) this.receive(reply);
     return reply;
   }
 
@@ -298,40 +294,26 @@ class Poll {
     const wanted = () => own === this.#vote;
     const reply = await this.#ask("vote", { choice }, { ...options, wanted });
     if (!reply) return this.get(options);
-    this.#show({ ...reply, mine: choice });
+    this.receive({ ...reply, mine: choice });
     return reply;
   }
 
   /** On a new connection tallies may have been missed, and versions begin anew. */
-  async refresh() {
+  refresh() {
     const turn = (this.#turn = {});
-    const wanted = () => turn === this.#turn;
-    this.#tally = undefined;
-    if (!this.#handlers.size) return (this.#turn = this.#standing = undefined);
-    try {
-      const reply = await this.#ask("poll", {}, { wanted });
-      if (!wanted()) return;
-      this.#turn = this.#standing = undefined;
-      this.#show(reply);
-      if (this.#tally) this.receive(this.#tally);
-    } catch (error) {
-      if (!wanted()) return;
-      this.#turn = undefined;
-      guarded(() => {
-        if (error.code !== "disconnected") throw error;
-      });
-    }
+    this.#standing &&= { ...this.#standing, version: -1 };
+    if (!this.#handlers.size) return;
+    this.get({ wanted: () => turn === this.#turn }).catch((error) => {
+      if (error.code !== "disconnected") report(error);
+    });
   }
 
-  receive(tally) {
-    const { version, mine } = this.#standing ?? {};
-    if (this.#turn) this.#tally = tally;
-    else if (tally.version > version) this.#show({ ...tally, mine });
-  }
-
-  #show(votes) {
-    const { mine } = votes; // may be new where the votes are not
-    const older = votes.version < this.#standing?.version;
+  /** A reply, which says what is voted for here, or a tally. */
+  receive(votes) {
+    const { version = -1, mine: before = null } = this.#standing ?? {};
+    const { mine = before } = votes;
+    const older = votes.version <= version;
+    if (older && mine === before) return;
     this.#standing = { ...(older ? this.#standing : votes), mine };
     for (const told of [...this.#handlers]) guarded(() => told(this.#standing));
   }
@@ -355,7 +337,7 @@ export class WSChat {
   #handlers = new Map(); // type -> Set; WSChat -> the state's
   #every = 0; // ms between the server's pings; 0: it has not said hello, and has none
   #heard = 0; #asked = 0; #pinged = 0; #patience = ANSWER; #pulse;
-  #pace = new Pace();
+  #pace = pace();
   #line = []; // what is asked, the oldest first: see #ask
   #next;
   #open = 0; // of them, sent and not answered
@@ -574,7 +556,7 @@ export class WSChat {
         return !theirs && !away && !held.has(place);
       });
       if (!item) return;
-      const { wait } = this.#pace;
+      const wait = this.#pace.wait();
       // The server would close the connection, each time anew.
       const big = item.size + 200 > this.hello?.limits?.message && "too_big";
       // Another page sent it, and the server may know its mid no more.
