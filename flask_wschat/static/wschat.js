@@ -160,8 +160,8 @@ class Feed {
     if (type === "stream") this.#show(message);
     if (type === "append") this.#append(message);
     if (type === "discard") this.#discard(message.id, message.reason);
-    const told = joined ? { present: applyPresence(this.present, message) } : message;
-    if (type === "presence") this.#meet(told, message);
+    const present = () => applyPresence(this.present, message);
+    if (type === "presence") this.#meet(joined ? { present: present() } : message, message);
   }
 
   #read({ epoch, seq, tag, recovered, messages, streams = [], ...people }) {

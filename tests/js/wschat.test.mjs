@@ -271,6 +271,18 @@ test("presence follows", async () => {
   assert.deepEqual([room.present, room.count], [few, 2]);
 });
 
+test("an event of the application's may have any fields", async () => {
+  const { chat, people, room, socket } = await joined();
+  await socket.answers("join", page(0));
+  const seen = [];
+  room.on("guests", ({ joined }) => seen.push(joined));
+  for (const joined of [true, "ben", ["ben"]]) {
+    await socket.says({ type: "guests", room: "Lobby", joined, seq: 9, id: "x" });
+  }
+  assert.deepEqual(seen, [true, "ben", ["ben"]]);
+  assert.deepEqual([people, room.present, chat.state], [["ann"], ["ann"], "open"]);
+});
+
 test("what was taken back is told", async () => {
   const gone = [];
   const { seen, socket } = await joined({ onDeleted: (seq) => gone.push(seq) });
