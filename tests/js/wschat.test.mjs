@@ -1,13 +1,9 @@
 // How wschat.js reads on and repeats, step by step: a server played by the test.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { afterEach, test } from "node:test";
 
-const file = new URL("../../flask_wschat/static/wschat.js", import.meta.url);
-const { WSChat, applyPresence, backoff, diffPresence, shouldReconnect } = await import(
-  "data:text/javascript," + encodeURIComponent(readFileSync(file, "utf8"))
-);
+import { WSChat, applyPresence, backoff, diffPresence, shouldReconnect } from "flask-wschat";
 
 /** What a browser has and node has not. */
 class Socket {
