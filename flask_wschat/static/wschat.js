@@ -80,6 +80,8 @@ function json(data) {
   throw new TypeError("not JSON");
 }
 
+const bytes = (value) => new Blob([JSON.stringify(value)]).size;
+
 function address(given) {
   const url = quiet(() => new URL(given, world.location?.href));
   if (!/^(http|ws)s?:/.test(url)) throw new TypeError(`not an absolute URL: ${given}`);
@@ -486,11 +488,10 @@ export class WSChat {
   #post(type, fields, data, { mid = `${this.#mid}-${++this.#mids}`, signal, timeout } = {}) {
     const post = async () => {
       const said = { ...fields, data: JSON.parse(json(data)), mid };
-      const { size } = new Blob([JSON.stringify(said)]);
-      const all = this.#line.reduce((sum, { size = 0 }) => sum + size, size);
+      const all = this.#line.reduce((sum, { size }) => sum + size, bytes(said));
       if (all > UNSTORED) throw full();
       const at = (this.#at = Math.max(this.#at + 1, Date.now())); // in order, whatever the clock does
-      return this.#ask(type, said, { signal, timeout, size, at, user: this.#user });
+      return this.#ask(type, said, { signal, timeout, at, user: this.#user });
     };
     return Object.assign(post(), { mid });
   }
@@ -506,7 +507,8 @@ export class WSChat {
         end();
         how(value);
       };
-      const item = { wanted: () => true, ...options, type, fields, tries: 0 };
+      const size = bytes(fields);
+      const item = { wanted: () => true, ...options, type, fields, size, tries: 0 };
       item.done = settle(resolve);
       item.failed = settle(reject);
       item.place = item.at ? type + (fields.room ?? fields.to) : {};

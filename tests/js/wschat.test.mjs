@@ -500,6 +500,18 @@ test("what no server would take is not sent", async () => {
   assert.equal(chat.hello.protocol, 1);
 });
 
+test("a room that no server would take ends no connection, time and again", async () => {
+  const { chat, socket } = await joined();
+  await socket.says(hello({ message: 1000 }));
+  const errors = [];
+  const onError = ({ code }) => errors.push(code);
+  const room = chat.join("x".repeat(1000), { onError });
+  await settled();
+  assert.deepEqual([errors, socket.sent, room.left], [["too_big"], [], true]);
+  const asked = chat.poll("p".repeat(1000)).get();
+  await assert.rejects(asked, { code: "too_big" });
+});
+
 test("the inbox is read like a room", async () => {
   const chat = connect("/chat");
   const seen = [];
