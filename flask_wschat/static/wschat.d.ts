@@ -428,7 +428,7 @@ export type Saying = Promise<Stored> & { readonly mid: string };
 
 // ---- Rooms, the inbox, polls ------------------------------------------------------
 
-/** What a page does with a room, or with the inbox. */
+/** What a page does with a room, or with the inbox: called as methods of what is given. */
 export interface Reading<M> {
   /** Where to go on, as an earlier page left it; `tag` if there was one. */
   seq?: number;

@@ -405,6 +405,14 @@ class Talk<Data> {
     return this.room.say(data).mid;
   }
 }
+class Log implements RoomReading<Line> {
+  readonly lines: string[] = [];
+
+  onMessage(message: RoomMessage<Line>) {
+    this.lines.push(message.deleted ? "" : message.data.text);
+  }
+}
+chat.join<Line>("Lobby", new Log());
 new Talk(lobby).say({ text: "Hello" });
 new Talk(chat.join("Lobby")).say("Hello");
 // @ts-expect-error
