@@ -325,7 +325,8 @@ export type ErrorCode = ServerCode | ClientCode | (string & {});
 
 /** Why a request failed. */
 export class RequestError extends Error {
-  constructor(code: ErrorCode, message: string, retryAfter?: number);
+  /** Without words of the server its message is the code. */
+  constructor(code: ErrorCode, message?: string, retryAfter?: number);
   readonly code: ErrorCode;
   /** Seconds that the server asks to wait, 0 if it does not. */
   readonly retryAfter: number;

@@ -43,15 +43,15 @@ export function diffPresence(before, after) {
 }
 
 export class RequestError extends Error {
-  constructor(code, message, retryAfter = 0) {
+  constructor(code, message = code, retryAfter = 0) {
     super(message);
     this.code = code;
     this.retryAfter = retryAfter;
   }
 }
 
-const gone = () => new RequestError("disconnected", "closed");
-const full = () => new RequestError("full", "too much is waiting");
+const gone = () => new RequestError("disconnected");
+const full = () => new RequestError("full");
 
 const report = (error) => (world.reportError ?? console.error)(error);
 
@@ -93,7 +93,7 @@ function address(given) {
 function limit({ signal, timeout }, stop) {
   const aborted = () => stop(signal.reason);
   signal?.addEventListener("abort", aborted);
-  const over = () => stop(new RequestError("timeout", "no answer"));
+  const over = () => stop(new RequestError("timeout"));
   const timer = timeout < LONGEST && setTimeout(over, timeout);
   return () => {
     clearTimeout(timer);
@@ -564,7 +564,7 @@ export class WSChat {
       // Another page sent it, and the server may know its mid no more.
       const late = item.kept && Date.now() - item.sent > REMEMBERED && "expired";
       if (!item.wanted()) item.done();
-      else if (big || late) item.failed(new RequestError(big || late, "not sent"));
+      else if (big || late) item.failed(new RequestError(big || late));
       else if (wait) return (this.#next = setTimeout(this.#go, wait));
       else this.#send(item, last.get(item.place));
     }
