@@ -270,6 +270,7 @@ function pace() {
 /** A poll: how it stands, and never something older after something newer. */
 class Poll {
   #ask; #standing; #vote; #turn;
+  #version = -1; // on this connection
   #handlers = new Set();
 
   constructor(ask) {
@@ -303,8 +304,11 @@ class Poll {
   /** On a new connection tallies may have been missed, and versions begin anew. */
   refresh() {
     const turn = (this.#turn = {});
-    this.#standing &&= { ...this.#standing, version: -1 };
-    if (!this.#handlers.size) return;
+    this.#version = -1;
+    if (!this.#handlers.size) {
+      this.#standing = undefined; // nobody asks how it stands now
+      return;
+    }
     this.get({ wanted: () => turn === this.#turn }).catch((error) => {
       if (error.code !== "disconnected") report(error);
     });
@@ -312,10 +316,11 @@ class Poll {
 
   /** A reply, which says what is voted for here, or a tally. */
   receive(votes) {
-    const { version = -1, mine: before = null } = this.#standing ?? {};
+    const { mine: before = null } = this.#standing ?? {};
     const { mine = before } = votes;
-    const older = votes.version <= version;
+    const older = votes.version <= this.#version;
     if (older && mine === before) return;
+    if (!older) this.#version = votes.version;
     this.#standing = { ...(older ? this.#standing : votes), mine };
     for (const told of [...this.#handlers]) guarded(() => told(this.#standing));
   }

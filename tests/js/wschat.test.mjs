@@ -1534,6 +1534,26 @@ test("a poll is told now, at each tally and after a reconnect, never backwards",
   assert.deepEqual([seen.length, later], [6, [1, 2]]);
 });
 
+test("who looks at a poll again after a reconnect is not told how it stood", async () => {
+  const chat = connect("/chat");
+  const poll = chat.poll("Drink");
+  const seen = [];
+  const end = poll.on(({ version }) => seen.push(version));
+  const socket = await open();
+  await socket.answers("poll", votes(2, 2, { mine: null }));
+  end();
+  const second = await lose(socket);
+  const ends = poll.on(({ version }) => seen.push(version));
+  await settled();
+  assert.deepEqual(seen, [2]);
+  await second.answers("poll", votes(1, 1, { mine: null }));
+  const third = await lose(second);
+  poll.on(({ version }) => seen.push(version)); // before there is an answer
+  await third.answers("poll", votes(0, 0, { mine: null }));
+  ends();
+  assert.deepEqual(seen, [2, 1, 1, 0, 0]);
+});
+
 test("the poll of a room is asked for again until that is joined", async () => {
   const chat = connect("/chat");
   const socket = await open();
