@@ -351,7 +351,6 @@ export class WSChat {
   #feeds = new Set();
   #polls = new Map();
   #at = 0;
-  #mids = 0;
   #loaded = new Set(); // whose outbox
   #user; // who it was last
   #mid = crypto.getRandomValues(new Uint32Array(3)).join("-");
@@ -362,7 +361,7 @@ export class WSChat {
     this.#given = typeof url === "function" ? url : address(url);
     // To ask for it may be forbidden.
     this.#outbox = outbox === "localStorage" ? quiet(() => localStorage) : outbox;
-    this.#options = { protocols: [], ...options, WebSocket };
+    this.#options = { ...options, WebSocket };
     this.connect();
   }
 
@@ -490,7 +489,7 @@ export class WSChat {
   // ---- what is asked until there is an answer, as fast as the server takes it ----
 
   /** Have it stored, once, and in order: docs/decisions/56. */
-  #post(type, fields, data, { mid = `${this.#mid}-${++this.#mids}`, signal, timeout } = {}) {
+  #post(type, fields, data, { mid = `${this.#mid}-${++this.#ref}`, signal, timeout } = {}) {
     const post = async () => {
       const said = { ...fields, data: JSON.parse(json(data)), mid };
       const all = this.#line.reduce((sum, { size }) => sum + size, bytes(said));
@@ -624,8 +623,7 @@ export class WSChat {
 
   /** The network, or the page, has come or gone. */
   #world = ({ type }) => {
-    const { document } = world;
-    if (type === "visibilitychange" && document?.hidden) return;
+    if (type === "visibilitychange" && world.document.hidden) return;
     if (type === "offline" && this.#local) return;
     if (!this.#turn) this.#plan(0);
     else if (type === "offline") this.#lost();
@@ -673,7 +671,7 @@ export class WSChat {
       if (status >= 500) this.#known = false; // a proxy's word, while it restarts
       if (![401, 403].includes(status) || this.state === "open" || life !== this.#life) return;
       this.#socket?.close();
-      this.#finish(status, status === 401 ? "not logged in" : "may not enter");
+      this.#finish(status, "refused");
     } catch {
       // No answer at all; or another origin's, which does not let us see it.
       this.#known = url && world.location && url.origin !== location.origin;
@@ -687,7 +685,7 @@ export class WSChat {
     // Else "online" wakes us.
     const soon = world.navigator?.onLine !== false || this.#local;
     if (soon) this.#timer = setTimeout(this.#attempt, wait);
-    this.#become("reconnecting", code, reason, soon ? Math.round(Date.now() + wait) : 0);
+    this.#become("reconnecting", code, reason, soon ? Date.now() + wait : 0);
   }
 
   #attempt = async () => {
@@ -722,7 +720,7 @@ export class WSChat {
       const { ticket: ask, protocols, WebSocket } = this.#options;
       const ticket = ask && (await ask());
       if (turn !== this.#turn) return;
-      if (ask && !ticket) return this.#finish(401, "not logged in");
+      if (ask && !ticket) return this.#finish(401, "refused");
       if (ask) url.searchParams.set("ticket", ticket);
       socket = this.#socket = new WebSocket(url.href, protocols);
     } catch (error) {
@@ -785,12 +783,11 @@ export class WSChat {
     if (typeof Object(message).type !== "string") return this.#emit("*", data);
     const { type, ref, ok, error, room = null } = message;
     if (this.#waiting.has(ref) && type === "reply") {
-      const { code, message: text, retry_after } = Object(error);
       const { resolve, reject, read } = this.#take(ref);
       // What comes in the same turn, as in Node, may build on it.
       if (ok) guarded(() => read?.(message));
       if (ok) resolve(message);
-      else reject(new RequestError(code, text, retry_after));
+      else reject(new RequestError(error?.code, error?.message, error?.retry_after));
     }
     // Only the answer tells how slow the line is: others were under way before.
     if (ref === 0 && this.#heard - this.#pinged < ANSWER) this.#patience = ANSWER;

@@ -842,7 +842,7 @@ test("what was said before it opened is sent as fast as the server takes it", as
 
 // ---- refused, lost, closed ----------------------------------------------------------
 
-for (const [status, reason] of [[401, /not logged in/], [403, /may not/]]) {
+for (const status of [401, 403]) {
   test(`a handshake that fails for a ${status} ends it`, async () => {
     answer = async () => ({ status });
     const clock = new Clock();
@@ -854,7 +854,6 @@ for (const [status, reason] of [[401, /not logged in/], [403, /may not/]]) {
     assert.deepEqual(asked, ["http://localhost/chat?room=1"]);
     const last = states.at(-1);
     assert.deepEqual([last.state, last.code], ["closed", status]);
-    assert.match(last.reason, reason);
     const socket = Socket.last;
     await clock.pass(60_000);
     assert.equal(Socket.last, socket);
