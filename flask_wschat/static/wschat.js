@@ -84,7 +84,7 @@ const bytes = (value) => new Blob([JSON.stringify(value)]).size;
 
 function address(given) {
   const url = quiet(() => new URL(given, world.location?.href));
-  if (!/^(http|ws)s?:/.test(url)) throw new TypeError(`not an absolute URL: ${given}`);
+  if (!/^(http|ws)s?:/.test(url)) throw new TypeError(`no absolute URL: ${given}`);
   url.protocol = url.protocol.replace("http", "ws");
   return url;
 }
@@ -251,7 +251,7 @@ function pace() {
       const used = step && Math.max(0, next - now()) / step;
       step = rate ? 1000 / rate.per_second : 0;
       // A part of it: other pages of this user have the same bucket.
-      ahead = rate ? step * Math.max(Math.min(9, rate.burst - 1), rate.burst / 4) : 0;
+      ahead = rate ? (step * rate.burst) / 4 : 0;
       next = now() + used * step;
     },
 
@@ -503,7 +503,7 @@ export class WSChat {
   /** Ask until there is an answer, or none is wanted any more: that is undefined. */
   #ask(type, fields, options = {}) {
     return new Promise((resolve, reject) => {
-      if (options.signal?.aborted) throw options.signal.reason;
+      options.signal?.throwIfAborted();
       if (this.state === "closed") throw gone();
       const settle = (how) => (value) => {
         this.#line = this.#line.filter((other) => other !== item);
@@ -586,9 +586,8 @@ export class WSChat {
       if (!item.wanted()) return item.done();
       const wait = this.#again(error, fields, item.tries++);
       if (wait === undefined) return item.failed(error);
-      item.rests = wait > 0;
-      const go = () => this.#go((item.rests = false));
-      if (item.rests) setTimeout(go, wait);
+      item.rests = wait;
+      if (wait) setTimeout(() => this.#go((item.rests = 0)), wait);
     };
     const next = () => this.#go(this.#open--);
     this.request(item.type, fields, { read: item.read }).then(item.done, failed).then(next);
@@ -668,8 +667,8 @@ export class WSChat {
       if (ticket) url.searchParams.set("ticket", await ticket());
       const signal = AbortSignal.timeout(CAP);
       const { status } = await fetch(url, { cache: "no-store", redirect: "manual", signal });
-      if (status >= 500) this.#known = false; // a proxy's word, while it restarts
-      if (![401, 403].includes(status) || this.state === "open" || life !== this.#life) return;
+      this.#known &&= status < 500; // a proxy's word, while it restarts
+      if ((status !== 401 && status !== 403) || this.state === "open" || life !== this.#life) return;
       this.#socket?.close();
       this.#finish(status, "refused");
     } catch {

@@ -10,7 +10,7 @@ import flask_wschat
 from tests.support.npm import ROOT, npm, run, tool
 
 STATIC = Path("flask_wschat") / "static"
-LIMIT = 6_250
+LIMIT = 6_000
 """Bytes that a page may have to fetch for the client."""
 
 
