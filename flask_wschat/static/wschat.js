@@ -340,14 +340,14 @@ export class WSChat {
   #known = false; // why it does not open was asked, and need not be again
   #ref = 0;
   #buffer = []; // { data, request? }
-  #waiting = new Map(); // ref -> { ref, resolve, reject, timeout, end, read, sent }
+  #requests = new Map(); // ref -> { ref, resolve, reject, timeout, end, read, sent }
   #handlers = new Map(); // type -> Set; WSChat -> the state's
   #every = 0; // ms between the server's pings; 0: it has not said hello, and has none
   #heard = 0; #asked = 0; #pinged = 0; #patience = ANSWER; #pulse;
   #pace = pace();
   #line = []; // what is asked, the oldest first: see #ask
   #next;
-  #open = 0; // of them, sent and not answered
+  #away = 0; // of them, sent and not answered
   #feeds = new Set();
   #polls = new Map();
   #at = 0;
@@ -411,7 +411,7 @@ export class WSChat {
       signal?.throwIfAborted();
       const request = { ref, resolve, reject, timeout, read };
       this.#put(JSON.stringify({ ...fields, type, ref }), request);
-      this.#waiting.set(ref, request);
+      this.#requests.set(ref, request);
       request.end = limit({ signal }, (reason) => this.#take(ref).reject(reason));
     });
   }
@@ -539,9 +539,9 @@ export class WSChat {
     const theirs = kept.filter((item) => item?.user === user && item.fields && item.at > 0);
     this.#line = [];
     for (const item of theirs.sort((one, other) => one.at - other.at)) {
-      const { type, fields, at, sent, size } = item;
+      const { type, fields, at, sent } = item;
       this.#at = Math.max(this.#at, at);
-      this.#ask(type, fields, { at, sent, size, user, kept: true }).catch((error) => {
+      this.#ask(type, fields, { at, sent, user, kept: true }).catch((error) => {
         if (error.code === "disconnected") return; // it is kept on
         guarded(() => this.#options.onRefused?.({ ...fields, at }, error));
       });
@@ -552,7 +552,7 @@ export class WSChat {
   /** Let those who wait in line ask; at one place none before those in front of it. */
   #go = () => {
     clearTimeout(this.#next);
-    while (this.state === "open" && this.#open < WINDOW) {
+    while (this.state === "open" && this.#away < WINDOW) {
       const held = new Set(); // places where one waits to be asked again
       const last = new Map(); // place -> the mid of the last one under way
       const item = this.#line.find(({ place, fields, at, user, away, rests }) => {
@@ -579,7 +579,7 @@ export class WSChat {
     item.away = true;
     item.sent ??= Date.now();
     this.#keep("setItem", item);
-    this.#open++;
+    this.#away++;
     this.#pace.count();
     const failed = (error) => {
       item.away = false;
@@ -589,7 +589,7 @@ export class WSChat {
       item.rests = wait;
       if (wait) setTimeout(() => this.#go((item.rests = 0)), wait);
     };
-    const next = () => this.#go(this.#open--);
+    const next = () => this.#go(this.#away--);
     this.request(item.type, fields, { read: item.read }).then(item.done, failed).then(next);
   }
 
@@ -781,7 +781,7 @@ export class WSChat {
     // Whatever else it is, it is not ours to change: 0.10 stays "0.10".
     if (typeof Object(message).type !== "string") return this.#emit("*", data);
     const { type, ref, ok, error, room = null } = message;
-    if (this.#waiting.has(ref) && type === "reply") {
+    if (this.#requests.has(ref) && type === "reply") {
       const { resolve, reject, read } = this.#take(ref);
       // What comes in the same turn, as in Node, may build on it.
       if (ok) guarded(() => read?.(message));
@@ -820,17 +820,17 @@ export class WSChat {
 
   /** It waits no more. What was given up must not be sent later. */
   #take(ref) {
-    const request = this.#waiting.get(ref);
+    const request = this.#requests.get(ref);
     request.end();
     request.sent?.();
-    this.#waiting.delete(ref);
+    this.#requests.delete(ref);
     this.#buffer = this.#buffer.filter((item) => item.request !== request);
     return request;
   }
 
   /** Nobody answers any more what was sent; at the end nothing else is, either. */
   #drop() {
-    for (const [ref, { sent }] of this.#waiting) {
+    for (const [ref, { sent }] of this.#requests) {
       if (sent || this.state === "closed") this.#take(ref).reject(gone());
     }
   }
