@@ -526,7 +526,7 @@ export class WSChat {
   /** A store that throws, as it is full or forbidden, is done without. */
   #keep(how, item) {
     // Of somebody without a user id no server knows what was said on another connection.
-    if (item.user) quiet(() => this.#outbox?.[how](this.#key + item.fields.mid, JSON.stringify(item)));
+    if (item.user) return quiet(() => this.#outbox?.[how](this.#key + item.fields.mid, JSON.stringify(item)));
   }
 
   /** What earlier pages of this user have left goes in front of what this one has. */
@@ -541,7 +541,8 @@ export class WSChat {
     for (const item of theirs.sort((one, other) => one.at - other.at)) {
       const { type, fields, at, sent } = item;
       this.#at = Math.max(this.#at, at);
-      this.#ask(type, fields, { at, sent, user, kept: true }).catch((error) => {
+      const wanted = () => this.#keep("getItem", item); // or another page was faster
+      this.#ask(type, fields, { at, sent, user, wanted, kept: true }).catch((error) => {
         if (error.code === "disconnected") return; // it is kept on
         guarded(() => this.#options.onRefused?.({ ...fields, at }, error));
       });
@@ -800,13 +801,13 @@ export class WSChat {
   #greet(hello) {
     const { user } = (this.hello = hello);
     this.#turn.user = this.#user = user;
+    this.#pace.allow(hello.limits?.rate); // before what is loaded goes out
     if (user && !this.#loaded.has(user)) this.#load(user);
     for (const item of this.#line) {
       if (item.at && item.user === undefined) this.#keep("setItem", Object.assign(item, { user }));
     }
     this.#every = hello.ping > 0 ? 1000 * Math.min(Math.max(hello.ping, 1), 3600) : 0;
     this.#beat(this.#patience > ANSWER); // the line may be a fast one again
-    this.#pace.allow(hello.limits?.rate);
     this.#go();
   }
 

@@ -1829,6 +1829,24 @@ test("what an earlier page left and is refused, or too old, is told", async () =
   assert.deepEqual(chat.waiting, []);
 });
 
+test("what another page had stored, or was told to take back, is not sent once more", async () => {
+  const outbox = await left("a", "b", "c");
+  const told = [];
+  const chat = connect("/chat", { outbox, onRefused: ({ data }) => told.push(data) });
+  const socket = await open();
+  await socket.says(hello({ rate: { burst: 5, per_second: 0.01 } })); // the third has to wait
+  assert.deepEqual(socket.sent.map(({ data }) => data), ["a", "b"]);
+  socket.onclose({ code: 1006, reason: "" });
+  await settled();
+  const [first, second, third] = outbox.items.keys();
+  outbox.removeItem(first);
+  outbox.removeItem(third);
+  const again = await open();
+  await again.says(hello());
+  assert.deepEqual(again.sent.map(({ data, prev }) => [data, prev]), [["b", undefined]]);
+  assert.deepEqual([chat.waiting.length, told, [...outbox.items.keys()]], [1, [], [second]]);
+});
+
 test("what is said before it is known who that is now is of that one", async () => {
   const chat = connect("/chat", { outbox: new Store() });
   const socket = await open();
