@@ -87,14 +87,15 @@ const STATES = {
 /** Show in the header how the connection does; say what to do when it is over. */
 export function showStatus(chat, loginUrl) {
   const status = byId("status");
-  chat.onState(({ state, reason }) => {
+  chat.onState(({ state, code, reason }) => {
     status.dataset.state = state;
     status.firstElementChild.textContent = STATES[state];
     status.title = state === "reconnecting" ? "It will come back by itself." : "";
     if (state !== "closed") return;
     const href = loginUrl ? loginUrl + location.hash : location.href;
     const link = el("a", { href }, loginUrl ? "Log in again" : "Try again");
-    const text = reason || "The server has closed this connection.";
+    const refused = { 401: "You are not logged in.", 403: "You may not enter here." };
+    const text = refused[code] || reason || "The server has closed this connection.";
     const over = el("p", { className: "over", role: "alert" }, `${text} `, link);
     byId("main").prepend(over);
   });

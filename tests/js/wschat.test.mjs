@@ -781,7 +781,7 @@ test("without a limit nothing waits but for answers", async () => {
   const socket = await open();
   await socket.says(hello({ rate: null }));
   for (let n = 0; n < 100; n++) {
-    assert.equal(socket.sent.length, Math.min(12, 100 - n));
+    assert.equal(socket.sent.length, Math.min(16, 100 - n));
     await socket.answers("join", page(0));
   }
   await clock.pass(0);
@@ -819,7 +819,7 @@ test("of a server that is far away no more is asked than it may refuse at once",
   const socket = await open();
   await socket.says(hello({ rate }));
   await clock.pass(3000);
-  assert.equal(socket.sent.length, 12);
+  assert.equal(socket.sent.length, 16);
   const { rooms, refused } = await serve(socket, rate, clock, 100);
   assert.deepEqual([rooms, refused], [100, 0]);
 });
