@@ -12,7 +12,7 @@ PACKAGING := setup.cfg pyproject.toml setup.py $(wildcard flask_wschat/*/*.c)
 LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py setup.py)
 
 # Many tests wait, for a server or a clock: so more at a time than there are processors.
-JOBS ?= 5
+JOBS ?= 6
 ALL := tests -q -rfEs -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests start hundreds of Pythons, each of which would compile the same again.
 test check check-long: export PYTHONDONTWRITEBYTECODE :=

@@ -51,22 +51,12 @@ PER_WORKER = 40
 _SERVE = ("-m", "tests.servers.serve")
 _GTHREAD = ("--threads", str(THREADS))
 KINDS = [
-    Kind("run", (*_SERVE, "run", "ADDRESS"), forked="patched"),
-    Kind("plain", (*_SERVE, "plain", "ADDRESS"), forked="plain"),
+    Kind("run", (*_SERVE, "run", "ADDRESS")),
+    Kind("plain", (*_SERVE, "plain", "ADDRESS")),
+    Kind("gthread", tuple(gunicorn_command("gthread", "127.0.0.1:ADDRESS", *_GTHREAD))),
+    Kind("our-worker", tuple(gunicorn_command(OUR_WORKER, "127.0.0.1:ADDRESS"))),
     Kind(
-        "gthread",
-        tuple(gunicorn_command("gthread", "127.0.0.1:ADDRESS", *_GTHREAD)),
-        forked="plain",
-    ),
-    Kind(
-        "our-worker",
-        tuple(gunicorn_command(OUR_WORKER, "127.0.0.1:ADDRESS")),
-        forked="patched",
-    ),
-    Kind(
-        "flask",
-        ("-m", "flask", "--app", "tests.servers.app", "run", "-p", "ADDRESS"),
-        forked="plain",
+        "flask", ("-m", "flask", "--app", "tests.servers.app", "run", "-p", "ADDRESS")
     ),
 ]
 
