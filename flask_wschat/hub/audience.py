@@ -62,7 +62,7 @@ def deliver(
     out: WebSocket | None = None
     if exclude is not None:
         out = next((ws for ws in receivers if ws._id == exclude), None)
-    if key is not None or len(receivers) == 1:
+    if key is not None:
         others = [ws for ws in receivers if ws is not out]
     else:
         # One call for all without compression, and one for each window of the others.
