@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import sys
 import threading
@@ -816,6 +817,37 @@ def test_names_of_any_characters(serve: Serve, open_url: Open) -> None:
 def test_in_a_process_that(serve: Serve, program: str) -> None:
     server = serve()
     run_program(program, server.url)
+
+
+class LateBell:
+    """Rings only once something else has come to who hears it."""
+
+    def __init__(self, bell: socket.socket, first: Callable[[], None]) -> None:
+        self._bell = bell
+        self._first = first
+
+    def send(self, data: bytes) -> int:
+        self._first()
+        return self._bell.send(data)
+
+    def close(self) -> None:
+        self._bell.close()
+
+
+def test_a_bell_that_is_late_is_heard(open_url: Open, serve: Serve) -> None:
+    url = serve().url
+    (backend, host), (other, _) = open_url(url), open_url(url)
+    backend.subscribe([ROOM])
+    subscriber: Any = backend._processes[os.getpid()].subscriber
+
+    def come() -> None:
+        other.publish(ROOM, Message("x"), keep=True)
+        host.wait_for(lambda: host.data(ROOM) == ["x"])
+
+    subscriber._bell = LateBell(subscriber._bell, come)
+    backend.subscribe(["room:b"])
+    # Else its thread would turn round and round, for the sake of this byte.
+    eventually(lambda: not select.select([subscriber._ear], [], [], 0)[0])
 
 
 # -- the protocol

@@ -196,9 +196,9 @@ class Subscriber:
         poller = _poller(self._ear)
         until = time.monotonic() + seconds
         while self._goes_on() and (left := until - time.monotonic()) > 0:
-            poller.poll(left * 1000)
+            ready = poller.poll(left * 1000)
             if self._goes_on():
-                self._hear_bell()
+                self._hear_bell(ready)
 
     def _serve(self, wire: Wire) -> None:
         """Subscribe to all that is wanted; read until something fails."""
@@ -225,7 +225,7 @@ class Subscriber:
             if not self._goes_on():
                 return
             if ready:
-                self._hear_bell()
+                self._hear_bell(ready)
                 self._send_changes(wire)
                 self._read(wire)
             elif time.monotonic() >= self._deaf_at():
@@ -315,8 +315,9 @@ class Subscriber:
         :raises LinkError: there is none.
         """
 
-    def _hear_bell(self) -> None:
-        if self._rung:
+    def _hear_bell(self, ready: list[tuple[int, int]]) -> None:
+        # Whoever has set ``_rung`` may not have sent the byte yet: it is heard later.
+        if any(each == self._ear.fileno() for each, _ in ready):
             with contextlib.suppress(BlockingIOError):
                 self._ear.recv(64)
             self._rung = False  # before a look at what is wanted, not after
