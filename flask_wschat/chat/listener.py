@@ -219,9 +219,7 @@ class ChatListener(Events):
     ) -> None:
         """Say something to a room."""
         ws = self.ws
-        fields.check_name(mid, "mid", self.max_mid)
-        if prev is not None:
-            fields.check_name(prev, "prev", self.max_mid)
+        self._check_mids(mid, prev)
         text, size = fields.said(data, self._max_data)
         self._check_joined(room)
         if ws.user is None:
@@ -242,9 +240,7 @@ class ChatListener(Events):
     ) -> None:
         """Say something to one user."""
         fields.check_name(to, "to", self.max_name)
-        fields.check_name(mid, "mid", self.max_mid)
-        if prev is not None:
-            fields.check_name(prev, "prev", self.max_mid)
+        self._check_mids(mid, prev)
         text, size = fields.said(data, self._max_data)
         user = self._user()
         if type(self).can_tell is not ChatListener.can_tell:
@@ -430,6 +426,11 @@ class ChatListener(Events):
         if self._last is not None and not isinstance(outcome, OutOfOrder):
             self._last.clear()
         return self._failure(answer.ws, answer.ref, outcome, answer.name)
+
+    def _check_mids(self, mid: Mid, prev: Mid | None) -> None:
+        fields.check_name(mid, "mid", self.max_mid)
+        if prev is not None:
+            fields.check_name(prev, "prev", self.max_mid)
 
     def _follows(
         self, last: dict[str, str | None], topic: str, message: Message

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -381,6 +382,21 @@ sys.stdin.read()
 """
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Have a program read an old state of the file."""
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as reader:
+        assert reader.stdin is not None and reader.stdout is not None
+        assert reader.stdout.readline() == "reads\n"
+        yield reader
+        reader.stdin.close()
+
+
 def test_who_makes_the_log_grow_is_named_and_it_shrinks_after(
     path: Path,
     start: Start,
@@ -392,13 +408,7 @@ def test_who_makes_the_log_grow_is_named_and_it_shrinks_after(
     backend, _ = start()
     backend.publish(ROOM, Message("x"), keep=True)
     wal = path.with_name("chat.db-wal")
-    with subprocess.Popen(
-        [sys.executable, "-c", READER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as reader:
-        assert reader.stdout is not None and reader.stdout.readline() == "reads\n"
+    with reading(path) as reader:
         while wal.stat().st_size <= 400_000:
             backend.publish(ROOM, Message("x" * 20_000), keep=True)
         eventually(lambda: "end the shell, backup or transaction" in caplog.text)
@@ -406,8 +416,6 @@ def test_who_makes_the_log_grow_is_named_and_it_shrinks_after(
         if sys.platform == "linux":
             assert f"in process {reader.pid} (" in caplog.text
         assert caplog.text.count("chat.db-wal has") == 1
-        assert reader.stdin is not None
-        reader.stdin.close()
     eventually(lambda: wal.stat().st_size <= 100_000)
     eventually(lambda: "chat.db-wal is small again" in caplog.text)
 
@@ -423,13 +431,7 @@ def test_it_leaves_something_of_the_disk_and_goes_on_after(
     stored = ["0"]
     backend.publish(ROOM, Message("0"), keep=True)
     wal = path.with_name("chat.db-wal")
-    with subprocess.Popen(
-        [sys.executable, "-c", READER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as reader:
-        assert reader.stdout is not None and reader.stdout.readline() == "reads\n"
+    with reading(path):
         while wal.stat().st_size <= 400_000:
             stored.append(f"{len(stored)} " + "x" * 20_000)
             backend.publish(ROOM, Message(stored[-1]), keep=True)
@@ -438,8 +440,6 @@ def test_it_leaves_something_of_the_disk_and_goes_on_after(
             backend.publish(ROOM, Message("too much"), keep=True)
         page = backend.history(ROOM, limit=1000)  # to read goes on
         assert [entry.data for entry in page.entries] == stored
-        assert reader.stdin is not None
-        reader.stdin.close()
     eventually(lambda: backend.fault() is None)
     assert wal.stat().st_size <= 100_000
     receipt = backend.publish(ROOM, Message("again"), keep=True)

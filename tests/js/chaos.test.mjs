@@ -9,7 +9,8 @@ import { test } from "node:test";
 
 import { WSChat } from "flask-wschat";
 
-import { SEED, World, chance, settled, walks } from "./virtual.mjs";
+import { SEED, chance } from "./chance.mjs";
+import { World, settled, walks } from "./virtual.mjs";
 
 const PAGE = 7; // messages in one reply
 const ROOMS = ["one", "two", "three"];

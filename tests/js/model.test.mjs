@@ -9,7 +9,8 @@ import { test } from "node:test";
 
 import { WSChat } from "flask-wschat";
 
-import { SEED, World, chance, settled, soon, walks } from "./virtual.mjs";
+import { SEED, chance } from "./chance.mjs";
+import { World, settled, soon, walks } from "./virtual.mjs";
 
 const TABLE = `
                   first      open       waiting    knocking   offline    closed

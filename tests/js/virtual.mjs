@@ -1,17 +1,6 @@
 // What a browser has besides WebSockets, with a clock that stands still until it is told.
 
-/** The same numbers for the same seed: mulberry32. */
-export function chance(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-/** Which walk is the first, and how many: SEED=1234 has that one again. */
-export const SEED = Number(process.env.SEED ?? (process.hrtime()[1] >> 4) % 1e6);
+/** How many walks: SEED=1234 has that one again. */
 export const walks = (count) => Number(process.env.WALKS ?? (process.env.SEED ? 1 : count));
 
 export const soon = globalThis.setImmediate;

@@ -6,8 +6,9 @@ import { randomBytes } from "node:crypto";
 import { after, describe, it } from "node:test";
 
 import {
-  Member, SEED, Server, chance, closeAll, endServers, numbers, sleep, until,
+  Member, Server, closeAll, endServers, numbers, sleep, until,
 } from "./support.mjs";
+import { SEED, chance } from "../chance.mjs";
 
 after(async () => {
   closeAll();

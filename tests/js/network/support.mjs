@@ -36,19 +36,6 @@ export async function until(condition, what, ms = 30_000) {
 export const numbers = (count) => Array.from({ length: count }, (_, n) => n);
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** What decides, where chance does: SEED=1234 has the same again. */
-export const SEED = Number(process.env.SEED ?? Math.floor(1e6 * Math.random()));
-
-/** The same numbers for the same seed: mulberry32. */
-export function chance(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 // ---- clients ------------------------------------------------------------------------
 
 const members = new Set();

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 
 import { Proxy } from "../../support/proxy.mjs";
-import { Member, SEED, chance, closeAll, numbers, sleep, until } from "./support.mjs";
+import { SEED, chance } from "../chance.mjs";
+import { Member, closeAll, numbers, sleep, until } from "./support.mjs";
 
 after(closeAll);
 
