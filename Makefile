@@ -9,7 +9,7 @@ REDIS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 PACKAGING := setup.cfg pyproject.toml setup.py $(wildcard flask_wschat/*/*.c)
-LINTED := $(wildcard flask_wschat tests benchmarks tools docs example_app.py setup.py)
+LINTED := $(wildcard flask_wschat demos tests benchmarks tools docs example_app.py setup.py)
 
 # Many tests wait, for a server or a clock: so more at a time than there are processors.
 JOBS ?= 6
@@ -151,7 +151,7 @@ asan-quick: ASAN_TESTS = tests/codec/test_accelerated.py tests/transports/test_a
 asan asan-quick: $(VENV)/.dev
 	@echo "==> The C code under the address and undefined behaviour sanitizers"
 	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
-	@cp -r flask_wschat tests docs benchmarks tools *.py *.cfg *.toml *.md $(SANITIZED)
+	@cp -r flask_wschat tests docs benchmarks demos tools *.py *.cfg *.toml *.md $(SANITIZED)
 	@rm -f $(SANITIZED)/flask_wschat/*/*.so
 	@cd $(SANITIZED) && \
 		CFLAGS="-g -fno-omit-frame-pointer -Werror -fsanitize=address,undefined -fno-sanitize-recover" \

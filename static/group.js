@@ -107,13 +107,13 @@ const draw = inFrame(() => {
     const badge = link.lastElementChild;
     const count = counts.get(name);
     badge.textContent = count;
-    badge.title = plural(count, "person", "people");
+    badge.title = plural(count, "{n} person", "{n} people");
     badge.hidden = !count;
     link.ariaCurrent = name === room ? "true" : null;
   });
   showList(byId("people"), [...people].sort(), personItem, () => {});
   byId("summary").textContent = people.size
-    ? `${plural(people.size, "person", "people")} here` : "";
+    ? plural(people.size, "{n} person here", "{n} people here") : "";
 });
 
 const roomItem = (name) => {

@@ -2,6 +2,12 @@
 
 export const byId = (id) => document.getElementById(id);
 
+const words = JSON.parse(byId("catalogue")?.textContent ?? "{}"); // English -> this page's language
+
+/** `text` in the language of the page, with `{name}` replaced by `values.name`. */
+export const t = (text, values = {}) =>
+  (words[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+
 /** A new element with these properties and children (elements or text). */
 export function el(tag, properties = {}, ...children) {
   const { dataset, ...rest } = properties;
@@ -78,10 +84,10 @@ export function inFrame(work) {
 }
 
 const STATES = {
-  connecting: "Connecting",
-  open: "Connected",
-  reconnecting: "Reconnecting",
-  closed: "Closed",
+  connecting: t("Connecting"),
+  open: t("Connected"),
+  reconnecting: t("Reconnecting"),
+  closed: t("Closed"),
 };
 
 /** Show in the header how the connection does; say what to do when it is over. */
@@ -108,5 +114,5 @@ export function toast(text) {
   setTimeout(() => node.remove(), 6000);
 }
 
-export const plural = (count, one, many = `${one}s`) =>
-  `${count} ${count === 1 ? one : many}`;
+/** plural(2, "{n} vote", "{n} votes"): both are entries of the words, in any language. */
+export const plural = (count, one, many) => t(count === 1 ? one : many, { n: count });

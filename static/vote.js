@@ -47,7 +47,7 @@ function show({ counts, total, version }) {
     const share = total ? count / total : 0;
     button.style.setProperty("--share", share);
     button.toggleAttribute("data-leads", count === most);
-    button.querySelector(".votes").textContent = plural(count, "vote");
+    button.querySelector(".votes").textContent = plural(count, "{n} vote", "{n} votes");
     button.querySelector(".percent").textContent = `${Math.round(share * 100)}%`;
   }
   byId("total").textContent = total;

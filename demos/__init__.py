@@ -1,0 +1,19 @@
+"""The demos of ``example_app.py``, a file for each; ``chat`` is what they share.
+
+who        who somebody is: a name in the session's cookie
+language   English or Chinese
+hall       what all answers have: headers, and the address for phones
+home       the first page, and who is where
+vote       the live vote
+talk       the group chat and the private chat
+"""
+
+from __future__ import annotations
+
+from flask_wschat import WSChat
+
+chat = WSChat()
+
+
+class Refused(PermissionError):
+    """What cannot be done, in words for who asked for it: an entry of ``words/``."""

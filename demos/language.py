@@ -1,0 +1,57 @@
+"""English or Chinese: what the browser asks for, or what somebody has chosen here.
+
+The words on the pages are English; ``words/zh/*.json`` say what each is in Chinese, for
+templates (``_("Log out")``), for scripts (``t("Log out")`` of ui.js) and for what the
+server answers on a socket, which pages translate when they show it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, g, redirect, request
+
+language = Blueprint("language", __name__)
+
+NAMES = {"en": "English", "zh": "中文"}
+WORDS: dict[str, dict[str, str]] = {"en": {}, "zh": {}}
+for _file in sorted((Path(__file__).parent / "words" / "zh").glob("*.json")):
+    WORDS["zh"] |= json.loads(_file.read_text(encoding="utf-8"))
+
+
+def spoken() -> str:
+    """The language of this request's answer."""
+    if "language" not in g:
+        chosen = request.cookies.get("language")
+        known = (
+            chosen if chosen in NAMES else request.accept_languages.best_match(NAMES)
+        )
+        g.language = known or "en"
+    found: str = g.language
+    return found
+
+
+def _(text: str, **values: Any) -> str:
+    """Return ``text`` in this request's language, its ``{values}`` filled in."""
+    said = WORDS[spoken()].get(text, text)
+    return said.format(**values) if values else said
+
+
+@language.app_context_processor
+def words() -> dict[str, Any]:
+    lang = spoken()
+    return {"_": _, "lang": lang, "languages": NAMES, "words": WORDS[lang]}
+
+
+@language.post("/language")
+def choose() -> Any:
+    """Keep the choice for a year, and go back to where it was made."""
+    back = request.form.get("back", "/")
+    if not back.startswith("/") or back.startswith(("//", "/\\")):
+        back = "/"  # only to pages of ours
+    answer = redirect(back)
+    if (chosen := request.form.get("language")) in NAMES:
+        answer.set_cookie("language", chosen, 365 * 86400, samesite="Lax")
+    return answer

@@ -1,0 +1,125 @@
+"""Who somebody is stands in the signed session cookie.
+
+A name is refused while somebody else is online with it, in whichever process; after
+that it is free. Two who take one name in the same instant both get it, but nothing of
+each other's: a user's id is ``name#tag``, and the tag is the browser's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from typing import Any
+
+from flask import Blueprint, g, redirect, render_template, request, session, url_for
+
+from flask_wschat import ChatListener, WebSocket
+
+from . import Refused, chat
+from .language import _
+
+people = Blueprint("who", __name__)
+
+NO_COOKIES = (
+    "Your browser keeps no cookie of this page, so it cannot tell you from others."
+    " Allow cookies for it, then try again."
+)
+
+# It joins two characters, in Persian words and emoji; by itself it cannot be seen.
+JOINER = re.compile("(?<=[^\\s\u200c\u200d])[\u200c\u200d](?=[^\\s\u200c\u200d])")
+
+
+def label(value: str) -> str:
+    """Return a name as all write it: one line, of characters that can be seen."""
+    name = unicodedata.normalize("NFC", " ".join(value.split()))
+    if not 1 <= len(name) <= 24:
+        raise Refused("The name must have 1 to 24 characters.")
+    if not JOINER.sub("", name).isprintable():
+        raise Refused("The name has characters that cannot be shown.")
+    return name
+
+
+def name_of(user: str) -> str:
+    return user.rpartition("#")[0]
+
+
+def taken(user: str) -> bool:
+    """Whether another browser is online with a name that looks the same."""
+    look = JOINER.sub("", name_of(user))
+    return any(
+        JOINER.sub("", name_of(other)) == look and other != user
+        for other in chat.online()
+    )
+
+
+def me() -> str | None:
+    """The user of this browser, unless somebody took the name while it was away."""
+    user: str | None = session.get("user")
+    return None if user is None or taken(user) else user
+
+
+def forget_me() -> None:
+    """Give the name of this browser back and close its sockets."""
+    if user := session.pop("user", None):
+        chat.disconnect_user(user, 4001, "You logged out.")
+
+
+# Sockets for people with a name; on all others of ``Known`` a browser is somebody.
+NAMED = {"/ws/chat"}
+NOBODY = {"/ws/home"}
+
+
+@chat.authenticate
+def who() -> str | None:
+    if request.path in NOBODY:
+        return None
+    return me() if request.path in NAMED else session.get("browser")
+
+
+class Known(ChatListener):
+    """For people with a user id only."""
+
+    def on_open(self, ws: WebSocket, **url_args: Any) -> None:
+        super().on_open(ws)
+        if ws.user is None:
+            # A page cannot see an HTTP error of its socket, but it can see this.
+            gone = "You are not logged in here any more."
+            ws.close(4001, gone if "browser" in session else NO_COOKIES)
+
+
+@people.before_app_request
+def remember_browser() -> None:
+    # A socket's handshake cannot set a cookie, and no picture or script needs one.
+    ours = request.blueprint not in (None, "wschat", "language")
+    if ours and not request.path.startswith("/ws/") and "browser" not in session:
+        g.stranger = True
+        session["browser"], session["tag"] = os.urandom(16).hex(), os.urandom(4).hex()
+
+
+@people.route("/<any(group, private):page>/login", methods=["GET", "POST"])
+def login(page: str) -> Any:
+    if request.method == "GET":
+        return render_template("login.html", page=page)
+    status = 400
+    try:
+        name = label(request.form.get("name", ""))
+        user = f"{name}#{session['tag']}"
+        if taken(user):
+            status = 409
+            raise Refused(_("“{name}” is taken. Please pick another name.", name=name))
+    except Refused as refused:
+        error = _(str(refused))
+        return render_template("login.html", page=page, error=error), status
+    if user != session.get("user"):
+        forget_me()
+    session["user"] = user
+    # Who sends no cookie with the form may not take one with the answer, either.
+    came = "?from=login" if "stranger" in g else ""
+    return redirect(url_for("talk.talk", page=page) + came)
+
+
+@people.post("/logout")
+def logout() -> Any:
+    forget_me()
+    return redirect(url_for("home.index"))
