@@ -18,7 +18,8 @@ from demos import chat
 from demos.hall import HOST, hall, is_loopback
 from demos.home import home
 from demos.language import language
-from demos.talk import talks
+from demos.private import private
+from demos.talk import group
 from demos.vote import declare, vote
 from demos.who import people
 
@@ -31,7 +32,7 @@ app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
 app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL") or "memory://"
 app.config.from_prefixed_env()  # FLASK_WSCHAT_RATE_LIMIT=null, for a crowd at one desk
 
-for part in (hall, language, people, home, vote, talks):
+for part in (hall, language, people, home, vote, group, private):
     app.register_blueprint(part)
 chat.init_app(app)
 declare()

@@ -5,7 +5,8 @@ language   English or Chinese
 hall       what all answers have: headers, and the address for phones
 home       the first page, and who is where
 vote       the live vote
-talk       the group chat and the private chat
+talk       the group chat
+private    the private chat
 """
 
 from __future__ import annotations

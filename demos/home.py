@@ -9,9 +9,11 @@ from flask import Blueprint, render_template
 from flask_wschat import ChatListener
 
 from . import chat
-from .talk import PAGES, rooms
+from .talk import rooms
 
 home = Blueprint("home", __name__)
+
+PAGES = ("vote", "group", "private")  # rooms of those who are there
 
 
 @home.get("/")

@@ -66,7 +66,7 @@ def forget_me() -> None:
 
 
 # Sockets for people with a name; on all others of ``Known`` a browser is somebody.
-NAMED = {"/ws/chat"}
+NAMED = {"/ws/chat", "/ws/private"}
 NOBODY = {"/ws/home"}
 
 
@@ -86,6 +86,15 @@ class Known(ChatListener):
             # A page cannot see an HTTP error of its socket, but it can see this.
             gone = "You are not logged in here any more."
             ws.close(4001, gone if "browser" in session else NO_COOKIES)
+
+
+def entrance(page: str, **values: Any) -> Any:
+    """A page for people with a name; for others, the way to get one."""
+    if user := me():
+        return render_template(f"{page}.html", user=user, me=name_of(user), **values)
+    if "from" in request.args and "stranger" in g:
+        return render_template("login.html", page=page, error=_(NO_COOKIES)), 400
+    return redirect(url_for("who.login", page=page))
 
 
 @people.before_app_request
@@ -116,7 +125,7 @@ def login(page: str) -> Any:
     session["user"] = user
     # Who sends no cookie with the form may not take one with the answer, either.
     came = "?from=login" if "stranger" in g else ""
-    return redirect(url_for("talk.talk", page=page) + came)
+    return redirect(url_for(f"{page}.page") + came)
 
 
 @people.post("/logout")

@@ -44,7 +44,7 @@ def enter(someone: Person, room: str = "Lobby") -> Tab:
 
 
 def go_online(someone: Person) -> Tab:
-    tab = someone.connect("/ws/chat")
+    tab = someone.connect("/ws/private")
     assert tab.ask("join", room="private")["ok"]
     assert tab.ask("inbox")["ok"]
     return tab
@@ -173,11 +173,19 @@ BAD_REQUESTS: dict[str, list[dict[str, Any]]] = {
         {**SAY, "room": "group", "data": "#A room of mine"},
         *({**SAY, "data": value} for value in [*NOT_A_TEXT, "x" * 2001]),
         *({**SAY, "mid": value} for value in [*NOT_A_TEXT, "x" * 65]),
+        TELL,
+        {**VOTE, "choice": "A team chat"},
+    ],
+    "/ws/private": [
+        {"type": "join", "room": "group"},
+        {"type": "join", "room": "#Lobby"},
+        {**SAY, "room": "private"},
+        SAY,
         *({**TELL, "to": value} for value in [*NOT_A_NAME, "Ben", "#12345678"]),
         {**TELL, "data": MEGABYTE},
-        {**VOTE, "choice": "A team chat"},
         {"type": "tell", "to": "Ben#12345678", "mid": "1"},
         {"type": "tell", "to": "Ben#12345678", "data": "hi"},
+        {**VOTE, "choice": "A team chat"},
     ],
 }
 GOOD_REQUESTS: dict[str, dict[str, Any]] = {
@@ -190,7 +198,11 @@ GOOD_REQUESTS: dict[str, dict[str, Any]] = {
 def test_bad_input_is_answered_and_harms_nobody(demo: DemoServer, path: str) -> None:
     sender, other = person(demo, "Ada"), person(demo, "Ben")
     tabs = bad, witness = sender.connect(path), other.connect(path)
-    rooms = {"/ws/home": ["group"], "/ws/vote": ["vote"]}
+    rooms = {
+        "/ws/home": ["group"],
+        "/ws/vote": ["vote"],
+        "/ws/private": ["private"],
+    }
     for tab in tabs:
         for room in rooms.get(path, ["group", "#Lobby"]):
             assert tab.ask("join", room=room)["ok"]
@@ -257,7 +269,7 @@ def test_a_bad_name_is_refused(demo: DemoServer, name: str, status: int) -> None
 def test_a_name_is_spelt_as_people_spell_it(demo: DemoServer, name: str) -> None:
     tab = enter(person(demo, name), name)
     assert tab.user.startswith(name + "#")
-    ben = enter(person(demo, "Ben"), name)
+    ben = go_online(person(demo, "Ben"))
     assert ben.ask("tell", to=tab.user, data="hi", mid="1")["ok"]
 
 
@@ -276,7 +288,7 @@ def test_a_login_without_a_name_is_refused(demo: DemoServer) -> None:
 # ---- who is who ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/ws/vote", "/ws/chat"])
+@pytest.mark.parametrize("path", ["/ws/vote", "/ws/chat", "/ws/private"])
 def test_a_socket_without_a_session_is_closed(demo: DemoServer, path: str) -> None:
     assert close_code(Person(demo).connect(path)) == 4001
 

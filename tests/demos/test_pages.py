@@ -266,7 +266,7 @@ def test_words_that_are_no_text_do_no_harm(
     ada = meet().login("Ada", "private")
     mia = Person(demo)
     assert mia.login("Mia") == 302
-    tab = mia.connect("/ws/chat")
+    tab = mia.connect("/ws/private")
     assert tab.ask("join", room="private")["ok"]
     expect(ada.locator("#people a")).to_have_count(1)
     if shown:
