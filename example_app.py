@@ -15,6 +15,7 @@ import secrets
 from flask import Flask
 
 from demos import chat
+from demos.bot import bot
 from demos.hall import HOST, hall, is_loopback
 from demos.home import home
 from demos.language import language
@@ -32,7 +33,7 @@ app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
 app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL") or "memory://"
 app.config.from_prefixed_env()  # FLASK_WSCHAT_RATE_LIMIT=null, for a crowd at one desk
 
-for part in (hall, language, people, home, vote, group, private):
+for part in (hall, language, people, home, vote, group, private, bot):
     app.register_blueprint(part)
 chat.init_app(app)
 declare()

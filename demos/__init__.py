@@ -7,6 +7,7 @@ home       the first page, and who is where
 vote       the live vote
 talk       the group chat
 private    the private chat
+bot        a question, and an answer that grows for everybody
 """
 
 from __future__ import annotations
