@@ -8,6 +8,7 @@ vote       the live vote
 talk       the group chat
 private    the private chat
 bot        a question, and an answer that grows for everybody
+wire       what passes between a browser and the server, watched and spoilt
 """
 
 from __future__ import annotations
