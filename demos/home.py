@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, render_template
+from flask import Blueprint, current_app, render_template
 
 from flask_wschat import ChatListener
 
@@ -13,7 +13,13 @@ from .talk import rooms
 
 home = Blueprint("home", __name__)
 
-PAGES = ("vote", "group", "private")  # rooms of those who are there
+PAGES = ("vote", "group", "private", "bot")  # rooms of those who are there
+
+
+@home.app_context_processor
+def parts() -> dict[str, Any]:
+    """The demos there are, for links to them."""
+    return {"parts": current_app.blueprints}
 
 
 @home.get("/")

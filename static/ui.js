@@ -89,22 +89,75 @@ const STATES = {
   reconnecting: t("Reconnecting"),
   closed: t("Closed"),
 };
+const LOST = {
+  1012: t("The server restarts."),
+  1013: t("The server is busy."),
+};
+const OVER = {
+  401: t("You are not logged in."),
+  403: t("You may not enter here."),
+  1008: t("The server has closed this connection, as too much came from here."),
+};
 
-/** Show in the header how the connection does; say what to do when it is over. */
+/**
+ * Show how the connection does: in the header, and in a banner while there is none. That
+ * counts the seconds to the next attempt; it says what to do when there will not be one.
+ */
 export function showStatus(chat, loginUrl) {
   const status = byId("status");
-  chat.onState(({ state, code, reason }) => {
-    status.dataset.state = state;
-    status.firstElementChild.textContent = STATES[state];
-    status.title = state === "reconnecting" ? "It will come back by itself." : "";
-    if (state !== "closed") return;
-    const href = loginUrl ? loginUrl + location.hash : location.href;
-    const link = el("a", { href }, loginUrl ? "Log in again" : "Try again");
-    const refused = { 401: "You are not logged in.", 403: "You may not enter here." };
-    const text = refused[code] || reason || "The server has closed this connection.";
-    const over = el("p", { className: "over", role: "alert" }, `${text} `, link);
-    byId("main").prepend(over);
+  const banner = byId("connection");
+  const words = el("p");
+  const retry = el("button", { type: "button", className: "quiet" }, t("Try now"));
+  retry.onclick = () => chat.reconnect();
+  let change, timer, since;
+
+  const sayAway = () => {
+    const seconds = Math.ceil((change.retryAt - Date.now()) / 1000);
+    const next = { n: change.attempt + 1, seconds };
+    let text = t("Attempt {n} …", next);
+    if (seconds > 0) text = t("Attempt {n} in {seconds} s.", next);
+    if (!navigator.onLine) text = t("This device is offline. It goes on when the network is back.");
+    words.textContent = `${LOST[change.code] ?? t("Not connected.")} ${text}`;
+    // Most losses are over before anybody could read of them.
+    banner.hidden = navigator.onLine && Date.now() - since < 1000;
+  };
+
+  const sayOver = () => {
+    const again = el("button", { type: "button", className: "primary" }, t("Try again"));
+    again.onclick = () => location.reload();
+    const login = el("a", { className: "primary", href: loginUrl + location.hash }, t("Log in again"));
+    const reason = change.reason ? t(change.reason) : t("The server has closed this connection.");
+    const focused = banner.contains(document.activeElement);
+    const why = el("p", { role: "alert" }, OVER[change.code] ?? reason);
+    banner.replaceChildren(why, loginUrl ? login : again);
+    banner.hidden = false;
+    if (focused) banner.lastElementChild.focus();
+  };
+
+  const hide = () => {
+    if (banner.contains(document.activeElement)) byId("main").focus({ preventScroll: true });
+    banner.hidden = true;
+  };
+
+  const show = () => {
+    clearInterval(timer);
+    status.dataset.state = change.state;
+    // A status that says the same again would be read out again.
+    const { firstElementChild: label } = status;
+    if (label.textContent !== STATES[change.state]) label.textContent = STATES[change.state];
+    if (change.state !== "reconnecting") since = undefined;
+    if (change.state === "closed") return sayOver();
+    if (change.state !== "reconnecting") return hide();
+    since ??= Date.now();
+    if (retry.parentNode !== banner) banner.replaceChildren(words, retry);
+    sayAway();
+    timer = setInterval(sayAway, 1000);
+  };
+  chat.onState((next) => {
+    change = next;
+    show();
   });
+  for (const type of ["online", "offline"]) addEventListener(type, show);
 }
 
 /** Show a short message at the bottom for a few seconds. */

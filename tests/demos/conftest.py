@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, ViewportSize
 
 from tests.demos.browsing import Meet, Person
 from tests.demos.serving import DemoServer
@@ -34,8 +34,9 @@ def meet(chromium: Browser, demo: DemoServer) -> Iterator[Meet]:
     """Make a person; at the end, nothing must have gone wrong in their pages."""
     people: list[Person] = []
 
-    def meet(width: int = 1100, height: int = 700) -> Person:
-        context = chromium.new_context(viewport={"width": width, "height": height})
+    def meet(width: int = 1100, height: int = 700, locale: str = "en-GB") -> Person:
+        viewport: ViewportSize = {"width": width, "height": height}
+        context = chromium.new_context(viewport=viewport, locale=locale)
         people.append(Person(context, demo.url))
         return people[-1]
 

@@ -255,7 +255,7 @@ def test_a_browser_without_cookies_says_what_to_do(
     person.context.clear_cookies()
     demo.start()
     expect(vote.get_by_role("alert")).to_contain_text("Allow cookies")
-    expect(vote.get_by_role("link", name="Try again")).to_be_visible()
+    expect(vote.get_by_role("button", name="Try again")).to_be_visible()
     assert person.context.cookies() == []
 
 
