@@ -18,8 +18,10 @@ from .errors import (
     StreamError,
     StreamGone,
     StreamStopped,
+    TooManyPolls,
     TooManyStreams,
     UnknownChoice,
+    UnknownPoll,
     WSChatError,
 )
 
@@ -55,8 +57,10 @@ __all__ = [
     "StreamError",
     "StreamGone",
     "StreamStopped",
+    "TooManyPolls",
     "TooManyStreams",
     "UnknownChoice",
+    "UnknownPoll",
     "WSChat",
     "WSChatError",
     "WebSocket",

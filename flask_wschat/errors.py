@@ -11,7 +11,9 @@ WSChatError
 │   ├── StreamStopped      somebody has stopped it
 │   ├── StreamGone         it is open no more, or never was
 │   └── TooManyStreams     as many grow in this room or inbox as may
-├── PollError              a vote that does not count; attribute: poll
+├── PollError              a poll cannot be had so, or a vote does not count; .poll
+│   ├── UnknownPoll        there is none of this name, or not any more
+│   ├── TooManyPolls       as many are stored as may
 │   ├── UnknownChoice      for something the poll does not offer
 │   └── PollClosed         after the end of the poll
 └── ProtocolError          the peer broke RFC 6455 (close code 1002)
@@ -96,11 +98,30 @@ class TooManyStreams(StreamError):
 
 
 class PollError(WSChatError):
-    """A vote in ``poll`` that does not count; the voter's earlier one still does."""
+    """There is no such ``poll``, or a vote in it does not count: the voter's earlier
+    one still does."""
 
     def __init__(self, poll: str, message: str) -> None:
         super().__init__(message)
         self.poll = poll
+
+
+class UnknownPoll(PollError):
+    """There is none of this name: never made, deleted, or its time is over."""
+
+    def __init__(self, poll: str) -> None:
+        super().__init__(poll, f"there is no poll {poll!r}, or not any more")
+
+
+class TooManyPolls(PollError):
+    """As many polls are stored as may; nothing was made."""
+
+    def __init__(self, poll: str, most: int) -> None:
+        super().__init__(
+            poll,
+            f"{most} polls are stored, as many as may: delete some, or let them last"
+            " for less long",
+        )
 
 
 class UnknownChoice(PollError):

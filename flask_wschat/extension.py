@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any, Literal, TextIO, TypeVar
 from weakref import WeakSet
@@ -20,10 +20,8 @@ from .chat.background import Background, BackgroundTask
 from .chat.chat import Chat
 from .chat.events import Events
 from .chat.publisher import Publisher, Sending, open_backend
-from .chat.voting import Poll
 from .envelope import PROTOCOL
 from .hub.hub import Hub
-from .messages import as_name
 from .opening import mistakes, views
 from .opening.gate import Gate
 from .opening.health import Health
@@ -290,18 +288,6 @@ class WSChat(Sending, Identity):
         given = {PREFIX + name.upper(): value for name, value in options.items()}
         settings = Settings.from_config({PREFIX + "URL": url, **given})
         return Publisher(settings, dumps=flask.json.dumps, loads=flask.json.loads)
-
-    def poll(self, name: str, options: Iterable[str], *, room: Any = None) -> Poll:
-        """Return the poll ``name``, made at the first call.
-
-        Make it where you make routes, in each process. How it stands is sent to the
-        ready-made chat's connections: those in ``room``, or all.
-
-        :raises ValueError: the name or the options cannot be used, or the poll was
-            made with others.
-        """
-        room = None if room is None else as_name(room, "a room")
-        return self._chat().poll(name, options, room)
 
     def start_background_task(
         self,

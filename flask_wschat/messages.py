@@ -352,6 +352,18 @@ class Tally(NamedTuple):
     """The choice of the voter who was asked about."""
 
 
+class MadePoll(NamedTuple):
+    """A poll made while the application runs, as it is stored."""
+
+    name: str
+    id: str
+    """Another one each time that a poll of the name is made."""
+    text: str
+    """What can be voted for, and all else that is said of it."""
+    at: float
+    """When it was made, in seconds since 1970."""
+
+
 def as_message(data: Any, dumps: Callable[[Any], str]) -> str | bytes:
     """Return what goes over the wire for ``data``: JSON unless it is text or bytes.
 

@@ -67,17 +67,18 @@ class Site(Process):
         command = [sys.executable, "-c", code]
         subprocess.run(command, cwd=self._cwd, env=self._env, timeout=START, check=True)
 
-    def post(self, path: str, cookie: str = "", **form: str) -> tuple[int, str, str]:
+    def post(self, path: str, cookie: str = "", **form: Any) -> tuple[int, str, str]:
         """Return status, body, and the cookie that the answer sets."""
         connection = http.client.HTTPConnection(self.url.removeprefix("http://"))
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         headers["Cookie"] = cookie or "nobody="
-        connection.request("POST", path, urllib.parse.urlencode(form), headers)
+        body = urllib.parse.urlencode(form, doseq=True)
+        connection.request("POST", path, body, headers)
         answer = connection.getresponse()
-        body = answer.read().decode()
+        said = answer.read().decode()
         connection.close()
         given = answer.getheader("Set-Cookie", "").partition(";")[0]
-        return answer.status, body, given
+        return answer.status, said, given
 
     def login(self, user: str | None) -> str:
         """Return the cookie of somebody who has logged in as ``user``."""
@@ -316,6 +317,22 @@ def test_the_hooks_do_what_they_say(site: Site) -> None:
         assert ann.ask("vote", poll="x", choice="x")["error"]["code"] == "unknown_poll"
         with chatting(site, "/team", "ben"):
             assert ann.ask("tell", to="ben", data="Psst", mid="m")["ok"]
+
+
+@pytest.mark.timeout(60)
+def test_people_make_polls(site: Site) -> None:
+    asked: dict[str, Any] = {"name": "Lunch", "question": "What for lunch?"}
+    assert site.post("/polls", **asked)[0] == 401
+    cookie = site.login("ann")
+    asked |= {"option": ["Soup", "Salad"]}
+    status, body, _ = site.post("/polls", cookie, **asked)
+    made = {"name": "Lunch", "question": "What for lunch?", "by": "ann"}
+    assert status == 200
+    assert json.loads(body)["polls"] == [{**made, "options": ["Soup", "Salad"]}]
+    with chatting(site, "/chat", "ben") as ben:
+        assert ben.ask("vote", poll="Lunch", choice="Soup")["counts"]["Soup"] == 1
+        standing = ben.ask("poll", poll="Lunch")
+        assert (standing["options"], standing["mine"]) == (["Soup", "Salad"], "Soup")
 
 
 @pytest.mark.timeout(60)

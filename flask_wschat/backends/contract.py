@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from ..errors import ConfigError
-from ..messages import Attendance, Delivery, Message, Page, Receipt, Tally
+from ..messages import Attendance, Delivery, MadePoll, Message, Page, Receipt, Tally
 from ..transports import Event
 
 T = TypeVar("T")
 
 MOST_STREAMS = 8
 """Messages that may grow in one topic at a time."""
+
+MOST_POLLS = 1000
+"""Polls made at run time that are stored at a time."""
 
 EMPTY = 180.0
 """Seconds for which a topic lives that was asked about or claimed, and in which nothing
@@ -273,14 +276,44 @@ class Backend(Protocol):
     def release(self, key: str, holder: str) -> None:
         """Let others have ``key``, if it is ``holder`` that has it."""
 
-    def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
+    def make_poll(self, poll: str, id: str, text: str, seconds: float) -> MadePoll:
+        """Store ``poll`` for so many seconds, unless one of this name is stored; return
+        the one that is.
+
+        It and its votes are forgotten together, and in the same step for all. Its
+        versions are higher than those of one that had the name before.
+
+        :raises TooManyPolls: ``MOST_POLLS`` are stored; nothing was made.
+        """
+
+    def made_poll(self, poll: str) -> MadePoll | None:
+        """Return the stored one of this name; None: there is none, or not any more."""
+
+    def made_polls(self) -> list[MadePoll]:
+        """Return all that are stored, the newest first."""
+
+    def delete_poll(self, poll: str, id: str) -> bool:
+        """Forget the stored one with its votes; False: it was not there."""
+
+    # In what follows ``id`` is that of a stored poll, "" for those made in code, which
+    # have names of their own and stay.
+
+    def vote(self, poll: str, voter: str, choice: str, id: str = "") -> Tally | None:
         """Make ``choice`` the voter's only one; None: the poll is closed.
 
         The tally is that right after the vote.
+
+        :raises UnknownPoll: the one with this ``id`` is not stored any more.
         """
 
-    def tally(self, poll: str, voter: str | None = None) -> Tally:
-        """Return how ``poll`` stands, and what ``voter`` chose."""
+    def tally(self, poll: str, voter: str | None = None, id: str = "") -> Tally:
+        """Return how ``poll`` stands, and what ``voter`` chose.
 
-    def close_poll(self, poll: str, closed: bool = True) -> Tally:
-        """End the poll, or open it again."""
+        :raises UnknownPoll: as ``vote``.
+        """
+
+    def close_poll(self, poll: str, closed: bool = True, id: str = "") -> Tally:
+        """End the poll, or open it again.
+
+        :raises UnknownPoll: as ``vote``.
+        """

@@ -18,6 +18,7 @@ from ..messages import (
     Delivery,
     Entry,
     Growth,
+    MadePoll,
     Message,
     Page,
     Receipt,
@@ -394,6 +395,7 @@ class MemoryBackend:
             self._turn(freed=2000)
             self._forget_keys()
             self._growths.tidy()
+            self._polls.forget()
         return False
 
     def _tell_of_people(self, topic: str, news: Message) -> None:
@@ -437,17 +439,33 @@ class MemoryBackend:
 
     # -- polls
 
-    def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
+    def make_poll(self, poll: str, id: str, text: str, seconds: float) -> MadePoll:
         with self._lock:
-            return self._polls.vote(poll, voter, choice)
+            return self._polls.make(poll, id, text, seconds)
 
-    def tally(self, poll: str, voter: str | None = None) -> Tally:
+    def made_poll(self, poll: str) -> MadePoll | None:
         with self._lock:
-            return self._polls.tally(poll, voter)
+            return self._polls.made(poll)
 
-    def close_poll(self, poll: str, closed: bool = True) -> Tally:
+    def made_polls(self) -> list[MadePoll]:
         with self._lock:
-            return self._polls.close(poll, closed)
+            return self._polls.all_made()
+
+    def delete_poll(self, poll: str, id: str) -> bool:
+        with self._lock:
+            return self._polls.delete(poll, id)
+
+    def vote(self, poll: str, voter: str, choice: str, id: str = "") -> Tally | None:
+        with self._lock:
+            return self._polls.vote(poll, voter, choice, id)
+
+    def tally(self, poll: str, voter: str | None = None, id: str = "") -> Tally:
+        with self._lock:
+            return self._polls.tally(poll, voter, id)
+
+    def close_poll(self, poll: str, closed: bool = True, id: str = "") -> Tally:
+        with self._lock:
+            return self._polls.close(poll, closed, id)
 
 
 @functools.lru_cache(1024)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ..envelope import encoder
-from ..errors import BackendError
+from ..errors import BackendError, UnknownPoll
 from ..hub.hub import Hub
 from ..hub.places import network_of
-from ..messages import Delivery, room_of
+from ..messages import Delivery, MadePoll, room_of
 from ..rate import Bucket, Buckets, Rate
 from ..transports import Loop
+from ..transports.patched import allocate_lock
 from ..websocket import WebSocket
-from .voting import Poll
+from .voting import Poll, store, stored
 
 logger = logging.getLogger("flask_wschat")
 
+_MOST_USED = 1000  # stored polls that are known here
 _RETELL = 0.1  # seconds for which losses gather, until polls are told anew
 _RETELL_AGAIN = 1.0  # and where the backend does not say how they stand
 
@@ -35,6 +38,10 @@ class Chat:
         self._told_of_anonymous = False
         self.polls: dict[str, Poll] = {}
         """By name."""
+        self._lock = allocate_lock()
+        self._used: dict[
+            str, Poll
+        ] = {}  # stored ones by id, those used last at the end
         self._buckets = Buckets()
         self._untold: set[str] = set()  # polls whose last tally may be lost
         self._retelling: object = None  # the stay of the hub's home in which it is
@@ -47,10 +54,48 @@ class Chat:
             made with others.
         """
         poll = Poll(self.hub, name, options, room=room)
-        known = self.polls.setdefault(name, poll)
-        if (known.options, known.room) != (poll.options, room):
-            raise ValueError(f"the poll {name!r} was made with other options or room")
-        return known
+        return _same(self.polls.setdefault(name, poll), poll)
+
+    def make_poll(
+        self, name: str, options: Iterable[str], room: str | None, lasts: Any, data: Any
+    ) -> Poll:
+        """Return the stored poll ``name``, made unless it is stored already.
+
+        :raises TypeError: as ``store``.
+        :raises ValueError: as that, or the poll was made with others.
+        :raises TooManyPolls: as many are stored as may.
+        """
+        poll = Poll(self.hub, name, options, room=room)
+        if name in self.polls:
+            raise ValueError(f"the poll {name!r} is code here, made without lasts=")
+        return _same(self._stored(store(self.hub, poll, lasts, data)), poll)
+
+    def find_poll(self, name: str) -> Poll:
+        """Return the poll ``name``: that of the code, else the stored one.
+
+        :raises UnknownPoll: there is none.
+        """
+        poll = self.polls.get(name)
+        if poll is None:
+            made = self.hub.backend.made_poll(name)
+            if made is None:
+                raise UnknownPoll(name)
+            poll = self._stored(made)
+        return poll
+
+    def stored_polls(self) -> list[Poll]:
+        """Return those that are stored, the newest first."""
+        return [self._stored(made) for made in self.hub.backend.made_polls()]
+
+    def _stored(self, made: MadePoll) -> Poll:
+        """Return it, the same each time: so its tallies are gathered."""
+        known = self._used
+        with self._lock:
+            poll = known.pop(made.id, None) or stored(self.hub, made)
+            known[made.id] = poll
+            if len(known) > _MOST_USED:
+                del known[next(iter(known))]
+        return poll
 
     def bucket(self, ws: WebSocket, limit: Rate | None) -> Bucket | None:
         """Return what the user of ``ws`` may ask, if that has a limit.
@@ -154,3 +199,14 @@ class Chat:
         self._untold |= {name for name in left if self.polls[name].topic in feeds}
         self._retelling = None
         self._retell_in(_RETELL_AGAIN if left else _RETELL)
+
+
+def _same(known: Poll, asked: Poll) -> Poll:
+    """Return ``known``, if it is what was asked for.
+
+    :raises ValueError: it is not.
+    """
+    if (known.options, known.room) != (asked.options, asked.room):
+        name = known.name
+        raise ValueError(f"the poll {name!r} was made with other options or room")
+    return known

@@ -7,11 +7,19 @@ Over 450 lines, as each request of that page has its method, and all ask the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from .. import envelope
-from ..errors import OutOfOrder, PollClosed, StreamGone, UnknownChoice
+from ..errors import (
+    OutOfOrder,
+    PollClosed,
+    PollError,
+    StreamGone,
+    UnknownChoice,
+    UnknownPoll,
+)
 from ..hub.pages import Position, View
 from ..messages import (
     ANONYMOUS,
@@ -315,20 +323,20 @@ class ChatListener(Events):
         fields.check_name(choice, "choice", self.max_name)
         user, asked = self._user(), self._poll_of(poll)
         self._allow(self.can_vote, user, poll, choice)
-        try:
+        with _refusing():
             standing = asked.vote(user, choice)
-        except UnknownChoice as error:
-            raise RequestError("unknown_choice", str(error)) from None
-        except PollClosed as error:
-            raise RequestError("poll_closed", str(error)) from None
         return envelope.reply(ref, **standing.as_fields())
 
     @request("poll")
     def _poll(self, ref: int, poll: Name) -> str:
-        """Ask how a poll stands."""
+        """Ask how a poll stands, and what can be voted for."""
         fields.check_name(poll, "poll", self.max_name)
-        standing = self._poll_of(poll).tally(self.ws.user)
-        return envelope.reply(ref, **standing.as_fields(), mine=standing.mine)
+        asked = self._poll_of(poll)
+        with _refusing():
+            standing = asked.tally(self.ws.user)
+        return envelope.reply(
+            ref, **standing.as_fields(), mine=standing.mine, options=asked.options
+        )
 
     @request("stream")
     def _stream(self, ref: int, id: Mid, room: Name | None = None) -> None:
@@ -508,9 +516,8 @@ class ChatListener(Events):
             raise RequestError("not_joined", NOT_JOINED)
 
     def _poll_of(self, name: str) -> Poll:
-        poll = self._chat.polls.get(name)
-        if poll is None:
-            raise RequestError("unknown_poll", "no such poll")
+        with _refusing():
+            poll = self._chat.find_poll(name)
         if poll.room is not None and poll.room not in (self.ws._rooms or ()):
             raise RequestError(
                 "not_joined", "it is the poll of a room: join that first"
@@ -519,8 +526,22 @@ class ChatListener(Events):
 
 
 _NOBODY = "this needs a user id, and you have none"
+_REFUSALS: dict[type[PollError], envelope.ErrorCode] = {
+    UnknownPoll: "unknown_poll",
+    UnknownChoice: "unknown_choice",
+    PollClosed: "poll_closed",
+}
 _NO_STREAM = "no such message grows there, or not any more"
 _APART = "the room is kept for other connections"
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Refuse the request where a poll does."""
+    try:
+        yield
+    except PollError as error:
+        raise RequestError(_REFUSALS[type(error)], str(error)) from None
 
 
 def _position(after: int | None, epoch: str | None, tag: str | None) -> Position:

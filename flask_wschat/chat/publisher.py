@@ -6,7 +6,7 @@ reaches the server's clients without the application.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import backends
@@ -31,6 +31,7 @@ from ..websocket import WebSocket, as_close
 from .chat import Chat
 from .emitting import emit
 from .streams import Stream, open_stream
+from .voting import Poll, as_poll_name
 
 
 class Sending:
@@ -251,6 +252,57 @@ class Sending:
         limit = as_count(limit, "limit")
         page = hub.backend.history(topic, after=after, limit=limit, growing=False)
         return [_as_said(hub, entry) for entry in page.entries]
+
+    def poll(
+        self,
+        name: str,
+        options: Iterable[str] | None = None,
+        *,
+        room: Any = None,
+        lasts: float | None = None,
+        data: Any = None,
+    ) -> Poll:
+        """Return the poll ``name``, made at the first call with ``options``.
+
+        How it stands is sent to the ready-made chat's connections: those in ``room``,
+        or all.
+
+        Without ``lasts`` it is code: make it where you make routes, in each process;
+        its votes stay. With ``lasts`` it is stored, with ``data`` (JSON of up to 8192
+        bytes) that is yours: every process knows it at once, and so many seconds (1 to
+        2678400, 31 days) after it was made it is forgotten with its votes. Up to 1000
+        are stored at a time. Where one of this name with these options is stored
+        already, that one is returned, as it is.
+
+        Without ``options`` it is the one in this process's code, else the stored one.
+
+        :raises UnknownPoll: there is none of this name.
+        :raises TooManyPolls: as many are stored as may; nothing was made.
+        :raises TypeError: an argument is not what it is to be.
+        :raises ValueError: the name, the options or another argument cannot be used,
+            or the poll was made with other options, or for another room.
+        :raises BackendError: a stored one may have been made or not.
+        """
+        name, chat = as_poll_name(name), self._chat()
+        if options is None:
+            if (room, lasts, data) != (None, None, None):
+                raise TypeError(
+                    "room, lasts and data are for one that is made: with options"
+                )
+            return chat.find_poll(name)
+        room = None if room is None else as_name(room, "a room")
+        if lasts is not None:
+            return chat.make_poll(name, options, room, lasts, data)
+        if data is not None:
+            raise TypeError("data is for a poll that is stored: with lasts, in seconds")
+        return chat.poll(name, options, room)
+
+    def polls(self) -> list[Poll]:
+        """Return the stored polls, made with ``lasts``, the newest first.
+
+        :raises BackendError: they cannot be known now.
+        """
+        return self._chat().stored_polls()
 
 
 class Publisher(Sending):

@@ -1,14 +1,17 @@
 """``Poll``: one vote for each voter, counted where all processes see it.
 
-The backend knows votes and counts; what can be voted for is known here, in each
-process, which therefore makes its polls where it makes its routes. See
-docs/decisions/15.
+The backend knows votes and counts. What can be voted for is code, made in each process
+like routes; or it is made at run time and stored, for a while and for all processes.
+See docs/decisions/15 and 57.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -17,11 +20,13 @@ from typing import Any, NamedTuple, Protocol
 
 from .. import envelope
 from ..backends import Backend
-from ..errors import BackendError, PollClosed, UnknownChoice
+from ..errors import BackendError, PollClosed, UnknownChoice, UnknownPoll
 from ..messages import (
     EVERYONE,
+    MadePoll,
     Message,
     Tally,
+    as_json,
     as_name,
     as_user,
     is_printable,
@@ -36,6 +41,10 @@ logger = logging.getLogger("flask_wschat")
 INTERVAL = 0.1
 """Seconds between two tallies that a process publishes."""
 MOST_OPTIONS = 100
+MOST_DATA = 8192
+"""Bytes of a stored poll's data as JSON."""
+SHORTEST, LONGEST = 1.0, 31 * 86400.0
+"""Seconds for which a poll may be stored."""
 _LONGEST = 100
 """Characters of a poll's name and of an option."""
 
@@ -49,6 +58,16 @@ class Publisher(Protocol):
     backend: Backend
 
     def publish(self, topic: str, message: Message) -> Any: ...
+
+
+class Storing(Publisher, Protocol):
+    """And what one needs that is stored."""
+
+    @property
+    def dumps(self) -> Callable[[Any], str]: ...
+
+    @property
+    def loads(self) -> Callable[[str | bytes], Any]: ...
 
 
 class Standing(NamedTuple):
@@ -76,8 +95,17 @@ class Poll:
     Each change is published to the ready-made chat's connections, those in ``room`` or
     all: at most ten times a second from one process, the last one always.
 
+    One that was made with ``lasts`` is stored, with ``data``, and may be gone at any
+    time: then its methods raise ``UnknownPoll``.
+
+    :raises TypeError: ``options`` is one text, or ``room`` no name.
     :raises ValueError: the name or the options cannot be used.
     """
+
+    _id = ""  # of a stored one, and what its data are
+    _data: Callable[[], Any] = staticmethod(lambda: None)
+    at: float | None = None
+    """When it was stored, in seconds since 1970; None: it is code."""
 
     def __init__(
         self,
@@ -87,7 +115,7 @@ class Poll:
         *,
         room: str | None = None,
     ) -> None:
-        self.name = _checked("the poll's name", name)
+        self.name = as_poll_name(name)
         if isinstance(options, str):
             raise TypeError(f"options are a list of texts, unlike {shown(options)}")
         self.options = tuple(_checked("an option", option) for option in options)
@@ -97,7 +125,7 @@ class Poll:
         if len(set(self.options)) < len(self.options):
             raise ValueError(f"the poll {name!r} has an option twice")
         self._hub = hub
-        self._conflated = Conflated(lambda: self._publish(self.tally()), name)
+        self._conflated = Conflated(self._publish_latest, name)
 
     def vote(self, voter: Any, choice: str) -> Standing:
         """Make ``choice`` the only one of ``voter``, whatever it was before.
@@ -114,7 +142,7 @@ class Poll:
             raise TypeError(f"a choice is a text, unlike {shown(choice)}")
         if choice not in self.options:
             raise UnknownChoice(self.name, choice, self.options)
-        tally = self._hub.backend.vote(self.name, name, choice)
+        tally = self._hub.backend.vote(self.name, name, choice, self._id)
         if tally is None:
             raise PollClosed(self.name)
         return self._changed(tally)
@@ -125,21 +153,38 @@ class Poll:
         :raises BackendError: it cannot be known now.
         """
         asked = None if voter is None else as_user(voter, "a voter")
-        return self._standing(self._hub.backend.tally(self.name, asked))
+        return self._standing(self._hub.backend.tally(self.name, asked, self._id))
 
     def close(self) -> Standing:
         """End the poll: from now on votes are refused. Return the result.
 
         :raises BackendError: it may be closed or not.
         """
-        return self._changed(self._hub.backend.close_poll(self.name))
+        return self._changed(self._hub.backend.close_poll(self.name, True, self._id))
 
     def reopen(self) -> Standing:
         """Go on with the votes there are.
 
         :raises BackendError: it may be open or not.
         """
-        return self._changed(self._hub.backend.close_poll(self.name, False))
+        return self._changed(self._hub.backend.close_poll(self.name, False, self._id))
+
+    @property
+    def data(self) -> Any:
+        """What it was stored with; None: nothing, or it is code."""
+        return self._data()
+
+    def delete(self) -> bool:
+        """Forget a stored poll with its votes; False: it was not there any more.
+
+        :raises ValueError: it is not stored, but code.
+        :raises BackendError: it may be there or not.
+        """
+        if not self._id:
+            raise ValueError(
+                f"the poll {self.name!r} is code, made without lasts=: it is not stored"
+            )
+        return self._hub.backend.delete_poll(self.name, self._id)
 
     def _changed(self, tally: Tally) -> Standing:
         standing = self._standing(tally)
@@ -169,8 +214,52 @@ class Poll:
         news = envelope.tally(self.name, standing.as_fields())
         return Message(news, "tally " + self.name, json=True, event="tally")
 
+    def _publish_latest(self) -> None:
+        with contextlib.suppress(UnknownPoll):  # nobody asks for it any more
+            self._publish(self.tally())
+
     def _publish(self, standing: Standing) -> None:
         self._hub.publish(self.topic, self._news(standing))
+
+
+def store(hub: Storing, asked: Poll, lasts: Any, data: Any) -> MadePoll:
+    """Store what ``asked`` is, for ``lasts`` seconds, unless one of its name is; return
+    the one there is.
+
+    :raises TypeError: ``lasts`` is no number, or JSON has no such ``data``.
+    :raises ValueError: they cannot be used.
+    :raises TooManyPolls: as many are stored as may.
+    """
+    if not isinstance(lasts, int | float) or isinstance(lasts, bool):
+        raise TypeError(f"lasts is a number of seconds, unlike {shown(lasts)}")
+    if not SHORTEST <= lasts <= LONGEST:
+        words = f"lasts is from {SHORTEST:g} to {LONGEST:g} seconds, unlike {lasts!r}"
+        raise ValueError(words)
+    said = as_json(data, hub.dumps)
+    size = len(said.encode())
+    if size > MOST_DATA:
+        raise ValueError(f"data has up to {MOST_DATA} bytes as JSON, unlike {size}")
+    text = json.dumps([asked.options, asked.room]) + "\n" + said
+    id = secrets.token_hex(8)
+    return hub.backend.make_poll(asked.name, id, text, float(lasts))
+
+
+def stored(hub: Storing, made: MadePoll) -> Poll:
+    """Return what is stored as ``made``.
+
+    :raises BackendError: somebody else has written it.
+    """
+    try:
+        head, _, said = made.text.partition("\n")
+        options, room = json.loads(head)
+        poll = Poll(hub, made.name, options, room=room)
+        hub.loads(said)
+    except (ValueError, TypeError) as error:
+        words = f"the stored poll {made.name!r} is not ours: {error}"
+        raise BackendError(words) from error
+    poll._id, poll.at = made.id, made.at
+    poll._data = lambda: hub.loads(said)
+    return poll
 
 
 class Conflated:
@@ -252,6 +341,14 @@ class Conflated:
                 again, self._waiting = not self._waiting, True
             if again:
                 self._start(_RETRY)
+
+
+def as_poll_name(name: Any) -> str:
+    """Return ``name`` if a poll may be called so.
+
+    :raises ValueError: none may.
+    """
+    return _checked("the poll's name", name)
 
 
 def _checked(what: str, name: str) -> str:

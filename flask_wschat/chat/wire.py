@@ -326,6 +326,15 @@ class PollReply(VoteReply, kw_only=True, tag="reply"):
     """To poll."""
 
     mine: Annotated[Name | None, Meta(description="null: you have not voted.")]
+    options: Annotated[
+        list[Name],
+        Meta(
+            title="options",
+            description="What can be voted for, in order.",
+            min_length=2,
+            extra_json_schema={"uniqueItems": True},
+        ),
+    ]
 
 
 class StreamReply(_Growing, tag="reply"):

@@ -155,6 +155,11 @@ export interface PollState extends Votes {
   mine: string | null;
 }
 
+/** And what can be voted for, in order. */
+export interface PollReply extends PollState {
+  options: string[];
+}
+
 /** A poll has changed. `chat.poll(name).on(…)` has them in order, and misses none. */
 export interface Tally extends Votes {
   type: "tally";
@@ -278,7 +283,7 @@ export interface ChatRequests {
   history: { fields: { room: string; before?: number; limit?: number }; reply: History };
   who: { fields: { room: string; after?: string; limit?: number }; reply: People };
   vote: { fields: { poll: string; choice: string }; reply: Votes };
-  poll: { fields: { poll: string }; reply: PollState };
+  poll: { fields: { poll: string }; reply: PollReply };
   stream: {
     fields: { room?: string; id: string };
     reply: GrowingMessage & { room: string | null };
@@ -521,8 +526,8 @@ export interface Poll {
    * never with an older state after a newer one.
    */
   on(handler: (state: PollState) => void): () => void;
-  /** Ask how it stands. */
-  get(options?: AskOptions): Promise<Reply & PollState>;
+  /** Ask how it stands, and what can be voted for. */
+  get(options?: AskOptions): Promise<Reply & PollReply>;
 }
 
 // ---- Your own events and requests -------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,11 +13,18 @@ from typing import Any
 import pytest
 
 from flask_wschat.backends import Backend
-from flask_wschat.errors import BackendError, OutOfOrder, ShareTaken
+from flask_wschat.errors import (
+    BackendError,
+    OutOfOrder,
+    ShareTaken,
+    TooManyPolls,
+    UnknownPoll,
+)
 from flask_wschat.messages import (
     PRESENCE,
     Delivery,
     Entry,
+    MadePoll,
     Message,
     News,
     Receipt,
@@ -1195,6 +1203,105 @@ def test_a_poll_closed_anywhere_is_closed_everywhere(two: Two) -> None:
     other.close_poll("tea")
     assert one.vote("tea", "bob", "green") is None
     assert one.tally("tea") == other.tally("tea")
+
+
+# -- polls made at run time
+
+
+def test_a_poll_made_in_one_process_is_known_in_all(two: Two) -> None:
+    (one, _), (other, _) = two
+    assert other.made_poll("tea") is None and other.made_polls() == []
+    made = one.make_poll("tea", "id1", '["żółw 🐢"]\n{}', 60)
+    assert (made.name, made.id, made.text) == ("tea", "id1", '["żółw 🐢"]\n{}')
+    assert time.time() - 60 < made.at <= time.time() + 1
+    assert other.made_poll("tea") == made
+    assert other.make_poll("tea", "id2", "other", 60) == made
+    assert other.made_polls() == one.made_polls() == [made]
+    tally = other.vote("tea", "ann", "green", "id1")
+    assert tally is not None
+    assert one.tally("tea", "ann", "id1") == tally
+    assert one.close_poll("tea", id="id1").closed
+    assert other.vote("tea", "bob", "green", "id1") is None
+    assert not other.close_poll("tea", False, "id1").closed
+    assert one.vote("tea", "bob", "green", "id1") is not None
+    # One of the code has the name for itself.
+    assert one.tally("tea") == Tally({}, 0, False)
+
+
+def test_a_deleted_poll_takes_its_votes_along(backend: Backend) -> None:
+    backend.make_poll("tea", "id1", "x", 60)
+    voted = backend.vote("tea", "ann", "green", "id1")
+    assert voted is not None
+    assert not backend.delete_poll("tea", "id0")
+    assert backend.delete_poll("tea", "id1")
+    assert not backend.delete_poll("tea", "id1")
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: backend.vote("tea", "ann", "green", "id1"),
+        lambda: backend.tally("tea", None, "id1"),
+        lambda: backend.close_poll("tea", True, "id1"),
+    )
+    for call in calls:
+        with pytest.raises(UnknownPoll, match="'tea'"):
+            call()
+    assert backend.made_poll("tea") is None and backend.made_polls() == []
+    backend.make_poll("tea", "id2", "y", 60)
+    anew = backend.tally("tea", "ann", "id2")
+    assert (anew.counts, anew.mine) == ({}, None)
+    assert voted.version < anew.version < 2**53
+    with pytest.raises(UnknownPoll):
+        backend.vote("tea", "ann", "green", "id1")
+
+
+def test_a_poll_and_its_votes_are_forgotten_together(backend: Backend) -> None:
+    backend.make_poll("long", "a", "x", 60)
+    backend.make_poll("tea", "id1", "x", 0.3)
+    assert backend.vote("tea", "ann", "green", "id1") is not None
+    eventually(lambda: backend.made_poll("tea") is None)
+    with pytest.raises(UnknownPoll):
+        backend.vote("tea", "ann", "green", "id1")
+    assert [made.name for made in backend.made_polls()] == ["long"]
+    backend.make_poll("tea", "id2", "x", 60)
+    assert backend.tally("tea", "ann", "id2").counts == {}
+    assert [made.id for made in backend.made_polls()] == ["id2", "a"]
+
+
+@pytest.mark.parametrize("name", ["{a}", "a}b{", "a b", "'; --", "%s*?[", "żółw 🐢"])
+def test_a_poll_may_have_any_name(backend: Backend, name: str) -> None:
+    made = backend.make_poll(name, "id", "x", 60)
+    assert backend.made_polls() == [made] and backend.made_poll(name) == made
+    assert backend.vote(name, name, name, "id") is not None
+    assert backend.delete_poll(name, "id") and backend.made_polls() == []
+
+
+def test_of_those_who_make_a_poll_at_once_one_does(two: Two) -> None:
+    had: list[str] = []
+
+    def make(number: int) -> None:
+        made = two[number % 2][0].make_poll("tea", f"id{number}", str(number), 60)
+        assert made.id == f"id{made.text}"
+        had.append(made.id)
+
+    together([lambda n=n: make(n) for n in range(20)])  # type: ignore[misc]
+    assert len(had) == 20 and len(set(had)) == 1
+    for backend, _ in two:
+        assert [made.id for made in backend.made_polls()] == had[:1]
+
+
+def test_polls_are_only_so_many(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("polls", "sqlite.made", "redis.polls"):
+        monkeypatch.setattr(f"flask_wschat.backends.{module}.MOST_POLLS", 3)
+    made: list[MadePoll] = []
+    with pytest.raises(TooManyPolls, match="3 polls are stored"):
+        while True:
+            made.append(backend.make_poll(f"tea{len(made)}", "id", "x", 60))
+    assert len(made) in range(3, 6)  # of two Redis each has its own
+    assert backend.made_polls() == made[::-1]
+    assert backend.make_poll("tea0", "id", "x", 60) == made[0]
+    for each in made:
+        backend.delete_poll(each.name, each.id)
+    backend.make_poll("tea", "id", "x", 60)
 
 
 # -- what may happen once

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flask_wschat import WSChat
+from flask_wschat import UnknownPoll, WSChat
 from flask_wschat.testing import WSChatClient, WSChatSession
 from tests.support.chat_client import Json
 from tests.support.following import Follower, chat, make_chat, server, url
@@ -65,6 +65,42 @@ def test_processes_share_rooms_people_and_votes(
     assert ann.peer.closed() == tab.closed() == (4001, "bye")
     assert ben.peer.expect("presence", left=["ann"])["joined"] == []
     eventually(lambda: there.online() == ["ben"])
+
+
+@shared
+def test_a_poll_made_at_run_time_is_one_in_all_processes(
+    two: tuple[WSChat, LiveServer, WSChat, LiveServer],
+) -> None:
+    here, server_here, there, server_there = two
+    ann, ben = Follower(server_here, "ann").connect(), Follower(server_there, "ben")
+    ben.connect()
+    assert ann.peer is not None and ben.peer is not None
+    ask = {"poll": "Tea?", "choice": "yes"}
+    assert ann.peer.fail("vote", **ask)["code"] == "unknown_poll"
+    options = ["yes", "no", "10", "2"]
+    tea = here.poll("Tea?", options, room="Lobby", lasts=600, data={"q": "Tea? żółw"})
+    known = there.poll("Tea?")
+    assert (known.options, known.room) == (tuple(options), "Lobby")
+    assert known.data == {"q": "Tea? żółw"} and known.at == tea.at
+    assert [poll.name for poll in there.polls()] == ["Tea?"]
+    assert ben.peer.ask("vote", **ask)["total"] == 1
+    assert ann.peer.expect("tally")["counts"] == {"yes": 1, "no": 0, "10": 0, "2": 0}
+    standing = ann.peer.ask("poll", poll="Tea?")
+    assert (standing["options"], standing["mine"]) == (options, None)
+    known.close()
+    assert ann.peer.expect("tally", closed=True)["total"] == 1
+    assert ann.peer.fail("vote", **ask)["code"] == "poll_closed"
+    tea.reopen()
+    assert ben.peer.expect("tally", closed=False, version=tea.tally().version)
+    assert ann.peer.fail("vote", poll="Tea?", choice="3")["code"] == "unknown_choice"
+    assert ann.peer.ask("vote", **ask)["total"] == 2
+    ben.peer.ask("leave", room="Lobby")
+    assert ben.peer.fail("vote", **ask)["code"] == "not_joined"
+    assert known.delete() and not tea.delete()
+    for request, fields in (("vote", ask), ("poll", {"poll": "Tea?"})):
+        assert ann.peer.fail(request, **fields)["code"] == "unknown_poll"
+    with pytest.raises(UnknownPoll, match=r"'Tea\?'"):
+        there.poll("Tea?")
 
 
 @shared

@@ -24,6 +24,7 @@ LIMITS: Any = dict.fromkeys(
 RATES = ("rate", "new_rooms")
 A = envelope.rate(Bucket(2.5, 9))
 STANDING: Any = {"counts": {"tea": 2, "Grüner Tee": 0}, "total": 2, "version": 3}
+MORE: Any = {"closed": True, "mine": None, "options": ["tea", "Grüner Tee"]}
 SAID = Message("Tea?", sender="ann", mid="a-1")
 A_MESSAGE = envelope.message("room:Lobby", SAID, 7, 1.5)
 GROWN = Grown("s1", "bot", 1.5, 3, "Żółw\n", "ann")
@@ -73,7 +74,7 @@ def entry(data: Any, **fields: Any) -> Entry:
         ("tell.reply", envelope.stored(1, 7, 1.5)),
         ("who.reply", envelope.who(1, ["ann"], 1, False)),
         ("vote.reply", envelope.reply(1, **STANDING, closed=False)),
-        ("poll.reply", envelope.reply(1, **STANDING, closed=True, mine=None)),
+        ("poll.reply", envelope.reply(1, **STANDING, **MORE)),
         ("stream.reply", envelope.standing(1, "user:ben", GROWN)),
         ("stop.reply", envelope.reply(1)),
         ("ping.reply", envelope.reply(1)),

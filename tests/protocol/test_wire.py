@@ -219,6 +219,7 @@ def test_votes(meet: Meet, chat: WSChat) -> None:
     assert ann.expect("tally", total=2)["version"] > tally["version"]
     standing = ann.ask("poll", poll="Drinks")
     assert (standing["mine"], standing["total"]) == ("tea", 2)
+    assert standing["options"] == ["tea", "coffee"]
     assert meet().ask("poll", poll="Drinks")["mine"] is None
 
 

@@ -17,12 +17,14 @@ one slot of a cluster:
 
 Beside them there are ``<prefix>:{presence}:living``, ``:dying`` and ``:clock``, the
 processes, and ``<prefix>:{process:<id>}:topics``, where each one has people; and for a
-poll the hashes ``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``. What may
-happen once is noted in ``<prefix>:{once:<key>}:once``, and what one at a time has in
+poll the hashes ``<prefix>:{poll:<name>}:poll``, ``:voters`` and ``:counts``; of one
+made at run time they begin with ``<prefix>:{made:<name>}``, and there is a list of
+such, ``<prefix>:{polls}:polls``. What may happen once is noted in
+``<prefix>:{once:<key>}:once``, and what one at a time has in
 ``<prefix>:{lease:<key>}:lease``.
 
 Each has a life: what is kept as ``ttl`` says, and who is where a day after the last
-process that knew of it. Only polls stay.
+process that knew of it. Only polls that are code stay.
 
 Redis 7 takes 4.7 KB for a topic with one message (``redis-cli memory usage`` of its
 keys), as a stream begins with 4 KB; with ``stream-node-max-bytes 512`` in its
@@ -40,7 +42,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ...errors import BackendError
 from ...logs import SparingLog, printable
-from ...messages import Attendance, Entry, Message, Page, Receipt, Tally
+from ...messages import Attendance, Entry, MadePoll, Message, Page, Receipt, Tally
 from ..contract import EMPTY, Host, T, only
 from ..shares import Shares
 from .address import Address
@@ -52,11 +54,12 @@ from .packing import (
     unpack_entry,
     unpack_grown,
 )
+from .polls import Polls
 from .process import Process
 from .publishing import Done, Limits, growth_keys
 from .sentinel import SentinelAddress
 from .subscriber import Timings
-from .wire import Arg, Call, Reply, decode, encode
+from .wire import Arg, Call, Reply, encode
 
 logger = logging.getLogger("flask_wschat")
 
@@ -105,9 +108,13 @@ class RedisBackend:
         self._history = self._server.script("history")
         self._delete = self._server.script("delete")
         self._claim = self._server.script("claim")
-        self._poll = self._server.script("poll")
         self._lease = self._server.script("lease")
         self._processes: dict[int, Process] = {}
+
+        def run(calls: Sequence[Call], *, again: bool) -> list[Reply]:
+            return self._here().run(calls, again=again)
+
+        self._polls = Polls(run, self._server, self._strange)
 
     # -- life
 
@@ -350,36 +357,26 @@ class RedisBackend:
 
     # -- polls
 
-    def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
-        return self._act(poll, "vote", voter, choice)
+    def make_poll(self, poll: str, id: str, text: str, seconds: float) -> MadePoll:
+        return self._polls.make(poll, id, text, seconds)
 
-    def tally(self, poll: str, voter: str | None = None) -> Tally:
-        tally = self._act(poll, "look", *(() if voter is None else (voter,)))
-        assert tally is not None
-        return tally
+    def made_poll(self, poll: str) -> MadePoll | None:
+        return self._polls.made(poll)
 
-    def close_poll(self, poll: str, closed: bool = True) -> Tally:
-        tally = self._act(poll, "close" if closed else "open")
-        assert tally is not None
-        return tally
+    def made_polls(self) -> list[MadePoll]:
+        return self._polls.all_made()
 
-    def _act(self, poll: str, *args: str) -> Tally | None:
-        topic = "poll:" + poll
-        keys = [self._server.key(topic, k) for k in ("poll", "voters", "counts")]
-        reply = self._run(self._poll.call(keys, args), again=True)
-        if reply is None:
-            return None
-        try:
-            version, closed, mine, counts = reply
-            names, numbers = map(decode, counts[::2]), map(int, counts[1::2])
-            return Tally(
-                dict(zip(names, numbers, strict=True)),
-                version,
-                bool(closed),
-                None if mine is None else decode(mine),
-            )
-        except (ValueError, TypeError) as error:
-            raise self._strange(topic) from error
+    def delete_poll(self, poll: str, id: str) -> bool:
+        return self._polls.delete(poll, id)
+
+    def vote(self, poll: str, voter: str, choice: str, id: str = "") -> Tally | None:
+        return self._polls.vote(poll, voter, choice, id)
+
+    def tally(self, poll: str, voter: str | None = None, id: str = "") -> Tally:
+        return self._polls.tally(poll, voter, id)
+
+    def close_poll(self, poll: str, closed: bool = True, id: str = "") -> Tally:
+        return self._polls.close(poll, closed, id)
 
     def _strange(self, topic: str) -> BackendError:
         """Return what to raise where what is kept of ``topic`` makes no sense."""

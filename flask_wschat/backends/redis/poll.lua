@@ -1,11 +1,15 @@
 -- Vote in a poll, close or open it, or only look.
 -- KEYS: poll, voters, counts, all hashes
--- ARGV: 'vote', 'close', 'open' or 'look'; voter, if one is asked about; choice
--- Returns false if a vote came too late, else the version, 1 if the poll is closed or
+-- ARGV: 'vote', 'close', 'open' or 'look'; the id of one made at run time, or ''; voter, if
+-- one is asked about; choice
+-- Returns 0 if there is none with this id, false if a vote came too late, else the version, 1 if the poll is closed or
 -- else 0, the voter's choice, and choice and count in turn.
 -- A poll's first change gets the time as its version: where Redis has forgotten it, those
 -- who knew the old ones take the new ones for newer.
-local action, voter, choice = ARGV[1], ARGV[2], ARGV[3]
+local action, id, voter, choice = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+if id ~= '' and redis.call('HGET', KEYS[1], 'id') ~= id then
+  return 0
+end
 local function change()
   if redis.call('HEXISTS', KEYS[1], 'version') == 0 then
     local clock = redis.call('TIME')
@@ -26,6 +30,11 @@ if action == 'vote' then
     redis.call('HINCRBY', KEYS[3], choice, 1)
     if before and redis.call('HINCRBY', KEYS[3], before, -1) <= 0 then
       redis.call('HDEL', KEYS[3], before)
+    end
+    if id ~= '' then  -- a moment later than it, so that it never lacks votes
+      local life = redis.call('PTTL', KEYS[1]) + 1000
+      redis.call('PEXPIRE', KEYS[2], life)
+      redis.call('PEXPIRE', KEYS[3], life)
     end
   end
 elseif action == 'close' and closed == 0 then

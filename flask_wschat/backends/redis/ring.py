@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ...errors import BackendError, ConfigError
-from ...messages import EVERYONE, Attendance, Message, Page, Receipt, Tally
+from ...messages import EVERYONE, Attendance, MadePoll, Message, Page, Receipt, Tally
 from ..contract import Host
 from .address import several
 from .backend import RedisBackend
@@ -151,14 +153,29 @@ class RedisRing:
     def release(self, key: str, holder: str) -> None:
         self._at("lease:" + key).release(key, holder)
 
-    def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
-        return self._at("poll:" + poll).vote(poll, voter, choice)
+    def make_poll(self, poll: str, id: str, text: str, seconds: float) -> MadePoll:
+        return self._at("poll:" + poll).make_poll(poll, id, text, seconds)
 
-    def tally(self, poll: str, voter: str | None = None) -> Tally:
-        return self._at("poll:" + poll).tally(poll, voter)
+    def made_poll(self, poll: str) -> MadePoll | None:
+        return self._at("poll:" + poll).made_poll(poll)
 
-    def close_poll(self, poll: str, closed: bool = True) -> Tally:
-        return self._at("poll:" + poll).close_poll(poll, closed)
+    def made_polls(self) -> list[MadePoll]:
+        each = [backend.made_polls() for backend in self._backends]
+        return sorted(
+            itertools.chain(*each), key=operator.attrgetter("at"), reverse=True
+        )
+
+    def delete_poll(self, poll: str, id: str) -> bool:
+        return self._at("poll:" + poll).delete_poll(poll, id)
+
+    def vote(self, poll: str, voter: str, choice: str, id: str = "") -> Tally | None:
+        return self._at("poll:" + poll).vote(poll, voter, choice, id)
+
+    def tally(self, poll: str, voter: str | None = None, id: str = "") -> Tally:
+        return self._at("poll:" + poll).tally(poll, voter, id)
+
+    def close_poll(self, poll: str, closed: bool = True, id: str = "") -> Tally:
+        return self._at("poll:" + poll).close_poll(poll, closed, id)
 
 
 def _name(url: str) -> str:

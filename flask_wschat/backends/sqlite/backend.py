@@ -6,18 +6,17 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
-from ...errors import BackendError, ConfigError
+from ...errors import BackendError, ConfigError, PollError
 from ...logs import redacted
-from ...messages import Attendance, Message, Page, Receipt, Tally
+from ...messages import Attendance, MadePoll, Message, Page, Receipt, Tally
 from ..contract import Host, only
-from . import once
+from . import made, once, polls
 from .file import File
 from .log import Log
 from .people import People
-from .polls import Polls
 from .topics import Publication, Topics
 from .writer import Writer
 
@@ -215,17 +214,41 @@ class SQLiteBackend:
 
     # -- polls
 
-    def vote(self, poll: str, voter: str, choice: str) -> Tally | None:
-        polls = self._process().polls
-        return self._call(lambda db: polls.vote(db, poll, voter, choice))
+    def make_poll(self, poll: str, id: str, text: str, seconds: float) -> MadePoll:
+        return self._poll(lambda db: made.make(db, poll, id, text, seconds))
 
-    def tally(self, poll: str, voter: str | None = None) -> Tally:
-        polls = self._process().polls
-        return self._call(lambda db: polls.tally(db, poll, voter), writes=False)
+    def made_poll(self, poll: str) -> MadePoll | None:
+        return self._call(lambda db: made.find(db, poll), writes=False)
 
-    def close_poll(self, poll: str, closed: bool = True) -> Tally:
-        polls = self._process().polls
-        return self._call(lambda db: polls.close(db, poll, closed))
+    def made_polls(self) -> list[MadePoll]:
+        return self._call(made.find_all, writes=False)
+
+    def delete_poll(self, poll: str, id: str) -> bool:
+        return self._call(lambda db: made.delete(db, poll, id))
+
+    def vote(self, poll: str, voter: str, choice: str, id: str = "") -> Tally | None:
+        return self._poll(
+            lambda db: polls.vote(db, made.key(db, poll, id), voter, choice)
+        )
+
+    def tally(self, poll: str, voter: str | None = None, id: str = "") -> Tally:
+        return self._poll(
+            lambda db: polls.tally(db, made.key(db, poll, id), voter), writes=False
+        )
+
+    def close_poll(self, poll: str, closed: bool = True, id: str = "") -> Tally:
+        return self._poll(lambda db: polls.close(db, made.key(db, poll, id), closed))
+
+    def _poll(self, step: Callable[[sqlite3.Connection], T], writes: bool = True) -> T:
+        """Return what ``step`` returns, or raise a ``PollError`` of it."""
+
+        def quiet(db: sqlite3.Connection) -> T | PollError:
+            try:
+                return step(db)
+            except PollError as error:
+                return error  # raised here, it would undo what others do with it
+
+        return cast("T", self._call(quiet, writes))
 
     # -- within
 
@@ -259,5 +282,4 @@ class _Process:
             share=backend._share,
         )
         self.people = People(backend._presence_ttl, self.topics.announce)
-        self.polls = Polls()
         self.writer = Writer(file, host, log, self.topics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from . import growing
+from . import growing, made
 from .log import newest
 
 _MIDS = 4  # remembered for so many times as many messages as are kept, and longer
@@ -59,6 +59,7 @@ class Leftovers:
         self._drop_idle(db, now)
         self._drop_empty(db, now)
         growing.tidy(db)
+        deleted += made.tidy(db)
         return deleted >= _CHUNK
 
     def _trim(self, db: sqlite3.Connection, now: float, last: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from . import growing, once, people
+from . import growing, made, once, people
 
 SCHEMA_VERSION = 5
 APPLICATION_ID = 0x57534368  # "WSCh", for `file` and for who takes the wrong file
@@ -119,6 +119,7 @@ def create(db: sqlite3.Connection) -> None:
     once.create(db)
     people.create(db)
     growing.create(db)
+    made.create(db)
 
 
 def one(db: sqlite3.Connection, question: str) -> Any:

@@ -6,12 +6,14 @@ Of files only Linux says so. Elsewhere nothing is known and nobody named.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
 LOCKS = Path("/proc/locks")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 # It goes on while the host is asleep, for all processes the same, and nobody sets it.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -27,6 +29,18 @@ _READING = range(123, 128)
 def uptime() -> float:
     """Return for how many seconds the host runs."""
     return time.clock_gettime(_CLOCK)
+
+
+@functools.cache
+def boot() -> str:
+    """Return a word that is another one each time the host starts; "": none is known.
+
+    Then who compares ``uptime`` with an earlier one has to go by that alone.
+    """
+    try:
+        return BOOT.read_text().strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def network_disk(path: Path) -> str | None:
