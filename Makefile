@@ -178,11 +178,11 @@ clean:
 
 # Stamps: newer than the packaging files means that nothing is to be installed.
 $(VENV)/.demo: $(PACKAGING)
-	@sh tools/venv.sh install "$(PYTHON)" $(VENV) .
+	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[demo]"
 	@touch $@
 
 $(VENV)/.workers: $(PACKAGING)
-	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[redis]" "gunicorn[gevent]>=23.0"
+	@sh tools/venv.sh install "$(PYTHON)" $(VENV) ".[demo,redis]" "gunicorn[gevent]>=23.0"
 	@touch $@ $(VENV)/.demo
 
 .venv-oldest/.test: $(PACKAGING) tools/oldest.txt

@@ -10,13 +10,13 @@ in ``static/``. All that people share (votes, rooms, messages, who is there) is 
 from __future__ import annotations
 
 import os
-import secrets
+from pathlib import Path
 
 from flask import Flask
 
 from demos import chat
 from demos.bot import bot
-from demos.hall import HOST, hall, is_loopback
+from demos.hall import HOST, hall, own_key
 from demos.home import home
 from demos.language import language
 from demos.private import private
@@ -25,13 +25,11 @@ from demos.vote import declare, vote
 from demos.who import people
 
 app = Flask(__name__)
-# Sessions outlive a restart where only this machine gets in, as all can read this key.
-app.secret_key = os.environ.get("WSCHAT_DEMO_SECRET") or (
-    "only good for a demo" if is_loopback(HOST) else secrets.token_hex()
-)
 app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
+app.config["MAX_CONTENT_LENGTH"] = 64 * 1024  # of a form
 app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL") or "memory://"
 app.config.from_prefixed_env()  # FLASK_WSCHAT_RATE_LIMIT=null, for a crowd at one desk
+app.secret_key = app.secret_key or own_key(Path(app.instance_path) / "secret_key")
 
 for part in (hall, language, people, home, vote, group, private, bot):
     app.register_blueprint(part)

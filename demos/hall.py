@@ -1,20 +1,70 @@
-"""What all answers have, and what is shown to others in the room."""
+"""What all answers have, and the way into the demos from a phone in the same room."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import ipaddress
 import os
+import secrets
+import socket
+import tempfile
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from flask import Blueprint
+from flask import Blueprint, Response, abort, render_template, request
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from flask_wschat import BackendError
-
-from .language import _
 
 hall = Blueprint("hall", __name__)
 
 HOST = os.environ.get("HOST") or "127.0.0.1"
+
+HEADERS = {
+    # No name and no message can then be a script, whatever a page does with it.
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none';"
+    " form-action 'self'; frame-ancestors 'self'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@hall.after_app_request
+def trust_only_ours(response: Response) -> Response:
+    response.headers.update(HEADERS)
+    return response
+
+
+def own_key(path: Path) -> str:
+    """The key that signs the cookies: made at the first start, and read by this user
+    only. So sessions outlive a restart, and all workers know them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent) as file:  # others can't read
+        file.write(secrets.token_hex())
+        file.flush()
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)  # whole, and one worker's only
+    return path.read_text()
+
+
+# ---- when something cannot be done --------------------------------------------------
+
+
+@hall.app_errorhandler(HTTPException)
+def failed(error: HTTPException) -> Any:
+    if request.path.startswith(("/ws/", "/_wschat/")):
+        return error  # nobody reads it, but the client its status
+    return render_template("error.html", code=error.code), error.code
+
+
+@hall.app_errorhandler(BackendError)
+def unavailable(error: BackendError) -> Any:
+    return failed(ServiceUnavailable())
+
+
+# ---- the way in for phones ----------------------------------------------------------
 
 
 def is_loopback(host: str) -> bool:
@@ -24,13 +74,51 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-@hall.after_app_request
-def trust_only_ours(response: Any) -> Any:
-    # No name and no message can then be a script, whatever a page does with it.
-    response.headers["Content-Security-Policy"] = "default-src 'self'"
-    return response
+def lan_address() -> str | None:
+    """The address of this machine that others in its network know."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but chooses an address
+        except OSError:
+            return None
+        name: str = probe.getsockname()[0]
+        return name
 
 
-@hall.app_errorhandler(BackendError)
-def unavailable(error: BackendError) -> Any:
-    return _("The demo's storage cannot be reached. Please try again soon."), 503
+def public_url(path: str) -> str:
+    """The address of a page for others, too: "localhost" is each machine's own."""
+    url = urlsplit(request.host_url)
+    if is_loopback(url.hostname or "") and not is_loopback(HOST):
+        host = lan_address() or url.hostname
+        return f"{url.scheme}://{host}{f':{url.port}' if url.port else ''}{path}"
+    return request.host_url.rstrip("/") + path
+
+
+def qr_svg(url: str) -> str | None:
+    """``url`` as a picture for cameras, if ``segno`` is installed."""
+    try:
+        import segno
+    except ModuleNotFoundError:
+        return None
+    picture = io.BytesIO()
+    # Black on white, with its margin, on dark pages too: cameras expect that.
+    segno.make(url, error="m", micro=False).save(
+        picture, kind="svg", xmldecl=False, omitsize=True, light="#fff"
+    )
+    return picture.getvalue().decode()
+
+
+@hall.app_context_processor
+def ways_in() -> dict[str, Any]:
+    """``phone_url``: the server's address for others, if there is one."""
+    url = public_url("")
+    return {"phone_url": "" if is_loopback(urlsplit(url).hostname or "") else url}
+
+
+@hall.get("/qr.svg")
+def qr() -> Response:
+    path = request.args.get("path", "/")
+    if not path.startswith("/") or len(path) > 300:
+        abort(404)
+    picture = qr_svg(public_url(path)) or abort(404)
+    return Response(picture, mimetype="image/svg+xml")

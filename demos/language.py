@@ -8,10 +8,11 @@ server answers on a socket, which pages translate when they show it.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, g, redirect, request
+from flask import Blueprint, Response, g, redirect, request
 
 language = Blueprint("language", __name__)
 
@@ -45,13 +46,23 @@ def words() -> dict[str, Any]:
     return {"_": _, "lang": lang, "languages": NAMES, "words": WORDS[lang]}
 
 
+@language.after_app_request
+def tell(response: Response) -> Response:
+    if "language" in g:
+        response.content_language.add(g.language)
+        response.vary.update(["Accept-Language", "Cookie"])
+    return response
+
+
 @language.post("/language")
 def choose() -> Any:
     """Keep the choice for a year, and go back to where it was made."""
     back = request.form.get("back", "/")
-    if not back.startswith("/") or back.startswith(("//", "/\\")):
+    if not re.match(r"/(?![/\\\s])[^\r\n\t]*$", back):
         back = "/"  # only to pages of ours
     answer = redirect(back)
     if (chosen := request.form.get("language")) in NAMES:
-        answer.set_cookie("language", chosen, 365 * 86400, samesite="Lax")
+        answer.set_cookie(
+            "language", chosen, 365 * 86400, samesite="Lax", httponly=True
+        )
     return answer

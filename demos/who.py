@@ -12,7 +12,16 @@ import re
 import unicodedata
 from typing import Any
 
-from flask import Blueprint, g, redirect, render_template, request, session, url_for
+from flask import (
+    Blueprint,
+    Response,
+    g,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
 
 from flask_wschat import ChatListener, WebSocket
 
@@ -104,6 +113,15 @@ def remember_browser() -> None:
     if ours and not request.path.startswith("/ws/") and "browser" not in session:
         g.stranger = True
         session["browser"], session["tag"] = os.urandom(16).hex(), os.urandom(4).hex()
+
+
+@people.after_app_request
+def remember_on_pages(response: Response) -> Response:
+    if "stranger" in g and (
+        response.status_code >= 400 or response.mimetype != "text/html"
+    ):
+        session.modified = False
+    return response
 
 
 @people.route("/<any(group, private):page>/login", methods=["GET", "POST"])

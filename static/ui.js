@@ -160,6 +160,16 @@ export function showStatus(chat, loginUrl) {
   for (const type of ["online", "offline"]) addEventListener(type, show);
 }
 
+const far = byId("far"); // the way in for phones, if there is one
+far?.addEventListener("beforetoggle", () => {
+  const path = location.pathname + location.search + location.hash; // as it is now
+  const link = far.querySelector("a");
+  link.href = link.textContent = far.dataset.url + path;
+  const image = far.querySelector("img");
+  image.onload = () => (image.hidden = false); // else there is no code, but an address
+  image.src = `${far.dataset.qr}?${new URLSearchParams({ path })}`;
+});
+
 /** Show a short message at the bottom for a few seconds. */
 export function toast(text) {
   const node = el("p", {}, text);

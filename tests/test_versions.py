@@ -23,7 +23,7 @@ def test_ci_pins_what_the_tests_need() -> None:
     pinned = (ROOT / "tools/tested.txt").read_text()
     pins = dict(re.findall(r"^([\w.-]+)==(.+)$", pinned, re.MULTILINE))
     assert len(pinned.splitlines()) == len(pins) + 1
-    floors = floors_of("redis", "test", "dev")
+    floors = floors_of("demo", "redis", "test", "dev")
     assert len(floors) > 15
     for name, floor in floors:
         assert _parts(pins[name]) >= _parts(floor), (name, floor, pins[name])
@@ -34,7 +34,7 @@ def _parts(version: str) -> list[int]:
 
 
 def test_the_oldest_are_those_of_setup_cfg() -> None:
-    floors = floors_of("redis", "test")
+    floors = floors_of("demo", "redis", "test")
     pinned = (ROOT / "tools/oldest.txt").read_text()
     pins = dict(re.findall(r"^([\w-]+)==(.+)$", pinned, re.MULTILINE))
     assert len(floors) > 10

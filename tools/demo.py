@@ -14,7 +14,6 @@ import contextlib
 import importlib
 import ipaddress
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -118,15 +117,6 @@ def addresses(options: Options) -> list[str]:
             return ["127.0.0.1"]
 
 
-def keep_secret(options: Options) -> None:
-    """Have a key that all workers share, and nobody can read here."""
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(options.host).is_loopback:
-            return
-    if options.host != "localhost":
-        os.environ.setdefault("WSCHAT_DEMO_SECRET", secrets.token_hex())
-
-
 def wait_for(
     process: subprocess.Popen[bytes], port: int, host: str = "127.0.0.1"
 ) -> None:
@@ -213,7 +203,6 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(str(error))
     if arguments == ["check"]:
         sys.exit(check(options) or None)
-    keep_secret(options)
     for other in addresses(options)[1:]:
         print(f"Others in this network: http://{other}:{options.port}/", flush=True)
     if options.workers == 1 and not options.redis:

@@ -1,0 +1,242 @@
+"""What all answers of the demos have, without a server."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from demos import chat, hall
+from example_app import app
+from flask_wschat import BackendError
+
+ZH = {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.5"}
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    return app.test_client()
+
+
+def cookies(answer: TestResponse) -> list[str]:
+    return answer.headers.getlist("Set-Cookie")
+
+
+# ---- headers and cookies ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/vote",
+        "/group",
+        "/private/login",
+        "/nowhere",
+        "/static/style.css",
+        "/_wschat/wschat.js",
+        "/ws/home",
+        "/qr.svg",
+    ],
+)
+def test_each_answer_has_each_header_once(client: FlaskClient, path: str) -> None:
+    answer = client.get(path, buffered=True)
+    for name in hall.HEADERS:
+        assert len(answer.headers.getlist(name)) == 1, name
+    policy = answer.headers["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    for directive in ("default-src 'self'", "frame-ancestors 'self'", "base-uri"):
+        assert directive in policy
+
+
+def test_cookies_are_for_pages_only(client: FlaskClient) -> None:
+    for path in ("/static/style.css", "/static/nothing.css", "/_wschat/wschat.js"):
+        assert cookies(client.get(path, buffered=True)) == [], path
+    for path in ("/nowhere", "/vote/nowhere", "/qr.svg", "/ws/vote", "/bot/nowhere"):
+        assert cookies(client.get(path, buffered=True)) == [], path
+    assert cookies(client.get("/logout")) == []
+    assert cookies(client.post("/group/login", data={"name": ""})) == []
+    [cookie] = cookies(client.get("/"))
+    assert cookie.startswith("session=")
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    # Once is enough.
+    assert cookies(client.get("/vote")) == []
+
+
+def test_the_key_is_made_once_and_for_this_user_only(tmp_path: Path) -> None:
+    path = tmp_path / "instance" / "secret_key"
+    with ThreadPoolExecutor(8) as threads:
+        keys = set(threads.map(hall.own_key, [path] * 8))
+    assert keys == {path.read_text()}
+    assert len(keys.pop()) == 64
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [file.name for file in path.parent.iterdir()] == ["secret_key"]
+
+
+# ---- when something cannot be done --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words", "chinese"),
+    [
+        ("GET", "/nowhere", 404, "There is nothing here", "这里什么也没有"),
+        ("GET", "/logout", 405, "Not this way", "不能这样打开"),
+        ("POST", "/group/login", 413, "That was too much", "内容太长了"),
+        ("GET", "/group", 503, "The storage cannot be reached", "无法访问存储"),
+        ("GET", "/private/login", 500, "Something went wrong", "出错了"),
+    ],
+)
+def test_errors_are_pages_that_say_what_to_do(
+    client: FlaskClient,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+    status: int,
+    words: str,
+    chinese: str,
+) -> None:
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    client.post("/group/login", data={"name": "Ada"})
+
+    def away() -> list[str]:
+        raise BackendError("the storage is away")
+
+    def broken() -> dict[str, str]:
+        raise RuntimeError("a fault of ours")
+
+    if status == 503:
+        monkeypatch.setattr(chat, "online", away)
+    if status == 500:
+        monkeypatch.setitem(app.view_functions, "who.login", lambda page: broken())
+    data = {"name": "x" * 100_000} if status == 413 else None
+    for headers, said in ({}, words), (ZH, chinese):
+        answer = client.open(path, method=method, data=data, headers=headers)
+        assert answer.status_code == status
+        assert answer.mimetype == "text/html"
+        assert f"<h1>{said}</h1>" in answer.text
+        assert 'href="/"' in answer.text
+        assert "fault of ours" not in answer.text
+        assert cookies(answer) == []
+
+
+# ---- languages ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        ("", "en"),
+        ("en-GB,en;q=0.9", "en"),
+        ("zh", "zh"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        ("zh-TW", "zh"),
+        ("en;q=0.8,zh;q=0.9", "zh"),
+        ("de-DE,de;q=0.9", "en"),
+        ("de,zh;q=0.5", "zh"),
+        ("*", "en"),
+        ("\x80;q=;,,", "en"),
+    ],
+)
+def test_a_page_speaks_what_the_browser_asks_for(
+    client: FlaskClient, asked: str, got: str
+) -> None:
+    page = client.get("/", headers={"Accept-Language": asked})
+    assert f'<html lang="{got}">' in page.text
+    assert page.headers["Content-Language"] == got
+    assert "Accept-Language" in page.headers["Vary"]
+
+
+def test_what_was_chosen_goes_before_what_the_browser_asks_for(
+    client: FlaskClient,
+) -> None:
+    form = {"language": "en", "back": "/vote?a=%F0%9F%91%A8"}
+    answer = client.post("/language", data=form, headers=ZH)
+    assert (answer.status_code, answer.location) == (302, form["back"])
+    [cookie] = cookies(answer)
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert '<html lang="en">' in client.get("/vote", headers=ZH).text
+    # What is no language changes nothing.
+    assert cookies(client.post("/language", data={"language": "tlh"})) == []
+    client.set_cookie("language", "tlh")
+    assert '<html lang="zh">' in client.get("/vote", headers=ZH).text
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "//evil.example",
+        "/\\evil.example",
+        "https://evil.example/",
+        "evil.example",
+        "",
+        "/\t/evil.example",
+        "/\n/evil.example",
+        "\\\\evil.example",
+        "javascript:1",
+        "/\r\nSet-Cookie: a=b",
+        " //evil.example",
+        "/.//evil.example",
+    ],
+)
+def test_the_way_back_leads_to_pages_of_ours_only(
+    client: FlaskClient, back: str
+) -> None:
+    answer = client.post("/language", data={"language": "zh", "back": back})
+    assert answer.status_code == 302
+    assert answer.location in ("/", "/.//evil.example")
+    assert len(cookies(answer)) == 1
+
+
+# ---- the way in for phones ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "told"),
+    [
+        ("127.0.0.1", "http://localhost:5000", ""),
+        ("127.0.0.1", "http://[::1]:5000", ""),
+        ("0.0.0.0", "http://localhost:5000", "http://192.0.2.7:5000"),
+        ("0.0.0.0", "http://127.0.0.1", "http://192.0.2.7"),
+        ("::", "http://[::1]:5000", "http://192.0.2.7:5000"),
+        ("0.0.0.0", "http://hall.example:5000", "http://hall.example:5000"),
+        # By `flask run --host`, or with a server before it.
+        ("127.0.0.1", "https://demo.example", "https://demo.example"),
+    ],
+)
+def test_pages_know_their_address_for_others(
+    client: FlaskClient,
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    asked: str,
+    told: str,
+) -> None:
+    monkeypatch.setattr(hall, "HOST", host)
+    monkeypatch.setattr(hall, "lan_address", lambda: "192.0.2.7")
+    page = client.get("/vote", base_url=asked)
+    assert ('id="far"' in page.text) is bool(told)
+    assert f'data-url="{told}"' in page.text or not told
+    picture = client.get("/qr.svg?path=/group%23Tea", base_url=asked)
+    assert picture.mimetype == "image/svg+xml"
+    with app.test_request_context(base_url=asked):
+        assert picture.text == hall.qr_svg(hall.public_url("/group#Tea"))
+
+
+@pytest.mark.parametrize("path", ["vote", "//evil.example"[1:] * 30, "x:y"])
+def test_codes_are_for_addresses_of_ours(client: FlaskClient, path: str) -> None:
+    assert client.get("/qr.svg", query_string={"path": path}).status_code == 404
+
+
+def test_pages_work_without_codes(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "segno", None)
+    assert hall.qr_svg("http://192.0.2.7:5000/") is None
+    assert client.get("/qr.svg").status_code == 404
+    assert client.get("/", base_url="http://hall.example").status_code == 200
