@@ -6,8 +6,10 @@ from typing import Any
 
 from flask import Blueprint
 
+from flask_wschat import ChatListener, event
+
 from . import Refused, chat
-from .who import Known, entrance, label
+from .who import NOBODY, Known, entrance, label
 
 group = Blueprint("group", __name__)
 
@@ -37,8 +39,10 @@ class Talk(Known):
             return True
         known = rooms()
         if room not in known:  # whoever enters it makes it
-            if len(known) >= MOST_ROOMS or room != "#" + label(room[1:]):
+            if room != "#" + label(room[1:]):
                 raise Refused("There is no such room.")
+            if len(known) >= MOST_ROOMS:
+                raise Refused("There are 30 rooms already. Please enter one of those.")
             chat.broadcast(room, room="group")
         return True
 
@@ -47,8 +51,29 @@ class Talk(Known):
             raise Refused("A message must have 1 to 2000 characters.")
         return room != "group"
 
+    @event(limit=(1, 5))
+    def typing(self, room: str) -> None:
+        """Tell the others in the room, who are told only, as nothing is kept of it."""
+        self.emit("typing", room=room, echo=False)
+
     def can_tell(self, user: str, to: str) -> bool:
         return False
 
     def can_vote(self, user: str, poll: str, choice: str) -> bool:
         return False  # a browser votes, whatever names it has had
+
+
+NOBODY.add("/ws/rooms")
+
+
+@chat.listener("/ws/rooms", blueprint=group)
+class Watch(ChatListener):
+    """Reads all rooms, for the list of them, and has no user: nobody is counted."""
+
+    max_page = 50  # messages, of which one is shown and all are searched for mentions
+
+    def can_join(self, user: str | None, room: str) -> bool:
+        return room == "group" or room in rooms()
+
+    def can_say(self, user: str | None, room: str, data: Any) -> bool:
+        return False

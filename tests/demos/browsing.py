@@ -85,9 +85,8 @@ def shows_messages(page: Page, *words: str) -> None:
 
 def all_delivered(page: Page, count: int) -> None:
     own = page.locator("#scroll .message.own")
-    expect(page.locator("#scroll .message.own[data-state=delivered]")).to_have_count(
-        count
-    )
+    stored = ":is([data-state=sent], [data-state=delivered], [data-state=read])"
+    expect(page.locator(f"#scroll .message.own{stored}")).to_have_count(count)
     expect(own).to_have_count(count)
 
 

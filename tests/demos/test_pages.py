@@ -228,7 +228,7 @@ def test_the_focus_stays_in_the_list_of_rooms(meet: Meet, demo: DemoServer) -> N
     link = ada.locator("#rooms a", has_text="Flask")
     link.focus()
     ben = speaker(demo, room="#Flask")
-    expect(link.locator(".badge")).to_have_text("1")
+    expect(link.locator(".count")).to_have_text("1 here")
     expect(link).to_be_focused()
     assert ben.ask("join", room="#Tea time")["ok"]
     expect(ada.locator("#rooms a", has_text="Tea time")).to_be_visible()
