@@ -566,7 +566,7 @@ export class View {
     this.#placeholder.hidden = !conversation.empty;
     this.#said = [];
     this.#atEnd = !conversation.held;
-    if (this.#atEnd) this.#follow();
+    if (this.#atEnd) this.#arrive();
     else this.#scroll.scrollTop = conversation.top;
     this.#newer.hidden = this.#atEnd;
   }
