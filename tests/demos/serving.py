@@ -111,7 +111,10 @@ class Person:
         self.host = "127.0.0.1"
 
     def http(
-        self, method: str, path: str, form: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        form: dict[str, str] | list[tuple[str, str]] | None = None,
     ) -> tuple[int, str]:
         """Return the answer's status and body; redirects are not followed."""
         connection = http.client.HTTPConnection(

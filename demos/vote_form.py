@@ -1,0 +1,64 @@
+"""What somebody types to make a poll."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from flask import request
+
+from . import Refused
+from .language import _
+from .who import JOINER
+
+MOST_OPTIONS = 8
+
+
+def line(text: str, longest: int) -> str:
+    """Return ``text`` as it is shown: one line, of characters that can be seen."""
+    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    if len(text) > longest:
+        raise Refused(
+            _("It has {n} characters, and {longest} fit.", n=len(text), longest=longest)
+        )
+    if not JOINER.sub("", text).isprintable():
+        raise Refused(_("It has characters that cannot be shown."))
+    return text
+
+
+class Form:
+    """A poll as it was typed, and what is wrong with it, beside the field."""
+
+    def __init__(self) -> None:
+        self.question = request.form.get("question", "")
+        self.options = request.form.getlist("option")
+        self.options += [""] * (2 - len(self.options))
+        self.hide = "hide" in request.form
+        self.errors: dict[str | int, str] = {}  # of the question, of each option
+
+    def check(self) -> list[str]:
+        """Return the options, blank ones left out; the question is then as it is shown.
+
+        What is wrong is in ``errors``.
+        """
+        try:
+            self.question = line(self.question, 140)
+            if not self.question:
+                raise Refused(_("What is the question?"))
+        except Refused as refused:
+            self.errors["question"] = str(refused)
+        options: dict[str, str] = {}
+        for number, typed in enumerate(self.options):
+            try:
+                option = line(typed, 80)
+                if option.casefold() in options:
+                    raise Refused(_("You have this one above."))
+                if option:
+                    options[option.casefold()] = option
+            except Refused as refused:
+                self.errors[number] = str(refused)
+        if len(options) < 2 and not self.errors.keys() - {"question"}:
+            blank = next(i for i, text in enumerate(self.options) if not text.strip())
+            self.errors[blank] = _("There is nothing to choose without two of them.")
+        if len(options) > MOST_OPTIONS:
+            self.errors[MOST_OPTIONS] = _("Eight choices are the most.")
+        return [*options.values()]

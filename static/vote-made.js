@@ -1,0 +1,84 @@
+/** A poll that somebody made, for who votes in it and for who presents it. */
+
+import { byId, showStatus } from "./ui.js";
+import { hearResults } from "./vote-board.js";
+import { phaseOf } from "./vote-shares.js";
+
+const { dataset } = byId("vote");
+export const { poll } = dataset;
+export const chat = new WSChat(dataset.socket);
+
+/**
+ * Call `show` with how it is, at first and at each change: `phase` ("pending", "open",
+ * "closed" or "gone"), `left` (seconds of a countdown, or undefined), `revealed`, `mine`,
+ * and `standing` (counts and total) where this browser may know it.
+ */
+export function follow(show) {
+  const it = { ...JSON.parse(dataset.state), mine: null };
+  let ahead; // seconds that the server's clock is before ours
+  let timer, stop;
+
+  function update() {
+    clearTimeout(timer);
+    if (ahead === undefined) return; // it may have ended: our clock cannot tell
+    const now = Date.now() / 1000 + ahead;
+    if (it.phase !== "gone") it.phase = phaseOf(it, now);
+    const left = it.phase === "open" && it.ends !== null ? it.ends - now : 0;
+    it.left = left ? Math.ceil(left) : undefined;
+    if (left) timer = setTimeout(update, 1000 * (left - Math.ceil(left) + 1) + 5);
+    show(it);
+  }
+
+  function hear() {
+    if (!it.revealed && !("mine" in dataset)) return;
+    stop ??= hearResults(chat, poll, (standing) => {
+      it.standing = standing;
+      update();
+    });
+  }
+
+  async function look() {
+    try {
+      const { result } = await chat.request("look", { poll });
+      ahead = result.now - Date.now() / 1000;
+      it.mine = result.mine;
+      update();
+    } catch ({ code }) {
+      if (chat.state === "open" && code !== "forbidden") setTimeout(look, 1000);
+    }
+  }
+
+  function gone() {
+    it.phase = "gone";
+    stop?.();
+    ahead ??= 0;
+    update();
+  }
+
+  showStatus(chat);
+  chat.onState(({ state }) => state === "open" && look());
+  chat.join(`poll/${poll}`, {
+    onMessage({ data }) {
+      if (data.deleted) return gone();
+      Object.assign(it, data);
+      hear();
+      update();
+    },
+    onPresence: (present, change, count) => (byId("online").textContent = count),
+    onError: gone,
+  });
+  hear();
+  return { look };
+}
+
+/** Copy the link. Where a page may not, it is selected, ready to be copied by hand. */
+byId("copy").addEventListener("click", async ({ currentTarget }) => {
+  const link = byId("link");
+  link.select();
+  try {
+    await navigator.clipboard.writeText(link.value);
+  } catch {
+    if (!document.execCommand("copy")) return; // plain http, and an old browser
+  }
+  currentTarget.textContent = currentTarget.dataset.done;
+});
