@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install what the tests need of npm, at the locked versions: compiler, bundlers, `ws`.
+# Install what the tests need of npm, at the locked versions: compiler, bundlers, axe, `ws`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,6 +11,6 @@ if ! command -v npm >/dev/null 2>&1; then
     [ "${CI:-}" != true ] || exit 1
     exit 0
 fi
-echo "==> Installing TypeScript, esbuild, Vite and ws for the tests (once)"
+echo "==> Installing TypeScript, bundlers, axe and ws for the tests (once)"
 npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 cp package-lock.json node_modules/.done
