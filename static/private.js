@@ -1,21 +1,75 @@
-import { Conversation, View, composer, wordsOf } from "./talk.js";
-import { avatar, byId, el, inFrame, nameOf, showList, showStatus, toast } from "./ui.js";
+import { Conversation, View, composer, explain, phrase, wordsOf } from "./talk.js";
+import { Ledger, tagsOf } from "./ledger.js";
+import { Typists, alike } from "./text.js";
+import { avatar, byId, el, inFrame, nameOf, plural, showList, showStatus, t, toast } from "./ui.js";
+
+const MANY = 8; // people, from whom on one is looked for by name
+const PAUSE = 400; // ms in which receipts are gathered
 
 const page = byId("chat");
 const { me, login, socket } = page.dataset;
-const chat = new WSChat(socket);
-const view = new View();
+const { lang } = document.documentElement;
+const locale = navigator.languages.find((spoken) => spoken.startsWith(lang)) ?? lang;
+const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
+const date = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short" });
+
+const refused = ({ to, mid }, error) => conversations.get(to)?.fail(mid, error);
+const chat = new WSChat(socket, { outbox: "localStorage", onRefused: refused });
 const conversations = new Map(); // user -> Conversation
+const typists = new Typists(6000);
 let online = new Set();
+let nameless = 0; // people online whose names are not told, as they are too many
 let peer = "";
 let caughtUp = false; // the inbox was read once
 
+// ---- what outlives the page, in all tabs ----
+
+const NOTES = `private ${me}`;
+const ledger = new Ledger(me, {
+  read() {
+    try {
+      return JSON.parse(localStorage.getItem(NOTES)) ?? {};
+    } catch {
+      return {}; // forbidden, or written by somebody else
+    }
+  },
+  write(notes) {
+    try {
+      localStorage.setItem(NOTES, JSON.stringify(notes));
+    } catch {}
+  },
+});
+
+addEventListener("storage", ({ key }) => {
+  if (key !== NOTES) return;
+  ledger.recall();
+  draw();
+});
+
+// Before the view hears of it: it shows this line.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden || !peer) return;
+  if (ledger.unread(peer).length) divide(view.conversation);
+  view.update(() => {}, true);
+});
+
+const view = new View({
+  onSeen(message) {
+    if (!ledger.see(peer, message)) return;
+    oweSoon();
+    draw();
+  },
+});
+
 showStatus(chat, login);
+
+// ---- conversations ----
 
 function conversationWith(user) {
   if (!conversations.has(user)) {
-    const send = (data) => chat.tell(user, data);
-    conversations.set(user, new Conversation(me, send));
+    const tell = (data, options) => chat.tell(user, data, options);
+    const fate = (message) => ledger.fate(message);
+    conversations.set(user, new Conversation(me, tell, { key: `${me} ${user}`, fate }));
   }
   return conversations.get(user);
 }
@@ -27,63 +81,249 @@ function update(user, change, now = false) {
   else change(conversation);
 }
 
-function take(message, live) {
-  const { from, to, data } = message;
-  if (from === null) return live && toast(wordsOf(data)); // the application's
-  const user = from === me ? to : from;
-  const shown = user === peer;
-  update(user, (conversation) => {
-    const news = conversation.add(message);
-    const seen = shown && !document.hidden;
-    if (news && live && !seen && from !== me) conversation.unread += 1;
-  });
+/** Show above which message those begin that came while nobody looked. */
+function divide(conversation) {
+  const unread = ledger.unread(peer);
+  conversation.since((unread[0]?.seq ?? 1) - 1, unread.at(-1)?.seq ?? 0, unread.length);
 }
+
+function take(message, live) {
+  if (message.from === null) return live && toast(wordsOf(message.data)); // the application's
+  const user = ledger.add(message);
+  typists.end(message.from);
+  update(user, (conversation) => conversation.add(message));
+}
+
+const inbox = chat.inbox({
+  onMessage(message) {
+    take(message, true);
+    oweSoon();
+    draw();
+  },
+  onReset(messages) { // at first, and where the server has lost what came before
+    const missed = ledger.begin(inbox.epoch, messages[0]?.seq ?? inbox.seq + 1);
+    if (missed && caughtUp) {
+      for (const user of [...conversations.keys()]) update(user, (known) => known.lost(), true);
+    }
+    for (const message of messages) take(message, caughtUp);
+    caughtUp = true;
+    if (peer) divide(view.conversation);
+    oweSoon();
+    draw();
+  },
+  onError: (error) => toast(explain(error)),
+});
+
+chat.join("private", {
+  onPresence(present, { left }, count) {
+    online = new Set(present);
+    nameless = count - present.length;
+    for (const user of left) typists.end(user);
+    draw();
+  },
+  onError: (error) => toast(explain(error)),
+});
+
+// ---- receipts: one for all messages of a person, once it has been quiet for a moment ----
+
+const hear = (receipt) => ledger.hear(receipt) && conversations.get(receipt.by)?.refresh();
+
+chat.join(`receipts of ${me}`, {
+  onMessage: ({ data }) => hear(data),
+  onReset: (messages) => messages.forEach(({ data }) => hear(data)),
+});
+
+let paying; // a timer
+let paid = 0; // when the last ones were sent
+
+function oweSoon(pause = Date.now() - paid < 1000 ? PAUSE : PAUSE / 10) {
+  paying ??= setTimeout(pay, pause * (1 + Math.random())); // not all tabs at once
+}
+
+async function pay() {
+  const owed = chat.state === "open" && caughtUp ? ledger.owed() : [];
+  if (owed.length) paid = Date.now();
+  else if (caughtUp) ledger.save();
+  const answers = await Promise.allSettled(owed.map(async (receipt) => {
+    await chat.request("receipt", receipt);
+    ledger.paid(receipt);
+  }));
+  paying = undefined;
+  const waits = answers.map(({ reason }) => reason && Math.max(5000, reason.retryAfter * 1000));
+  if (waits.some(Boolean)) oweSoon(Math.max(...waits.filter(Boolean)));
+  else if (owed.length && ledger.owed().length) oweSoon();
+}
+
+addEventListener("pagehide", pay);
+
+// ---- the person who is shown ----
 
 function open(user) {
   peer = user;
   page.classList.toggle("open", Boolean(user));
   byId("composer").hidden = !user;
-  byId("peer").textContent = nameOf(user) || "Your conversations";
   const conversation = user ? conversationWith(user) : new Conversation(me);
-  conversation.unread = 0;
+  divide(conversation);
   view.show(conversation, user
-    ? `Nobody but you and ${nameOf(user)} can read this.`
-    : "Choose somebody to talk to.");
+    ? t("Nobody but you and {name} can read this.", { name: nameOf(user) })
+    : t("Choose somebody to talk to."));
+  drawPeer();
   draw();
 }
 
-const personItem = (user) => {
-  const badge = el("span", { className: "badge strong" }, el("span"),
-    el("span", { className: "hidden" }, " unread"));
-  return el("li", {}, el("a", { href: `#${encodeURIComponent(user)}` },
-    avatar(nameOf(user)), el("span", { className: "name" }, nameOf(user)),
-    el("span", { className: "hidden" }), badge));
-};
+function drawPeer() {
+  const ready = caughtUp && chat.state === "open" && !nameless;
+  const away = Boolean(peer) && ready && peer !== me && !online.has(peer);
+  const name = peer ? label(peer) : t("Your conversations");
+  if (byId("peer").textContent !== name) {
+    byId("peer").replaceChildren(...(peer ? called(peer) : [name]));
+  }
+  write(byId("summary"), peer && ready ? (away ? t("offline") : t("online")) : "");
+  byId("banner").hidden = !away;
+  write(byId("banner"), away
+    ? t("{name} is offline, and gets what you write now on coming back.", { name }) : "");
+  const writing = typists.at(Date.now()).includes(peer);
+  byId("typing").replaceChildren(...(writing ? phrase(t("{name} is typing"), { name }) : []));
+}
+
+composer((data) => {
+  const { conversation } = view;
+  conversation.deliver(view.write(data));
+}, {
+  typing: () => (nameless || online.has(peer)) && chat.state === "open"
+    && chat.request("typing", { to: peer }).catch(() => {}),
+});
+
+chat.on("typing", ({ from }) => {
+  if (from === me) return;
+  typists.heard(from, Date.now());
+  draw();
+});
+
+// ---- the list of people ----
+
+const list = byId("people");
+const wanted = byId("wanted");
+const ONLINE = "online"; // the key of a heading; no user is called so
+let tags = new Map(); // user -> what tells this one from others who are called the same
+
+/** A user's name as text, and as nodes. */
+const label = (user) => [nameOf(user), tags.get(user)].filter(Boolean).join(" ");
+const called = (user) => [el("bdi", {}, nameOf(user)),
+  ...(tags.has(user) ? [" ", el("span", { className: "tag" }, tags.get(user))] : [])];
+
+/** Change a text only if it is another one: so nothing is said aloud twice. */
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Conversations, the newest first; then who else is online. */
+function order() {
+  const sought = alike(wanted.value.trim());
+  const find = (users) => users.filter((user) =>
+    user && user !== me && alike(label(user)).includes(sought));
+  const talked = find(ledger.newest());
+  const others = find([...new Set([...online, peer])].filter((user) => !talked.includes(user)))
+    .sort((a, b) => a.localeCompare(b, locale));
+  const heading = talked.length && others.length ? [ONLINE] : [];
+  const keys = [...talked, ...heading, ...others];
+  const held = list.querySelector(":focus-visible")
+    || (list.matches(":hover") && matchMedia("(hover: hover)").matches);
+  if (!held) return keys;
+  // Nothing moves away under a finger: what is new comes last, for now.
+  const before = [...list.children].map(({ dataset }) => dataset.key);
+  const added = keys.filter((key) => key !== ONLINE && !before.includes(key));
+  return [...before.filter((key) => keys.includes(key)), ...added];
+}
+
+const personItem = (user) => (user === ONLINE
+  ? el("li", { className: "heading" }, t("Online now"))
+  : el("li", {}, el("a", { href: `#${encodeURIComponent(user)}` },
+    avatar(nameOf(user)),
+    el("span", { className: "name" }),
+    el("span", { className: "hidden state" }),
+    el("time"),
+    el("span", { className: "last" }),
+    el("span", { className: "badge strong" }, el("span", { ariaHidden: "true" }),
+      el("span", { className: "hidden" })))));
+
+function drawPerson(item, user) {
+  if (user === ONLINE) return;
+  const [link] = item.children;
+  const [, name, state, time, last, badge] = link.children;
+  if (name.textContent !== label(user)) name.replaceChildren(...called(user));
+  const ready = chat.state === "open" && !nameless;
+  item.className = ready ? (online.has(user) ? "online" : "offline") : "";
+  write(state, ready ? (online.has(user) ? t("online") : t("offline")) : "");
+  const message = ledger.last(user);
+  const at = new Date((message?.at ?? 0) * 1000);
+  if (message && time.dateTime !== at.toISOString()) {
+    time.dateTime = at.toISOString();
+    const today = at.toDateString() === new Date().toDateString();
+    write(time, (today ? clock : date).format(at));
+  }
+  preview(last, user, message);
+  const { length } = ledger.unread(user);
+  badge.hidden = !length;
+  write(badge.firstElementChild, length > 99 ? "99+" : `${length}`);
+  write(badge.lastElementChild, plural(length, "{n} unread message", "{n} unread messages"));
+  link.ariaCurrent = user === peer ? "true" : null;
+}
+
+/** What is last: what somebody writes now, what I have not sent, or what was said. */
+function preview(node, user, message) {
+  const draft = user !== peer && conversations.get(user)?.draft;
+  const words = (draft || (message ? wordsOf(message.data) : "")).slice(0, 80);
+  const typing = typists.at(Date.now()).includes(user);
+  const parts = typing ? [t("typing…")]
+    : draft ? phrase(t("Draft: {words}"), { words })
+    : message?.from === me ? phrase(t("You: {words}"), { words })
+    : [el("bdi", {}, words)];
+  const shown = el("span", {}, ...parts);
+  node.classList.toggle("now", Boolean(typing || draft));
+  if (node.textContent !== shown.textContent) node.replaceChildren(...shown.childNodes);
+}
 
 const draw = inFrame(() => {
-  const others = new Set([...online, ...conversations.keys()]);
-  others.delete(me);
-  const order = [...others].sort((a, b) =>
-    online.has(b) - online.has(a) || a.localeCompare(b));
-  showList(byId("people"), order, personItem, (item, user) => {
-    const { unread = 0 } = conversations.get(user) ?? {};
-    const [link] = item.children;
-    const [, , state, badge] = link.children;
-    item.className = state.textContent = online.has(user) ? "online" : "offline";
-    badge.firstElementChild.textContent = unread;
-    badge.hidden = !unread;
-    link.ariaCurrent = user === peer ? "true" : null;
-  });
-  const ready = caughtUp && chat.state === "open";
-  const away = Boolean(peer && ready && !online.has(peer));
-  byId("alone").hidden = !caughtUp || order.length > 0;
-  byId("summary").textContent = peer && ready ? (away ? "offline" : "online") : "";
-  byId("banner").hidden = !away;
-  byId("banner").textContent = away
-    ? `${nameOf(peer)} is offline, and gets what you write now on coming back.` : "";
-  let unread = 0;
-  for (const conversation of conversations.values()) unread += conversation.unread;
-  document.title = `${unread ? `(${unread}) ` : ""}Private chat · Flask-WSChat`;
+  tags = tagsOf(new Set([me, peer, ...ledger.newest(), ...online].filter(Boolean)));
+  const keys = order();
+  showList(list, keys, personItem, drawPerson);
+  const many = Boolean(wanted.value) || online.size + ledger.newest().length > MANY;
+  byId("search").hidden = !many;
+  byId("alone").hidden = !caughtUp || many || nameless > 0 || keys.length > 0;
+  byId("crowd").hidden = keys.length > 0 && !nameless;
+  write(byId("crowd"), nameless
+    ? plural(nameless, "{n} person is online.", "{n} people are online: too many to list.")
+    : wanted.value && !keys.length ? t("Nobody here is called that.") : "");
+  byId("lost").hidden = !ledger.missed;
+  const { total } = ledger;
+  document.title = `${total ? `(${total}) ` : ""}${t("Private chat")} · Flask-WSChat`;
+  drawPeer();
+  clearTimeout(draw.timer);
+  if (typists.at(Date.now()).length) draw.timer = setTimeout(draw, 1000);
+});
+
+wanted.addEventListener("input", () => draw());
+wanted.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.isComposing || event.keyCode === 229) return;
+  list.querySelector("a")?.click();
+});
+for (const left of ["pointerleave", "focusout"]) list.addEventListener(left, () => draw());
+
+// ---- what happens ----
+
+chat.onState(({ state }) => {
+  if (state === "open") oweSoon();
+  draw();
+});
+
+chat.on("hello", ({ user }) => {
+  if (user && user !== me) location.reload(); // another tab logged in with another name
+  // What a page before this one has not got rid of is told by this one.
+  for (const { to, mid, data, at } of chat.waiting) {
+    const conversation = conversationWith(to);
+    if (!conversation.has(mid)) conversation.write(data, { mid, at });
+  }
 });
 
 function personInAddress() {
@@ -95,48 +335,16 @@ function personInAddress() {
   }
 }
 
-chat.onState(draw);
-
-chat.on("hello", ({ user }) => {
-  if (user && user !== me) location.reload(); // another tab logged in with another name
-});
-
-chat.inbox({
-  onMessage(message) {
-    take(message, true);
-    draw();
-  },
-  onReset(messages) { // at first, and where the server has lost what came before
-    const mark = (user) => update(user, (conversation) => conversation.lost(), true);
-    if (caughtUp) [...conversations.keys()].forEach(mark);
-    for (const message of messages) take(message, caughtUp);
-    caughtUp = true;
-    draw();
-  },
-});
-
-chat.join("private", {
-  onPresence(present) {
-    online = new Set(present);
-    draw();
-  },
-});
-
-composer((data) => {
-  const { conversation } = view;
-  conversation.deliver(view.write(data));
+byId("known").addEventListener("click", () => {
+  ledger.accept();
+  byId("main").focus({ preventScroll: true }); // this button goes
   draw();
 });
-
 addEventListener("hashchange", () => open(personInAddress()));
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && peer) conversationWith(peer).unread = 0;
-  draw();
-});
 byId("back").addEventListener("click", () => {
   const left = peer;
   location.hash = "";
   open(""); // the list is shown from now on, and can have the focus
-  byId("people").querySelector(`[data-key="${CSS.escape(left)}"] a`)?.focus();
+  list.querySelector(`[data-key="${CSS.escape(left)}"] a`)?.focus();
 });
 open(personInAddress());

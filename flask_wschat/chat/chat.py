@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -44,7 +43,7 @@ class Chat:
             str, Poll
         ] = {}  # stored ones by id, those used last at the end
         self._buckets = Buckets()
-        self._untold: set[str] = set()  # topics of polls whose last tally may be lost
+        self._untold: set[str] = set()  # polls whose last tally may be lost
         self._retelling: object = None  # the stay of the hub's home in which it is
         hub.on_lost = self._lost
 
@@ -88,19 +87,11 @@ class Chat:
         """Return those that are stored, the newest first."""
         return [self._stored(made) for made in self.hub.backend.made_polls()]
 
-    def settle_polls(self) -> None:
-        """Tell now what is to be told of them: the hub is about to stop."""
-        with self._lock:
-            polls = [*self.polls.values(), *self._used.values()]
-        for poll in polls:
-            poll.settle()
-
     def _stored(self, made: MadePoll) -> Poll:
         """Return it, the same each time: so its tallies are gathered."""
         known = self._used
-        poll = known.get(made.id) or stored(self.hub, made)
         with self._lock:
-            poll = known.pop(made.id, poll)
+            poll = known.pop(made.id, None) or stored(self.hub, made)
             known[made.id] = poll
             if len(known) > _MOST_USED:
                 del known[next(iter(known))]
@@ -168,9 +159,11 @@ class Chat:
 
     def _lost(self, topics: list[str] | None) -> None:
         """See that those here are told how the polls of ``topics`` stand."""
-        feeds = self.hub.feeds
-        missed = feeds.topics if topics is None else topics
-        self._untold |= {topic for topic in missed if topic in feeds}
+        for poll in list(self.polls.values()):
+            if poll.topic in self.hub.feeds and (
+                topics is None or poll.topic in topics
+            ):
+                self._untold.add(poll.name)
         self._retell_in(_RETELL)
 
     def _retell_in(self, seconds: float) -> None:
@@ -182,33 +175,28 @@ class Chat:
 
     def _retell(self, loop: Loop) -> None:
         """In a worker."""
-        left: set[str] = set()
-        told: list[Poll] = []
+        left: list[str] = []
         try:
             left = loop.call(self._take)
-            known = {poll.name: poll for poll in self.stored_polls()} | self.polls
-            told = [poll for poll in known.values() if poll.topic in left]
-            while told:
-                left = {poll.topic for poll in told}
-                with contextlib.suppress(UnknownPoll):
-                    self.hub.deliver(Delivery(told[-1].topic, told[-1].news()))
-                told.pop()
-            left = set()
+            while left:
+                poll = self.polls[left[-1]]
+                self.hub.deliver(Delivery(poll.topic, poll.news()))
+                left.pop()
         except BackendError:
             pass  # it is asked again, for as long as somebody is here
         except Exception as error:
             self.hub.report(error)
-            left = {poll.topic for poll in told[:-1]}  # with the next one
+            del left[-1:]  # the others are told with the next one
         finally:
             loop.call_threadsafe(self._retold, left)
 
-    def _take(self) -> set[str]:
-        topics, self._untold = self._untold, set()
-        return topics
+    def _take(self) -> list[str]:
+        names, self._untold = sorted(self._untold), set()
+        return names
 
-    def _retold(self, left: set[str]) -> None:
+    def _retold(self, left: list[str]) -> None:
         feeds = self.hub.feeds
-        self._untold |= {topic for topic in left if topic in feeds}
+        self._untold |= {name for name in left if self.polls[name].topic in feeds}
         self._retelling = None
         self._retell_in(_RETELL_AGAIN if left else _RETELL)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.demos.serving import DEADLINE
 
@@ -75,8 +75,14 @@ def say(page: Page, words: str) -> None:
 
 
 def talk_to(page: Page, name: str) -> None:
-    page.locator("#people a", has_text=name).click()
+    listed(page, name).click()
     expect(page.get_by_role("heading", level=1)).to_have_text(name)
+
+
+def listed(page: Page, name: str) -> Locator:
+    """Somebody in the list of the private chat."""
+    named = page.locator(".name", has_text=re.compile(f"^{re.escape(name)}$"))
+    return page.locator("#people a", has=named)
 
 
 def shows_messages(page: Page, *words: str) -> None:

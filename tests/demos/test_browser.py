@@ -147,52 +147,7 @@ def test_rooms_are_apart_and_can_be_made(meet: Meet) -> None:
     shows_messages(ben, "Quiet here")
 
 
-# ---- the private chat ---------------------------------------------------------------
-
-
-def test_a_private_message_is_for_one_person_in_all_their_tabs(meet: Meet) -> None:
-    people = {name: meet() for name in ("Ada", "Ben", "Mia")}
-    ada, ben, mia = (person.login(name, "private") for name, person in people.items())
-    ada_too, ben_too = people["Ada"].open("/private"), people["Ben"].open("/private")
-    talk_to(ada, "Ben")
-    talk_to(ada_too, "Ben")
-    talk_to(ben_too, "Ada")
-    say(ada, "Only for you")
-    expect(ben.locator("#people a", has_text="Ada")).to_contain_text("1 unread")
-    talk_to(ben, "Ada")
-    for page in (ada, ada_too, ben, ben_too):
-        shows_messages(page, "Only for you")
-    all_delivered(ada, 1)
-    all_delivered(ada_too, 1)
-    say(ben_too, "Thank you")
-    for page in (ada, ada_too, ben, ben_too):
-        shows_messages(page, "Only for you", "Thank you")
-    # Mia hears what is for her, and nothing of what was before.
-    talk_to(ada, "Mia")
-    say(ada, "Hello Mia")
-    expect(mia.locator("#people a", has_text="Ada")).to_contain_text("1 unread")
-    talk_to(mia, "Ada")
-    shows_messages(mia, "Hello Mia")
-    talk_to(mia, "Ben")
-    shows_messages(mia)
-    # A reload shows the same conversation.
-    ben.reload()
-    shows_messages(ben, "Only for you", "Thank you")
-
-
-def test_who_is_offline_reads_it_on_coming_back(meet: Meet) -> None:
-    person = meet()
-    ada, ben = meet().login("Ada", "private"), person.login("Ben", "private")
-    talk_to(ada, "Ben")
-    expect(ada.locator("#summary")).to_have_text("online")
-    ben.close()
-    expect(ada.get_by_text("Ben is offline, and gets what you write")).to_be_visible()
-    say(ada, "Are you there?")
-    all_delivered(ada, 1)
-    ben = person.open("/private")
-    talk_to(ben, "Ada")
-    shows_messages(ben, "Are you there?")
-    expect(ada.locator("#summary")).to_have_text("online")
+# ---- names and logins --------------------------------------------------------------
 
 
 def test_a_taken_name_is_refused(meet: Meet) -> None:

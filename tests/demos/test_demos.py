@@ -477,38 +477,6 @@ def test_rooms_cannot_be_made_without_end(demo: DemoServer) -> None:
     assert sum(answer["ok"] for answer in answers) == 27
 
 
-# ---- the private chat ---------------------------------------------------------------
-
-
-def test_a_private_message_reaches_only_its_addressee(demo: DemoServer) -> None:
-    people = {name: person(demo, name) for name in ("Ada", "Ben", "Mia")}
-    tabs = [go_online(people[name]) for name in ("Ada", "Ada", "Ben", "Ben", "Mia")]
-    elsewhere = enter(people["Mia"])
-    ada, ben = tabs[0], tabs[2]
-    answer, heard = ada.ask_and_hear("tell", to=ben.user, data="psst", mid="m1")
-    assert answer["ok"]
-    for tab, before in zip(tabs[:4], [heard, [], [], []], strict=True):
-        (message,) = of_type(before + tab.heard(), "direct")
-        assert (message["from"], message["to"]) == (ada.user, ben.user)
-        assert (message["data"], message["mid"]) == ("psst", "m1")
-    assert of_type(tabs[4].heard(), "direct") == []
-    assert of_type(elsewhere.heard(), "direct") == []
-    assert tabs[4].ask("inbox")["messages"] == []
-    # A tab that comes later finds it.
-    assert [m["data"] for m in go_online(people["Ben"]).ask("inbox")["messages"]] == [
-        "psst"
-    ]
-
-
-def test_who_is_offline_finds_it_later(demo: DemoServer) -> None:
-    ada, ben = person(demo, "Ada"), person(demo, "Ben")
-    mine, theirs = go_online(ada), go_online(ben)
-    theirs.close()
-    wait_for_presence(mine, "left", theirs, "private")
-    assert mine.ask("tell", to=theirs.user, data="there?", mid="1")["ok"]
-    assert [m["data"] for m in go_online(ben).ask("inbox")["messages"]] == ["there?"]
-
-
 # ---- pages --------------------------------------------------------------------------
 
 

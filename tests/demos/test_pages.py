@@ -10,11 +10,8 @@ from playwright.sync_api import Page, expect
 from tests.demos.browsing import (
     Meet,
     all_delivered,
-    connected,
     entered,
     say,
-    shows_messages,
-    talk_to,
 )
 from tests.demos.serving import DemoServer, Person, Tab
 
@@ -159,32 +156,6 @@ def test_a_flood_while_somebody_reads_above_it(meet: Meet, demo: DemoServer) -> 
 # ---- in the middle of something -----------------------------------------------------
 
 
-def test_words_not_sent_stay_with_whom_they_are_for(
-    meet: Meet, demo: DemoServer
-) -> None:
-    ada = meet().login("Ada", "private")
-    for name in ("Ben", "Mia"):
-        meet().login(name, "private")
-    words = ada.get_by_label("Message", exact=True)
-    talk_to(ada, "Ben")
-    words.fill("I love y")
-    talk_to(ada, "Mia")
-    expect(words).to_have_value("")
-    words.fill("About the budget")
-    talk_to(ada, "Ben")
-    expect(words).to_have_value("I love y")
-    words.press("End")
-    words.type("ou")
-    words.press("Enter")
-    shows_messages(ada, "I love you")
-    expect(words).to_have_value("")
-    talk_to(ada, "Mia")
-    expect(words).to_have_value("About the budget")
-    shows_messages(ada)
-    ada.go_back()
-    expect(words).to_have_value("")
-
-
 def test_words_not_sent_stay_in_their_room(meet: Meet) -> None:
     ada = meet().login("Ada")
     words = ada.get_by_label("Message", exact=True)
@@ -196,31 +167,6 @@ def test_words_not_sent_stay_in_their_room(meet: Meet) -> None:
     ada.go_back()
     entered(ada, "Lobby")
     expect(words).to_have_value("For the lobby only")
-
-
-def test_the_focus_stays_when_people_come_and_go(meet: Meet, demo: DemoServer) -> None:
-    ada = meet().login("Ada", "private")
-    ben = meet().login("Ben", "private")
-    link = ada.locator("#people a", has_text="Ben")
-    link.focus()
-    # Others come before and after, somebody writes, and goes.
-    for name in ("Aaron", "Zoe"):
-        meet().login(name, "private")
-        expect(ada.locator("#people a", has_text=name)).to_be_visible()
-        expect(link).to_be_focused()
-    talk_to(ben, "Ada")
-    say(ben, "hello")
-    expect(link).to_contain_text("1 unread")
-    expect(link).to_be_focused()
-    ben.close()
-    expect(ada.locator("#people li.offline")).to_have_count(1)
-    expect(link).to_be_focused()
-    # Who goes leaves the focus to a neighbour, not to nobody.
-    zoe = ada.locator("#people a", has_text="Zoe")
-    zoe.focus()
-    ada.keyboard.press("Enter")
-    expect(ada.get_by_role("heading", level=1)).to_have_text("Zoe")
-    expect(zoe).to_be_focused()
 
 
 def test_the_focus_stays_in_the_list_of_rooms(meet: Meet, demo: DemoServer) -> None:
@@ -238,15 +184,6 @@ def test_the_focus_stays_in_the_list_of_rooms(meet: Meet, demo: DemoServer) -> N
     expect(link).to_be_focused()
 
 
-def test_the_way_back_on_a_phone_keeps_the_focus(meet: Meet) -> None:
-    ada = meet(width=320, height=560).login("Ada", "private")
-    meet().login("Ben", "private")
-    talk_to(ada, "Ben")
-    ada.get_by_role("button", name="Back to people").focus()
-    ada.keyboard.press("Enter")
-    expect(ada.locator("#people a", has_text="Ben")).to_be_focused()
-
-
 def test_a_message_of_mine_among_many_is_shown_once(
     meet: Meet, demo: DemoServer
 ) -> None:
@@ -256,29 +193,3 @@ def test_a_message_of_mine_among_many_is_shown_once(
         speak(ben, 10 * number, 10 * number + 9)
     all_delivered(ada, 5)
     expect(ada.locator("#scroll .message")).to_have_count(55)
-
-
-@pytest.mark.parametrize("shown", [False, True])
-def test_words_that_are_no_text_do_no_harm(
-    meet: Meet, demo: DemoServer, shown: bool
-) -> None:
-    """What somebody sends without our page may be any JSON."""
-    ada = meet().login("Ada", "private")
-    mia = Person(demo)
-    assert mia.login("Mia") == 302
-    tab = mia.connect("/ws/private")
-    assert tab.ask("join", room="private")["ok"]
-    expect(ada.locator("#people a")).to_have_count(1)
-    if shown:
-        talk_to(ada, "Mia")
-    to = ada.locator("#chat").get_attribute("data-me")
-    for data in ({"toString": 1, "valueOf": 1}, None, [1, [2]], "hello"):
-        tab.ask("tell", to=to, data=data, mid=str(data))
-    for _ in range(2):
-        if ada.locator("h1").inner_text() != "Mia":
-            talk_to(ada, "Mia")
-        ends_with(ada, "hello")
-        ada.reload()
-        connected(ada)
-    assert tab.ask("tell", to=to, data="again", mid="again")["ok"]
-    ends_with(ada, "again")
