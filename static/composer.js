@@ -4,7 +4,7 @@ import { byId, plural, t, toast } from "./ui.js";
 
 const MOST = 2000; // characters, as the server counts them: demos/talk.py
 const NEAR = 200;
-const AGAIN = 3000; // ms after which it is told again that somebody is typing
+const AGAIN = 2500; // ms after which it is told again that somebody is typing
 
 /** Call `send` with the words of the composer, `typing` while somebody writes them. */
 export function composer(send, { typing } = {}) {

@@ -18,7 +18,7 @@ const view = new View({ onSeen: seen });
 const conversations = new Map(); // room -> Conversation
 const listed = new Map(); // room -> { feed, count, last, calls }
 const names = new Set([alike(nameOf(me))]); // who may be mentioned
-const typists = new Typists(6000);
+const typists = new Typists(4000);
 let room = "";
 let people = []; // who is in it, as far as they are named
 let count; // how many
@@ -252,7 +252,15 @@ function list(name) {
   });
 }
 
-const drawRooms = inFrame(() => {
+let waiting;
+
+/** Show how the rooms stand, some times a second, however much is said in them. */
+function drawRooms() {
+  waiting ??= setTimeout(showRooms, 150);
+}
+
+function showRooms() {
+  waiting = undefined;
   let unread = 0;
   showList(byId("rooms"), [...listed.keys()], roomItem, (item, name) => {
     const { count, last, called, feed } = listed.get(name);
@@ -272,7 +280,7 @@ const drawRooms = inFrame(() => {
     unread += fresh;
   });
   document.title = `${unread ? `(${unread}) ` : ""}${room.slice(1)} · Flask-WSChat`;
-});
+}
 
 /** Change a text only if it is another one. */
 function write(node, text) {

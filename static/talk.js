@@ -552,9 +552,10 @@ export class View {
   show(conversation, placeholder) {
     this.#work();
     const shown = this.#scroll.querySelector(".log");
-    if (this.conversation) {
+    if (this.conversation && this.conversation !== conversation) {
       this.conversation.top = this.#scroll.scrollTop;
       this.conversation.held = !this.#atEnd;
+      this.conversation.since(0, 0, 0);
     }
     this.conversation = conversation;
     this.#words.value = conversation.draft;
@@ -566,9 +567,9 @@ export class View {
     this.#placeholder.hidden = !conversation.empty;
     this.#said = [];
     this.#atEnd = !conversation.held;
+    this.#newer.hidden = true;
     if (this.#atEnd) this.#arrive();
     else this.#scroll.scrollTop = conversation.top;
-    this.#newer.hidden = this.#atEnd;
   }
 
   #seen() {
@@ -671,6 +672,7 @@ export class View {
   /** Stay at the end from now on. */
   #follow() {
     if (!document.hidden) this.conversation.catchUp();
+    this.conversation.takeNews(); // nobody is to be led back to where it began
     this.#toEnd();
     this.#seen();
   }

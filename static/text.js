@@ -10,6 +10,7 @@ const MOST = 24; // characters of a name: demos/who.py
 const LINK = /https?:\/\/[^\s<>"“”]+/y;
 const WORD = /[\p{L}\p{N}\p{M}_]/u;
 const UNSPACED = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}\p{Emoji_Presentation}]/u;
+const JOINER = /[\u200c\u200d]/; // what comes belongs to it
 const BEFORE = /[\w.+-]/; // ben@example.org is nobody's name
 
 /** Where an address that begins here ends, without the full stop of its sentence. */
@@ -28,9 +29,9 @@ function nameAt(text, at, names) {
   if (BEFORE.test(text[at - 1] ?? " ")) return "";
   for (let end = Math.min(text.length, at + 1 + 2 * MOST); end > at + 1; end--) {
     const name = text.slice(at + 1, end);
-    if (!names.has(alike(name))) continue;
     const next = text[end] ?? " ";
-    if (!WORD.test(next) || UNSPACED.test(name.at(-1)) || UNSPACED.test(next)) return name;
+    if (!names.has(alike(name)) || JOINER.test(next)) continue;
+    if (!WORD.test(next) || UNSPACED.test([...name].at(-1)) || UNSPACED.test(next)) return name;
   }
   return "";
 }

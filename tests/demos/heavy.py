@@ -73,6 +73,13 @@ def heap(cdp: Any) -> float:
     return float(cdp.send("Runtime.getHeapUsage")["usedSize"]) / 1e6
 
 
+def busy(cdp: Any) -> dict[str, float]:
+    """Seconds that the page has worked, whatever else the machine was doing."""
+    names = ("TaskDuration", "ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
+    metrics = cdp.send("Performance.getMetrics")["metrics"]
+    return {one["name"]: one["value"] for one in metrics if one["name"] in names}
+
+
 def at_the_end(page: Page) -> bool:
     return bool(
         page.evaluate(
@@ -90,7 +97,8 @@ def flood(browser: Browser, demo: DemoServer, seconds: int) -> None:
     cdp = context.new_cdp_session(page)
     page.evaluate(TASKS)
     page.evaluate(WATCH)
-    heaps, count = [heap(cdp)], RATE * seconds
+    cdp.send("Performance.enable", {"timeDomain": "threadTicks"})
+    heaps, count, before = [heap(cdp)], RATE * seconds, busy(cdp)
     begun = time.monotonic()
     for number in range(1, count + 1):
         time.sleep(max(0.0, begun + number / RATE - time.monotonic()))
@@ -100,6 +108,7 @@ def flood(browser: Browser, demo: DemoServer, seconds: int) -> None:
             heaps.append(heap(cdp))
     took = time.monotonic() - begun
     page.wait_for_function("n => window.heard.added.has('m' + n)", arg=count)
+    used = {name: value - before[name] for name, value in busy(cdp).items()}
     heard = page.evaluate("({...heard, added: heard.added.size})")
     print(f"flood: {count} messages in {took:.1f} s")
     print(
@@ -108,6 +117,10 @@ def flood(browser: Browser, demo: DemoServer, seconds: int) -> None:
     )
     print(f"  most nodes {heard['nodes']}, heap MB", *(f"{size:.2f}" for size in heaps))
     print("  tasks over 50 ms:", page.evaluate("long") or "none")
+    print(
+        "  ms of work for each message:",
+        *(f"{name[:-8]} {1000 * value / count:.2f}" for name, value in used.items()),
+    )
     context.close()
 
 
