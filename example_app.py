@@ -19,10 +19,13 @@ from demos.bot import bot
 from demos.hall import HOST, hall, own_key
 from demos.home import home
 from demos.language import language
+from demos.panes import plug
+from demos.plug import PLUG
 from demos.private import private
 from demos.talk import group
 from demos.vote import declare, vote
 from demos.who import people
+from demos.wire import Wires
 
 app = Flask(__name__)
 app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
@@ -34,6 +37,9 @@ app.secret_key = app.secret_key or own_key(Path(app.instance_path) / "secret_key
 for part in (hall, language, people, home, vote, group, private, bot):
     app.register_blueprint(part)
 chat.init_app(app)
+if PLUG:  # what passes between page and server can be spoilt
+    app.register_blueprint(plug)
+    app.wsgi_app = Wires(app.wsgi_app, ("/ws/",))  # type: ignore[method-assign]
 declare()
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ vote       the live vote
 talk       the group chat
 private    the private chat
 bot        a question, and an answer that grows for everybody
+plug       what breaks there, at the push of a button
+panes      two windows that count what comes meanwhile
 wire       what passes between a browser and the server, watched and spoilt
 """
 

@@ -23,10 +23,11 @@ from flask import (
     url_for,
 )
 
-from flask_wschat import ChatListener, WebSocket
+from flask_wschat import WebSocket
 
 from . import Refused, chat
 from .language import _
+from .plug import Pluggable
 
 people = Blueprint("who", __name__)
 
@@ -86,7 +87,7 @@ def who() -> str | None:
     return me() if request.path in NAMED else session.get("browser")
 
 
-class Known(ChatListener):
+class Known(Pluggable):
     """For people with a user id only."""
 
     def on_open(self, ws: WebSocket, **url_args: Any) -> None:

@@ -99,11 +99,16 @@ const OVER = {
   1008: t("The server has closed this connection, as too much came from here."),
 };
 
+let toldOf;
+/** What `showStatus` was given first, once it was. */
+export const shownChat = new Promise((resolve) => (toldOf = resolve));
+
 /**
  * Show how the connection does: in the header, and in a banner while there is none. That
  * counts the seconds to the next attempt; it says what to do when there will not be one.
  */
 export function showStatus(chat, loginUrl) {
+  toldOf(chat);
   const status = byId("status");
   const banner = byId("connection");
   const words = el("p");

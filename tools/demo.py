@@ -32,6 +32,9 @@ ROOT = Path(__file__).parents[1]
 DEADLINE = 20.0
 """Seconds that anything may take to begin, or to end."""
 
+REST = 10.0
+"""Seconds for which the demos may have Redis stopped."""
+
 MOST_WORKERS = 64
 NO_REDIS = """\
 REDIS=1 needs the program redis-server (or valkey-server), which is not here.
@@ -130,24 +133,46 @@ def wait_for(
     sys.exit("It does not start; what it said is above.")
 
 
-@contextlib.contextmanager
-def redis_server(folder: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Run a redis-server that forgets all at its end; yield it and its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    settings = {"bind": "127.0.0.1", "port": str(port), "dir": folder, "save": ""}
-    settings |= {"appendonly": "no", "loglevel": "warning"}
-    command = [redis_program() or "redis-server"]
-    for name, value in settings.items():
-        command += ["--" + name, value]
-    with tempfile.TemporaryFile() as log, running(command, log) as process:
+class Redis:
+    """A redis-server on a free port, which forgets all with ``folder``."""
+
+    def __init__(self, folder: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        settings = {"bind": "127.0.0.1", "port": str(self.port), "dir": folder}
+        # It may be stopped, and is to know all when it is back.
+        settings |= {"appendonly": "yes", "save": "", "loglevel": "warning"}
+        self._command = [redis_program() or "redis-server"]
+        for name, value in settings.items():
+            self._command += ["--" + name, value]
+        self._running = contextlib.ExitStack()
+        self.shall_rest = False
+
+    def __enter__(self) -> Redis:
+        log = self._running.enter_context(tempfile.TemporaryFile())
+        self._process = self._running.enter_context(running(self._command, log))
         try:
-            wait_for(process, port)
+            wait_for(self._process, self.port)
         except SystemExit:
             log.seek(0)
             sys.stderr.write(log.read().decode())
+            self._running.close()
             raise
-        yield process, f"redis://127.0.0.1:{port}/0"
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._running.close()
+
+    def serves(self) -> bool:
+        return self._process.poll() is None
+
+    def rest(self) -> None:
+        """Stop, as one of the demos has asked for it, and be there again."""
+        self._running.close()
+        time.sleep(REST)
+        self.shall_rest = False
+        self.__enter__()
 
 
 def gunicorn(options: Options) -> list[str]:
@@ -169,13 +194,16 @@ def serve(options: Options) -> None:
     """Serve with workers until one of the processes ends, or this one shall."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wschat-demo-"))
-        processes = []
         url = options.url or f"sqlite:///{folder}/demo.db"
+        env = {"DEMO_WORKERS": str(options.workers)}  # gunicorn replaces one that ends
+        redis = None
         if options.redis:
-            process, url = stack.enter_context(redis_server(folder))
-            processes.append(process)
-        process = stack.enter_context(running(gunicorn(options), WSCHAT_URL=url))
-        processes.append(process)
+            redis = stack.enter_context(Redis(folder))
+            url = redis.url
+            env["DEMO_REDIS"] = str(os.getpid())  # whom to tell that it is to stop
+            signal.signal(signal.SIGUSR1, lambda *_: setattr(redis, "shall_rest", True))
+        env["WSCHAT_URL"] = url
+        process = stack.enter_context(running(gunicorn(options), None, **env))
         names = addresses(options)
         wait_for(process, int(options.port), names[0].strip("[]"))
         from flask_wschat.logs import redacted  # `check` comes before it is installed
@@ -185,8 +213,10 @@ def serve(options: Options) -> None:
             f"The demos are on http://{names[0]}:{options.port}/ (Ctrl-C ends it all)"
         )
         sys.stdout.flush()
-        while all(process.poll() is None for process in processes):
+        while process.poll() is None and (redis is None or redis.serves()):
             time.sleep(0.2)
+            if redis is not None and redis.shall_rest:
+                redis.rest()
         sys.exit("A process has ended by itself, so the demos end.")
 
 
