@@ -174,11 +174,11 @@ function open(user) {
 function drawPeer() {
   const ready = caughtUp && chat.state === "open" && !nameless;
   const away = Boolean(peer) && ready && peer !== me && !online.has(peer);
-  const name = peer ? label(peer) : t("Your conversations");
-  if (byId("peer").textContent !== name) {
-    byId("peer").replaceChildren(...(peer ? called(peer) : [name]));
-  }
-  write(byId("summary"), peer && ready ? (away ? t("offline") : t("online")) : "");
+  const name = label(peer);
+  if (byId("peer").textContent !== name) byId("peer").replaceChildren(...called(peer));
+  byId("peer").hidden = !peer;
+  byId("people-title").ariaLevel = peer ? "2" : "1";
+  write(byId("summary"), peer && ready ? (away ? t("Offline") : t("Online")) : "");
   byId("banner").hidden = !away;
   write(byId("banner"), away
     ? t("{name} is offline, and gets what you write now on coming back.", { name }) : "");
@@ -243,7 +243,7 @@ const personItem = (user) => (user === ONLINE
     el("span", { className: "name" }),
     el("span", { className: "hidden state" }),
     el("time"),
-    el("span", { className: "last" }),
+    el("span", { className: "last", dir: "auto" }),
     el("span", { className: "badge strong" }, el("span", { ariaHidden: "true" }),
       el("span", { className: "hidden" })))));
 
@@ -254,7 +254,7 @@ function drawPerson(item, user) {
   if (name.textContent !== label(user)) name.replaceChildren(...called(user));
   const ready = chat.state === "open" && !nameless;
   item.className = ready ? (online.has(user) ? "online" : "offline") : "";
-  write(state, ready ? (online.has(user) ? t("online") : t("offline")) : "");
+  write(state, ready ? (online.has(user) ? t("Online") : t("Offline")) : "");
   const message = ledger.last(user);
   const at = new Date((message?.at ?? 0) * 1000);
   if (message && time.dateTime !== at.toISOString()) {
@@ -278,7 +278,7 @@ function preview(node, user, message) {
   const parts = typing ? [t("typing…")]
     : draft ? phrase(t("Draft: {words}"), { words })
     : message?.from === me ? phrase(t("You: {words}"), { words })
-    : [el("bdi", {}, words)];
+    : [words];
   const shown = el("span", {}, ...parts);
   node.classList.toggle("now", Boolean(typing || draft));
   if (node.textContent !== shown.textContent) node.replaceChildren(...shown.childNodes);
@@ -288,7 +288,7 @@ const draw = inFrame(() => {
   tags = tagsOf(new Set([me, peer, ...ledger.newest(), ...online].filter(Boolean)));
   const keys = order();
   showList(list, keys, personItem, drawPerson);
-  const many = Boolean(wanted.value) || online.size + ledger.newest().length > MANY;
+  const many = Boolean(wanted.value) || keys.length > MANY;
   byId("search").hidden = !many;
   byId("alone").hidden = !caughtUp || many || nameless > 0 || keys.length > 0;
   byId("crowd").hidden = keys.length > 0 && !nameless;

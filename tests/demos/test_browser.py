@@ -276,7 +276,7 @@ def test_pages_come_back_after_a_restart_of_the_server(
     shows_messages(group[0], "before", "meanwhile", "after")
     # Whichever page was back first: the other one reads all that came since.
     shows_messages(group[1], "before", "meanwhile", "after")
-    expect(private[0].locator("#summary")).to_have_text("online")
+    expect(private[0].locator("#summary")).to_have_text("Online")
     say(private[0], "psst")
     shows_messages(private[1], "psst")
     vote[0].get_by_role("button", name="A team chat").click()

@@ -168,7 +168,7 @@ def test_what_became_of_a_message_is_learnt_after_an_absence(meet: Meet) -> None
     people = [meet(), meet()]
     dee, eli = people[0].login("Dee", "private"), people[1].login("Eli", "private")
     talk_to(dee, "Eli")
-    expect(dee.locator("#summary")).to_have_text("online")
+    expect(dee.locator("#summary")).to_have_text("Online")
     eli.close()
     expect(dee.get_by_text("Eli is offline, and gets what you write")).to_be_visible()
     say(dee, "Are you there?")
