@@ -22,6 +22,7 @@ from demos.language import language
 from demos.panes import plug
 from demos.plug import PLUG
 from demos.private import private
+from demos.protocol import protocol
 from demos.talk import group
 from demos.vote import declare, vote
 from demos.who import people
@@ -34,12 +35,14 @@ app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL") or "memory://"
 app.config.from_prefixed_env()  # FLASK_WSCHAT_RATE_LIMIT=null, for a crowd at one desk
 app.secret_key = app.secret_key or own_key(Path(app.instance_path) / "secret_key")
 
-for part in (hall, language, people, home, vote, group, private, bot):
+for part in (hall, language, people, home, vote, group, private, bot, protocol):
     app.register_blueprint(part)
 chat.init_app(app)
-if PLUG:  # what passes between page and server can be spoilt
+if PLUG:
     app.register_blueprint(plug)
-    app.wsgi_app = Wires(app.wsgi_app, ("/ws/",))  # type: ignore[method-assign]
+# What passes there can be looked at, and with the plug spoilt.
+wired = ("/ws/",) if PLUG else ("/ws/echo",)
+app.wsgi_app = Wires(app.wsgi_app, wired)  # type: ignore[method-assign]
 declare()
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ private    the private chat
 bot        a question, and an answer that grows for everybody
 plug       what breaks there, at the push of a button
 panes      two windows that count what comes meanwhile
+protocol   what passes on a socket, shown byte by byte
+byhand     a client that sends whatever bytes it is told to
 wire       what passes between a browser and the server, watched and spoilt
 """
 
