@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from tests.support.waiting import LONG, eventually
 
 DEADLINE = LONG
 """Seconds that anything may take; reached only by a failure."""
+
+
+LOCKS = Path("/proc/locks")  # of all processes
 
 
 class DemoServer(Process):
@@ -81,7 +85,7 @@ class DemoServer(Process):
         """Let no other worker take what is new."""
         others = [pid for pid in self.workers() if pid != worker]
         for pid in others:
-            os.kill(pid, signal.SIGSTOP)
+            stop_between_writes(pid)
         try:
             yield
         finally:
@@ -95,6 +99,21 @@ class DemoServer(Process):
     def interrupt(self) -> None:
         """End it as Ctrl-C does."""
         self.end(signal.SIGINT)
+
+
+def stop_between_writes(pid: int) -> None:
+    """Stop a process, but not while others wait for what it has locked."""
+
+    def stopped() -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        threads = list(Path(f"/proc/{pid}/task").glob("*/stat"))
+        eventually(lambda: all(") T " in stat.read_text() for stat in threads))
+        if re.search(rf" POSIX +ADVISORY +WRITE +{pid} ", LOCKS.read_text()) is None:
+            return True
+        os.kill(pid, signal.SIGCONT)
+        return False
+
+    eventually(stopped, f"{pid} does not write", DEADLINE)
 
 
 def children(pid: int) -> list[int]:
