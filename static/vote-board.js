@@ -4,22 +4,25 @@ import { byId, plural, t } from "./ui.js";
 import { percentages } from "./vote-shares.js";
 
 const QUIET = 5000; // ms between two results that are read out
+const SOON = 500; // until the first is: more may come with it
 
 const FAILED = {
   disconnected: t("The connection was lost. Please vote again."),
   timeout: t("The server did not answer. Please vote again."),
+  rate_limited: t("That was too fast. Please vote again in a moment."),
   unavailable: t("Votes cannot be stored just now. Please vote again."),
 };
 const choices = [...document.querySelectorAll("[data-choice]")];
 let words, timer;
+let last = -QUIET;
 
 /** Have it read out, unless there is something newer by then. */
 function readOut(text) {
   words = text;
   timer ??= setTimeout(() => {
-    timer = undefined;
+    [timer, last] = [undefined, performance.now()];
     byId("said").textContent = words;
-  }, QUIET);
+  }, Math.max(SOON, last + QUIET - performance.now()));
 }
 
 /** What the page calls a choice: those of the standing poll in its own language. */

@@ -1,6 +1,6 @@
 /** A poll that somebody made, for who votes in it and for who presents it. */
 
-import { byId, showStatus } from "./ui.js";
+import { byId, showStatus, t, toast } from "./ui.js";
 import { hearResults } from "./vote-board.js";
 import { phaseOf } from "./vote-shares.js";
 
@@ -71,14 +71,14 @@ export function follow(show) {
   return { look };
 }
 
-/** Copy the link. Where a page may not, it is selected, ready to be copied by hand. */
-byId("copy").addEventListener("click", async ({ currentTarget }) => {
+byId("copy").addEventListener("click", async () => {
   const link = byId("link");
   link.select();
+  let copied = true;
   try {
     await navigator.clipboard.writeText(link.value);
   } catch {
-    if (!document.execCommand("copy")) return; // plain http, and an old browser
+    copied = document.execCommand("copy"); // over plain http
   }
-  currentTarget.textContent = currentTarget.dataset.done;
+  toast(copied ? t("The link is copied.") : t("The link is selected: copy it by Ctrl+C."));
 });

@@ -38,6 +38,8 @@ follow((it) => {
   allow(button("reveal"), there && !revealed);
 });
 
+if (controls) byId("full").hidden = !document.fullscreenEnabled;
+
 async function steer(to, seconds) {
   hint.textContent = chat.state === "open" ? "" : t("There is no connection now. It is done when it is back.");
   try {

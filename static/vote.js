@@ -68,14 +68,15 @@ rows.addEventListener("click", ({ target }) => {
   numberRows();
   heir.querySelector("input").focus();
 });
-rows.addEventListener("keydown", (event) => {
+byId("form").addEventListener("keydown", (event) => {
   const { key, target, isComposing, keyCode } = event;
-  if (key !== "Enter" || target.tagName !== "INPUT" || isComposing || keyCode === 229) return;
-  if (!target.value.trim()) return; // Enter in an empty one sends the form
-  event.preventDefault();
-  const next = target.closest("li").nextElementSibling;
-  if (next) next.querySelector("input").focus();
-  else if (!add.hidden) addRow();
+  if (key !== "Enter" || !target.matches("input:not([type=checkbox])")) return;
+  event.preventDefault(); // it goes on, and sends nothing that is half done
+  if (isComposing || keyCode === 229) return;
+  const fields = [byId("q"), ...rows.querySelectorAll("input")];
+  const next = fields[fields.indexOf(target) + 1];
+  if (next) next.focus();
+  else if (target.value.trim() && !add.hidden) addRow();
 });
 numberRows();
 

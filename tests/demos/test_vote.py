@@ -262,6 +262,7 @@ def test_a_poll_from_its_making_to_its_end(meet: Meet, demo: DemoServer) -> None
         expect(page.locator("#phase")).to_have_text(re.compile("Result|closed"))
     ballot.reload()
     shows_vote(ballot, "neither", "1 vote", "100%")
+    expect(ballot.locator("#said")).to_have_text("“neither” leads: 100% of the votes.")
     assert ballot.evaluate("document.body.scrollWidth") <= 320
 
     stage.once("dialog", lambda dialog: dialog.accept())

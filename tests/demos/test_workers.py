@@ -89,6 +89,21 @@ def test_people_of_different_workers_meet(meet: Meet, demo: DemoServer) -> None:
     for page in (vote, bens_vote):
         shows_vote(page, "A team chat", "1 vote", "50%")
         shows_vote(page, "A whiteboard", "1 vote", "50%")
+    # A poll that is made by one worker has the same state on the other.
+    first, second = demo.workers()
+    for name, words in [("Question", "Tea?"), ("Choice 1", "yes"), ("Choice 2", "no")]:
+        vote.get_by_role("textbox", name=name).fill(words)
+    with demo.only(first):
+        vote.get_by_role("button", name="Make the poll").click()
+        connected(vote)
+    with demo.only(second):
+        bens_vote.goto(vote.url.removesuffix("/present"))
+        connected(bens_vote)
+    vote.keyboard.press("o")
+    bens_vote.get_by_role("button", name="no").click()
+    for page in (vote, bens_vote):
+        shows_vote(page, "no", "1 vote", "100%")
+        expect(page.locator("#online")).to_have_text("2")
     # The name is taken, whichever worker is asked.
     status = meet().context.request.post(
         f"{demo.url}/group/login", form={"name": "Ada"}, max_redirects=0
