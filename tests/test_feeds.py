@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -255,6 +256,30 @@ def test_an_older_tally_is_dropped(hub: Hub, reader: Reader) -> None:
     assert versions() == [2, 1, 5, 1]
 
 
+def test_polls_that_come_and_go_are_forgotten(
+    hub: Hub, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tally(poll: str, version: int = 1) -> None:
+        text = envelope.tally(poll, {"version": version})
+        hub.deliver(Delivery(EVERYONE, Message(text, "tally " + poll, event="tally")))
+
+    def known() -> int:
+        return len(hub.feeds.tallies._polls)
+
+    now = time.monotonic()
+    monkeypatch.setattr("flask_wschat.hub.tallies.time.monotonic", lambda: now)
+    for number in range(1000):
+        tally(f"busy {number}")
+    assert known() == 1000, "of these an older one may still come"
+    now += 6
+    for number in range(3000):
+        tally(f"short {number}")
+        now += 0.1
+    assert known() < 1200
+    tally("short 2999", 0)
+    assert len(reader.peer.events) == 4000
+
+
 def test_a_tally_does_not_wait_for_a_loop_that_was_left(
     hub: Hub, reader: Reader
 ) -> None:
@@ -322,6 +347,36 @@ def test_after_a_loss_it_is_told_how_the_polls_stand(
     assert told()[2:] == [("a's", 2)]
     later()
     assert (len(told()), timers) == (3, [])
+
+
+def test_after_a_loss_it_is_told_how_stored_polls_stand(
+    hub: Hub, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody here has asked for them yet."""
+    chat, other = Chat(hub), Chat(hub)
+    for name, room in [("everyone's", None), ("a's", "a"), ("b's", "b"), ("gone", "a")]:
+        other.make_poll(name, ["x", "y"], room, 60, None)
+    hub.on_lost = chat._lost
+    reader.read(0)
+    timers = reader.ws._transport.loop.timers  # type: ignore[attr-defined]
+    timers.clear()
+    for poll in other.stored_polls():
+        hub.backend.vote(poll.name, "ann", "x", poll._id)
+    look, gone = hub.backend.made_polls, other.find_poll("gone")
+
+    def made_polls() -> Any:
+        found = look()
+        gone.delete()  # just now
+        return found
+
+    monkeypatch.setattr(hub.backend, "made_polls", made_polls)
+    hub.lost(None)
+    while timers:
+        timers.pop()[1]()
+    events = [json.loads(str(event)) for event in reader.peer.events]
+    told = [(e["poll"], e["total"]) for e in events if e["type"] == "tally"]
+    assert sorted(told) == [("a's", 1), ("everyone's", 1)]
+    assert not chat._untold and not chat._unasked
 
 
 def test_who_is_left_out_sees_no_hole(hub: Hub, reader: Reader) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -43,7 +44,10 @@ class Chat:
             str, Poll
         ] = {}  # stored ones by id, those used last at the end
         self._buckets = Buckets()
-        self._untold: set[str] = set()  # polls whose last tally may be lost
+        self._untold: set[Poll] = set()  # whose last tally may be lost
+        self._unasked: set[str] = (
+            set()
+        )  # topics, of which that may be so of stored ones
         self._retelling: object = None  # the stay of the hub's home in which it is
         hub.on_lost = self._lost
 
@@ -87,11 +91,19 @@ class Chat:
         """Return those that are stored, the newest first."""
         return [self._stored(made) for made in self.hub.backend.made_polls()]
 
+    def settle_polls(self) -> None:
+        """Tell now what is to be told of them: the hub is about to stop."""
+        with self._lock:
+            polls = [*self.polls.values(), *self._used.values()]
+        for poll in polls:
+            poll.settle()
+
     def _stored(self, made: MadePoll) -> Poll:
         """Return it, the same each time: so its tallies are gathered."""
         known = self._used
+        poll = known.get(made.id) or stored(self.hub, made)
         with self._lock:
-            poll = known.pop(made.id, None) or stored(self.hub, made)
+            poll = known.pop(made.id, poll)
             known[made.id] = poll
             if len(known) > _MOST_USED:
                 del known[next(iter(known))]
@@ -159,46 +171,57 @@ class Chat:
 
     def _lost(self, topics: list[str] | None) -> None:
         """See that those here are told how the polls of ``topics`` stand."""
-        for poll in list(self.polls.values()):
-            if poll.topic in self.hub.feeds and (
-                topics is None or poll.topic in topics
-            ):
-                self._untold.add(poll.name)
+        feeds = self.hub.feeds
+        missed = feeds.topics if topics is None else topics
+        here = {topic for topic in missed if topic in feeds}
+        self._unasked |= here
+        self._untold |= {poll for poll in self.polls.values() if poll.topic in here}
         self._retell_in(_RETELL)
 
     def _retell_in(self, seconds: float) -> None:
         home = self.hub.home
-        loop = home.loop
-        if self._untold and self._retelling is not home.stay and loop is not None:
+        loop, due = home.loop, self._untold or self._unasked
+        if due and self._retelling is not home.stay and loop is not None:
             self._retelling = home.stay
             home.later(seconds, lambda: loop.run_own(lambda: self._retell(loop)))
 
     def _retell(self, loop: Loop) -> None:
         """In a worker."""
-        left: list[str] = []
+        polls: list[Poll] = []
+        topics: set[str] = set()
         try:
-            left = loop.call(self._take)
-            while left:
-                poll = self.polls[left[-1]]
-                self.hub.deliver(Delivery(poll.topic, poll.news()))
-                left.pop()
+            polls, topics = loop.call(self._take)
+            self._tell(polls)
+            stored = [p for p in self.stored_polls() if p.name not in self.polls]
+            polls += [poll for poll in stored if poll.topic in topics]
+            topics = set()
+            self._tell(polls)
         except BackendError:
             pass  # it is asked again, for as long as somebody is here
         except Exception as error:
             self.hub.report(error)
-            del left[-1:]  # the others are told with the next one
+            del polls[-1:]  # the others are told with the next one
         finally:
-            loop.call_threadsafe(self._retold, left)
+            loop.call_threadsafe(self._retold, polls, topics)
 
-    def _take(self) -> list[str]:
-        names, self._untold = sorted(self._untold), set()
-        return names
+    def _tell(self, polls: list[Poll]) -> None:
+        while polls:
+            poll = polls[-1]
+            with contextlib.suppress(UnknownPoll):
+                self.hub.deliver(Delivery(poll.topic, poll.news()))
+            polls.pop()
 
-    def _retold(self, left: list[str]) -> None:
+    def _take(self) -> tuple[list[Poll], set[str]]:
+        taken = sorted(self._untold, key=lambda poll: poll.name), self._unasked
+        self._untold, self._unasked = set(), set()
+        return taken
+
+    def _retold(self, polls: list[Poll], topics: set[str]) -> None:
         feeds = self.hub.feeds
-        self._untold |= {name for name in left if self.polls[name].topic in feeds}
+        self._untold |= {poll for poll in polls if poll.topic in feeds}
+        self._unasked |= {topic for topic in topics if topic in feeds}
         self._retelling = None
-        self._retell_in(_RETELL_AGAIN if left else _RETELL)
+        self._retell_in(_RETELL_AGAIN if polls or topics else _RETELL)
 
 
 def _same(known: Poll, asked: Poll) -> Poll:

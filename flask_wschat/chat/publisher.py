@@ -340,6 +340,7 @@ class Publisher(Sending):
         """Let go of files and connections; a second call does nothing."""
         chat, self._open = self._open, None
         if chat is not None:
+            chat.settle_polls()
             chat.hub.stop()
 
     def _chat(self) -> Chat:

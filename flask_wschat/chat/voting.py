@@ -2,7 +2,7 @@
 
 The backend knows votes and counts. What can be voted for is code, made in each process
 like routes; or it is made at run time and stored, for a while and for all processes.
-See docs/decisions/15 and 57.
+See docs/decisions/15 and docs/decisions/57.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ INTERVAL = 0.1
 MOST_OPTIONS = 100
 MOST_DATA = 8192
 """Bytes of a stored poll's data as JSON."""
-SHORTEST, LONGEST = 1.0, 31 * 86400.0
+SHORTEST, LONGEST = 1, 31 * 86400
 """Seconds for which a poll may be stored."""
 _LONGEST = 100
 """Characters of a poll's name and of an option."""
@@ -116,7 +116,7 @@ class Poll:
         room: str | None = None,
     ) -> None:
         self.name = as_poll_name(name)
-        if isinstance(options, str):
+        if isinstance(options, str) or not isinstance(options, Iterable):
             raise TypeError(f"options are a list of texts, unlike {shown(options)}")
         self.options = tuple(_checked("an option", option) for option in options)
         self.room = None if room is None else as_name(room, "a room")
@@ -214,6 +214,10 @@ class Poll:
         news = envelope.tally(self.name, standing.as_fields())
         return Message(news, "tally " + self.name, json=True, event="tally")
 
+    def settle(self) -> None:
+        """Publish now what is due: nothing can be later."""
+        self._conflated.end()
+
     def _publish_latest(self) -> None:
         with contextlib.suppress(UnknownPoll):  # nobody asks for it any more
             self._publish(self.tally())
@@ -233,7 +237,7 @@ def store(hub: Storing, asked: Poll, lasts: Any, data: Any) -> MadePoll:
     if not isinstance(lasts, int | float) or isinstance(lasts, bool):
         raise TypeError(f"lasts is a number of seconds, unlike {shown(lasts)}")
     if not SHORTEST <= lasts <= LONGEST:
-        words = f"lasts is from {SHORTEST:g} to {LONGEST:g} seconds, unlike {lasts!r}"
+        words = f"lasts is from {SHORTEST} to {LONGEST} seconds, unlike {shown(lasts)}"
         raise ValueError(words)
     said = as_json(data, hub.dumps)
     size = len(said.encode())
@@ -280,6 +284,7 @@ class Conflated:
         self._lock = allocate_lock()
         self._next = 0.0  # when it may be called again
         self._waiting = False  # a thread will call, with what is the latest then
+        self._ended = False
         self._failures = 0
 
     def call(self, now: Callable[[], None]) -> None:
@@ -298,6 +303,13 @@ class Conflated:
             self._start(wait)
         else:
             self._try(now)
+
+    def end(self) -> None:
+        """Call now, if that is due, and never later: what it takes is about to go."""
+        with self._lock:
+            due, self._waiting, self._ended = self._waiting, False, True
+        if due and self._pid == os.getpid():
+            self._try(self._latest)
 
     def _start(self, wait: float) -> None:
         timer = threading.Timer(wait, self._run)
@@ -318,6 +330,8 @@ class Conflated:
 
     def _run(self) -> None:
         with self._lock:
+            if self._ended:
+                return
             # First of all: a change after this line asks for a call of its own.
             self._waiting = False
             self._next = time.monotonic() + INTERVAL
@@ -338,6 +352,8 @@ class Conflated:
                 self._failures = 0
                 return  # the next change tries again
             with self._lock:
+                if self._ended:
+                    return
                 again, self._waiting = not self._waiting, True
             if again:
                 self._start(_RETRY)

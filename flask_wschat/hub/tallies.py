@@ -15,6 +15,7 @@ from ..messages import Delivery
 INTERVAL = 0.1
 """Seconds between two tallies of a poll, whichever processes have them to tell."""
 _AGE = 5.0  # seconds after which an older tally must be news: of a new count
+_MANY = 64  # polls, before those are looked for of which nothing is heard any more
 
 
 class _Poll:
@@ -46,6 +47,7 @@ class Tallies:
     def clear(self) -> None:
         """Forget everything: this is another process now."""
         self._polls: dict[str, _Poll] = {}
+        self._most = _MANY
 
     def void(self) -> None:
         """Take the next one of each poll for news: counts may have begun anew."""
@@ -59,6 +61,8 @@ class Tallies:
         poll = self._polls.get(message.key or "")
         if poll is None:
             poll = self._polls[message.key or ""] = _Poll()
+            if len(self._polls) > self._most:
+                self._forget(now)
         if version < poll.version and now - poll.at < _AGE:
             return
         poll.version, poll.at = version, now
@@ -70,6 +74,16 @@ class Tallies:
                 self._later(wait, lambda: self._pass_on(poll))
             else:
                 self._pass_on(poll)
+
+    def _forget(self, now: float) -> None:
+        """Forget polls of which nothing was heard for long: any tally is news then."""
+        # The new one has no time yet.
+        self._polls = {
+            key: poll
+            for key, poll in self._polls.items()
+            if not poll.at or poll.newest is not None or now - poll.at < _AGE
+        }
+        self._most = max(2 * len(self._polls), _MANY)
 
     def _pass_on(self, poll: _Poll) -> None:
         delivery, poll.newest = poll.newest, None

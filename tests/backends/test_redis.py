@@ -276,7 +276,7 @@ def test_presence_is_right_again_after_full_memory(
 
 
 def test_every_key_has_a_life(serve: Serve, open_url: Open) -> None:
-    """But polls: they are the application's, and stay."""
+    """But polls in code: they are the application's, and stay."""
     server = serve()
     (one, _), (other, _) = open_url(server.url), open_url(server.url)
     for backend, name in ((one, "ann"), (other, "bob")):
@@ -293,6 +293,8 @@ def test_every_key_has_a_life(serve: Serve, open_url: Open) -> None:
         backend.once(name, 10)
         backend.lease(name, "a", 10)
         backend.vote("tea", name, "green")
+        made = backend.make_poll("lunch", name, "", 60)
+        backend.vote("lunch", name, "soup", made.id)
         backend.refresh()
     other._here().people._forget()  # it dies, and nobody is told
     with server.client() as client:
@@ -303,7 +305,11 @@ def test_every_key_has_a_life(serve: Serve, open_url: Open) -> None:
         kinds = {key.rpartition(":")[2] for key in keys}
         lasting = {"meta", "log", "mids0", "told", "people", "topics", "once", "lease"}
         lasting |= {"living", "clock"}
-        assert kinds == lasting | {"poll", "voters", "counts"}
+        assert kinds == lasting | {"poll", "voters", "counts", "polls"}
+        made_of = {key[20:]: life for key, life in keys.items() if "made:" in key}
+        assert 0 < made_of["poll"] <= 60_000
+        for suffix in ("voters", "counts"):  # which must not go before it
+            assert made_of["poll"] < made_of[suffix] < 62_000
         # Who stays gives them a new one, again and again.
         ends = (":people", ":topics", ":living", ":clock")
         ours = [key for key in keys if key.endswith(ends)]
