@@ -34,7 +34,8 @@ VIOLATIONS = """async (rules) => {
 SMALL = """() => {
   const touched = "a, button, input, textarea, select, summary";
   return [...document.querySelectorAll(touched)].flatMap((node) => {
-    const { bottom, width, height } = node.getBoundingClientRect();
+    const target = node.closest("label") ?? node;
+    const { bottom, width, height } = target.getBoundingClientRect();
     const fits = Math.min(width, height) > 43.9 || bottom < 0;
     const shown = node.checkVisibility({ visibilityProperty: true });
     if (fits || !shown || getComputedStyle(node).display === "inline") return [];
@@ -169,7 +170,7 @@ def test_a_small_window_shows_all_in_chinese(
     assert login.ok
     page = ada.context.new_page()
     page.on("pageerror", lambda error: ada.errors.append(str(error)))
-    for path in [*PAGES, "/group/login"]:
+    for path in [*PAGES, "/private", "/group/login"]:
         page.goto(server.url + path)
         expect(page.locator("#status")).to_have_text("已连接")
         found += look(page, themes=False)
