@@ -87,11 +87,13 @@ def test_an_acl_user_needs_only_the_keys_of_the_prefix(
     backend.attend([(ROOM, "ann", 1)])
     backend.refresh()
     backend.vote("tea", "ann", "green")
+    backend.make_poll("lunch", "id", "", 60)
+    backend.vote("lunch", "ann", "soup", "id")
     with server.client() as client:
         keys: list[Any] = client.keys()
     assert {key.split(b":", 1)[0] for key in keys} == {b"mine"}
     tags = {key.split(b"{")[1].split(b"}")[0] for key in keys if b"process" not in key}
-    assert tags == {b"room:a", b"presence", b"poll:tea"}
+    assert tags == {b"room:a", b"presence", b"poll:tea", b"made:lunch", b"polls"}
 
 
 def test_prefixes_and_databases_are_apart(serve: Serve, open_url: Open) -> None:
@@ -124,6 +126,9 @@ def test_a_cluster_finds_the_keys_of_each_call_in_one_slot(
     assert not backend.refresh() and not other.refresh()
     assert backend.vote("tea", "ann", "green") == other.tally("tea", "ann")
     assert other.close_poll("tea").closed
+    made = backend.make_poll("tea", "id", "", 60)
+    assert other.vote("tea", "ann", "green", "id") == backend.tally("tea", "ann", "id")
+    assert other.made_polls() == [made] and other.delete_poll("tea", "id")
     backend.stop()
     assert other.present(ROOM).users == {}
 

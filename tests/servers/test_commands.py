@@ -227,6 +227,9 @@ def test_all_workers_are_one_chat(
         eventually(server.is_up, "the server listens")
         with publisher(url) as chat:
             talk(Site(server.port), chat)
+            lunch = chat.poll("Lunch", ["soup", "salad"], lasts=60)
+            assert lunch.vote("ann", "soup").total == 1 and chat.polls() == [lunch]
+            assert lunch.delete() and chat.polls() == []
     finally:
         server.stop()
     assert all("[INFO]" in line for line in server.log.splitlines()), server.log
