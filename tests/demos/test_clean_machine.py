@@ -102,7 +102,9 @@ def listens(port: int) -> bool:
     return False
 
 
-def answers(process: subprocess.Popen[str], folder: Path, port: int) -> None:
+def answers(
+    process: subprocess.Popen[str], folder: Path, port: int, path: str = "/"
+) -> None:
     """Return once a page comes from ``port``."""
 
     until, pause = time.monotonic() + DEADLINE, threading.Event()
@@ -111,7 +113,7 @@ def answers(process: subprocess.Popen[str], folder: Path, port: int) -> None:
             skip_offline(folder)
         assert process.poll() is None and time.monotonic() < until, said(folder)
         pause.wait(0.05)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
         assert answer.status == 200
 
 
@@ -120,6 +122,7 @@ def make_demo(machine: Path, *how: str) -> None:
     command = ["make", "demo", f"PORT={port}", f"PYTHON={sys.executable}", *how]
     with running(command, machine, APT="no") as process:
         answers(process, machine, port)
+        answers(process, machine, port, "/qr.svg")
         assert "Traceback" not in said(machine)
 
 
