@@ -14,7 +14,7 @@ const refused = ({ room, mid }, error) => conversations.get(room)?.fail(mid, err
 const chat = new WSChat(socket, { outbox: "localStorage", onRefused: refused });
 const watch = new WSChat(page.dataset.watch); // it sees all rooms, and nobody is counted by it
 const marks = new Marks(stored(), me); // how far rooms were read
-const view = new View({ onSeen: seen });
+const view = new View({ onSeen: seen, onBack: () => news(view.conversation) });
 const conversations = new Map(); // room -> Conversation
 const listed = new Map(); // room -> { feed, count, last, calls }
 const names = new Set([alike(nameOf(me))]); // who may be mentioned
@@ -87,7 +87,7 @@ function enter(name) {
     },
     onError(error) {
       if (name !== room) return;
-      toast(explain(error));
+      toast(error.code === "bad_request" ? t("There is no such room.") : explain(error));
       if (name !== first) go(first);
     },
   });
@@ -129,12 +129,6 @@ function seen({ seq }) {
   drawRooms();
 }
 
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  news(view.conversation);
-  view.update(() => {}, true);
-});
-
 addEventListener("storage", () => drawRooms()); // another tab has read on
 
 // ---- who is there ----
@@ -142,7 +136,7 @@ addEventListener("storage", () => drawRooms()); // another tab has read on
 function meet(conversation, present, { joined, left }, now) {
   const came = joined.filter((user) => !people.includes(user)); // not those just shown to me
   const went = left.filter((user) => people.includes(user));
-  const unnamed = present.length ? 0 : now - (count ?? now);
+  const unnamed = joined.length || left.length ? 0 : now - (count ?? now);
   if (came.length || went.length || unnamed) {
     view.update(() => conversation.meet(came, went, unnamed));
   }
@@ -163,9 +157,13 @@ async function look() {
   if (crowd.room === room && crowd.asked === asked && now - crowd.at < STALE) return;
   crowd = { room, asked, at: now, people: crowd.room === room ? crowd.people : [] };
   const mine = crowd;
+  const capital = asked.charAt(0).toUpperCase() + asked.slice(1);
   try {
-    const { present } = await feed.who({ after: asked || undefined, limit: LISTED });
-    mine.people = present.filter((user) => user.startsWith(asked));
+    const spelt = [...new Set([asked, capital])].map(async (after) => {
+      const { present } = await feed.who({ after: after || undefined, limit: LISTED });
+      return present.filter((user) => user.startsWith(after));
+    });
+    mine.people = (await Promise.all(spelt)).flat();
     mine.people.forEach(know);
   } catch {} // the next time, perhaps
   if (mine === crowd) drawPeople();
@@ -184,8 +182,9 @@ const drawPeople = inFrame(() => {
   byId("others").textContent = plural(hidden, "and {n} more", "and {n} more people");
   byId("find").hidden = !sought && !(count > 8);
   byId("nobody").hidden = !sought || shown.length > 0;
-  byId("summary").textContent = count
-    ? plural(count, "{n} person here", "{n} people here") : "";
+  const summary = count ? plural(count, "{n} person here", "{n} people here") : "";
+  byId("summary").textContent = summary;
+  byId("who").textContent = summary || t("Who is here?");
 });
 
 const personItem = (user) => {
@@ -275,7 +274,7 @@ function showRooms() {
     write(part("badge").lastElementChild, calls ? `${news}, ${t("you are mentioned")}` : news);
     write(part("count"), t("{n} here", { n: count }));
     part("count").hidden = !count;
-    if (part("last").dataset.seq !== String(last?.seq)) preview(part("last"), last);
+    if (part("last").dataset.at !== String(last?.at)) preview(part("last"), last);
     link.ariaCurrent = name === room ? "true" : null;
     unread += fresh;
   });
@@ -288,8 +287,8 @@ function write(node, text) {
 }
 
 function preview(node, last) {
+  node.dataset.at = last?.at;
   if (!last) return node.replaceChildren();
-  node.dataset.seq = last.seq;
   const who = last.from === me ? t("You") : nameOf(last.from ?? "");
   node.replaceChildren(el("bdi", {}, who), ": ", el("bdi", {}, wordsOf(last.data).slice(0, 80)));
 }
@@ -308,7 +307,7 @@ function go(name) {
 function roomInAddress() {
   try {
     const name = decodeURIComponent(location.hash.slice(1));
-    return name ? `#${name}`.normalize() : first;
+    return name.trim() ? `#${name.trim().replace(/\s+/g, " ")}`.normalize() : first;
   } catch {
     return first; // somebody else wrote this address
   }

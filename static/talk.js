@@ -527,9 +527,12 @@ export class View {
   // What is shown may grow, and a phone's keyboard may take half of the window.
   #resized = new ResizeObserver(() => this.#atEnd && this.#toEnd());
 
-  /** onSeen(message): the last one that is in view as a whole, whenever that may have changed. */
-  constructor({ onSeen } = {}) {
-    this.onSeen = onSeen;
+  /**
+   * onSeen(message): the last one that is in view as a whole, whenever that may have changed.
+   * onBack: the page is looked at again; before anything in it counts as seen.
+   */
+  constructor({ onSeen, onBack } = {}) {
+    Object.assign(this, { onSeen, onBack });
     this.#resized.observe(this.#scroll);
     this.#newer.addEventListener("click", () => {
       this.#scroll.focus({ preventScroll: true }); // this button goes
@@ -542,8 +545,9 @@ export class View {
     document.addEventListener("visibilitychange", () => {
       if (!this.conversation) return;
       // What comes while nobody looks stays in the page, until somebody has.
-      if (document.hidden) this.conversation.held = true;
-      else if (this.#atEnd) this.#arrive();
+      if (document.hidden) return (this.conversation.held = true);
+      this.onBack?.();
+      if (this.#atEnd) this.#arrive();
       else this.#seen();
     });
   }
