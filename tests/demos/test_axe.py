@@ -170,7 +170,7 @@ def test_a_small_window_shows_all_in_chinese(
     assert login.ok
     page = ada.context.new_page()
     page.on("pageerror", lambda error: ada.errors.append(str(error)))
-    for path in [*PAGES, "/private", "/group/login"]:
+    for path in [*PAGES, "/group", "/private", "/group/login"]:
         page.goto(server.url + path)
         expect(page.locator("#status")).to_have_text("已连接")
         found += look(page, themes=False)
