@@ -20,7 +20,7 @@ from .who import Known, entrance, name_of
 
 private = Blueprint("private", __name__)
 
-Person = Annotated[str, Meta(max_length=40)]
+User = Annotated[str, Meta(pattern="^.{1,24}#[0-9a-f]{8}$")]
 Mid = Annotated[str, Meta(max_length=64)]
 
 
@@ -54,11 +54,11 @@ class Private(Known):
         return False  # a browser votes, whatever names it has had
 
     @event(limit=(5, 100))
-    def receipt(self, to: Person, got: Mid, read: Mid) -> None:
+    def receipt(self, to: User, got: Mid, read: Mid) -> None:
         """Tell `to` which of their messages are the last that came, and were read."""
         news = {"by": self.ws.user, "got": got, "read": read}
         chat.broadcast(news, room=f"receipts of {to}")
 
     @event(limit=(1, 5))
-    def typing(self, to: Person) -> None:
+    def typing(self, to: User) -> None:
         self.emit("typing", user=to)

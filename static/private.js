@@ -11,6 +11,7 @@ const { me, login, socket } = page.dataset;
 const { lang } = document.documentElement;
 const locale = navigator.languages.find((spoken) => spoken.startsWith(lang)) ?? lang;
 const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
+const collator = new Intl.Collator(locale);
 const date = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short" });
 
 const refused = ({ to, mid }, error) => conversations.get(to)?.fail(mid, error);
@@ -91,7 +92,15 @@ function take(message, live) {
   if (message.from === null) return live && toast(wordsOf(message.data)); // the application's
   const user = ledger.add(message);
   typists.end(message.from);
+  if (live && message.from !== me && (user !== peer || document.hidden)) announce(user);
   update(user, (conversation) => conversation.add(message));
+}
+
+/** Say aloud that there is something elsewhere, but not for each of many messages. */
+function announce(user) {
+  write(byId("elsewhere"), t("New message from {name}", { name: label(user) }));
+  clearTimeout(announce.timer);
+  announce.timer = setTimeout(() => write(byId("elsewhere"), ""), 10_000);
 }
 
 const inbox = chat.inbox({
@@ -224,7 +233,7 @@ function order() {
     user && user !== me && alike(label(user)).includes(sought));
   const talked = find(ledger.newest());
   const others = find([...new Set([...online, peer])].filter((user) => !talked.includes(user)))
-    .sort((a, b) => a.localeCompare(b, locale));
+    .sort(collator.compare);
   const heading = talked.length && others.length ? [ONLINE] : [];
   const keys = [...talked, ...heading, ...others];
   const held = list.querySelector(":focus-visible")
@@ -329,7 +338,7 @@ chat.on("hello", ({ user }) => {
 function personInAddress() {
   try {
     const user = decodeURIComponent(location.hash.slice(1));
-    return nameOf(user) ? user : "";
+    return /^.+#[0-9a-f]{8}$/.test(user) ? user : "";
   } catch {
     return ""; // somebody else wrote this address
   }

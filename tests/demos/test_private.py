@@ -22,7 +22,7 @@ from tests.demos.serving import DemoServer, Person, Tab
 from tests.support.waiting import eventually
 
 # Sockets and pages in turns, all of one server: each test has people of its own.
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(60)]
 
 XSS = "<img src onerror=bad()>"
 RECEIPTS = "receipts of "
@@ -72,6 +72,17 @@ def hide(page: Page, hidden: bool) -> None:
     )
 
 
+def told_all(page: Page) -> None:
+    """Wait until the server has its receipts."""
+    page.wait_for_function(
+        """() => {
+          const { me } = document.getElementById("chat").dataset;
+          const { people } = JSON.parse(localStorage.getItem(`private ${me}`));
+          return Object.values(people).every(({ read, told }) => told[1] === read.mid);
+        }"""
+    )
+
+
 # ---- over the socket ----------------------------------------------------------------
 
 
@@ -109,7 +120,7 @@ def test_a_receipt_waits_for_the_sender_and_is_nobody_elses(demo: DemoServer) ->
     assert not uma.ask("say", room=RECEIPTS + user, data="hi", mid="1")["ok"]
     for wrong in (
         {"to": user, "got": "x" * 65, "read": ""},
-        {"to": "x" * 41, "got": "m1", "read": ""},
+        *({"to": to, "got": "m1", "read": ""} for to in ("Uma", "x" * 25 + user[-9:])),
         {"to": user, "got": 1, "read": ""},
         {"to": user, "got": "m1"},
     ):
@@ -132,6 +143,7 @@ def test_a_private_message_is_for_one_person_in_all_their_tabs(meet: Meet) -> No
     talk_to(ann_too, "Bob")
     say(ann, "Only for you")
     expect(listed(bob, "Ann")).to_contain_text("1 unread message")
+    expect(bob.get_by_text("New message from Ann")).to_have_role("status")
     expect(bob).to_have_title("(1) Private chat · Flask-WSChat")
     expect(bob_too).to_have_title("(1) Private chat · Flask-WSChat")
     shows_fates(ann, "Delivered")
@@ -198,6 +210,7 @@ def test_what_became_of_a_message_is_learnt_after_an_absence(meet: Meet) -> None
     expect(eli).to_have_title("Private chat · Flask-WSChat")
     say(eli, "Here I am")
     all_delivered(eli, 1)
+    told_all(eli)
     eli.close()
     dee.goto(url)
     shows_fates(dee, "Read", "Read", "Read")
@@ -352,6 +365,23 @@ def test_a_thousand_unread_messages_make_few_receipts(
         receipts.append(message["data"])
     assert len(receipts) <= 8
     tab.close()
+
+
+def test_what_was_under_way_when_a_page_was_left_is_told_once(meet: Meet) -> None:
+    tia, uli = meet().login("Tia", "private"), meet().login("Uli", "private")
+    talk_to(tia, "Uli")
+    talk_to(uli, "Tia")
+    say(tia, "one")
+    shows_fates(tia, "Read")
+    # From here on nothing that Tia's page sends arrives.
+    tia.evaluate("document.querySelector('#plug [data-pull=swallow]').click()")
+    expect(tia.locator("#plug .seen")).not_to_have_text("")
+    say(tia, "two")
+    expect(tia.locator(".message[data-state=sending]")).to_have_count(1)
+    tia.reload()
+    shows_fates(tia, "Read", "Read")
+    for page in (tia, uli):
+        shows_messages(page, "one", "two")
 
 
 def test_an_inbox_that_lost_its_history_says_so(
