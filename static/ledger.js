@@ -38,7 +38,8 @@ export class Ledger {
   /** The next message has this number, and is of this epoch. True: messages are missing. */
   begin(epoch, seq) {
     const before = this.epoch ? this : this.kept.read();
-    const missed = Boolean(before.epoch) && (before.epoch !== epoch || seq > before.seq + 1);
+    // An inbox in which there was nothing is forgotten, and loses nothing by that.
+    const missed = before.seq > 0 && (before.epoch !== epoch || seq > before.seq + 1);
     this.missed = missed || Boolean(before.missed);
     if (epoch === this.epoch) {
       this.seq = Math.max(this.seq, seq - 1);

@@ -158,8 +158,8 @@ async function pay() {
     ledger.paid(receipt);
   }));
   paying = undefined;
-  const waits = answers.map(({ reason }) => reason && Math.max(5000, reason.retryAfter * 1000));
-  if (waits.some(Boolean)) oweSoon(Math.max(...waits.filter(Boolean)));
+  const refusals = answers.flatMap(({ reason }) => reason ?? []);
+  if (refusals.length) oweSoon(Math.max(5000, ...refusals.map(({ retryAfter }) => retryAfter * 1000)));
   else if (owed.length && ledger.owed().length) oweSoon();
 }
 

@@ -152,6 +152,9 @@ test("numbers that begin anew are not taken for the old ones", () => {
   reloaded.ledger.accept();
   assert.equal(new Page(store, "e2").ledger.missed, false);
   assert.equal(new Page(store, "e3").ledger.missed, true);
+  const empty = new Store();
+  new Page(empty).ledger.save();
+  assert.equal(new Page(empty, "e2").ledger.missed, false);
   // Away for longer than messages are kept.
   assert.equal(new Ledger(ADA, store).begin("e2", 3), false);
   assert.equal(new Ledger(ADA, store).begin("e2", 4), true);
