@@ -42,6 +42,11 @@ class Frames:
         self._data = b""
         self._rest = 0  # bytes to come of a frame that was told
 
+    @property
+    def between(self) -> bool:
+        """Whether one frame has ended, and the next one not begun."""
+        return not (self._data or self._rest)
+
     def add(self, data: bytes) -> Iterator[Anatomy]:
         self._data += data[self._rest :]
         self._rest = max(self._rest - len(data), 0)
@@ -79,15 +84,15 @@ def as_fields(frame: Anatomy) -> dict[str, Any]:
 
 
 class Made(TypedDict):
-    """A frame as somebody wants it, right or wrong; ``payload`` is in hex."""
+    """A frame as somebody wants it, right or wrong."""
 
     fin: bool
     rsv: int
     opcode: int
-    masked: bool
-    bits: int
-    length: int
-    payload: str
+    bits: int  # of the length: 7, 16 or 64
+    length: int  # as it is told
+    key: str  # in hex, or "": not masked
+    payload: str  # in hex, without its mask
 
 
 def build(made: Made) -> bytes:
@@ -98,19 +103,17 @@ def build(made: Made) -> bytes:
     bits, length = made["bits"], made["length"]
     try:
         short, most = {7: (length, 125), 16: (126, 0xFFFF), 64: (127, 2**63)}[bits]
-        payload = bytes.fromhex(made["payload"])
+        key, payload = bytes.fromhex(made["key"]), bytes.fromhex(made["payload"])
         first = (
             made["fin"] << 7 | range(8)[made["rsv"]] << 4 | range(16)[made["opcode"]]
         )
-        if not 0 <= length <= most:
+        if not 0 <= length <= most or len(key) not in (0, 4):
             raise ValueError
     except (LookupError, ValueError):
         raise Refused("These fields make no frame.") from None
     more = b"" if bits == 7 else length.to_bytes(bits // 8, "big")
-    key = os.urandom(4) if made["masked"] else b""
-    if key:
-        payload = apply_mask(payload, key)
-    return bytes([first, made["masked"] << 7 | short]) + more + key + payload
+    masked = apply_mask(payload, key) if key else payload
+    return bytes([first, bool(key) << 7 | short]) + more + key + masked
 
 
 GOODBYE = bytes.fromhex("8882 00000000 03e8")

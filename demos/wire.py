@@ -41,7 +41,7 @@ PATIENCE = 30.0
 
 Direction = Literal["received", "sent"]
 """As the server sees it."""
-Tap = Callable[[Direction, bytes], Any]
+Tap = Callable[[Direction, bytes], bytes | None]
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +114,9 @@ class Wire:
     def tap(self, told: Tap) -> None:
         """Have ``told("received" or "sent", data)`` called with all that comes.
 
-        In the wire's thread, before it is passed on. To miss nothing, do that before
-        the socket opens: in one of its route's ``decorators``.
+        In the wire's thread, before it is passed on; what it returns, if anything, is
+        passed on instead. To miss nothing, call this before the socket opens: in a
+        ``before_request``, or one of its route's ``decorators``.
         """
         self._taps.append(told)
 
@@ -196,7 +197,7 @@ class Wire:
     def _pass(self, direction: Direction, data: bytes) -> bytes:
         for told in list(self._taps):
             try:
-                told(direction, data)
+                data = told(direction, data) or data
             except Exception:
                 self._taps.remove(told)  # it only watches: nobody else shall notice
                 logger.exception("a tap failed, and is not told any more")

@@ -12,15 +12,19 @@ export const kindOf = (opcode) => KINDS[opcode] ?? t("reserved");
 
 export const bytesOf = (hex) => Uint8Array.from(hex.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 export const hexOf = (bytes, gap = "") => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(gap);
+// Also of one that does not fit, which a frame of one's own may have.
 const bits = (number, count) => number.toString(2).padStart(count, "0");
 const textOf = (bytes) => new TextDecoder().decode(bytes);
+
+/** The mask put on, or undone: that is the same. */
+export const unmask = (bytes, key) => (key.length ? bytes.map((byte, at) => byte ^ key[at % 4]) : bytes);
 
 /** What a frame says, its mask undone. */
 export function read(frame) {
   const { opcode, length } = frame;
   const raw = bytesOf(frame.raw);
   const key = bytesOf(frame.key);
-  const payload = frame.masked ? raw.map((byte, at) => byte ^ key[at % 4]) : raw;
+  const payload = unmask(raw, key);
   const plain = frame.inflated === undefined ? payload : bytesOf(frame.inflated);
   const more = length > raw.length || (frame.inflated !== undefined && plain.length === 256) ? "…" : "";
   let says = "";
@@ -36,7 +40,7 @@ export function read(frame) {
 
 function cell(kind, name, value, meaning = "") {
   return el("div", { className: kind },
-    el("dt", {}, name), el("dd", { className: "value" }, value), el("dd", { className: "meaning" }, meaning));
+    el("dt", /^[A-Z]/.test(name) ? { lang: "en" } : {}, name), el("dd", { className: "value" }, value), el("dd", { className: "meaning" }, meaning));
 }
 
 /** The bits of a frame's header, and the beginning of its payload. */
@@ -122,6 +126,7 @@ export function frameList(list, words) {
     while (list.childElementCount > MOST) list[list.reversed ? "lastElementChild" : "firstElementChild"].remove();
   });
   return {
+    /** Returns what is to be said of it besides. */
     add(frame, note = "") {
       const id = `${frame.direction} ${read(frame).says}`;
       if (frame.opcode === 9) pings.set(id, frame.at);
@@ -133,6 +138,7 @@ export function frameList(list, words) {
       }
       waiting.push({ frame, note });
       draw();
+      return note;
     },
     clear() {
       waiting = [];

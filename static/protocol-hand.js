@@ -1,15 +1,23 @@
 /** A frame of one's own, sent by the client that the server makes by hand. */
 import { byId, el, t } from "./ui.js";
-import { bytesOf, frameList, hexOf, read } from "./protocol-frames.js";
+import { bytesOf, frameList, hexOf, read, row, unmask } from "./protocol-frames.js";
 
 const utf8 = (text) => hexOf(new TextEncoder().encode(text));
 
+const randomKey = () => hexOf(crypto.getRandomValues(new Uint8Array(4)));
+
 /** A frame as `by_hand` takes it; right unless `parts` say otherwise. */
-export function frame(parts = {}) {
-  const payload = parts.payload ?? utf8(parts.text ?? "");
-  const length = parts.length ?? payload.length / 2;
-  const bits = parts.bits || (length < 126 ? 7 : length < 65536 ? 16 : 64);
-  return { fin: parts.fin ?? true, rsv: parts.rsv ?? 0, opcode: parts.opcode ?? 1, masked: parts.masked ?? true, bits, length, payload };
+export function frame({ fin = true, rsv = 0, opcode = 1, masked = true, text = "", ...rest } = {}) {
+  const payload = rest.payload ?? utf8(text);
+  const length = rest.length ?? payload.length / 2;
+  const bits = rest.bits || (length < 126 ? 7 : length < 65536 ? 16 : 64);
+  return { fin, rsv, opcode, bits, length, key: masked ? randomKey() : "", payload };
+}
+
+/** What is told of a frame that passes: here of one that has not yet. */
+function asRead({ rsv, key, payload, ...made }) {
+  const raw = hexOf(unmask(bytesOf(payload), bytesOf(key)));
+  return { ...made, rsv: [4, 2, 1].map((bit) => Boolean(rsv & bit)), masked: key !== "", key, raw };
 }
 
 export const closeFrame = (code) => frame({ opcode: 8, payload: code.toString(16).padStart(4, "0") + utf8("by hand") });
@@ -81,32 +89,45 @@ export function byHand(chat) {
   for (const [name, parts, why] of PRESETS) {
     const button = el("button", { type: "button", className: "quiet" }, name);
     button.addEventListener("click", () => {
-      if (parts.length === 1) fill(parts[0]);
-      send(parts.map(frame), why);
+      if (parts.length > 1) {
+        send(parts.map(frame), why);
+        return;
+      }
+      fill(parts[0]);
+      compose();
+      send([made], why);
     });
     byId("presets").append(button);
   }
 
-  byId("composer").addEventListener("submit", (event) => {
-    event.preventDefault();
+  let made; // of the form as it is; undefined: that is none
+
+  function compose() {
     const value = byId("payload").value;
     const hex = value.replace(/\s+/g, "").toLowerCase();
     const isHex = byId("as").value === "hex";
-    if (isHex && (hex.length % 2 || /[^0-9a-f]/.test(hex))) {
-      verdict.replaceChildren(el("p", { className: "error" }, t("Hex is two digits for each byte, 0 to 9 and a to f.")));
-      return;
-    }
     const told = byId("announced").value;
-    const made = frame({
+    const isFine = !isHex || /^([0-9a-f]{2})*$/.test(hex);
+    byId("payload").ariaInvalid = isFine ? null : "true";
+    byId("wrong").textContent = isFine ? "" : t("Hex is two digits for each byte, 0 to 9 and a to f.");
+    made = isFine && frame({
       fin: byId("fin").checked,
       rsv: [1, 2, 3].reduce((sum, n) => sum + (byId(`rsv${n}`).checked ? 8 >> n : 0), 0),
       opcode: Number(byId("opcode").value),
       masked: byId("masked").checked,
       bits: Number(byId("form").value),
       payload: isHex ? hex : utf8(value),
-      ...(told && { length: Number(told) }),
+      ...(/^\d+$/.test(told) && { length: Number(told) }),
     });
-    send([made]);
+    byId("preview").replaceChildren(...(made ? [row(asRead(made))] : []));
+  }
+
+  byId("composer").addEventListener("input", compose);
+  byId("composer").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!made) byId("payload").focus();
+    else send([made]);
   });
+  compose();
   return send;
 }

@@ -25,8 +25,10 @@ function showState() {
     lamp.ariaCurrent = now ? "true" : null;
   });
   const { readyState } = socket;
+  const isIn = document.activeElement?.matches("#connect, #leave");
   byId("connect").disabled = readyState !== WebSocket.CLOSED;
   byId("leave").disabled = readyState !== WebSocket.OPEN;
+  if (isIn) document.querySelector("#connect:enabled, #leave:enabled, #text").focus();
 }
 
 /** Open a new one; resolves when it is open, or has failed. */
@@ -82,15 +84,8 @@ async function send(data) {
   sentAt = performance.now();
 }
 
-byId("connect").addEventListener("click", async () => {
-  await connect();
-  byId("leave").focus();
-});
-byId("leave").addEventListener("click", () => {
-  close(1000, t("Bye"));
-  byId("connect").disabled = false;
-  byId("connect").focus();
-});
+byId("connect").addEventListener("click", connect);
+byId("leave").addEventListener("click", () => close(1000, t("Bye")));
 byId("compress").addEventListener("change", async () => {
   if (socket?.readyState === WebSocket.OPEN) close(1000);
   connect();
@@ -102,6 +97,7 @@ byId("say").addEventListener("submit", (event) => {
 byId("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.isComposing || event.keyCode === 229)) event.preventDefault();
 });
+byId("ping").addEventListener("click", () => send("ping")); // see demos/protocol.py
 byId("sizes").addEventListener("click", ({ target }) => {
   const { size, binary } = target.dataset;
   if (!size) return;
@@ -120,8 +116,14 @@ chat.on("passed", ({ direction, at, frames: passed, left_out: leftOut }) => {
   byId("no-frames").hidden = true;
   passed.forEach((each, n) => {
     const note = !n && leftOut ? t("{n} before it are not shown", { n: leftOut }) : "";
-    frames.add({ ...each, direction, at }, note);
+    const said = frames.add({ ...each, direction, at }, note);
+    if (each.opcode === 10 && said) byId("said").textContent = `pong: ${said}`;
   });
+});
+
+chat.on("unseen", () => {
+  byId("no-frames").hidden = true;
+  byId("unseen").hidden = false;
 });
 
 // ---- the handshake -------------------------------------------------------------------
@@ -170,20 +172,34 @@ chat.on("opened", async ({ request, answer, nonce, sha1, accept }) => {
 
 // ---- closing -------------------------------------------------------------------------
 
-byId("codes").addEventListener("click", async ({ target }) => {
-  const { by, code } = target.dataset;
-  if (!by) return;
-  const place = byId("closing");
+const WAYS = {
+  browser: [t("Browser"), t("{code} by the browser")],
+  server: [t("Server"), t("{code} by the server")],
+  cut: [t("Cut"), t("{code}: cut the connection")],
+  hand: [t("By hand"), t("{code} by hand")],
+};
+
+for (const item of byId("codes").children) {
+  const { code, who } = item.dataset;
+  const buttons = who.split(" ").map((by) => {
+    const [short, long] = WAYS[by];
+    const button = el("button", { type: "button", className: "quiet", ariaLabel: long.replace("{code}", code) }, short);
+    button.addEventListener("click", () => end(by, Number(code)));
+    return button;
+  });
+  item.append(el("p", { className: "who" }, ...buttons));
+}
+
+async function end(by, code) {
   if (by === "hand") {
-    sendByHand([closeFrame(Number(code))], t("The frames are shown above, under “By hand”."), place);
+    sendByHand([closeFrame(code)], t("The frames are shown above, under “By hand”."), byId("closing"));
     return;
   }
   await opened();
   closedBy = by;
-  if (by === "browser") close(Number(code), t("Bye"));
-  else if (by === "server") send(`close ${code}`);
-  else send("cut");
-});
+  if (by === "browser") close(code, t("Bye"));
+  else send(by === "server" ? `close ${code}` : "cut");
+}
 
 // It is opened once its page is sure to be told.
 let first = true;

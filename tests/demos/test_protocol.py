@@ -70,7 +70,7 @@ class Reader(Person):
 
 
 FINE: dict[str, Any] = {
-    **{"fin": True, "rsv": 0, "opcode": 1, "masked": True, "bits": 7},
+    **{"fin": True, "rsv": 0, "opcode": 1, "bits": 7, "key": "37fa213d"},
     **{"length": 5, "payload": b"hello".hex()},
 }
 
@@ -148,6 +148,20 @@ def test_closings_by_the_server(reader: Reader) -> None:
             client.recv(DEADLINE)
 
 
+def test_a_ping_of_the_browser_is_timed(reader: Reader) -> None:
+    with reader.echo() as client:
+        client.send("ping")
+        assert client.recv(DEADLINE) == "server got: ping"
+        reader.passed("received")
+        event = reader.tab.expect("passed", direction="sent")
+        assert [frame["opcode"] for frame in event["frames"]] == [1, 9]
+        answer = reader.tab.expect("passed", direction="received")
+        assert [frame["opcode"] for frame in answer["frames"]] == [10]
+        assert answer["at"] > event["at"]
+        client.send("still there")
+        assert client.recv(DEADLINE) == "server got: still there"
+
+
 def test_fragments_become_one_message(reader: Reader) -> None:
     texts = ["and a", "happy new", "year!"]
     result = reader.by_hand(
@@ -174,7 +188,7 @@ def test_fragments_become_one_message(reader: Reader) -> None:
 
 
 WRONG = {
-    "unmasked": ({"masked": False}, 1002),
+    "unmasked": ({"key": ""}, 1002),
     "RSV bit": ({"rsv": 2}, 1002),
     "reserved opcode": ({"opcode": 3}, 1002),
     "long ping": (
@@ -221,6 +235,7 @@ def test_what_is_no_frame_or_too_much_is_refused(server: DemoServer) -> None:
         {"opcode": 16},
         {"length": -1},
         {"payload": "xy"},
+        {"key": "37fa21"},
         {"payload": "61" * 1025},
     ):
         reply = reader.tab.ask("by_hand", frames=[FINE | frame])

@@ -43,9 +43,13 @@ def tapped(view: Any) -> Any:
         def fail(direction: str, data: bytes) -> None:
             raise ValueError("a tap")
 
+        def change(direction: str, data: bytes) -> bytes:
+            return data.replace(b"bad", b"fun")
+
         wire = request.environ[WIRE]
         wire.tap(note)
         wire.tap(fail)
+        wire.tap(change)
         return view(**url_args)
 
     return tap
