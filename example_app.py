@@ -37,6 +37,7 @@ app.secret_key = app.secret_key or own_key(Path(app.instance_path) / "secret_key
 
 for part in (hall, language, people, home, vote, group, private, bot, protocol):
     app.register_blueprint(part)
+app.json.ensure_ascii = False  # type: ignore[attr-defined]  # half the bytes
 chat.init_app(app)
 if PLUG:
     app.register_blueprint(plug)

@@ -7,6 +7,7 @@ server answers on a socket, which pages translate when they show it.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -40,10 +41,32 @@ def _(text: str, **values: Any) -> str:
     return said.format(**values) if values else said
 
 
+@functools.cache
+def said_in(file: Path) -> set[str]:
+    """What has words of ours in a script and all it imports, or in a file of Python."""
+    source = file.read_text(encoding="utf-8")
+    joined = re.sub(r'"\s*(\+\s*)?"', "", source)  # of several literals, one text
+    written = {json.dumps(text, ensure_ascii=False): text for text in WORDS["zh"]}
+    said = {text for literal, text in written.items() if literal[1:-1] in joined}
+    for other in re.findall(r'from "\./([\w-]+\.js)"', source):
+        said |= said_in(file.with_name(other))
+    return said
+
+
+def catalogue(scripts: str) -> dict[str, str]:
+    """The words for these scripts: theirs, and what the server may tell them."""
+    here = Path(__file__).parent
+    files = [*here.glob("*.py")]
+    for name in re.findall(r"[\w-]+\.js", scripts):
+        files.append(here.parent / "static" / name)
+    words = WORDS[spoken()]
+    return {text: words[text] for file in files for text in said_in(file) & set(words)}
+
+
 @language.app_context_processor
 def words() -> dict[str, Any]:
     lang = spoken()
-    return {"_": _, "lang": lang, "languages": NAMES, "words": WORDS[lang]}
+    return {"_": _, "lang": lang, "languages": NAMES, "catalogue": catalogue}
 
 
 @language.after_app_request

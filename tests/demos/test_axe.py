@@ -15,7 +15,7 @@ from tests.support.npm import MODULES, needs_npm
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
-PAGES = ["/", "/vote", "/bot", "/nowhere"]
+PAGES = ["/", "/vote", "/bot", "/protocol", "/nowhere"]
 
 THEMES: list[dict[str, Any]] = [
     {"color_scheme": "dark"},
@@ -42,7 +42,7 @@ SMALL = """() => {
     return `small: ${node.outerHTML.slice(0, 100)} ${width} x ${height}`;
   });
 }"""
-# What has letters and none of them Chinese; code and the names of rooms may be.
+# What has letters and none of them Chinese; code, rooms and a frame's fields may.
 ENGLISH = """() => {
   const texts = [document.title];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -56,9 +56,15 @@ ENGLISH = """() => {
       texts.push(node.getAttribute(name));
   return texts
     .filter((text) => !/^(Lobby|Flask|Coffee break)( · |$)/.test(text))
+    .filter((text) => !/^(FIN|RSV\\d|MASK|readyState|0x. .*)$/.test(text))
     .filter((text) => /[A-Za-z]{3}/.test(text) && !/[\\u4e00-\\u9fff]/.test(text))
     .map((text) => `English: ${text}`);
 }"""
+
+# All that a first visit loads, in bytes.
+WEIGHT = """() => ["navigation", "resource"]
+  .flatMap((type) => performance.getEntriesByType(type))
+  .reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0)"""
 
 
 @functools.cache
@@ -173,6 +179,8 @@ def test_a_small_window_shows_all_in_chinese(
     for path in [*PAGES, "/group", "/private", "/group/login"]:
         page.goto(server.url + path)
         expect(page.locator("#status")).to_have_text("已连接")
+        if (weight := page.evaluate(WEIGHT)) > 100_000:
+            found.append(f"{path}: {weight} bytes")
         found += look(page, themes=False)
         for fault in (*page.evaluate(ENGLISH), *page.evaluate(SMALL)):
             found.append(f"{path}: {fault}")

@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flask import url_for
 from jinja2 import Environment, nodes
 
+from demos.language import catalogue as catalogue_for
+from demos.language import said_in
+from demos.who import NO_COOKIES
+from example_app import app
 from tests.support.processes import ROOT
 
 WORDS = sorted((ROOT / "demos" / "words" / "zh").glob("*.json"))
@@ -133,6 +138,20 @@ def test_all_words_are_used() -> None:
 def test_an_entry_is_in_one_file() -> None:
     count = Counter(english for path in WORDS for english in entries(path))
     assert [english for english, times in count.items() if times > 1] == []
+
+
+def test_a_page_has_the_words_of_its_scripts() -> None:
+    for path in (ROOT / "static").glob("*.js"):
+        assert set(in_script(path.read_text())) <= said_in(path), path.name
+    assert said_in(ROOT / "static" / "group.js") >= said_in(ROOT / "static" / "ui.js")
+    with app.test_request_context(headers={"Accept-Language": "zh"}):
+        told = catalogue_for("no script")
+        assert NO_COOKIES in told
+        assert "Try now" not in told
+        script = f"<script src='{url_for('static', filename='home.js')}'></script>"
+        assert catalogue_for(script)["Try now"] == catalogue()["Try now"]
+    with app.test_request_context():
+        assert catalogue_for("home.js") == {}
 
 
 @pytest.mark.parametrize("path", WORDS, ids=lambda path: path.stem)
