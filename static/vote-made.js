@@ -1,6 +1,6 @@
 /** A poll that somebody made, for who votes in it and for who presents it. */
 
-import { byId, showStatus, t, toast } from "./ui.js";
+import { byId, plural, showStatus, t, toast } from "./ui.js";
 import { hearResults } from "./vote-board.js";
 import { phaseOf } from "./vote-shares.js";
 
@@ -16,7 +16,7 @@ export const chat = new WSChat(dataset.socket);
 export function follow(show) {
   const it = { ...JSON.parse(dataset.state), mine: null };
   let ahead; // seconds that the server's clock is before ours
-  let timer, stop;
+  let timer, stop, said;
 
   function update() {
     clearTimeout(timer);
@@ -26,6 +26,10 @@ export function follow(show) {
     const left = it.phase === "open" && it.ends !== null ? it.ends - now : 0;
     it.left = left ? Math.ceil(left) : undefined;
     if (left) timer = setTimeout(update, 1000 * (left - Math.ceil(left) + 1) + 5);
+    if (left && (it.ends !== said || it.left === 10)) {
+      said = it.ends;
+      byId("said").textContent = plural(it.left, "{n} second left", "{n} seconds left");
+    }
     show(it);
   }
 

@@ -237,7 +237,8 @@ def test_a_poll_from_its_making_to_its_end(meet: Meet, demo: DemoServer) -> None
 
     # The countdown goes on for all, though nothing is there to count.
     stage.keyboard.press("1")
-    expect(ballot.locator("#phase")).to_contain_text("seconds left")
+    for place in ("#phase", "#said"):
+        expect(ballot.locator(place)).to_contain_text("seconds left")
     demo.stop()
     expect(ballot.locator("#status")).to_have_text("Reconnecting")
     ballot.get_by_role("button", name="neither").click()
