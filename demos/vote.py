@@ -61,7 +61,10 @@ def find(id: str) -> Any:
     except (UnknownPoll, ValueError):  # no poll could have such a name
         made = None
     if made is None or made.data is None:  # the standing one has no rules
-        raise Refused("This poll is gone: its maker deleted it, or its day is over.")
+        raise Refused(
+            "This poll is gone: it was deleted, it is over a day old, or the server"
+            " forgot it at a restart."
+        )
     return made
 
 

@@ -2,7 +2,7 @@
 
 import { byId, plural, t } from "./ui.js";
 import { onChoice, otherTabs, showMine, showResults } from "./vote-board.js";
-import { chat, follow, poll } from "./vote-made.js";
+import { GONE, chat, follow, poll } from "./vote-made.js";
 
 const vote = byId("vote");
 const phase = byId("phase");
@@ -12,7 +12,7 @@ const space = document.documentElement.lang === "zh" ? "" : " "; // between sent
 let shown;
 
 function words({ phase, mine, revealed }) {
-  if (phase === "gone") return [t("This poll is gone: its maker deleted it, or its day is over.")];
+  if (phase === "gone") return [GONE];
   if (phase === "pending") return [t("The vote has not begun yet. It opens here by itself.")];
   const yours = mine && t("You voted for “{name}”.", { name: mine });
   const later = revealed ? [] : [t("The results come when they are revealed.")];

@@ -6,6 +6,9 @@ import { phaseOf } from "./vote-shares.js";
 
 const { dataset } = byId("vote");
 export const { poll } = dataset;
+export const GONE = t(
+  "This poll is gone: it was deleted, it is over a day old, or the server forgot it at a restart.",
+);
 export const chat = new WSChat(dataset.socket);
 
 /**

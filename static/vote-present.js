@@ -2,7 +2,7 @@
 
 import { byId, plural, t } from "./ui.js";
 import { showResults, showTotal } from "./vote-board.js";
-import { chat, follow, poll } from "./vote-made.js";
+import { GONE, chat, follow, poll } from "./vote-made.js";
 
 const stage = byId("vote");
 const hint = byId("hint");
@@ -25,12 +25,10 @@ follow((it) => {
     gone: t("Gone"),
   }[it.phase];
   if (standing) revealed ? showResults(standing) : showTotal(standing.total);
+  if (it.phase === "gone") hint.textContent = GONE;
   if (!controls) return;
-  button("open").firstElementChild.textContent = {
-    pending: t("Open"),
-    open: t("Stop the clock"),
-    closed: t("Reopen"),
-  }[it.phase];
+  const label = { open: t("Stop the clock"), closed: t("Reopen") }[it.phase];
+  button("open").firstElementChild.textContent = label ?? t("Open");
   const there = it.phase !== "gone";
   for (const node of controls.querySelectorAll("[data-to]")) allow(node, there);
   allow(button("open"), there && (it.phase !== "open" || left));
