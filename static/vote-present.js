@@ -1,6 +1,6 @@
 /** The page of a poll for the big screen, and the controls of who made it. */
 
-import { byId, plural, t } from "./ui.js";
+import { byId, t } from "./ui.js";
 import { showResults, showTotal } from "./vote-board.js";
 import { GONE, chat, follow, poll } from "./vote-made.js";
 
@@ -20,7 +20,7 @@ follow((it) => {
   stage.toggleAttribute("data-hurry", left <= 10);
   phase.textContent = {
     pending: t("Not open yet"),
-    open: left ? plural(left, "{n} second left", "{n} seconds left") : t("Voting now"),
+    open: left ? t("{n} s", { n: left }) : t("Voting now"),
     closed: revealed ? t("Result") : t("Vote closed"),
     gone: t("Gone"),
   }[it.phase];
