@@ -38,6 +38,8 @@ function end(ask, outcome) {
   const mine = ask.growing && isMine(ask);
   clearTimeout(ask.wondering);
   Object.assign(ask, outcome, { growing: false, silent: false });
+  changed.add(ask);
+  draw();
   if (mine) byId("said").textContent = ask.lost === undefined ? ask.answer : lostWords(ask);
 }
 

@@ -45,7 +45,8 @@ let stored = new Numbers(kept.stored);
 let timer; // while it sends
 
 function keep() {
-  sessionStorage.setItem(KEPT, JSON.stringify({ run, sent, refused, stored, panes, sending: Boolean(timer) }));
+  const sending = timer ? rate() : 0;
+  sessionStorage.setItem(KEPT, JSON.stringify({ run, sent, refused, stored, panes, sending }));
 }
 
 class Pane {
@@ -57,7 +58,10 @@ class Pane {
     this.room = this.chat.join(room, {
       ...place,
       onMessage: (message) => this.take(message),
-      onReset: (messages) => messages.forEach(this.take, this),
+      onReset: (messages) => {
+        if (this.last) this.see(t("It was away for longer than messages are kept."));
+        messages.forEach(this.take, this);
+      },
       onError: (error) => this.see(t(error.message)),
     });
     this.strip = node.querySelector(".strip");
@@ -231,5 +235,9 @@ function drawAll() {
 }
 
 setInterval(() => panes.forEach((pane) => pane.move()), EACH);
-if (kept.sending) start();
-else draw();
+if (kept.sending) {
+  document.querySelector(`[name=rate][value="${kept.sending}"]`).checked = true;
+  start();
+} else {
+  draw();
+}

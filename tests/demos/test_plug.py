@@ -49,6 +49,7 @@ def test_nothing_is_lost_nor_doubled(meet: Meet, demo: DemoServer) -> None:
     sent = counts(page)["sent"]
     page.reload()
     expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(page.get_by_label("20 a second")).to_be_checked()
     assert counts(page)["sent"] >= sent > 100
     page.get_by_role("button", name="Stop").click()
     expect(verdict).to_have_text(GOOD)
