@@ -15,7 +15,7 @@ from tests.support.npm import MODULES, needs_npm
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
-PAGES = ["/", "/vote", "/bot", "/protocol", "/nowhere"]
+PAGES = ["/", "/vote", "/bot", "/protocol", "/plug", "/nowhere"]
 
 THEMES: list[dict[str, Any]] = [
     {"color_scheme": "dark"},

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.demos.browsing import Meet
 from tests.demos.serving import DemoServer, Person
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
 LAST = "and can be read for a day."
 WORDS = "Is <b>👨‍👩‍👧</b> {one} family?"

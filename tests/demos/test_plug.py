@@ -11,7 +11,7 @@ from example_app import app
 from tests.demos.browsing import AWAY, Meet
 from tests.demos.serving import DemoServer, Person
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
 GOOD = "Nothing lost, nothing doubled"
 NOTICED = "The page noticed after"
