@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import ipaddress
 import os
@@ -34,6 +35,19 @@ HEADERS = {
 @hall.after_app_request
 def trust_only_ours(response: Response) -> Response:
     response.headers.update(HEADERS)
+    return response
+
+
+@hall.after_app_request
+def compress(response: Response) -> Response:
+    """In a full hall many phones share one network."""
+    text = (response.mimetype or "").startswith("text/")
+    if text and response.status_code == 200 and not response.content_encoding:
+        response.vary.add("Accept-Encoding")
+        if request.accept_encodings["gzip"]:
+            response.direct_passthrough = False  # else a static file is not read yet
+            response.set_data(gzip.compress(response.get_data()))
+            response.content_encoding = "gzip"
     return response
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,27 @@ def test_each_answer_has_each_header_once(client: FlaskClient, path: str) -> Non
     assert "unsafe" not in policy
     for directive in ("default-src 'self'", "frame-ancestors 'self'", "base-uri"):
         assert directive in policy
+
+
+def test_pages_and_styles_are_compressed_for_who_takes_it(client: FlaskClient) -> None:
+    small = {"Accept-Encoding": "br, gzip"}
+    for path in ("/vote", "/static/style.css", "/_wschat/wschat.js"):
+        plain = client.get(path, buffered=True)
+        packed = client.get(path, buffered=True, headers=small)
+        assert plain.content_encoding is None
+        assert packed.content_encoding == "gzip"
+        assert packed.content_length == len(packed.data) < len(plain.data) / 2
+        assert gzip.decompress(packed.data)[:50] == plain.data[:50]
+        assert "Accept-Encoding" in plain.vary
+        assert "Accept-Encoding" in packed.vary
+    for path in ("/qr.svg", "/nowhere", "/static/icon.svg"):
+        answer = client.get(path, buffered=True, headers=small)
+        assert answer.content_encoding is None
+    # What has not changed is not sent at all.
+    style = client.get("/static/style.css", buffered=True, headers=small)
+    known = {**small, "If-None-Match": style.headers["ETag"]}
+    answer = client.get("/static/style.css", buffered=True, headers=known)
+    assert (answer.status_code, answer.data) == (304, b"")
 
 
 def test_cookies_are_for_pages_only(client: FlaskClient) -> None:
