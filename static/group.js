@@ -17,7 +17,7 @@ const marks = new Marks(stored(), me); // how far rooms were read
 const view = new View({ onSeen: seen, onBack: () => news(view.conversation) });
 const conversations = new Map(); // room -> Conversation
 const listed = new Map(); // room -> { feed, count, last, calls }
-const names = new Set([alike(nameOf(me))]); // who may be mentioned
+const names = new Set(); // who may be mentioned
 const typists = new Typists(4000);
 let room = "";
 let people = []; // who is in it, as far as they are named
@@ -57,7 +57,7 @@ async function history(name, before) {
 function enter(name) {
   const before = room;
   const conversation = conversationOf(name);
-  const { seq, epoch } = conversation.feed ?? {}; // where I left it
+  const { feed: old, feed: { seq, epoch } = {} } = conversation; // where I left it
   const change = (what, now) => (name === room ? view.update(what, now) : what());
   room = name;
   people = [];
@@ -91,7 +91,7 @@ function enter(name) {
       if (name !== first) go(first);
     },
   });
-  conversation.feed.on("typing", ({ from }) => name === room && from !== me && hear(from));
+  old?.leave(); // it may have waited for something to be stored
   leave(before);
   drawRooms();
   drawPeople();
@@ -105,7 +105,8 @@ function leave(name) {
 }
 
 function know(user) {
-  if (user) names.add(alike(nameOf(user)));
+  if (names.size > 5000) names.clear(); // somebody plays with names
+  for (const one of [me, user]) if (one) names.add(alike(nameOf(one)));
 }
 
 // ---- what was read ----
@@ -313,6 +314,8 @@ function roomInAddress() {
   }
 }
 
+chat.on("typing", ({ room: where, from }) => where === room && from !== me && hear(from));
+
 chat.on("hello", ({ user }) => {
   if (user && user !== me) location.reload(); // another tab logged in with another name
   // What a page before this one has not got rid of is said by this one.
@@ -350,6 +353,7 @@ byId("create").addEventListener("submit", (event) => {
   byId("words").focus();
 });
 
+know(me);
 [first, ...more].forEach(list);
 watch.join("group", { onMessage: ({ data }) => list(data) }); // the rooms that people make
 chat.join("group"); // to be counted on the first page

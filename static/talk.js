@@ -10,7 +10,7 @@ const FOLLOWS = 300; // seconds in which messages of one author stay together
 const SHOWN = 300; // of a conversation that is read at its end
 const MOST = 600; // of one that is read further up
 const KEPT = 2000; // above and below those that are shown
-const PAGE = 100; // shown at once, when somebody reads upwards
+const PAGE = 50; // shown at once, when somebody reads upwards
 const QUIET = 3000; // ms between two times that it is said what came
 
 const { lang } = document.documentElement;
@@ -183,7 +183,7 @@ export class Conversation {
       this.#insert(this.#create(message, "stored").node);
     }
     this.#trim();
-    if (message.from !== this.me && this.#heard.length < PAGE) this.#heard.push(message);
+    if (message.from !== this.me && this.#heard.length < SHOWN) this.#heard.push(message);
     return !own;
   }
 
@@ -468,7 +468,11 @@ export class Conversation {
       const text = plural(count, "{n} new message since you left", "{n} new messages since you left");
       node.prepend(el("p", { className: "line news" }, el("span", {}, text)));
     }
-    if (day) node.prepend(el("p", { className: "line day" }, el("span", {}, nameOfDay(dateOf(message)))));
+    if (!day) return;
+    node.prepend(el("p", { className: "line day" }, el("time", { dateTime: dateOf(message).toISOString() })));
+    for (const time of this.node.querySelectorAll(".day time")) { // of a page left open, today is yesterday
+      time.textContent = nameOfDay(new Date(time.dateTime));
+    }
   }
 }
 

@@ -7,6 +7,7 @@ Chromium, driven by playwright, against a server of its own. Run it on a quiet m
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -80,6 +81,24 @@ def busy(cdp: Any) -> dict[str, float]:
     return {one["name"]: one["value"] for one in metrics if one["name"] in names}
 
 
+def longest(trace: Path) -> list[float]:
+    """Milliseconds of the processor's time that the page's longest tasks took."""
+    events = json.loads(trace.read_bytes())["traceEvents"]
+    mains = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    tasks = (
+        event["tdur"] / 1000
+        for event in events
+        if event["name"] == "RunTask"
+        and "tdur" in event
+        and (event["pid"], event["tid"]) in mains
+    )
+    return sorted(tasks, reverse=True)[:5]
+
+
 def at_the_end(page: Page) -> bool:
     return bool(
         page.evaluate(
@@ -99,6 +118,9 @@ def flood(browser: Browser, demo: DemoServer, seconds: int) -> None:
     page.evaluate(WATCH)
     cdp.send("Performance.enable", {"timeDomain": "threadTicks"})
     heaps, count, before = [heap(cdp)], RATE * seconds, busy(cdp)
+    trace = Path(tempfile.gettempdir(), f"heavy-{os.getpid()}.json")
+    timeline = ["disabled-by-default-devtools.timeline"]
+    browser.start_tracing(page=page, path=trace, categories=timeline)
     begun = time.monotonic()
     for number in range(1, count + 1):
         time.sleep(max(0.0, begun + number / RATE - time.monotonic()))
@@ -108,6 +130,7 @@ def flood(browser: Browser, demo: DemoServer, seconds: int) -> None:
             heaps.append(heap(cdp))
     took = time.monotonic() - begun
     page.wait_for_function("n => window.heard.added.has('m' + n)", arg=count)
+    browser.stop_tracing()
     used = {name: value - before[name] for name, value in busy(cdp).items()}
     heard = page.evaluate("({...heard, added: heard.added.size})")
     print(f"flood: {count} messages in {took:.1f} s")
@@ -121,6 +144,9 @@ def flood(browser: Browser, demo: DemoServer, seconds: int) -> None:
         "  ms of work for each message:",
         *(f"{name[:-8]} {1000 * value / count:.2f}" for name, value in used.items()),
     )
+    tasks = longest(trace)
+    print("  longest tasks, ms of work:", *(f"{task:.0f}" for task in tasks))
+    trace.unlink()
     context.close()
 
 

@@ -127,7 +127,7 @@ def test_what_is_unread_is_counted_in_rooms_that_are_not_open(
     page.clock.set_fixed_time(time.time() + 86400)
     page.reload()
     expect(page.locator(".line.day")).to_have_text("yesterday")
-    stamp = page.locator(".message time").first
+    stamp = page.locator(".message .foot time").first
     assert stamp.get_attribute("datetime")
     assert str(time.gmtime().tm_year) in str(stamp.get_attribute("title"))
 
