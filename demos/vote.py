@@ -25,7 +25,7 @@ from flask import (
     url_for,
 )
 
-from flask_wschat import UnknownPoll, event
+from flask_wschat import BackendError, UnknownPoll, event
 
 from . import Refused, chat
 from .hall import public_url, qr_svg
@@ -180,6 +180,14 @@ def make() -> Any:
         return show(form, 400)
     if "stranger" in g:
         return show(form, 400, _(NO_COOKIES))
+    try:
+        return store(form, options)
+    except BackendError:
+        words = "The demo's storage cannot be reached. Please try again soon."
+        return show(form, 503, _(words))
+
+
+def store(form: Form, options: list[str]) -> Any:
     made, maker = chat.polls(), session["browser"]
     if sum(poll.data["maker"] == maker for poll in made) >= MOST_MINE:
         words = _("You have {n} polls. Delete one to make another.", n=MOST_MINE)
@@ -196,10 +204,10 @@ def make() -> Any:
 
 def shown(template: str, id: str) -> Any:
     try:
-        made = find(id)
+        made = find(id.lower())  # phones begin with a capital
     except Refused as refused:
         return render_template("vote_gone.html", error=_(str(refused))), 404
-    url = public_url(url_for("vote.ballot", id=id))
+    url = public_url(url_for("vote.ballot", id=made.name))
     return render_template(
         template,
         poll=made,

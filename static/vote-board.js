@@ -7,11 +7,13 @@ const QUIET = 5000; // ms between two results that are read out
 const SOON = 500; // until the first is: more may come with it
 
 const FAILED = {
-  disconnected: t("The connection was lost. Please vote again."),
-  timeout: t("The server did not answer. Please vote again."),
-  rate_limited: t("That was too fast. Please vote again in a moment."),
-  unavailable: t("Votes cannot be stored just now. Please vote again."),
+  disconnected: t("The connection was lost. Please try again."),
+  timeout: t("The server did not answer. Please try again."),
+  rate_limited: t("That was too fast. Please try again in a moment."),
+  unavailable: t("The demo's storage cannot be reached. Please try again soon."),
 };
+export const explain = ({ code, message }) => FAILED[code] ?? t(message);
+
 const choices = [...document.querySelectorAll("[data-choice]")];
 let words, timer;
 let last = -QUIET;
@@ -67,7 +69,7 @@ export function onChoice(chat, send) {
       try {
         await send(node.dataset.choice);
       } catch (error) {
-        hint.textContent = FAILED[error.code] ?? t(error.message);
+        hint.textContent = explain(error);
       }
     });
   }

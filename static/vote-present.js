@@ -1,7 +1,7 @@
 /** The page of a poll for the big screen, and the controls of who made it. */
 
 import { byId, t } from "./ui.js";
-import { showResults, showTotal } from "./vote-board.js";
+import { explain, showResults, showTotal } from "./vote-board.js";
 import { GONE, chat, follow, poll } from "./vote-made.js";
 
 const stage = byId("vote");
@@ -45,7 +45,7 @@ async function steer(to, seconds) {
     hint.textContent = "";
     return true;
   } catch (error) {
-    hint.textContent = t(error.message);
+    hint.textContent = explain(error);
     return false;
   }
 }

@@ -114,6 +114,7 @@ def test_polls_are_listed_bounded_and_gone(hall: DemoServer) -> None:
         assert status == 200
         assert FAMILY in body
         assert "data-to" not in body
+        assert ben.http("GET", f"/vote/{second.upper()}{page}")[0] == 200
         assert ben.http("GET", f"/vote/nowhere{page}")[0] == 404
         assert ben.http("GET", f"/vote/{'x' * 200}{page}")[0] == 404
         assert ben.http("GET", f"/vote/demo{page}")[0] == 404
@@ -209,6 +210,10 @@ def test_a_poll_from_its_making_to_its_end(meet: Meet, demo: DemoServer) -> None
     stage.get_by_role("textbox", name="Choice 1").fill(XSS)
     stage.keyboard.press("Enter")
     stage.keyboard.type(FAMILY)
+    second = stage.get_by_role("textbox", name="Choice 2")
+    half = {"key": "Enter", "isComposing": True, "bubbles": True, "cancelable": True}
+    second.dispatch_event("keydown", half)  # of an input method: it takes a word
+    expect(second).to_be_focused()
     stage.keyboard.press("Enter")
     stage.keyboard.type("neither")
     stage.keyboard.press("Enter")
