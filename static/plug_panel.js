@@ -7,4 +7,9 @@ const chat = await shownChat;
 const panel = byId("plug");
 const seen = panel.querySelector(".seen");
 panel.hidden = false;
+// What else stays at the end of the window is above it.
+new ResizeObserver(() => {
+  const above = getComputedStyle(panel).position === "sticky" ? panel.offsetHeight : 0;
+  document.documentElement.style.setProperty("--plug", `${above}px`);
+}).observe(panel);
 plugs(panel, chat, (words) => (seen.textContent = words));
