@@ -27,6 +27,7 @@ export class Ledger {
   missed = false; // some that this page, or one before it, has never had
   #people = new Map(); // user -> Person
   #orders = new WeakMap(); // message -> how many came before it, in all epochs
+  #changed = new Set(); // users, of whom something is to be kept
   #count = 0;
   #begun = 0; // the same, of this epoch
 
@@ -112,7 +113,7 @@ export class Ledger {
     const [last] = person.unread.splice(0, rest < 0 ? Infinity : rest).slice(-1);
     if (!last) return false;
     if (this.#orders.get(last) > this.#begun) person.read = { seq: last.seq, mid: last.mid };
-    this.save(user);
+    this.#changed.add(user);
     return true;
   }
 
@@ -144,18 +145,19 @@ export class Ledger {
   /** This one is stored. */
   paid({ to, got, read }) {
     this.#personOf(to).told = [got, read];
-    this.save(to);
+    this.#changed.add(to);
   }
 
-  /** Have what is known of this person, and how far the inbox is read, outlive the page. */
-  save(user) {
+  /** Have what was read and paid outlive the page, and how far the inbox has come. */
+  save() {
     const known = Object.entries(this.#notes()).filter(([name]) => this.#people.has(name));
     const people = Object.fromEntries(known); // the others' messages are kept no more
-    if (user) {
+    for (const user of this.#changed) {
       const { read, told } = this.#people.get(user);
       const further = people[user]?.read.seq > read.seq; // in another tab
       people[user] = { read: further ? people[user].read : read, told };
     }
+    this.#changed.clear();
     const { epoch, seq, missed } = this;
     this.kept.write({ epoch, seq, missed, people });
   }

@@ -152,11 +152,12 @@ function oweSoon(pause = Date.now() - paid < 1000 ? PAUSE : PAUSE / 10) {
 async function pay() {
   const owed = chat.state === "open" && caughtUp ? ledger.owed() : [];
   if (owed.length) paid = Date.now();
-  else if (caughtUp) ledger.save();
+  if (caughtUp) ledger.save();
   const answers = await Promise.allSettled(owed.map(async (receipt) => {
     await chat.request("receipt", receipt);
     ledger.paid(receipt);
   }));
+  if (owed.length) ledger.save();
   paying = undefined;
   const refusals = answers.flatMap(({ reason }) => reason ?? []);
   if (refusals.length) oweSoon(Math.max(5000, ...refusals.map(({ retryAfter }) => retryAfter * 1000)));
@@ -256,41 +257,46 @@ const personItem = (user) => (user === ONLINE
     el("span", { className: "badge strong" }, el("span", { ariaHidden: "true" }),
       el("span", { className: "hidden" })))));
 
+const drawn = new WeakMap(); // item -> what it shows, as a text
+
 function drawPerson(item, user) {
   if (user === ONLINE) return;
+  const here = chat.state !== "open" || nameless ? "" : online.has(user) ? "online" : "offline";
+  const message = ledger.last(user);
+  const unread = ledger.unread(user).length;
+  const typing = typists.at(Date.now()).includes(user);
+  const draft = user !== peer && conversations.get(user)?.draft;
+  const facts = [label(user), here, message?.at, message?.mid, unread, typing, draft, user === peer];
+  const text = facts.join("\n");
+  if (drawn.get(item) === text) return;
+  drawn.set(item, text);
   const [link] = item.children;
   const [, name, state, time, last, badge] = link.children;
-  if (name.textContent !== label(user)) name.replaceChildren(...called(user));
-  const ready = chat.state === "open" && !nameless;
-  item.className = ready ? (online.has(user) ? "online" : "offline") : "";
-  write(state, ready ? (online.has(user) ? t("Online") : t("Offline")) : "");
-  const message = ledger.last(user);
-  const at = new Date((message?.at ?? 0) * 1000);
-  if (message && time.dateTime !== at.toISOString()) {
-    time.dateTime = at.toISOString();
+  item.className = [here, message && "talked", unread && "unread"].filter(Boolean).join(" ");
+  link.ariaCurrent = user === peer ? "true" : null;
+  name.replaceChildren(...called(user));
+  write(state, { online: t("Online"), offline: t("Offline") }[here] ?? "");
+  if (message) {
+    const at = new Date(message.at * 1000);
     const today = at.toDateString() === new Date().toDateString();
+    time.dateTime = at.toISOString();
     write(time, (today ? clock : date).format(at));
   }
-  preview(last, user, message);
-  const { length } = ledger.unread(user);
-  badge.hidden = !length;
-  write(badge.firstElementChild, length > 99 ? "99+" : `${length}`);
-  write(badge.lastElementChild, plural(length, "{n} unread message", "{n} unread messages"));
-  link.ariaCurrent = user === peer ? "true" : null;
+  time.hidden = !message;
+  last.classList.toggle("now", Boolean(typing || draft));
+  last.replaceChildren(...preview(message, typing, draft));
+  badge.hidden = !unread;
+  write(badge.firstElementChild, unread > 99 ? "99+" : `${unread}`);
+  write(badge.lastElementChild, plural(unread, "{n} unread message", "{n} unread messages"));
 }
 
 /** What is last: what somebody writes now, what I have not sent, or what was said. */
-function preview(node, user, message) {
-  const draft = user !== peer && conversations.get(user)?.draft;
+function preview(message, typing, draft) {
   const words = (draft || (message ? wordsOf(message.data) : "")).slice(0, 80);
-  const typing = typists.at(Date.now()).includes(user);
-  const parts = typing ? [t("typing…")]
-    : draft ? phrase(t("Draft: {words}"), { words })
-    : message?.from === me ? phrase(t("You: {words}"), { words })
-    : [words];
-  const shown = el("span", {}, ...parts);
-  node.classList.toggle("now", Boolean(typing || draft));
-  if (node.textContent !== shown.textContent) node.replaceChildren(...shown.childNodes);
+  if (typing) return [t("typing…")];
+  if (draft) return phrase(t("Draft: {words}"), { words });
+  if (message?.from === me) return phrase(t("You: {words}"), { words });
+  return [words];
 }
 
 const draw = inFrame(() => {
@@ -315,7 +321,8 @@ const draw = inFrame(() => {
 wanted.addEventListener("input", () => draw());
 wanted.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.isComposing || event.keyCode === 229) return;
-  list.querySelector("a")?.click();
+  const [first] = order().filter((key) => key !== ONLINE); // what is shown may be older
+  if (first) location.hash = encodeURIComponent(first);
 });
 for (const left of ["pointerleave", "focusout"]) list.addEventListener(left, () => draw());
 

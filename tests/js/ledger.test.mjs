@@ -59,11 +59,14 @@ test("what was read stays so over a reload, and in the other tabs", () => {
   const [, second] = page.take(...messages);
   const [, , cys] = tab.take(...messages);
   page.ledger.see(BEN, second);
+  page.ledger.save();
   tab.ledger.recall();
   assert.deepEqual(tab.unread(BEN), [4]);
   // Neither forgets what the other one has kept.
   tab.ledger.see(CY, cys);
+  tab.ledger.save();
   page.ledger.see(CY, { seq: 9 });
+  page.ledger.save();
   const reloaded = new Page(store);
   reloaded.take(...messages);
   assert.deepEqual([reloaded.unread(BEN), reloaded.unread(CY)], [[4], []]);
@@ -122,6 +125,7 @@ test("one receipt tells of all, and nothing is told twice", () => {
   const read = { to: BEN, got: "m1000", read: "m1000" };
   assert.deepEqual(page.ledger.owed(), [read]);
   page.ledger.paid(read);
+  page.ledger.save();
   const reloaded = new Page(store);
   reloaded.take(...many.slice(-256));
   assert.deepEqual(reloaded.ledger.owed(), []);
@@ -144,6 +148,7 @@ test("numbers that begin anew are not taken for the old ones", () => {
   page.ledger.see(BEN, page.ledger.unread(BEN)[0]);
   assert.deepEqual(page.unread(BEN), [2]);
   assert.equal(page.ledger.see(BEN, asked), true);
+  page.ledger.save();
   // It is said until it is known, also after a reload.
   assert.equal(page.ledger.missed, true);
   const reloaded = new Page(store, "e2");
