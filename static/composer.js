@@ -20,10 +20,10 @@ export function composer(send, { typing } = {}) {
     const near = words.value.length > MOST - NEAR;
     const n = near ? lacking() : MOST;
     left.hidden = n > NEAR;
-    left.textContent = n < 0
-      ? plural(-n, "{n} character too many", "{n} characters too many")
-      : plural(n, "{n} character left", "{n} characters left");
     left.classList.toggle("over", n < 0);
+    if (left.hidden) left.textContent = "";
+    else if (n < 0) left.textContent = plural(-n, "{n} character too many", "{n} characters too many");
+    else left.textContent = plural(n, "{n} character left", "{n} characters left");
     if (!grows) {
       words.style.height = "auto";
       words.style.height = `${words.scrollHeight + 2}px`;

@@ -183,7 +183,8 @@ const drawPeople = inFrame(() => {
   byId("others").textContent = plural(hidden, "and {n} more", "and {n} more people");
   byId("find").hidden = !sought && !(count > 8);
   byId("nobody").hidden = !sought || shown.length > 0;
-  const summary = count ? plural(count, "{n} person here", "{n} people here") : "";
+  const known = count && chat.state === "open"; // else it was so, and may be otherwise
+  const summary = known ? plural(count, "{n} person here", "{n} people here") : "";
   byId("summary").textContent = summary;
   byId("who").textContent = summary || t("Who is here?");
 });
@@ -314,6 +315,7 @@ function roomInAddress() {
   }
 }
 
+chat.onState(drawPeople);
 chat.on("typing", ({ room: where, from }) => where === room && from !== me && hear(from));
 
 chat.on("hello", ({ user }) => {

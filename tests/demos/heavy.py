@@ -222,6 +222,7 @@ def crowd(browser: Browser, demo: DemoServer) -> None:
         "· people listed:",
         page.locator("#people li").count(),
     )
+    print("  and:", page.locator("#others").inner_text())
     context.close()
     del people
 

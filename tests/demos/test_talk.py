@@ -32,6 +32,12 @@ XSS = [
 ]
 
 
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
     """One for all of them: each is in rooms of its own."""
@@ -158,7 +164,18 @@ def test_a_room_is_shown_where_it_was_left(ada: Visitor, demo: DemoServer) -> No
     expect(page.locator(".line.news")).to_have_text("40 new messages since you left")
     expect(page.locator(".line.news")).to_be_in_viewport()
     expect(page.locator(".message").last).not_to_be_in_viewport()
+    page.locator("#newer").click()
+    expect(page.locator(".message").last).to_be_in_viewport()
+    # The same while another tab is looked at.
+    page.evaluate(HIDE, True)
+    speak(cy, "#Left", *(f"p{number}" for number in range(40)))
+    expect(page).to_have_title("(40) Left · Flask-WSChat")
+    page.evaluate(HIDE, False)
+    expect(page.locator(".message:has(.line.news) .body")).to_have_text("p0")
+    expect(page.locator(".line.news")).to_be_in_viewport()
+    expect(page).not_to_have_title("Left · Flask-WSChat")
     say(page, "Now I know")
+    expect(page).to_have_title("Left · Flask-WSChat")
     expect(page.locator(".line.news")).to_have_count(0)
     expect(page.locator(".message").last).to_be_in_viewport()
 
