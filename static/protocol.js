@@ -12,6 +12,7 @@ const frames = frameList(byId("frames"), { received: t("Browser"), sent: t("Serv
 // ---- the socket to look at -----------------------------------------------------------
 
 let socket; // a plain WebSocket
+let opening; // resolves when it is open, or has failed
 let begun = 0;
 let sentAt = 0;
 let closedBy = "";
@@ -31,7 +32,6 @@ function showState() {
   if (isIn) document.querySelector("#connect:enabled, #leave:enabled, #text").focus();
 }
 
-/** Open a new one; resolves when it is open, or has failed. */
 function connect() {
   begun = performance.now();
   for (const lamp of byId("lamps").children) lamp.lastElementChild.textContent = "";
@@ -42,7 +42,7 @@ function connect() {
   socket = made;
   byId("ended").textContent = byId("said").textContent = "";
   showState();
-  return new Promise((done) => {
+  opening = new Promise((done) => {
     made.onopen = () => {
       if (made === socket) showState();
       done();
@@ -69,7 +69,8 @@ function showEnd({ code, reason, wasClean }) {
 }
 
 async function opened() {
-  if (socket?.readyState !== WebSocket.OPEN) await connect();
+  if (!(socket?.readyState <= WebSocket.OPEN)) connect();
+  await opening;
   return socket;
 }
 
@@ -80,7 +81,8 @@ function close(...args) {
 }
 
 async function send(data) {
-  (await opened()).send(data); // one that is closed throws it away
+  const ready = await opened();
+  if (ready.readyState === WebSocket.OPEN) ready.send(data);
   sentAt = performance.now();
 }
 
