@@ -12,6 +12,7 @@ do the rest. A poll that somebody makes has rules of its own:
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from typing import Any, Literal, TypedDict
@@ -129,7 +130,11 @@ class Vote(Known):
 
     @event
     def polls(self) -> dict[str, Any]:
-        return {"polls": [in_list(made) for made in chat.polls()], "now": time.time()}
+        rows = []
+        for made in chat.polls():
+            with contextlib.suppress(UnknownPoll):  # deleted meanwhile
+                rows.append(in_list(made))
+        return {"polls": rows, "now": time.time()}
 
     @event
     def steer(

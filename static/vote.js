@@ -34,6 +34,13 @@ onChoice(chat, async (choice) => {
 
 // ---- a new one: rows of choices
 
+let sent = false;
+byId("form").addEventListener("submit", (event) => {
+  if (sent) event.preventDefault(); // a double click makes one poll
+  sent = true;
+});
+addEventListener("pageshow", () => (sent = false)); // somebody came back to it
+
 const rows = byId("rows");
 const add = byId("add");
 

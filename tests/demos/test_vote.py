@@ -222,13 +222,14 @@ def test_a_poll_from_its_making_to_its_end(meet: Meet, demo: DemoServer) -> None
     stage.keyboard.press("Enter")
     expect(stage.get_by_role("textbox", name="Choice 3")).to_be_focused()
     stage.get_by_label("Hide the results").check()
-    stage.get_by_role("button", name="Make the poll").click()
+    stage.get_by_role("button", name="Make the poll").dblclick()
     expect(stage.get_by_role("heading", level=1)).to_have_text(XSS)
     expect(stage.locator("#phase")).to_have_text("Not open yet")
 
     # It is in the list of who had that open before; the link leads to it.
     row = ballot.locator("#polls li")
     expect(row).to_contain_text("results hidden")
+    expect(row).to_have_count(1)
     row.get_by_role("link").click()
     expect(ballot.locator("#hint")).to_contain_text("not begun yet")
     expect(stage.locator("#online")).to_have_text("2")
