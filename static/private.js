@@ -5,6 +5,7 @@ import { avatar, byId, el, inFrame, nameOf, plural, showList, showStatus, t, toa
 
 const MANY = 8; // people, from whom on one is looked for by name
 const PAUSE = 400; // ms in which receipts are gathered
+const SLOW = 4000; // ms after which it is said that a message waits
 
 const page = byId("chat");
 const { me, login, socket } = page.dataset;
@@ -22,6 +23,7 @@ let online = new Set();
 let nameless = 0; // people online whose names are not told, as they are too many
 let peer = "";
 let caughtUp = false; // the inbox was read once
+let openSince = 0; // ms
 
 // ---- what outlives the page, in all tabs ----
 
@@ -70,7 +72,8 @@ function conversationWith(user) {
   if (!conversations.has(user)) {
     const tell = (data, options) => chat.tell(user, data, options);
     const fate = (message) => ledger.fate(message);
-    conversations.set(user, new Conversation(me, tell, { key: `${me} ${user}`, fate }));
+    const options = { key: `${me} ${user}`, fate, done: draw };
+    conversations.set(user, new Conversation(me, tell, options));
   }
   return conversations.get(user);
 }
@@ -189,8 +192,11 @@ function drawPeer() {
   byId("peer").hidden = !peer;
   byId("people-title").ariaLevel = peer ? "2" : "1";
   write(byId("summary"), peer && ready ? (away ? t("Offline") : t("Online")) : "");
-  byId("banner").hidden = !away;
-  write(byId("banner"), away
+  const [{ at } = { at: Infinity }] = chat.waiting;
+  const stuck = chat.state === "open" && Date.now() - Math.max(at, openSince) > SLOW;
+  byId("banner").hidden = !(peer && (stuck || away));
+  write(byId("banner"), stuck
+    ? t("The server does not answer just now. What you write is sent as soon as it does.") : away
     ? t("{name} is offline, and gets what you write now on coming back.", { name }) : "");
   const writing = typists.at(Date.now()).includes(peer);
   byId("typing").replaceChildren(...(writing ? phrase(t("{name} is typing"), { name }) : []));
@@ -199,6 +205,7 @@ function drawPeer() {
 composer((data) => {
   const { conversation } = view;
   conversation.deliver(view.write(data));
+  setTimeout(draw, SLOW + 100);
 }, {
   typing: () => (nameless || online.has(peer)) && chat.state === "open"
     && chat.request("typing", { to: peer }).catch(() => {}),
@@ -329,7 +336,11 @@ for (const left of ["pointerleave", "focusout"]) list.addEventListener(left, () 
 // ---- what happens ----
 
 chat.onState(({ state }) => {
-  if (state === "open") oweSoon();
+  if (state === "open") {
+    openSince = Date.now();
+    setTimeout(draw, SLOW + 100);
+    oweSoon();
+  }
   draw();
 });
 

@@ -378,6 +378,7 @@ def test_what_was_under_way_when_a_page_was_left_is_told_once(meet: Meet) -> Non
     expect(tia.locator("#plug .seen")).not_to_have_text("")
     say(tia, "two")
     expect(tia.locator(".message[data-state=sending]")).to_have_count(1)
+    expect(tia.get_by_text("The server does not answer just now.")).to_be_visible()
     tia.reload()
     shows_fates(tia, "Read", "Read")
     for page in (tia, uli):
