@@ -38,7 +38,8 @@ class Numbers {
 
 // ---- what is counted, also over a reload ---------------------------------------------
 
-const fresh = () => ({ run: crypto.randomUUID(), sent: 0, refused: 0, stored: {}, panes: [{}, {}] });
+const anyName = () => Math.random().toString(36).slice(2); // also without https
+const fresh = () => ({ run: anyName(), sent: 0, refused: 0, stored: {}, panes: [{}, {}] });
 const kept = JSON.parse(sessionStorage.getItem(KEPT)) ?? fresh();
 let { run, sent, refused } = kept;
 let stored = new Numbers(kept.stored);
@@ -131,7 +132,8 @@ class Pane {
 const draw = inFrame(drawAll);
 const nodes = document.querySelectorAll(".pane");
 const panes = [];
-const outbox = { outbox: "localStorage", onRefused: refuse };
+const onRefused = ({ data }, error) => data.run === run && refuse(error);
+const outbox = { outbox: "localStorage", onRefused };
 panes.push(new Pane(nodes[0], outbox, kept.panes[0]));
 panes.push(new Pane(nodes[1], {}, kept.panes[1]));
 const [sender] = panes;
@@ -145,12 +147,12 @@ function say() {
   const n = (sent += 1);
   const of = run;
   const done = () => of === run && stored.add(n);
-  sender.room.say({ run, n }).then(done, (error) => of === run && refuse({}, error)).then(keep).then(draw);
+  sender.room.say({ run, n }).then(done, (error) => of === run && refuse(error)).then(keep).then(draw);
   keep(); // with it in the outbox: a page that comes now knows of it
   draw();
 }
 
-function refuse(message, error) {
+function refuse(error) {
   refused += 1;
   sender.see(t("A number was refused: {why}", { why: error.message }));
 }
