@@ -7,6 +7,7 @@ The numbers are its groups: 1 framing, 2 pings, 3 reserved bits, 4 opcodes,
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Iterator
@@ -235,6 +236,7 @@ def _code(event: Event) -> int:
     return event.code
 
 
+@functools.cache
 def documents(size: int, count: int) -> list[bytes]:
     """Return JSON texts of ``size`` bytes, no two the same, as group 12 has them."""
     draw = random.Random(size)
