@@ -29,7 +29,7 @@ from websockets.typing import Subprotocol
 from flask_wschat.__main__ import main
 from flask_wschat.codec import encode_frame
 from flask_wschat.terminal.frames import Frames
-from tests.support.processes import hear_interrupts
+from tests.support.processes import hearing_interrupts
 from tests.support.waiting import DEADLINE, eventually
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -247,14 +247,15 @@ class TestPipe:
         assert done.stderr.decode() == f"connected to {server.url}\nclosed\n"
 
     def test_input_may_come_slowly(self, server: Server) -> None:
-        with subprocess.Popen(
-            [*COMMAND, server.url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=ROOT,
-            preexec_fn=hear_interrupts,
-        ) as process:
+        with hearing_interrupts():
+            process = subprocess.Popen(
+                [*COMMAND, server.url],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd=ROOT,
+            )
+        with process:
             assert process.stdin is not None
             assert process.stdout is not None
             for word in (b"one", b"two"):
@@ -372,16 +373,16 @@ class Terminal:
         # What says how wide another terminal is, as pytest-xdist does to its workers.
         kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.slave = slave
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ON_A_TERMINAL, *COMMAND, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            cwd=ROOT,
-            env={**kept, "TERM": "xterm", "NO_COLOR": "1", **environment},
-            start_new_session=True,
-            preexec_fn=hear_interrupts,
-        )
+        with hearing_interrupts():
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", ON_A_TERMINAL, *COMMAND, *arguments],
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                cwd=ROOT,
+                env={**kept, "TERM": "xterm", "NO_COLOR": "1", **environment},
+                start_new_session=True,
+            )
         self.shown = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
