@@ -128,15 +128,15 @@ export class Marks {
     try {
       text = this.#storage.getItem(this.#key + room) ?? text;
     } catch {}
-    const [epoch, seq] = (text ?? "").split(" ");
-    return seq ? { epoch, seq: Number(seq) } : undefined;
+    const [, seq, epoch] = /^(\d+) (.*)/.exec(text ?? "") ?? [];
+    return seq && { epoch, seq: Number(seq) };
   }
 
   /** Note that it was read so far; another tab may have been further. */
   set(room, { epoch, seq }) {
     const before = this.get(room);
     if (before?.epoch === epoch && before.seq >= seq) return;
-    const text = `${epoch} ${seq}`;
+    const text = `${seq} ${epoch}`;
     this.#kept.set(room, text);
     try {
       this.#storage.setItem(this.#key + room, text);
