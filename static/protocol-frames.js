@@ -101,7 +101,10 @@ function item(frame, from, note) {
     button.addEventListener("click", () => {
       if (open) open.remove();
       open = open ? undefined : unmasking(said);
-      if (open) node.append(open);
+      if (open) {
+        node.append(open);
+        open.scrollIntoView({ block: "nearest" });
+      }
       button.ariaExpanded = String(Boolean(open));
     });
     node.append(button);

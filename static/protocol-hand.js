@@ -64,7 +64,8 @@ export function byHand(chat) {
       const { code, says } = last?.direction === "sent" ? read(last) : {};
       let outcome = t("The server takes it, and stays connected.");
       if (!result.open) outcome = code ? t("The server ends it with {says}", { says }) : t("The server ends the connection.");
-      place.replaceChildren(el("p", {}, el("b", {}, outcome)), el("p", {}, why));
+      const { textContent: meaning = "" } = document.querySelector(`[data-code="${code}"] .meaning`) ?? {};
+      place.replaceChildren(el("p", {}, el("b", {}, outcome)), el("p", {}, why || meaning));
     } catch (error) {
       const words = {
         rate_limited: t("That is too fast. Please wait a second."),

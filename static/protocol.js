@@ -96,7 +96,8 @@ byId("say").addEventListener("submit", (event) => {
   event.preventDefault();
   send(byId("text").value);
 });
-byId("text").addEventListener("keydown", (event) => {
+byId("protocol").addEventListener("keydown", (event) => {
+  // It ends a word of an input method, and sends nothing.
   if (event.key === "Enter" && (event.isComposing || event.keyCode === 229)) event.preventDefault();
 });
 byId("ping").addEventListener("click", () => send("ping")); // see demos/protocol.py
