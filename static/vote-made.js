@@ -19,6 +19,7 @@ export const chat = new WSChat(dataset.socket);
 export function follow(show) {
   const it = { ...JSON.parse(dataset.state), mine: null };
   let ahead; // seconds that the server's clock is before ours
+  let soonest = Infinity; // ms that the answer took by which we know
   let timer, stop, said;
 
   function update() {
@@ -45,9 +46,14 @@ export function follow(show) {
   }
 
   async function look() {
+    const asked = Date.now();
     try {
       const { result } = await chat.request("look", { poll });
-      ahead = result.now - Date.now() / 1000;
+      const took = Date.now() - asked;
+      if (took < soonest) {
+        soonest = took;
+        ahead = result.now - (asked + took / 2) / 1000;
+      }
       it.mine = result.mine;
       update();
     } catch ({ code }) {
@@ -63,7 +69,11 @@ export function follow(show) {
   }
 
   showStatus(chat);
-  chat.onState(({ state }) => state === "open" && look());
+  chat.onState(({ state }) => {
+    if (state !== "open") return;
+    soonest = Infinity; // our clock may have been set meanwhile
+    look();
+  });
   chat.join(`poll/${poll}`, {
     onMessage({ data }) {
       if (data.deleted) return gone();
