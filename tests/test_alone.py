@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from tests.support.processes import ROOT, Process
 
 APP = """
 import sys, types
@@ -24,19 +25,21 @@ app.get("/tell", endpoint="tell")(lambda: str(chat.broadcast("hi", room="a")))
 WARNING = "published to memory://, which is of this process alone"
 
 
-def run(code: str) -> str:
-    """Return what the log of a program with an app, and ``code``, says on its end."""
-    env = {**os.environ}
-    del env["PYTEST_CURRENT_TEST"]
-    answer = subprocess.run(
-        [sys.executable, "-c", APP + code],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert answer.stdout in ("", "told\n")
-    return answer.stderr
+Run = Callable[[str], str]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """What the log of a program with an app, and some code, says on its end."""
+
+    def log(code: str) -> str:
+        env = {"PYTEST_CURRENT_TEST": None, "PYTHONPATH": str(ROOT)}
+        process = Process(["-c", APP + code], tmp_path / "log", env, forked="plain")
+        process.start()
+        assert process.wait() == 0, process.log
+        return process.log
+
+    return log
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def run(code: str) -> str:
         'poll.vote("ann", "Green")',
     ],
 )
-def test_a_script_is_warned_once_that_nobody_hears_it(publish: str) -> None:
+def test_a_script_is_warned_once_that_nobody_hears_it(run: Run, publish: str) -> None:
     log = run(f"for _ in range(3):\n    {publish}")
     assert log.count(WARNING) == 1
     assert "WSCHAT_URL" in log
@@ -62,7 +65,7 @@ def test_a_script_is_warned_once_that_nobody_hears_it(publish: str) -> None:
         'sys.modules["rq"] = types.SimpleNamespace(get_current_job=object)',
     ],
 )
-def test_a_task_or_a_prompt_is_warned_at_once(kind: str) -> None:
+def test_a_task_or_a_prompt_is_warned_at_once(run: Run, kind: str) -> None:
     """Also where it never comes to the program's end, as in a killed worker."""
     log = run(f"""
 {kind}
@@ -87,11 +90,11 @@ os._exit(0)
         'with WSChatClient(app).connect("/"):\n    chat.broadcast("hi")',
     ],
 )
-def test_who_serves_is_not_warned(code: str) -> None:
+def test_who_serves_is_not_warned(run: Run, code: str) -> None:
     assert run(code) == ""
 
 
-def test_a_file_is_shared_so_nobody_is_warned(tmp_path: object) -> None:
+def test_a_file_is_shared_so_nobody_is_warned(run: Run, tmp_path: Path) -> None:
     code = f"""
 other = Flask("another")
 other.config["WSCHAT_URL"] = "sqlite:///{tmp_path}/chat.db"
