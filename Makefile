@@ -18,7 +18,7 @@ ALL := tests -q -rfEs -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test check check-long: export PYTHONDONTWRITEBYTECODE :=
 test check check-long: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 .PHONY: help demo test check check-long check-oldest check-next lint compiled node cov bench soak fuzz asan \
-	asan-quick audit autobahn clean
+	asan-quick audit autobahn screenshots clean
 
 help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
@@ -37,6 +37,7 @@ help:
 	@echo "make asan      the C code's tests under sanitizers, in a few minutes (needs gcc)"
 	@echo "make audit     bandit on the package, pip-audit on what it needs"
 	@echo "make autobahn  the protocol conformance suite, when wstest is installed"
+	@echo "make screenshots   the pictures of the README, anew"
 	@echo "make clean     remove what the other targets made, except .venv"
 
 # The port comes first: nobody should wait for an install to learn that it is taken.
@@ -170,6 +171,10 @@ audit: .venv-audit/.audit
 
 autobahn: $(VENV)/.dev
 	@$(PY) -m tools.autobahn
+
+screenshots: $(VENV)/.dev
+	@$(PY) -m pip install --quiet --disable-pip-version-check "pillow>=10"
+	@$(PY) -m tools.screenshots
 
 clean:
 	rm -rf build dist htmlcov *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
