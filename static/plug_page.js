@@ -50,6 +50,8 @@ function keep() {
   sessionStorage.setItem(KEPT, JSON.stringify({ run, sent, refused, stored, panes, sending }));
 }
 
+const isAway = (state) => state === "reconnecting" || state === "closed";
+
 class Pane {
   constructor(node, options, { received, doubled = 0, disordered = 0, place = {} } = {}) {
     Object.assign(this, { node, doubled, disordered, received: new Numbers(received) });
@@ -67,7 +69,7 @@ class Pane {
     });
     this.strip = node.querySelector(".strip");
     this.strip.append(...Array.from({ length: CELLS }, () => el("i")));
-    this.chat.onState(({ state, attempt }) => this.showState(state, attempt));
+    this.chat.onState(({ state }) => this.showState(state));
     plugs(node, this.chat, (words) => this.see(words), () => (this.pulled = true));
   }
 
@@ -82,8 +84,8 @@ class Pane {
     draw();
   }
 
-  showState(state, attempt) {
-    this.worst = state === "open" ? this.worst : "away";
+  showState(state) {
+    this.away ||= isAway(state);
     const node = this.node.querySelector(".state");
     node.dataset.state = state;
     node.textContent = {
@@ -106,12 +108,12 @@ class Pane {
   move() {
     const cell = this.strip.firstElementChild;
     this.strip.append(cell);
-    cell.dataset.state = this.worst ?? "open";
+    cell.dataset.state = this.away ? "away" : "open";
     cell.toggleAttribute("data-pulled", Boolean(this.pulled));
     cell.style.setProperty("--came", Math.min(1, Math.log2(1 + this.came) / 6));
     this.came = 0;
     this.pulled = false;
-    this.worst = this.chat.state === "open" ? undefined : "away";
+    this.away = isAway(this.chat.state);
   }
 
   forget() {
