@@ -206,6 +206,25 @@ def test_a_page_can_ask_why_its_socket_is_refused(
         assert ("no entry" in answer.text) is (status is not None)
 
 
+def test_what_goes_wrong_when_a_page_asks_is_answered_by_the_application(
+    app: Flask, chat: WSChat
+) -> None:
+    errors = iter([BackendError("the storage is away"), ZeroDivisionError()])
+
+    @chat.authenticate
+    def who() -> str:
+        raise next(errors)
+
+    @app.errorhandler(BackendError)
+    def unavailable(error: BackendError) -> tuple[str, int]:
+        return f"later: {error}", 503
+
+    chat.route("/echo")(lambda ws: None)
+    answer = app.test_client().get("/echo")
+    assert (answer.status_code, answer.text) == (503, "later: the storage is away")
+    assert app.test_client().get("/echo").status_code == 500  # nobody takes that one
+
+
 def test_authenticate_says_who_or_refuses(
     app: Flask, chat: WSChat, server: LiveServer
 ) -> None:

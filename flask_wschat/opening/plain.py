@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, request
+from flask import Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
@@ -17,7 +17,7 @@ from .answers import refusal
 from .gate import USER, Gate
 
 
-def not_a_websocket(error: WebsocketMismatch, gate: Gate) -> Any:
+def not_a_websocket(mismatch: WebsocketMismatch, gate: Gate) -> Any:
     """Answer plain HTTP on a socket route, and a WebSocket on a page's.
 
     Plain HTTP gets a refusal where a socket gets one for what it is and who asks; its
@@ -25,7 +25,7 @@ def not_a_websocket(error: WebsocketMismatch, gate: Gate) -> Any:
     """
     environ = request.environ
     if is_upgrade(environ.get("HTTP_UPGRADE", ""), environ.get("HTTP_CONNECTION", "")):
-        return error
+        return mismatch
     readable: dict[str, str] = {}
     try:
         gate.check_origin(environ, request)
@@ -37,6 +37,11 @@ def not_a_websocket(error: WebsocketMismatch, gate: Gate) -> Any:
         return _with(known.get_response(environ), readable)
     except HTTPException as refused:
         return _with(refused.get_response(environ), readable) if readable else refused
+    except Exception as error:
+        # Flask asks for no handler of what is raised in one; the application may have
+        # one, say for its storage. Without, this raises it again.
+        said = current_app.handle_user_exception(error)
+        return _with(current_app.make_response(said), readable)
     # RFC 9110 §15.5.22 wants them; PEP 3333 forbids them, and wsgiref and waitress
     # make a 500 of them. So only where it is known that they may.
     may_say = environ.get("SERVER_SOFTWARE", "").startswith(_LENIENT)
