@@ -48,11 +48,12 @@ export class Ledger {
     }
     for (const [user, person] of this.#people) {
       for (const message of person.mine) message.fate = this.fate(message); // for good
-      const { last, order, unread } = person; // they are still shown
-      this.#people.set(user, Object.assign(new Person(), { last, order, unread }));
+      const { last, order, unread, receipt } = person; // they are still shown
+      this.#people.set(user, Object.assign(new Person(), { last, order, unread, receipt }));
     }
     Object.assign(this, { epoch, seq: seq - 1 });
     this.#begun = this.#count;
+    this.recall();
     return missed;
   }
 
@@ -69,7 +70,7 @@ export class Ledger {
     if (from === this.me) {
       push(person.mine, message);
       if (to === this.me) message.fate = "read";
-      else this.#follow(person);
+      else this.#follow(user, person);
     } else {
       person.got = mid;
       if (seq > person.read.seq) push(person.unread, message);
@@ -126,7 +127,7 @@ export class Ledger {
   hear({ by, got, read }) {
     const person = this.#personOf(by);
     person.receipt = { got, read };
-    return this.#follow(person);
+    return this.#follow(by, person);
   }
 
   /** What became of a message of mine: "sent", "delivered" or "read". */
@@ -148,14 +149,14 @@ export class Ledger {
     this.#changed.add(to);
   }
 
-  /** Have what was read and paid outlive the page, and how far the inbox has come. */
+  /** Have what was read, heard and paid outlive the page, and how far the inbox has come. */
   save() {
     const known = Object.entries(this.#notes()).filter(([name]) => this.#people.has(name));
     const people = Object.fromEntries(known); // the others' messages are kept no more
     for (const user of this.#changed) {
-      const { read, told } = this.#people.get(user);
+      const { read, told, arrived, seen } = this.#people.get(user);
       const further = people[user]?.read.seq > read.seq; // in another tab
-      people[user] = { read: further ? people[user].read : read, told };
+      people[user] = { read: further ? people[user].read : read, told, arrived, seen };
     }
     this.#changed.clear();
     const { epoch, seq, missed } = this;
@@ -177,21 +178,25 @@ export class Ledger {
   }
 
   #recall(user, person) {
-    const { read, told } = this.#notes()[user] ?? {};
+    const { read, told, arrived = 0, seen = 0 } = this.#notes()[user] ?? {};
     if (told) person.told = told;
+    person.arrived = Math.max(arrived, person.arrived);
+    person.seen = Math.max(seen, person.seen);
     if (!(read?.seq > person.read.seq)) return;
     person.read = read;
     person.unread = person.unread.filter(({ seq }) => seq > read.seq);
   }
 
   /** Find the messages that a receipt names; some may come after it. */
-  #follow(person) {
+  #follow(user, person) {
     const { arrived, seen, receipt } = person;
     for (const { mid, seq } of person.mine) {
       if (mid === receipt.got) person.arrived = Math.max(seq, person.arrived);
       if (mid === receipt.read) person.seen = Math.max(seq, person.seen);
     }
-    return arrived !== person.arrived || seen !== person.seen;
+    const news = arrived !== person.arrived || seen !== person.seen;
+    if (news) this.#changed.add(user);
+    return news;
   }
 }
 

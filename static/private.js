@@ -138,7 +138,11 @@ chat.join("private", {
 
 // ---- receipts: one for all messages of a person, once it has been quiet for a moment ----
 
-const hear = (receipt) => ledger.hear(receipt) && conversations.get(receipt.by)?.refresh();
+function hear(receipt) {
+  if (!ledger.hear(receipt)) return;
+  conversations.get(receipt.by)?.refresh();
+  oweSoon();
+}
 
 chat.join(`receipts of ${me}`, {
   onMessage: ({ data }) => hear(data),

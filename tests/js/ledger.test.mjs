@@ -18,6 +18,8 @@ class Store {
 
 /** A page of Ada's, and the messages of her inbox. */
 class Page {
+  mids = "m"; // what they begin with
+
   constructor(store = new Store(), epoch = "e1") {
     this.ledger = new Ledger(ADA, store);
     this.ledger.begin(epoch, 1);
@@ -25,7 +27,7 @@ class Page {
 
   take(...seqs) {
     return seqs.map(([seq, from, to = ADA]) => {
-      const message = { seq, from, to, mid: `m${seq}`, data: "hi" };
+      const message = { seq, from, to, mid: `${this.mids}${seq}`, data: "hi" };
       this.ledger.add(message);
       return message;
     });
@@ -112,6 +114,23 @@ test("sent, delivered and read are what receipts tell, in whatever order", () =>
   assert.equal(page.ledger.fate({ from: ADA, data: "hi" }), "sent");
 });
 
+test("what became of mine is known after a reload, also before the inbox is read", () => {
+  const store = new Store();
+  const page = new Page(store);
+  page.take([1, ADA, BEN], [2, ADA, BEN], [3, ADA, CY]);
+  page.ledger.hear({ by: BEN, got: "m2", read: "m1" });
+  page.ledger.save();
+  const reloaded = new Ledger(ADA, store);
+  reloaded.hear({ by: CY, got: "m3", read: "" });
+  reloaded.begin("e1", 1);
+  const fates = [[1, BEN], [2, BEN], [3, CY]].map(([seq, to]) => {
+    const message = { seq, from: ADA, to, mid: `m${seq}` };
+    reloaded.add(message);
+    return reloaded.fate(message);
+  });
+  assert.deepEqual(fates, ["read", "delivered", "delivered"]);
+});
+
 test("one receipt tells of all, and nothing is told twice", () => {
   const store = new Store();
   const page = new Page(store);
@@ -142,6 +161,7 @@ test("numbers that begin anew are not taken for the old ones", () => {
   page.ledger.hear({ by: BEN, got: "m1", read: "m1" });
   page.ledger.see(BEN, theirs);
   assert.equal(page.ledger.begin("e2", 1), true);
+  page.mids = "n"; // they never come again
   const [next, asked] = page.take([1, ADA, BEN], [2, BEN]);
   assert.deepEqual([mine, next].map((one) => page.ledger.fate(one)), ["read", "sent"]);
   assert.deepEqual(page.unread(BEN), [4, 2]); // that one is still shown
