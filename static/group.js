@@ -1,3 +1,5 @@
+/** The group chat: rooms, who is in them, and what is new there. */
+
 import { Conversation, View, composer, explain, phrase, wordsOf } from "./talk.js";
 import { insert } from "./composer.js";
 import { Marks, Typists, alike, mentions } from "./text.js";
@@ -16,7 +18,7 @@ const watch = new WSChat(page.dataset.watch); // it sees all rooms, and nobody i
 const marks = new Marks(stored(), me); // how far rooms were read
 const view = new View({ onSeen: seen, onBack: () => news(view.conversation) });
 const conversations = new Map(); // room -> Conversation
-const listed = new Map(); // room -> { feed, count, last, calls }
+const listed = new Map(); // room -> { feed, count, last, called }: people, message, mention
 const names = new Set(); // who may be mentioned
 const typists = new Typists(4000);
 let room = "";
@@ -57,7 +59,7 @@ async function history(name, before) {
 function enter(name) {
   const before = room;
   const conversation = conversationOf(name);
-  const { feed: old, feed: { seq, epoch } = {} } = conversation; // where I left it
+  const { feed: old, feed: { seq, epoch, tag } = {} } = conversation; // where I left it
   const change = (what, now) => (name === room ? view.update(what, now) : what());
   room = name;
   people = [];
@@ -69,6 +71,7 @@ function enter(name) {
   conversation.feed = chat.join(name, {
     seq,
     epoch,
+    tag,
     onMessage(message) {
       know(message.from);
       if (typists.end(message.from)) drawTyping();
@@ -224,7 +227,7 @@ function drawTyping() {
 
 function list(name) {
   if (listed.has(name)) return;
-  const entry = { count: 0, calls: 0 };
+  const entry = { count: 0 };
   const take = (message) => {
     entry.last = message;
     if (message.from !== me && mentions(wordsOf(message.data), nameOf(me))) entry.called = message.seq;

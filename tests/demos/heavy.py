@@ -145,7 +145,10 @@ def flood(browser: Browser, demo: DemoServer, seconds: int) -> None:
         *(f"{name[:-8]} {1000 * value / count:.2f}" for name, value in used.items()),
     )
     tasks = longest(trace)
-    print("  longest tasks, ms of work:", *(f"{task:.0f}" for task in tasks))
+    print(
+        "  longest tasks, ms of work, with those of heap():",
+        *(f"{task:.0f}" for task in tasks),
+    )
     trace.unlink()
     context.close()
 
