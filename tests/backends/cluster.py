@@ -5,8 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import sqlite3
-import subprocess
-import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,9 +18,10 @@ from flask_wschat.backends.redis import RedisBackend, RedisRing
 from flask_wschat.backends.redis.slots import slot_of
 from flask_wschat.backends.sqlite.backend import SQLiteBackend
 from flask_wschat.messages import Delivery
+from tests.support.processes import Process
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import DEADLINE, LONG
+from tests.support.waiting import DEADLINE
 
 T = TypeVar("T")
 AnyBackend = TypeVar("AnyBackend", bound=Backend)
@@ -91,16 +91,13 @@ PROGRAMS = [
 
 def run_program(name: str, url: str) -> None:
     """Run one of them with the backend at ``url``; fail if it does."""
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, str(here / "programs.py"), name, url],
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-        cwd=here.parents[1],
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    program = Path(__file__).with_name("programs.py")
+    kind = "patched" if name.startswith("patched") else "plain"
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        process = Process([str(program), name, url], log, forked=kind)
+        process.start()
+        assert (process.wait(), process.log) == (0, "fine\n")
 
 
 Start = Callable[..., tuple[SQLiteBackend, RecordingHost]]
