@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, abort, render_template, request
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.exceptions import BadHost, HTTPException, ServiceUnavailable
 
 from flask_wschat import BackendError
 
@@ -70,6 +70,8 @@ def own_key(path: Path) -> str:
 def failed(error: HTTPException) -> Any:
     if request.path.startswith(("/ws/", "/_wschat/")):
         return error  # nobody reads it, but the client its status
+    if isinstance(error, BadHost):
+        return error  # no page of ours has a link then
     return render_template("error.html", code=error.code), error.code
 
 
@@ -101,24 +103,27 @@ def lan_address() -> str | None:
 
 def public_url(path: str) -> str:
     """The address of a page for others, too: "localhost" is each machine's own."""
-    url = urlsplit(request.host_url)
+    here = f"{request.scheme}://{request.host}"  # host_url fails on some names
+    url = urlsplit(here)
     if is_loopback(url.hostname or "") and not is_loopback(HOST):
         host = lan_address() or url.hostname
         return f"{url.scheme}://{host}{f':{url.port}' if url.port else ''}{path}"
-    return request.host_url.rstrip("/") + path
+    return here + path
 
 
 def qr_svg(url: str) -> str | None:
-    """``url`` as a picture for cameras, if ``segno`` is installed."""
+    """``url`` as a picture for cameras, if it fits, and ``segno`` is installed."""
     try:
         import segno
     except ModuleNotFoundError:
         return None
+    try:
+        code = segno.make(url, error="m", micro=False)
+    except segno.DataOverflowError:
+        return None
     picture = io.BytesIO()
     # Black on white, with its margin, on dark pages too: cameras expect that.
-    segno.make(url, error="m", micro=False).save(
-        picture, kind="svg", xmldecl=False, omitsize=True, light="#fff"
-    )
+    code.save(picture, kind="svg", xmldecl=False, omitsize=True, light="#fff")
     return picture.getvalue().decode()
 
 

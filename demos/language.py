@@ -81,7 +81,7 @@ def tell(response: Response) -> Response:
 def choose() -> Any:
     """Keep the choice for a year, and go back to where it was made."""
     back = request.form.get("back", "/")
-    if not re.match(r"/(?![/\\\s])[^\r\n\t]*$", back):
+    if not re.fullmatch(r"/(?![/\\\s])[^\r\n\t]*", back):
         back = "/"  # only to pages of ours
     answer = redirect(back)
     if (chosen := request.form.get("language")) in NAMES:

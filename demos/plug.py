@@ -28,7 +28,7 @@ STARTS_WORKERS, STARTS_REDIS = "DEMO_WORKERS", "DEMO_REDIS"
 
 def pulls() -> list[str]:
     """What the browser of this request may pull."""
-    host = urlsplit(request.host_url).hostname or ""
+    host = urlsplit(f"//{request.host}").hostname or ""
     near = is_loopback(host) and is_loopback(request.remote_addr or "")
     if not PLUG or not (near or "DEMO_PLUG" in os.environ):
         return []

@@ -30,7 +30,8 @@ class Form:
 
     def __init__(self) -> None:
         self.question = request.form.get("question", "")
-        self.options = request.form.getlist("option")
+        # One more than fit, to say so; whoever sends thousands gets no page of them.
+        self.options = request.form.getlist("option")[: MOST_OPTIONS + 1]
         self.options += [""] * (2 - len(self.options))
         self.hide = "hide" in request.form
         self.errors: dict[str | int, str] = {}  # of the question, of each option

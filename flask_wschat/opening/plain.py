@@ -45,9 +45,11 @@ def not_a_websocket(mismatch: WebsocketMismatch, gate: Gate) -> Any:
     # RFC 9110 §15.5.22 wants them; PEP 3333 forbids them, and wsgiref and waitress
     # make a 500 of them. So only where it is known that they may.
     may_say = environ.get("SERVER_SOFTWARE", "").startswith(_LENIENT)
+    # Not request.url, which fails on hosts that are no names.
+    url = f"{request.scheme}://{request.host}{request.full_path.rstrip('?')}"
     answer = Response(
         "This is a WebSocket address. Connect with a WebSocket client, for example"
-        f' new WebSocket("{request.url.replace("http", "ws", 1)}") in a browser.\n',
+        f' new WebSocket("{url.replace("http", "ws", 1)}") in a browser.\n',
         426,
         {"Upgrade": "websocket", "Connection": "Upgrade"} if may_say else {},
         mimetype="text/plain",

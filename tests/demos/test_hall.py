@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
+from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
 from demos import chat, hall
 from example_app import app
@@ -147,6 +147,14 @@ def test_errors_are_pages_that_say_what_to_do(
         assert cookies(answer) == []
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 8000, f"{'a' * 64}.example", "xn--a"])
+def test_no_host_is_a_fault_of_ours(host: str) -> None:
+    for path in ("/", "/vote", "/plug", "/nowhere", "/ws/vote", "/static/style.css"):
+        environ = EnvironBuilder(path, headers=[("Host", host)]).get_environ()
+        _, status, _ = run_wsgi_app(app, environ, buffered=True)
+        assert status[:3] == "400" or (host == "xn--a" and status[0] in "24"), path
+
+
 # ---- languages ----------------------------------------------------------------------
 
 
@@ -203,6 +211,7 @@ def test_what_was_chosen_goes_before_what_the_browser_asks_for(
         "\\\\evil.example",
         "javascript:1",
         "/\r\nSet-Cookie: a=b",
+        "/vote\n",
         " //evil.example",
         "/.//evil.example",
     ],
@@ -253,6 +262,12 @@ def test_pages_know_their_address_for_others(
 @pytest.mark.parametrize("path", ["vote", "//evil.example"[1:] * 30, "x:y"])
 def test_codes_are_for_addresses_of_ours(client: FlaskClient, path: str) -> None:
     assert client.get("/qr.svg", query_string={"path": path}).status_code == 404
+
+
+def test_an_address_too_long_for_a_code_has_none(client: FlaskClient) -> None:
+    far = "http://" + ".".join(["x" * 60] * 60)
+    assert client.get("/qr.svg", base_url=far).status_code == 404
+    assert client.get("/vote", base_url=far).status_code == 200
 
 
 def test_pages_work_without_codes(

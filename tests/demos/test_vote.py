@@ -93,6 +93,9 @@ def test_what_is_wrong_is_said_beside_it_and_nothing_typed_is_lost(
             shown = value.replace("&", "&amp;").replace("<", "&lt;")
             shown = shown.replace(">", "&gt;").replace('"', "&#34;")
             assert f'value="{shown.replace(chr(39), "&#39;")}"' in body, name
+    # Whoever sends thousands gets no page of them.
+    status, body = ada.http("POST", "/vote", form("Tea?", *["x"] * 5000))
+    assert (status, body.count('name="option"')) == (400, 9)
     # Another page cannot make one in somebody's name, nor can who has no cookie.
     status, body = Person(hall).http("POST", "/vote", form("Tea?", "yes", "no"))
     assert (status, "keeps no cookie" in body) == (400, True)
