@@ -40,6 +40,10 @@ CHOICES = ["A live dashboard", "A team chat", "A multiplayer game", "A whiteboar
 
 MOST_POLLS = 50  # of all people together
 MOST_MINE = 10
+GONE = (
+    "This poll is gone: it was deleted, it is over a day old, or the server"
+    " forgot it at a restart."
+)
 LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"  # none is taken for another
 
 
@@ -62,10 +66,7 @@ def find(id: str) -> Any:
     except (UnknownPoll, ValueError):  # no poll could have such a name
         made = None
     if made is None or made.data is None:  # the standing one has no rules
-        raise Refused(
-            "This poll is gone: it was deleted, it is over a day old, or the server"
-            " forgot it at a restart."
-        )
+        raise Refused(GONE)
     return made
 
 
@@ -121,7 +122,10 @@ class Vote(Known):
             raise Refused("The vote is not open: this choice does not count.")
         if choice not in made.options:
             raise Refused("This is none of the choices.")
-        made.vote(self.ws.user, choice)
+        try:
+            made.vote(self.ws.user, choice)
+        except UnknownPoll:  # it was deleted in this moment
+            raise Refused(GONE) from None
 
     @event
     def look(self, poll: str) -> dict[str, Any]:
