@@ -12,7 +12,12 @@ showStatus(chat);
 const room = chat.join("bot", {
   onReset(messages) {
     // What grew here is not thrown away: its end is told, or that there will be none.
-    for (const [mid, ask] of asks) if (!ask.growing) remove(mid);
+    const known = new Set(messages.map(({ mid }) => mid));
+    for (const [mid, { growing }] of [...asks]) {
+      if (growing) continue;
+      if (!known.has(mid)) note(t("The server does not know earlier answers any more."));
+      remove(mid);
+    }
     messages.forEach(show);
     draw();
   },
