@@ -2,9 +2,10 @@
 
 who        who somebody is: a name in the session's cookie
 language   English or Chinese
-hall       what all answers have: headers, and the address for phones
+hall       what all answers have, and the way in for phones
 home       the first page, and who is where
 vote       the live vote
+vote_form  what somebody types to make a poll
 talk       the group chat
 private    the private chat
 bot        a question, and an answer that grows for everybody

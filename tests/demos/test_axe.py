@@ -117,7 +117,6 @@ def test_no_page_keeps_anybody_out(chromium: Browser, server: DemoServer) -> Non
     found += look(private)
     say(group, "Hello all")
     all_delivered(group, 1)
-    found += look(group)
     login = theirs.context.new_page()
     login.goto(f"{server.url}/group/login")
     found += look(login, themes=False)
@@ -152,7 +151,8 @@ def test_no_page_keeps_anybody_out(chromium: Browser, server: DemoServer) -> Non
     ada.context.clear_cookies()
     server.start()
     expect(vote.get_by_role("alert")).to_be_visible()
-    found += look(vote)
+    expect(group.locator(".message[data-state=failed]")).to_have_count(1)
+    found += look(vote) + look(group)
     for person in (ada, ben):
         person.context.close()
     ada.check()

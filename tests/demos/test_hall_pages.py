@@ -66,3 +66,22 @@ def test_a_final_end_says_what_to_do_in_chinese_too(meet: Meet) -> None:
     expect(page.get_by_role("alert")).to_have_text("你已退出登录。")
     page.get_by_role("link", name="重新登录").click()
     expect(page.get_by_label("你的名字")).to_be_focused()
+
+
+@pytest.mark.parametrize("options", [{"host": "0.0.0.0"}], ids=["hall"])
+def test_a_page_shows_its_code_for_phones(meet: Meet, demo: DemoServer) -> None:
+    page = meet(width=320).open("/bot?a=1")
+    page.evaluate("location.hash = 'here'")
+    page.get_by_role("button", name="Open this page on a phone").click()
+    told = page.locator("#far")
+    expect(told.get_by_role("img")).to_be_visible()
+    link = told.get_by_role("link")
+    expect(link).to_have_text(re.compile(rf"^http://[\d.]+:{demo.port}/bot\?a=1#here$"))
+    address = link.inner_text()
+    assert "127.0.0.1" not in address
+    page.keyboard.press("Escape")
+    expect(told).to_be_hidden()
+    # A phone gets in by it.
+    phone = meet().context.new_page()
+    phone.goto(address)
+    connected(phone)
