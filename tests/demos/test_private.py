@@ -340,9 +340,7 @@ def test_many_people_are_found_by_name(meet: Meet, demo: DemoServer) -> None:
         tab.close()
 
 
-def test_a_thousand_unread_messages_make_few_receipts(
-    meet: Meet, demo: DemoServer
-) -> None:
+def test_many_unread_messages_make_few_receipts(meet: Meet, demo: DemoServer) -> None:
     person, sender = meet(), Person(demo)
     pia = person.login("Pia", "private")
     me = pia.locator("#chat").get_attribute("data-me")

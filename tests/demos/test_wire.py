@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import gevent.ssl
 import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as foreign
 
 from tests.servers.serving import gunicorn_command
+from tests.support.live import Serve
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.waiting import LONG, eventually
@@ -86,13 +89,15 @@ def test_bytes_pass_as_they_are(wired: Wired) -> None:
         for size in (0, 1, 125, 126, 65_535, 65_536, 900_000):
             client.send(b"x" * size)
             assert client.recv(LONG) == b"x" * size
+        client.send("wire")
+        assert client.recv(LONG) == "True"
         client.send("bye")
         with pytest.raises(Exception, match=r"1000.*bye"):
             client.recv(LONG)
     assert wired.get("/ws/http") == b"no wire: True"
     with wired.connect("/plain") as client:
-        client.send("cut")
-        assert client.recv(LONG) == "cut"  # it has no wire
+        client.send("wire")
+        assert client.recv(LONG) == "False"
 
 
 def test_taps_hear_every_byte(wired: Wired) -> None:
@@ -168,6 +173,19 @@ def test_nothing_is_left(wired: Wired) -> None:
     eventually(
         lambda: left() <= (0, most), lambda: f"{left()} is more than (0, {most})", LONG
     )
+
+
+def test_tls_has_no_wire(serve: Serve, pair: tuple[Path, Path]) -> None:
+    from tests.demos.wired import app  # it is of this process only where it is here
+
+    ours = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(*pair)
+    url = serve(app, ssl_context=ours).url("/ws/echo", "wss")
+    context = ssl.create_default_context(cafile=str(pair[0]))
+    with foreign(url, ssl=context, proxy=None, ping_interval=None) as client:
+        client.recv(LONG)
+        client.send("wire")
+        assert client.recv(LONG) == "False"
 
 
 HANDSHAKE = (

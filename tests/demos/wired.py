@@ -31,6 +31,8 @@ class Echo(Listener):
             getattr(self.wire, name)(*map(float, seconds.split()))
         if name == "bye":
             ws.close(1000, "bye")
+        elif name == "wire":
+            ws.send(str(self.wire is not None))
         else:
             ws.send(message)
 
