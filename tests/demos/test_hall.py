@@ -123,7 +123,7 @@ def test_errors_are_pages_that_say_what_to_do(
     words: str,
     chinese: str,
 ) -> None:
-    app.config["PROPAGATE_EXCEPTIONS"] = False
+    monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
     client.post("/group/login", data={"name": "Ada"})
 
     def away() -> list[str]:
