@@ -27,6 +27,8 @@ from . import Refused
 
 SHOWN = 256
 """Bytes of a payload that are told, or inflated."""
+LOOKED_AT = 4096
+"""Bytes of a frame that are looked at."""
 QUIET = 0.25
 """Seconds that an answer is waited for."""
 PATIENCE = 2.0
@@ -50,15 +52,18 @@ class Frames:
     def add(self, data: bytes) -> Iterator[Anatomy]:
         self._data += data[self._rest :]
         self._rest = max(self._rest - len(data), 0)
-        while self._data:
+        begin = 0
+        while begin < len(self._data):
             try:
-                frame = explain(self._data)
+                frame = explain(self._data[begin : begin + LOOKED_AT])
             except ValueError:
-                return  # its header is not all here
+                break  # its header is not all here
             if frame.missing and frame.size < SHOWN:
-                return
-            self._data, self._rest = self._data[frame.size :], frame.missing
+                break
+            begin += frame.size + frame.missing
             yield frame
+        self._rest = max(begin - len(self._data), self._rest)
+        self._data = self._data[begin:]
 
 
 def as_fields(frame: Anatomy) -> dict[str, Any]:

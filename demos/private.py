@@ -16,11 +16,11 @@ from msgspec import Meta
 from flask_wschat import event
 
 from . import chat
-from .who import Known, entrance, name_of
+from .who import Known, entrance, label, name_of
 
 private = Blueprint("private", __name__)
 
-User = Annotated[str, Meta(pattern="^.{1,24}#[0-9a-f]{8}$")]
+User = Annotated[str, Meta(pattern="^.{1,24}#[0-9a-f]{8}\\Z")]
 Mid = Annotated[str, Meta(max_length=64)]
 
 
@@ -56,9 +56,11 @@ class Private(Known):
     @event(limit=(5, 100))
     def receipt(self, to: User, got: Mid, read: Mid) -> None:
         """Tell `to` which of their messages are the last that came, and were read."""
+        label(name_of(to))  # refuses what nobody can be called
         news = {"by": self.ws.user, "got": got, "read": read}
         chat.broadcast(news, room=f"receipts of {to}")
 
     @event(limit=(1, 5))
     def typing(self, to: User) -> None:
+        label(name_of(to))
         self.emit("typing", user=to)

@@ -123,8 +123,13 @@ def test_a_receipt_waits_for_the_sender_and_is_nobody_elses(demo: DemoServer) ->
         *({"to": to, "got": "m1", "read": ""} for to in ("Uma", "x" * 25 + user[-9:])),
         {"to": user, "got": 1, "read": ""},
         {"to": user, "got": "m1"},
+        {"to": user + "\n", "got": "m1", "read": ""},
     ):
         assert vic.ask("receipt", **wrong)["error"]["code"] == "bad_request"
+    nobody = "\x00" + user
+    refused = vic.ask("receipt", to=nobody, got="m1", read="")
+    assert refused["error"]["code"] == "forbidden"
+    assert vic.ask("typing", to=nobody)["error"]["code"] == "forbidden"
     # It is told to the other one, who types, and to nobody else.
     assert vic.ask("typing", to=user)["ok"]
     assert uma.expect("typing")["from"] == vic.user

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as foreign
 
 from demos.byhand import Frames
+from demos.protocol import Watch
+from example_app import app
 from flask_wschat.codec import Anatomy
 from tests.demos import browsing
 from tests.demos.serving import DEADLINE, DemoServer, Person, Tab
@@ -322,6 +325,20 @@ def test_the_page_shows_it_all(chromium: Browser, server: DemoServer) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 320
     context.close()
     visitor.check()
+
+
+def test_a_flood_is_held_up() -> None:
+    pong = bytes.fromhex("8a8000000000")
+    watch, begun = Watch("room", []), monotonic()
+    with app.app_context():
+        watch.tell("received", pong * 5000)
+    assert 0.4 < monotonic() - begun < 5
+
+
+def test_a_code_that_may_not_be_sent_is_said_so(reader: Reader) -> None:
+    with reader.echo() as client:
+        client.send("close 1006")
+        assert "1006 may not be sent" in str(client.recv(DEADLINE))
 
 
 def test_long_frames_come_in_pieces() -> None:
