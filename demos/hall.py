@@ -32,6 +32,14 @@ HEADERS = {
 }
 
 
+@hall.before_app_request
+def take_forms_of_ours() -> None:
+    """``SameSite`` keeps our cookies from other sites, but not from other ports."""
+    origin = request.headers.get("Origin", f"://{request.host}")
+    if request.method == "POST" and origin.partition("://")[2] != request.host:
+        abort(403)
+
+
 @hall.after_app_request
 def trust_only_ours(response: Response) -> Response:
     response.headers.update(HEADERS)

@@ -91,6 +91,17 @@ def test_cookies_are_for_pages_only(client: FlaskClient) -> None:
     assert cookies(client.get("/vote")) == []
 
 
+def test_forms_of_other_origins_are_refused(client: FlaskClient) -> None:
+    name = {"name": "Ada"}
+    for path in ("/vote", "/logout", "/language", "/group/login"):
+        for origin in ("http://localhost:3000", "http://evil.example", "null", ""):
+            answer = client.post(path, data=name, headers={"Origin": origin})
+            assert (answer.status_code, cookies(answer)) == (403, []), (path, origin)
+        ours = client.post(path, data=name, headers={"Origin": "http://localhost"})
+        assert ours.status_code in (302, 400)
+        assert client.post(path, data=name).status_code in (302, 400)
+
+
 def test_the_key_is_made_once_and_for_this_user_only(tmp_path: Path) -> None:
     path = tmp_path / "instance" / "secret_key"
     with ThreadPoolExecutor(8) as threads:
