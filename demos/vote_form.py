@@ -8,7 +8,7 @@ from flask import request
 
 from . import Refused
 from .language import _
-from .who import JOINER
+from .who import can_be_seen
 
 MOST_OPTIONS = 8
 
@@ -20,7 +20,7 @@ def line(text: str, longest: int) -> str:
         raise Refused(
             _("It has {n} characters, and {longest} fit.", n=len(text), longest=longest)
         )
-    if not JOINER.sub("", text).isprintable():
+    if not can_be_seen(text):
         raise Refused(_("It has characters that cannot be shown."))
     return text
 

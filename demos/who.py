@@ -39,13 +39,22 @@ NO_COOKIES = (
 # It joins two characters, in Persian words and emoji; by itself it cannot be seen.
 JOINER = re.compile("(?<=[^\\s\u200c\u200d])[\u200c\u200d](?=[^\\s\u200c\u200d])")
 
+# What counts as a letter or a sign, and shows nothing: it would make a name no name, or
+# the same as another one.
+BLANK = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+
+
+def can_be_seen(text: str) -> bool:
+    """Whether each character shows something, or joins two that do."""
+    return JOINER.sub("", text).isprintable() and BLANK.isdisjoint(text)
+
 
 def label(value: str) -> str:
     """Return a name as all write it: one line, of characters that can be seen."""
     name = unicodedata.normalize("NFC", " ".join(value.split()))
     if not 1 <= len(name) <= 24:
         raise Refused("The name must have 1 to 24 characters.")
-    if not JOINER.sub("", name).isprintable():
+    if not can_be_seen(name):
         raise Refused("The name has characters that cannot be shown.")
     return name
 

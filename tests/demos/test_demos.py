@@ -277,6 +277,8 @@ def test_a_name_with_what_cannot_be_seen_is_no_other_name(demo: DemoServer) -> N
     assert Person(demo).login("A\u200dda") == 409
     for name in ("\u200d", "Ada\u200d", "\u200cAda", "A\u200d\u200dda", "A\u200bda"):
         assert Person(demo).login(name) == 400
+    for name in ("\u3164", "Ada\u034f", "\u2800Ada"):
+        assert Person(demo).login(name) == 400
     tab.close()
 
 

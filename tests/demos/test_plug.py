@@ -113,9 +113,9 @@ def test_every_demo_has_a_drawer_for_its_own_socket(
 def test_strangers_have_no_plug_to_pull(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def looks(base_url: str, address: str) -> tuple[int, bool, bool]:
+    def looks(base_url: str, address: str, **more: str) -> tuple[int, bool, bool]:
         client = app.test_client()
-        far = {"REMOTE_ADDR": address}
+        far = {"REMOTE_ADDR": address, **more}
         page = client.get("/plug", base_url=base_url, environ_overrides=far)
         home = client.get("/vote", base_url=base_url, environ_overrides=far)
         return page.status_code, "/plug" in home.text, "plug_panel.js" in home.text
@@ -124,6 +124,8 @@ def test_strangers_have_no_plug_to_pull(
     assert looks("http://[::1]:5000", "::1") == (200, True, True)
     assert looks("http://localhost:5000", "192.0.2.1") == (404, False, False)
     assert looks("http://192.0.2.9:5000", "127.0.0.1") == (404, False, False)
+    by_proxy = {"HTTP_X_FORWARDED_FOR": "192.0.2.1"}
+    assert looks("http://localhost", "127.0.0.1", **by_proxy) == (404, False, False)
     monkeypatch.setenv("DEMO_PLUG", "1")
     assert looks("http://192.0.2.9:5000", "192.0.2.1") == (200, True, True)
     # Where it is switched off, there is nothing of it.

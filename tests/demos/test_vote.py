@@ -75,6 +75,7 @@ def test_what_is_wrong_is_said_beside_it_and_nothing_typed_is_lost(
         (form("", "yes", "no"), "q-wrong", "What is the question?"),
         (form("x" * 141, "yes", "no"), "q-wrong", "It has 141 characters"),
         (form("a\u202eb?", "yes", "no"), "q-wrong", "cannot be shown"),
+        (form("\u3164", "yes", "no"), "q-wrong", "cannot be shown"),
         (form("Tea?", "yes", " "), "wrong2", "without two of them"),
         (form("Tea?"), "wrong1", "without two of them"),
         (form("Tea?", "yes", "y" * 81), "wrong2", "It has 81 characters"),
