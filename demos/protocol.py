@@ -49,6 +49,8 @@ def page() -> str:
 @protocol.before_request
 def watch() -> None:
     """Before the socket opens, so that not one of its bytes is missed."""
+    if request.path != "/ws/echo":
+        return  # reports of reports would have no end
     wire: Wire | None = request.environ.get(WIRE)
     page = request.args.get("page", "")
     if wire is not None and "browser" in session and re.fullmatch("[0-9a-f]{16}", page):

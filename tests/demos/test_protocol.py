@@ -262,6 +262,14 @@ def test_a_page_is_told_to_nobody_else(server: DemoServer, reader: Reader) -> No
     other.tab.close()
 
 
+def test_reports_are_not_reported(reader: Reader) -> None:
+    reader.tab.heard()
+    other = reader.connect(f"/ws/wire?page={reader.page}")
+    assert other.ask("join", room=f"{other.user} {reader.page}")["ok"]
+    assert [*reader.tab.heard(), *other.heard()] == []
+    other.close()
+
+
 def test_floods_are_told_in_part(reader: Reader) -> None:
     with reader.echo() as client:
         for _ in range(90):
