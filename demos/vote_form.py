@@ -59,7 +59,7 @@ class Form:
                 self.errors[number] = str(refused)
         if len(options) < 2 and not self.errors.keys() - {"question"}:
             blank = next(i for i, text in enumerate(self.options) if not text.strip())
-            self.errors[blank] = _("There is nothing to choose without two of them.")
+            self.errors[blank] = _("Give at least two choices.")
         if len(options) > MOST_OPTIONS:
             self.errors[MOST_OPTIONS] = _("Eight choices are the most.")
         return [*options.values()]

@@ -276,7 +276,7 @@ function showRooms() {
     part("badge").hidden = !fresh;
     part("badge").classList.toggle("strong", calls);
     write(part("badge").firstElementChild, `${calls ? "@ " : ""}${fresh > 99 ? "99+" : fresh}`);
-    write(part("badge").lastElementChild, calls ? `${news}, ${t("you are mentioned")}` : news);
+    write(part("badge").lastElementChild, calls ? t("{news}, you are mentioned", { news }) : news);
     write(part("count"), t("{n} here", { n: count }));
     part("count").hidden = !count;
     if (part("last").dataset.at !== String(last?.at)) preview(part("last"), last);
@@ -295,7 +295,7 @@ function preview(node, last) {
   node.dataset.at = last?.at;
   if (!last) return node.replaceChildren();
   const who = last.from === me ? t("You") : nameOf(last.from ?? "");
-  node.replaceChildren(el("bdi", {}, who), ": ", el("bdi", {}, wordsOf(last.data).slice(0, 80)));
+  node.replaceChildren(...phrase(t("{name}: {words}"), { name: who, words: wordsOf(last.data).slice(0, 80) }));
 }
 
 const roomItem = (name) => el("li", {}, el("a", { href: `#${encodeURIComponent(name.slice(1))}` },

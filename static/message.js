@@ -1,6 +1,6 @@
 /** How one message looks, and the lines between messages. */
 
-import { avatar, byId, el, nameOf, plural, t } from "./ui.js";
+import { avatar, byId, el, nameOf, plural, space, t } from "./ui.js";
 import { alike, isLong, pieces, wordsOf } from "./text.js";
 
 const { lang } = document.documentElement;
@@ -117,7 +117,7 @@ function fateOf({ state, why, again, discard }) {
     },
   }, text);
   return [
-    el("span", { className: "why" }, `${t("Not sent.")} ${why}`),
+    el("span", { className: "why" }, t("Not sent.") + space + why),
     button(t("Try again"), again),
     button(t("Discard"), discard),
   ];

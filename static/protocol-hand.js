@@ -23,7 +23,7 @@ function asRead({ rsv, key, payload, ...made }) {
 export const closeFrame = (code) => frame({ opcode: 8, payload: code.toString(16).padStart(4, "0") + utf8("by hand") });
 
 const PRESETS = [
-  [t("Three fragments"), [{ fin: false, text: "and a" }, { fin: false, opcode: 0, text: "happy new" }, { opcode: 0, text: "year!" }],
+  [t("Three fragments"), [{ fin: false, text: "and a " }, { fin: false, opcode: 0, text: "happy new " }, { opcode: 0, text: "year!" }],
     t("A message may come in pieces. The first says what it is, the others are continuations, and FIN is in the last. The server puts them together, and sends its answer in one.")],
   [t("… with a ping between"), [{ fin: false, text: "and a" }, { opcode: 9, text: "there?" }, { opcode: 0, text: " happy new year!" }],
     t("A ping, a pong or a close may come between the pieces of a message: nobody has to wait for its end.")],

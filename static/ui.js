@@ -8,6 +8,9 @@ const words = JSON.parse(byId("catalogue")?.textContent ?? "{}"); // English -> 
 export const t = (text, values = {}) =>
   (words[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 
+/** What is between two sentences. */
+export const space = document.documentElement.lang === "zh" ? "" : " ";
+
 /** A new element with these properties and children (elements or text). */
 export function el(tag, properties = {}, ...children) {
   const { dataset, ...rest } = properties;
@@ -122,7 +125,7 @@ export function showStatus(chat, loginUrl) {
     let text = t("Attempt {n} …", next);
     if (seconds > 0) text = t("Attempt {n} in {seconds} s.", next);
     if (!navigator.onLine) text = t("This device is offline. It goes on when the network is back.");
-    words.textContent = `${LOST[change.code] ?? t("Not connected.")} ${text}`;
+    words.textContent = (LOST[change.code] ?? t("Not connected.")) + space + text;
     // Most losses are over before anybody could read of them.
     banner.hidden = navigator.onLine && Date.now() - since < 1000;
   };

@@ -1,6 +1,6 @@
 /** The page of a poll for those who vote in it. */
 
-import { byId, plural, t } from "./ui.js";
+import { byId, plural, space, t } from "./ui.js";
 import { onChoice, otherTabs, showMine, showResults } from "./vote-board.js";
 import { GONE, chat, follow, poll } from "./vote-made.js";
 
@@ -8,7 +8,6 @@ const vote = byId("vote");
 const phase = byId("phase");
 const hint = byId("hint");
 const buttons = [...document.querySelectorAll("[data-choice]")];
-const space = document.documentElement.lang === "zh" ? "" : " "; // between sentences
 let shown;
 
 function words({ phase, mine, revealed }) {

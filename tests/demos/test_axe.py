@@ -30,6 +30,35 @@ VIOLATIONS = """async (rules) => {
     nodes.map(({ html, any, all }) => `${id}: ${html.slice(0, 150)} ${
       [...any, ...all].map(({ message }) => message).join("; ").slice(0, 250)}`));
 }"""
+# Controls that nothing sets off from what is behind them: 3:1 by their edge or their own
+# background. What has neither is a word to press, or drawn by the browser.
+EDGES = """() => {
+  const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const light = (colour) => {
+    pen.clearRect(0, 0, 1, 1);
+    pen.fillStyle = colour;
+    pen.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = pen.getImageData(0, 0, 1, 1).data;
+    const [x, y, z] = [r, g, b].map((c) =>
+      c > 10 ? ((c / 255 + 0.055) / 1.055) ** 2.4 : c / 255 / 12.92);
+    return a < 128 ? undefined : 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const controls = "button, select, input:not([type=checkbox], [type=radio])";
+  return [...document.querySelectorAll(controls)].flatMap((node) => {
+    const off = node.disabled || node.ariaDisabled === "true" || node.readOnly;
+    if (off || !node.checkVisibility()) return [];
+    const style = getComputedStyle(node);
+    let around = node.parentElement;
+    const back = () => light(getComputedStyle(around).backgroundColor);
+    while (back() === undefined && around.parentElement) around = around.parentElement;
+    const behind = back() ?? 1;
+    const own = [parseFloat(style.borderTopWidth) ? light(style.borderTopColor) : undefined,
+      light(style.backgroundColor)].filter((one) => one !== undefined);
+    const best = Math.max(...own.map((one) =>
+      (Math.max(one, behind) + 0.05) / (Math.min(one, behind) + 0.05)));
+    return !own.length || best >= 3 ? [] : `edge: ${node.outerHTML.slice(0, 100)} ${best}`;
+  });
+}"""
 # What can be touched and is smaller than a finger; links within a text may be.
 SMALL = """() => {
   const touched = "a, button, input, textarea, select, summary";
@@ -79,10 +108,11 @@ def look(page: Page, *, themes: bool = True) -> list[str]:
     page.emulate_media(reduced_motion="reduce")
     if not page.evaluate("'axe' in window"):
         page.evaluate(axe())
-    found = list(page.evaluate(VIOLATIONS, None))
+    found = [*page.evaluate(VIOLATIONS, None), *page.evaluate(EDGES)]
     for theme in THEMES if themes else []:
         page.emulate_media(**theme)
         found += page.evaluate(VIOLATIONS, ["color-contrast"])
+        found += page.evaluate(EDGES)
     page.emulate_media(color_scheme="light", forced_colors="none")
     if (count := page.locator("h1").count()) != 1:
         found.append(f"{count} h1")
