@@ -305,7 +305,9 @@ def test_the_page_shows_it_all(chromium: Browser, server: DemoServer) -> None:
     page.get_by_role("button", name="Three fragments").click()
     talk = page.locator("#talk > li")
     expect(talk).to_have_count(4)
-    expect(talk.last.locator(".says")).to_have_text("“server got: and a happy new year!”")
+    expect(talk.last.locator(".says")).to_have_text(
+        "“server got: and a happy new year!”"
+    )
     page.get_by_role("button", name="Not masked", exact=True).click()
     expect(page.locator("#outcome")).to_contain_text("ends it with 1002")
     expect(talk).to_have_count(2)
