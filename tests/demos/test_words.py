@@ -159,7 +159,7 @@ def test_both_languages_have_the_same_places(path: Path) -> None:
     for english, chinese in entries(path).items():
         places = [sorted(re.findall(r"\{\w*\}", text)) for text in (english, chinese)]
         assert places[0] == places[1], english
-        assert re.search("[\u4e00-\u9fff：]", chinese), english
+        assert re.search("[\u4e00-\u9fff\uff1a]", chinese), english
         assert not re.search("[您]", chinese), english  # we say 你
         assert chinese == chinese.strip()
 
