@@ -30,10 +30,11 @@ VIOLATIONS = """async (rules) => {
     nodes.map(({ html, any, all }) => `${id}: ${html.slice(0, 150)} ${
       [...any, ...all].map(({ message }) => message).join("; ").slice(0, 250)}`));
 }"""
-# Controls that nothing sets off from what is behind them: 3:1 by their edge or their own
-# background. What has neither is a word to press, or drawn by the browser.
+# Controls that nothing sets off from what is behind them: 3:1 by their edge or their
+# own background. What has neither is a word to press, or drawn by the browser.
 EDGES = """() => {
-  const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const canvas = document.createElement("canvas");
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
   const light = (colour) => {
     pen.clearRect(0, 0, 1, 1);
     pen.fillStyle = colour;
@@ -52,11 +53,13 @@ EDGES = """() => {
     const back = () => light(getComputedStyle(around).backgroundColor);
     while (back() === undefined && around.parentElement) around = around.parentElement;
     const behind = back() ?? 1;
-    const own = [parseFloat(style.borderTopWidth) ? light(style.borderTopColor) : undefined,
-      light(style.backgroundColor)].filter((one) => one !== undefined);
+    const edge = parseFloat(style.borderTopWidth) ? style.borderTopColor : "#0000";
+    const own = [edge, style.backgroundColor]
+      .map(light).filter((one) => one !== undefined);
     const best = Math.max(...own.map((one) =>
       (Math.max(one, behind) + 0.05) / (Math.min(one, behind) + 0.05)));
-    return !own.length || best >= 3 ? [] : `edge: ${node.outerHTML.slice(0, 100)} ${best}`;
+    const fault = `edge: ${node.outerHTML.slice(0, 100)} ${best}`;
+    return !own.length || best >= 3 ? [] : fault;
   });
 }"""
 # What can be touched and is smaller than a finger; links within a text may be.
