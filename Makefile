@@ -24,6 +24,7 @@ help:
 	@echo "make demo      install into .venv and serve the demos (PORT=$(PORT))"
 	@echo "               HOST=0.0.0.0: also for phones and others in this network"
 	@echo "               WORKERS=4: by gunicorn; REDIS=1: sharing a redis-server"
+	@echo "               DEMO_PLUG=1: \"Pull the plug\" for others, too; DEMO_PLUG=0: for nobody"
 	@echo "make check     format, lint, types and the quick tests"
 	@echo "make check-long    the quick tests the long way, with shortcuts switched off"
 	@echo "make check-oldest  tests of what meets Flask, with the oldest versions that we support"

@@ -56,6 +56,8 @@ def compress(response: Response) -> Response:
             response.direct_passthrough = False  # else a static file is not read yet
             response.set_data(gzip.compress(response.get_data()))
             response.content_encoding = "gzip"
+            if (etag := response.get_etag()[0]) is not None:
+                response.set_etag(etag, weak=True)  # parts of both do not fit together
     return response
 
 
@@ -80,7 +82,11 @@ def failed(error: HTTPException) -> Any:
         return error  # nobody reads it, but the client its status
     if isinstance(error, BadHost):
         return error  # no page of ours has a link then
-    return render_template("error.html", code=error.code), error.code
+    answer = (
+        error.get_response()
+    )  # with headers of its own: what is allowed, when again
+    answer.data = render_template("error.html", code=error.code)
+    return answer
 
 
 @hall.app_errorhandler(BackendError)

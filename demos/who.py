@@ -127,9 +127,8 @@ def remember_browser() -> None:
 
 @people.after_app_request
 def remember_on_pages(response: Response) -> Response:
-    if "stranger" in g and (
-        response.status_code >= 400 or response.mimetype != "text/html"
-    ):
+    page = response.status_code < 400 and response.mimetype == "text/html"
+    if "stranger" in g and (request.method == "OPTIONS" or not page):
         session.modified = False
     return response
 

@@ -208,7 +208,12 @@ def serve(options: Options) -> None:
         wait_for(process, int(options.port), names[0].strip("[]"))
         from flask_wschat.logs import redacted  # `check` comes before it is installed
 
-        print(f"{options.workers} workers share {redacted(url)}")
+        workers = (
+            "1 worker uses"
+            if options.workers == 1
+            else f"{options.workers} workers share"
+        )
+        print(f"{workers} {redacted(url)}")
         print(
             f"The demos are on http://{names[0]}:{options.port}/ (Ctrl-C ends it all)"
         )

@@ -71,6 +71,7 @@ def test_pages_and_styles_are_compressed_for_who_takes_it(client: FlaskClient) -
         assert answer.content_encoding is None
     # What has not changed is not sent at all.
     style = client.get("/static/style.css", buffered=True, headers=small)
+    assert style.get_etag()[1]  # weak, as what was not compressed has it, too
     known = {**small, "If-None-Match": style.headers["ETag"]}
     answer = client.get("/static/style.css", buffered=True, headers=known)
     assert (answer.status_code, answer.data) == (304, b"")
@@ -81,6 +82,8 @@ def test_cookies_are_for_pages_only(client: FlaskClient) -> None:
         assert cookies(client.get(path, buffered=True)) == [], path
     for path in ("/nowhere", "/vote/nowhere", "/qr.svg", "/ws/vote", "/bot/nowhere"):
         assert cookies(client.get(path, buffered=True)) == [], path
+    for path in ("/", "/qr.svg", "/static/style.css"):
+        assert cookies(client.options(path)) == [], path
     assert cookies(client.get("/logout")) == []
     assert cookies(client.post("/group/login", data={"name": ""})) == []
     [cookie] = cookies(client.get("/"))
@@ -155,6 +158,7 @@ def test_errors_are_pages_that_say_what_to_do(
         assert f"<h1>{said}</h1>" in answer.text
         assert 'href="/"' in answer.text
         assert "fault of ours" not in answer.text
+        assert ("POST" in (answer.allow or ())) == (status == 405)
         assert cookies(answer) == []
 
 
