@@ -133,13 +133,12 @@ def converse(frames: Iterable[bytes], host: str, address: str | None) -> dict[st
     """
     if not _hands.acquire(blocking=False):
         raise Refused("Others try this just now. Please try again in a moment.")
-    ours, theirs = socket.socketpair()
     try:
-        _open_echo(theirs, host, address)
-        return _talk(ours, frames)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            _open_echo(theirs, host, address)
+            return _talk(ours, frames)
     finally:
-        ours.close()
-        theirs.close()
         _hands.release()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
@@ -14,6 +16,7 @@ from playwright.sync_api import Browser, expect
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as foreign
 
+from demos import byhand
 from demos.byhand import Frames
 from demos.protocol import Watch
 from example_app import app
@@ -335,6 +338,18 @@ def test_the_page_shows_it_all(chromium: Browser, server: DemoServer) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 320
     context.close()
     visitor.check()
+
+
+def test_an_attempt_without_descriptors_is_no_attempt_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(socket, "socketpair", lambda: os.open("/dev/full/none", 0))
+        for _ in range(20):
+            with pytest.raises(OSError):
+                byhand.converse([], "localhost", None)
+    with app.app_context():
+        assert byhand.converse([], "localhost", None) == {"frames": [], "open": True}
 
 
 def test_a_flood_is_held_up() -> None:
