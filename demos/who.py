@@ -38,6 +38,13 @@ NO_COOKIES = (
 
 # It joins two characters, in Persian words and emoji; by itself it cannot be seen.
 JOINER = re.compile("(?<=[^\\s\u200c\u200d])[\u200c\u200d](?=[^\\s\u200c\u200d])")
+VARIANT = re.compile("[\ufe00-\ufe0f]")  # says how the character before it looks
+
+
+def look(name: str) -> str:
+    """A name without what nobody sees of it."""
+    return VARIANT.sub("", JOINER.sub("", name))
+
 
 # What counts as a letter or a sign, and shows nothing: it would make a name no name, or
 # the same as another one.
@@ -54,7 +61,7 @@ def label(value: str) -> str:
     name = unicodedata.normalize("NFC", " ".join(value.split()))
     if not 1 <= len(name) <= 24:
         raise Refused("The name must have 1 to 24 characters.")
-    if not can_be_seen(name):
+    if not (can_be_seen(name) and look(name)):
         raise Refused("The name has characters that cannot be shown.")
     return name
 
@@ -65,11 +72,8 @@ def name_of(user: str) -> str:
 
 def taken(user: str) -> bool:
     """Whether another browser is online with a name that looks the same."""
-    look = JOINER.sub("", name_of(user))
-    return any(
-        JOINER.sub("", name_of(other)) == look and other != user
-        for other in chat.online()
-    )
+    name = look(name_of(user))
+    return any(look(name_of(one)) == name and one != user for one in chat.online())
 
 
 def me() -> str | None:

@@ -1,4 +1,4 @@
-import { byId, el, inFrame, showStatus, t } from "./ui.js";
+import { byId, el, inFrame, showStatus, t, whole } from "./ui.js";
 
 const SHOWN = 100; // questions with their answers
 const SILENCE = 4000; // milliseconds without a word, until the page wonders
@@ -151,14 +151,16 @@ const toEnd = () => byId("talk").lastElementChild?.scrollIntoView({ block: "end"
 
 const field = byId("question");
 const note = (text) => (byId("note").textContent = text);
+let asking = false;
 
 byId("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
   const question = field.value;
-  if (!question.trim()) return;
+  if (asking || !question.trim()) return;
+  asking = true; // a double click asks once
   note(chat.state === "open" ? "" : t("There is no connection now. Your question is sent when it is back."));
   try {
-    await chat.request("ask", { question });
+    await chat.request("ask", { question: whole(question) });
     if (field.value === question) field.value = "";
     note("");
     toEnd();
@@ -170,6 +172,8 @@ byId("ask").addEventListener("submit", async (event) => {
       timeout: t("The server did not answer. If your question is not shown, please ask again."),
       unavailable: t("The demo's storage cannot be reached. Please try again soon."),
     }[error.code] ?? t(error.message));
+  } finally {
+    asking = false;
   }
 });
 

@@ -1,13 +1,13 @@
 /** Where people write; Enter sends, Shift+Enter breaks lines. */
 
-import { byId, plural, t, toast } from "./ui.js";
+import { byId, plural, t, toast, whole } from "./ui.js";
 
 const MOST = 2000; // characters, as the server counts them: demos/talk.py
 const NEAR = 200;
 const AGAIN = 2500; // ms after which it is told again that somebody is typing
 
-/** Call `send` with the words of the composer, `typing` while somebody writes them. */
-export function composer(send, { typing } = {}) {
+/** Call `send` with words for `chat`, `typing` while somebody writes them. */
+export function composer(chat, send, { typing } = {}) {
   const form = byId("composer");
   const words = byId("words");
   const left = byId("left");
@@ -36,9 +36,10 @@ export function composer(send, { typing } = {}) {
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const data = words.value.trim();
+    const data = whole(words.value.trim());
     words.focus();
     if (lacking() < 0) return toast(t("A message has at most 2,000 characters."));
+    if (chat.state === "closed") return toast(t("The connection has ended.")); // they stay here
     words.value = "";
     words.dispatchEvent(new Event("input"));
     if (data) send(data);

@@ -3,7 +3,7 @@
 import { Conversation, View, composer, explain, phrase, wordsOf } from "./talk.js";
 import { insert } from "./composer.js";
 import { Marks, Typists, alike, mentions } from "./text.js";
-import { avatar, byId, el, inFrame, nameOf, plural, showList, showStatus, t, toast } from "./ui.js";
+import { avatar, byId, el, inFrame, isPlain, nameOf, plural, showList, showStatus, t, toast } from "./ui.js";
 
 const LISTED = 100; // people, at once
 const CROWD = 50; // where so many listen, nobody is told who is typing
@@ -298,7 +298,12 @@ function preview(node, last) {
   node.replaceChildren(...phrase(t("{name}: {words}"), { name: who, words: wordsOf(last.data).slice(0, 80) }));
 }
 
-const roomItem = (name) => el("li", {}, el("a", { href: `#${encodeURIComponent(name.slice(1))}` },
+const addressOf = (name) => `#${encodeURIComponent(name.slice(1))}`;
+
+const roomItem = (name) => el("li", {}, el("a", {
+  href: addressOf(name),
+  onclick: (event) => isPlain(event) && go(name),
+},
   el("bdi", { className: "name" }, name.slice(1)),
   el("span", { className: "badge" }, el("span", { ariaHidden: "true" }), el("span", { className: "hidden" })),
   el("span", { className: "last" }),
@@ -306,7 +311,13 @@ const roomItem = (name) => el("li", {}, el("a", { href: `#${encodeURIComponent(n
 
 /** The address says which room it is, so that it can be opened in another tab. */
 function go(name) {
-  location.hash = encodeURIComponent(name.slice(1));
+  location.hash = addressOf(name);
+  follow(); // at once: what somebody types next is for that room
+}
+
+function follow() {
+  const name = roomInAddress();
+  if (name !== room) enter(name);
 }
 
 function roomInAddress() {
@@ -330,7 +341,7 @@ chat.on("hello", ({ user }) => {
   }
 });
 
-composer((data) => {
+composer(chat, (data) => {
   const { conversation } = view;
   conversation.deliver(view.write(data));
 }, {
@@ -338,10 +349,7 @@ composer((data) => {
     && view.conversation.feed.emit("typing").catch(() => {}),
 });
 
-addEventListener("hashchange", () => {
-  const name = roomInAddress();
-  if (name !== room) enter(name);
-});
+addEventListener("hashchange", follow);
 
 // In a narrow window the list of people is folded away.
 byId("who").addEventListener("click", () => {

@@ -155,7 +155,7 @@ export class Ledger {
     const people = Object.fromEntries(known); // the others' messages are kept no more
     for (const user of this.#changed) {
       const { read, told, arrived, seen } = this.#people.get(user);
-      const further = people[user]?.read.seq > read.seq; // in another tab
+      const further = people[user]?.read?.seq > read.seq; // in another tab
       people[user] = { read: further ? people[user].read : read, told, arrived, seen };
     }
     this.#changed.clear();
@@ -210,7 +210,7 @@ export function tagsOf(users) {
   const named = new Map();
   for (const user of users) {
     const cut = user.lastIndexOf("#");
-    const look = user.slice(0, cut).replace(/[\u200c\u200d]/g, "");
+    const look = user.slice(0, cut).replace(/[\u200c\u200d\ufe00-\ufe0f]/g, "");
     named.set(look, [...(named.get(look) ?? []), [user, user.slice(cut + 1, cut + 5)]]);
   }
   return new Map([...named.values()].filter(({ length }) => length > 1).flat());

@@ -40,14 +40,24 @@ class Numbers {
 
 const anyName = () => Math.random().toString(36).slice(2); // also without https
 const fresh = () => ({ run: anyName(), sent: 0, refused: 0, stored: {}, panes: [{}, {}] });
-const kept = JSON.parse(sessionStorage.getItem(KEPT)) ?? fresh();
+const kept = read() ?? fresh();
 let { run, sent, refused } = kept;
 let stored = new Numbers(kept.stored);
 let timer; // while it sends
 
 function keep() {
   const sending = timer ? rate() : 0;
-  sessionStorage.setItem(KEPT, JSON.stringify({ run, sent, refused, stored, panes, sending }));
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify({ run, sent, refused, stored, panes, sending }));
+  } catch {} // forbidden, or full: then it counts from the next reload on
+}
+
+function read() {
+  try {
+    return JSON.parse(sessionStorage.getItem(KEPT));
+  } catch {
+    return undefined;
+  }
 }
 
 const isAway = (state) => state === "reconnecting" || state === "closed";

@@ -1,7 +1,7 @@
 import { Conversation, View, composer, explain, phrase, wordsOf } from "./talk.js";
 import { Ledger, tagsOf } from "./ledger.js";
 import { Typists, alike } from "./text.js";
-import { avatar, byId, el, inFrame, nameOf, plural, showList, showStatus, t, toast } from "./ui.js";
+import { avatar, byId, el, inFrame, isPlain, nameOf, plural, showList, showStatus, t, toast } from "./ui.js";
 
 const MANY = 8; // people, from whom on one is looked for by name
 const PAUSE = 400; // ms in which receipts are gathered
@@ -206,7 +206,7 @@ function drawPeer() {
   byId("typing").replaceChildren(...(writing ? phrase(t("{name} is typing"), { name }) : []));
 }
 
-composer((data) => {
+composer(chat, (data) => {
   const { conversation } = view;
   conversation.deliver(view.write(data));
   setTimeout(draw, SLOW + 100);
@@ -259,7 +259,10 @@ function order() {
 
 const personItem = (user) => (user === ONLINE
   ? el("li", { className: "heading" }, t("Online now"))
-  : el("li", {}, el("a", { href: `#${encodeURIComponent(user)}` },
+  : el("li", {}, el("a", {
+    href: `#${encodeURIComponent(user)}`,
+    onclick: (event) => isPlain(event) && go(user),
+  },
     avatar(nameOf(user)),
     el("span", { className: "name" }),
     el("span", { className: "hidden state" }),
@@ -333,7 +336,7 @@ wanted.addEventListener("input", () => draw());
 wanted.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.isComposing || event.keyCode === 229) return;
   const [first] = order().filter((key) => key !== ONLINE); // what is shown may be older
-  if (first) location.hash = encodeURIComponent(first);
+  if (first) go(first);
 });
 for (const left of ["pointerleave", "focusout"]) list.addEventListener(left, () => draw());
 
@@ -360,7 +363,7 @@ chat.on("hello", ({ user }) => {
 function personInAddress() {
   try {
     const user = decodeURIComponent(location.hash.slice(1));
-    return /^.+#[0-9a-f]{8}$/.test(user) ? user : "";
+    return /^[^\p{Cc}\p{Bidi_Control}]{1,24}#[0-9a-f]{8}$/u.test(user) ? user : "";
   } catch {
     return ""; // somebody else wrote this address
   }
@@ -371,11 +374,20 @@ byId("known").addEventListener("click", () => {
   byId("main").focus({ preventScroll: true }); // this button goes
   draw();
 });
-addEventListener("hashchange", () => open(personInAddress()));
+function go(user) {
+  location.hash = encodeURIComponent(user);
+  follow(); // at once: what somebody types next is for them
+}
+
+function follow() {
+  const user = personInAddress();
+  if (user !== peer) open(user);
+}
+
+addEventListener("hashchange", follow);
 byId("back").addEventListener("click", () => {
   const left = peer;
-  location.hash = "";
-  open(""); // the list is shown from now on, and can have the focus
+  go(""); // the list is shown from now on, and can have the focus
   list.querySelector(`[data-key="${CSS.escape(left)}"] a`)?.focus();
 });
 open(personInAddress());

@@ -20,6 +20,12 @@ export function el(tag, properties = {}, ...children) {
   return node;
 }
 
+/** Text as the server takes it: without halves of characters, as a cut leaves them. */
+export const whole = (text) => text.toWellFormed?.() ?? text;
+
+/** Whether a click is to lead there, and not to open something beside this page. */
+export const isPlain = ({ ctrlKey, metaKey, shiftKey, altKey }) => !(ctrlKey || metaKey || shiftKey || altKey);
+
 /** What people call a user: the server puts a tag behind it, to tell two of a name apart. */
 export const nameOf = (user) => user.slice(0, user.lastIndexOf("#"));
 
@@ -85,6 +91,10 @@ export function inFrame(work) {
     timer = setTimeout(run, 1000); // a page that is not seen has no frames
   };
 }
+
+document.querySelector(".language").addEventListener("submit", ({ target: { elements: { back } } }) => {
+  back.value = back.value.split("#")[0] + location.hash; // no server is told of it
+});
 
 const STATES = {
   connecting: t("Connecting"),

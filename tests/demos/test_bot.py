@@ -16,6 +16,9 @@ LAST = "and can be read for a day."
 WORDS = "Is <b>👨‍👩‍👧</b> {one} family?"
 
 
+TWICE = "for (const n of [1, 2]) document.getElementById('ask').requestSubmit()"
+
+
 def ask(page: Page, question: str) -> None:
     page.get_by_label("Your question").fill(question)
     page.keyboard.press("Enter")
@@ -68,7 +71,8 @@ def test_an_answer_grows_for_everybody_through_a_reload_until_stop(
 def test_it_says_what_is_too_much(meet: Meet, demo: DemoServer) -> None:
     ada, ben = meet().open("/bot"), meet().open("/bot")
     for question in ("1", "2", "3"):
-        ask(ada, question)
+        ada.get_by_label("Your question").fill(question)
+        ada.evaluate(TWICE)  # asks once
         expect(ada.get_by_label("Your question")).to_have_value("")
     ask(ada, "4")
     note = ada.locator("#note")

@@ -194,10 +194,17 @@ def test_a_link_to_a_room_leads_there_after_the_login(meet: Meet) -> None:
     second.keyboard.press("Enter")
     entered(second, "Tea time")
     other.open("/vote").evaluate("fetch('/logout', {method: 'POST'})")
+    expect(second.locator("#status")).to_have_text("Closed")
+    say(second, "I was about to say")  # it would go nowhere, so it stays
     second.get_by_role("link", name="Log in again").click()
     second.get_by_label("Your name").fill("Ben")
     second.keyboard.press("Enter")
     entered(second, "Tea time")
+    # The language is another one, the room and the words are the same.
+    second.get_by_role("button", name="中文").click()
+    expect(second.get_by_role("button", name="English")).to_be_visible()
+    expect(second.get_by_role("heading", level=1)).to_have_text("Tea time")
+    expect(second.locator("#words")).to_have_value("I was about to say")
 
 
 def test_a_browser_without_cookies_says_what_to_do(

@@ -275,6 +275,9 @@ def test_a_name_is_spelt_as_people_spell_it(demo: DemoServer, name: str) -> None
 def test_a_name_with_what_cannot_be_seen_is_no_other_name(demo: DemoServer) -> None:
     tab = enter(person(demo, "Ada"))
     assert Person(demo).login("A\u200dda") == 409
+    assert Person(demo).login("Ada\ufe0f") == 409
+    for name in ("\u3164", "\u2800", "A\u034fda", "\ufe0f"):
+        assert Person(demo).login(name) == 400
     for name in ("\u200d", "Ada\u200d", "\u200cAda", "A\u200d\u200dda", "A\u200bda"):
         assert Person(demo).login(name) == 400
     for name in ("\u3164", "Ada\u034f", "\u2800Ada"):

@@ -108,6 +108,12 @@ def test_every_demo_has_a_drawer_for_its_own_socket(
         assert tab.ask("pull", what=what)["error"]["code"] == "forbidden"
     for each in (page, other):
         expect(each.locator("#status")).to_have_text("Connected")
+    # A browser may forbid pages to keep anything.
+    ben.context.add_init_script(
+        "Object.defineProperty(window, 'sessionStorage', { get() {"
+        " throw new DOMException('forbidden', 'SecurityError'); } })"
+    )
+    ben.open("/plug").close()
 
 
 def test_strangers_have_no_plug_to_pull(

@@ -32,6 +32,7 @@ XSS = [
 ]
 
 
+BULKY = "\x07" * 1500  # six bytes each on the wire
 HIDE = """(hidden) => {
   Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));
@@ -285,6 +286,9 @@ def test_words_of_all_kinds_are_shown_as_they_are(
     words.press("Enter")
     expect(words).to_be_empty()
     all_delivered(page, 2)
+    words.evaluate("node => { node.value = 'half \\ud83d'; node.form.requestSubmit() }")
+    all_delivered(page, 3)
+    expect(own.last).to_have_text("half \ufffd")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert bad == []
 
@@ -311,20 +315,25 @@ def test_what_waits_is_sent_by_the_next_page_and_what_fails_stays(
     page = ada.open("/group#Waiting")
     shows_messages(page, "first", "second")
     all_delivered(page, 2)
-    # Where it is over, each says so, and waits for what I want.
-    other = ada.open("/vote")
-    other.evaluate("fetch('/logout', { method: 'POST' })")
-    expect(page.locator("#status")).to_have_text("Closed")
+    # What the server does not take says so, and waits for what I want: these are 8 kB.
     for words in ("third", "fourth"):
-        say(page, words)
+        say(page, f"{words} {BULKY}")
     failed = page.locator("[data-state=failed]")
     expect(failed).to_have_count(2)
-    expect(failed.first).to_contain_text("Not sent. The connection has ended.")
+    expect(failed.first).to_contain_text("Not sent. It is too long.")
     failed.first.get_by_role("button", name="Try again").click()
     expect(failed).to_have_count(2)
     failed.filter(has_text="third").get_by_role("button", name="Discard").click()
-    shows_messages(page, "first", "second", "fourth")
+    shows_messages(page, "first", "second", f"fourth {BULKY}")
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    # Where it is over nothing can be sent, and words stay with who wrote them.
+    other = ada.open("/vote")
+    other.evaluate("fetch('/logout', { method: 'POST' })")
+    expect(page.locator("#status")).to_have_text("Closed")
+    say(page, "fifth")
+    expect(page.get_by_text("The connection has ended.")).to_be_visible()
+    expect(page.get_by_label("Message", exact=True)).to_have_value("fifth")
+    expect(failed).to_have_count(1)
     assert [one["data"] for one in bob.ask("history", room="#Waiting")["messages"]] == [
         "first",
         "second",

@@ -185,6 +185,18 @@ test("numbers that begin anew are not taken for the old ones", () => {
   assert.equal(new Ledger(ADA, store).begin("e2", 4), true);
 });
 
+test("notes that somebody else wrote do no harm", () => {
+  for (const people of [5, [], { [BEN]: null }, { [BEN]: {} }, { [BEN]: { read: 5, told: 7 } }]) {
+    const store = new Store();
+    store.text = JSON.stringify({ epoch: "e1", seq: "?", people });
+    const page = new Page(store);
+    const [message] = page.take([1, BEN]);
+    page.ledger.see(BEN, message);
+    page.ledger.save();
+    assert.equal(store.read().people[BEN].read.seq, 1);
+  }
+});
+
 test("people are told apart where their names look the same, and only there", () => {
   const family = "👨\u200d👩\u200d👧";
   const users = [ADA, "Ada#99990000", BEN, `${family}#12345678`, "👨👩👧#abcdef00", "a#b#c#12121212"];
