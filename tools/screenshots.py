@@ -44,6 +44,7 @@ VOTES = [0, 1, 1, 0, 1, 2, 1, 3, 1, 0, 2, 1]
 QUESTION = "What would you build first?"
 OPTIONS = ["A live dashboard", "A team chat", "A game for many", "A whiteboard"]
 
+UNPLUG = "document.querySelector('#plug')?.remove()"  # one picture is of that
 LIGHT, DARK, PHONE = (1100, 760, ""), (1100, 760, "dark"), (360, 740, "")
 
 
@@ -66,7 +67,7 @@ class Studio:
     def open(self, page: Page, path: str) -> Page:
         page.goto(self.url + path)
         expect(page.locator("#status")).to_have_text("Connected")
-        page.evaluate("document.querySelector('#plug')?.remove()")  # one picture has it
+        page.evaluate(UNPLUG)
         return page
 
     def login(self, page: Page, name: str) -> Page:
@@ -74,6 +75,7 @@ class Studio:
         page.get_by_label("Your name").fill(name)
         page.keyboard.press("Enter")
         expect(page.locator("#summary")).to_contain_text("here")
+        page.evaluate(UNPLUG)
         return page
 
 
