@@ -66,11 +66,15 @@ export function onChoice(chat, send) {
       if (chat.state !== "open") {
         hint.textContent = t("There is no connection now. Your vote is sent when it is back.");
       }
+      const slow = setTimeout(() => {
+        if (chat.state === "open") hint.textContent = t("Your vote is on its way …");
+      }, 1000);
       try {
         await send(node.dataset.choice);
       } catch (error) {
         hint.textContent = explain(error);
       }
+      clearTimeout(slow);
     });
   }
 }

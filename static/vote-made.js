@@ -33,7 +33,7 @@ export function follow(show) {
     if (left && (it.ends !== said || it.left === 10)) {
       said = it.ends;
       byId("said").textContent = plural(it.left, "{n} second left", "{n} seconds left");
-    }
+    } else if (!left && said) byId("said").textContent = said = "";
     show(it);
   }
 

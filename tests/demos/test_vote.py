@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,15 @@ def test_a_poll_from_its_making_to_its_end(meet: Meet, demo: DemoServer) -> None
     for page in (stage, ballot):
         expect(page.locator(".percent:visible, .track:visible")).to_have_count(0)
 
+    # A server that is slow to answer leaves nobody in doubt.
+    demo.freeze()
+    ballot.get_by_role("button", name="neither").click()
+    expect(ballot.locator("#hint")).to_have_text("Your vote is on its way …")
+    demo.signal(signal.SIGCONT)
+    expect(ballot.locator("#hint")).to_contain_text("You voted for “neither”")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+
     # The countdown goes on for all, though nothing is there to count.
     stage.keyboard.press("1")
     for place in ("#phase", "#said"):
@@ -259,6 +269,7 @@ def test_a_poll_from_its_making_to_its_end(meet: Meet, demo: DemoServer) -> None
     expect(ballot.locator("#hint")).to_contain_text("You voted for “neither”")
     for page in (stage, ballot):
         expect(page.locator("#phase")).to_have_text("Vote closed")
+        expect(page.locator("#said")).to_have_text("")
     expect(ballot.locator("[aria-disabled=true]")).to_have_count(3)
     late = voter(demo)
     tab = online(late, stage.url.split("/")[-2])
