@@ -201,7 +201,7 @@ function drawPeer() {
   byId("banner").hidden = !(peer && (stuck || away));
   write(byId("banner"), stuck
     ? t("The server does not answer just now. What you write is sent as soon as it does.") : away
-    ? t("{name} is offline, and gets what you write now on coming back.", { name }) : "");
+    ? t("{name} is offline. What you write now waits for them.", { name }) : "");
   const writing = typists.at(Date.now()).includes(peer);
   byId("typing").replaceChildren(...(writing ? phrase(t("{name} is typing"), { name }) : []));
 }

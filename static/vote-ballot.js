@@ -14,7 +14,7 @@ function words({ phase, mine, revealed }) {
   if (phase === "gone") return [GONE];
   if (phase === "pending") return [t("The vote has not begun yet. It opens here by itself.")];
   const yours = mine && t("You voted for “{name}”.", { name: mine });
-  const later = revealed ? [] : [t("The results come when they are revealed.")];
+  const later = revealed ? [] : [t("The results are shown once they are revealed.")];
   if (phase === "closed") return [t("The vote is closed."), yours || t("You did not vote."), ...later];
   if (mine) return [yours, t("Pick another to change it."), ...later];
   return [t("Pick one. You can change your mind until the vote closes."), ...later];

@@ -187,7 +187,7 @@ def test_what_became_of_a_message_is_learnt_after_an_absence(meet: Meet) -> None
     talk_to(dee, "Eli")
     expect(dee.locator("#summary")).to_have_text("Online")
     eli.close()
-    expect(dee.get_by_text("Eli is offline, and gets what you write")).to_be_visible()
+    expect(dee.get_by_text("Eli is offline. What you write now waits")).to_be_visible()
     say(dee, "Are you there?")
     say(dee, "It is urgent")
     shows_fates(dee, "Sent", "Sent")
