@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import io
 import ipaddress
@@ -128,16 +129,20 @@ def public_url(path: str) -> str:
 def qr_svg(url: str) -> str | None:
     """``url`` as a picture for cameras, if it fits, and ``segno`` is installed."""
     try:
-        import segno
-    except ModuleNotFoundError:
+        return drawn(url)
+    except (ModuleNotFoundError, ValueError):
         return None
-    try:
-        code = segno.make(url, error="m", micro=False)
-    except segno.DataOverflowError:
-        return None
+
+
+@functools.lru_cache(64)  # a full hall asks for the same ones
+def drawn(url: str) -> str:
+    import segno
+
     picture = io.BytesIO()
     # Black on white, with its margin, on dark pages too: cameras expect that.
-    code.save(picture, kind="svg", xmldecl=False, omitsize=True, light="#fff")
+    segno.make(url, error="m", micro=False).save(
+        picture, kind="svg", xmldecl=False, omitsize=True, light="#fff"
+    )
     return picture.getvalue().decode()
 
 
@@ -151,7 +156,7 @@ def ways_in() -> dict[str, Any]:
 @hall.get("/qr.svg")
 def qr() -> Response:
     path = request.args.get("path", "/")
-    if not path.startswith("/") or len(path) > 300:
+    if not path.startswith("/") or len(path.encode()) > 300:
         abort(404)
     picture = qr_svg(public_url(path)) or abort(404)
     return Response(picture, mimetype="image/svg+xml")
