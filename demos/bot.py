@@ -55,12 +55,6 @@ class Bot(Known):
     def can_join(self, user: str | None, room: str) -> bool:
         return room == "bot"
 
-    def can_say(self, user: str | None, room: str, data: Any) -> bool:
-        return False
-
-    def can_tell(self, user: str, to: str) -> bool:
-        return False
-
     @event(limit=(0.2, 3))  # three at once, then one in five seconds
     def ask(self, question: str) -> None:
         question = question.strip()

@@ -43,15 +43,9 @@ class Private(Known):
     def has_presence(self, room: str) -> bool:
         return room == "private"
 
-    def can_say(self, user: str | None, room: str, data: Any) -> bool:
-        return False
-
     def can_tell(self, user: str, to: str) -> bool:
         # Here or not: it waits in the inbox.
         return 0 < len(name_of(to)) <= 24
-
-    def can_vote(self, user: str, poll: str, choice: str) -> bool:
-        return False  # a browser votes, whatever names it has had
 
     @event(limit=(5, 100))
     def receipt(self, to: User, got: Mid, read: Mid) -> None:

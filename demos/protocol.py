@@ -167,15 +167,6 @@ class Reports(Known):
     def can_join(self, user: str | None, room: str) -> bool:
         return room.startswith(f"{user} ")
 
-    def can_say(self, user: str | None, room: str, data: Any) -> bool:
-        return False
-
-    def can_tell(self, user: str, to: str) -> bool:
-        return False
-
-    def can_vote(self, user: str, poll: str, choice: str) -> bool:
-        return False
-
     @event(limit=(4, 20))
     def by_hand(self, frames: list[Made]) -> dict[str, Any]:
         """Send these frames on a connection of their own; return what has passed."""

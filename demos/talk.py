@@ -56,12 +56,6 @@ class Talk(Known):
         """Tell the others in the room, who are told only, as nothing is kept of it."""
         self.emit("typing", room=room, echo=False)
 
-    def can_tell(self, user: str, to: str) -> bool:
-        return False
-
-    def can_vote(self, user: str, poll: str, choice: str) -> bool:
-        return False  # a browser votes, whatever names it has had
-
 
 NOBODY.add("/ws/rooms")
 

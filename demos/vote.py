@@ -106,12 +106,6 @@ class Vote(Known):
     def has_presence(self, room: str) -> bool:
         return not room.startswith("results/")
 
-    def can_say(self, user: str | None, room: str, data: Any) -> bool:
-        return False
-
-    def can_tell(self, user: str, to: str) -> bool:
-        return False
-
     def can_vote(self, user: str, poll: str, choice: str) -> bool:
         return poll == "demo"  # the reply to others would reveal how they stand
 

@@ -101,7 +101,8 @@ def who() -> str | None:
 
 
 class Known(Pluggable):
-    """For people with a user id only."""
+    """For people with a user id only. What they may do, the class of each demo says:
+    its ``can_…``. Without these three, they could do all of it."""
 
     def on_open(self, ws: WebSocket, **url_args: Any) -> None:
         super().on_open(ws)
@@ -109,6 +110,15 @@ class Known(Pluggable):
             # A page cannot see an HTTP error of its socket, but it can see this.
             gone = "You are not logged in here any more."
             ws.close(4001, gone if "browser" in session else NO_COOKIES)
+
+    def can_say(self, user: str | None, room: str, data: Any) -> bool:
+        return False
+
+    def can_tell(self, user: str, to: str) -> bool:
+        return False
+
+    def can_vote(self, user: str, poll: str, choice: str) -> bool:
+        return False
 
 
 def entrance(page: str, **values: Any) -> Any:
