@@ -7,7 +7,8 @@ import { Crowd } from "./text.js";
 const FOLLOWS = 300; // seconds in which messages of one author stay together
 const SHOWN = 300; // of a conversation that is read at its end
 const MOST = 600; // of one that is read further up
-const KEPT = 2000; // above and below those that are shown
+const KEPT = 2000; // above those that are shown: the server is asked for the rest
+const BELOW = 10_000; // below them: whoever reads on there is to skip none
 const PAGE = 50; // shown at once, when somebody reads upwards
 
 const idOf = ({ mid, from, seq }) => (mid === null ? seq : `${mid} ${from}`);
@@ -133,7 +134,7 @@ export class Conversation {
       this.#insert(own.node);
     } else if (this.held && (this.#below.length || this.node.childElementCount >= MOST)) {
       this.#below.push(message);
-      if (this.#below.length > KEPT) {
+      if (this.#below.length > BELOW) {
         this.#forget(this.#below.shift());
         this.#hole = true;
       }
