@@ -94,3 +94,4 @@ def test_it_says_what_is_too_much(meet: Meet, demo: DemoServer) -> None:
     expect(ben.locator("#talk li")).to_have_count(4)
     assert not tab.ask("say", room="bot", data="I am the bot", mid="m")["ok"]
     assert not tab.ask("join", room="#Lobby")["ok"]
+    assert not tab.ask("vote", poll="demo", choice="A whiteboard")["ok"]
