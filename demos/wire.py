@@ -182,16 +182,18 @@ class Wire:
         while not all(way.over for way in ways):
             if not _wait(ways):
                 return
+            for way in ways:
+                if data := way.read():
+                    way.held = self._pass(way.name, data)
+            # After it is read: what came since somebody froze it must not slip through.
             while (left := self._frozen_until - monotonic()) > 0:
                 if self._is_cut.wait(left):
                     return
                 for way in ways:
                     way.moved = monotonic()
+            if self._is_cut.is_set():  # that woke us, and ended what is read
+                return
             for way in ways:
-                if data := way.read():
-                    way.held = self._pass(way.name, data)
-                if self._is_cut.is_set():  # that woke us, and ended what is read
-                    return
                 way.write(hole=self._is_hole)
 
     def _pass(self, direction: Direction, data: bytes) -> bytes:
