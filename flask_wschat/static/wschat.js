@@ -310,8 +310,7 @@ class Poll {
       return;
     }
     this.get({ wanted: () => turn === this.#turn }).catch((error) => {
-      const over = error.code === "unknown_poll" && this.#standing; // it was there
-      if (error.code !== "disconnected" && !over) report(error);
+      if (error.code !== "disconnected") report(error);
     });
   }
 

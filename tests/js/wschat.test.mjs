@@ -1571,17 +1571,6 @@ test("the poll of a room is asked for again until that is joined", async () => {
   assert.equal(reported.splice(0)[0].code, "unknown_poll");
 });
 
-test("a poll that is over after a reconnect is no fault of the page", async () => {
-  const chat = connect("/chat");
-  const socket = await open();
-  chat.poll("Drink").on(() => {});
-  await socket.answers("poll", votes(1, 1));
-  const second = await lose(socket);
-  reported.length = 0;
-  await second.refuses("poll", "unknown_poll");
-  assert.deepEqual(reported.splice(0), []);
-});
-
 test("a vote is repeated until it counts, or a newer one takes its place", async () => {
   const chat = connect("/chat");
   const poll = chat.poll("Drink");
