@@ -105,3 +105,17 @@ def shows_vote(page: Page, name: str, votes: str, percent: str) -> None:
     button = page.locator(choice(page, name))
     expect(button.locator(".votes")).to_have_text(votes)
     expect(button.locator(".percent")).to_have_text(percent)
+
+
+GOOD = "Nothing lost, nothing doubled"
+
+
+def pull(place: Page | Locator, what: str) -> None:
+    """Press a button of the plug, in a page or a window of it."""
+    place.locator(f"[data-pull={what}]").click()
+
+
+def counts(page: Page | Locator) -> dict[str, int]:
+    """What a window of /plug has counted, or the page of what is sent."""
+    shown = page.locator("[data-count]").all()
+    return {str(n.get_attribute("data-count")): int(n.inner_text()) for n in shown}

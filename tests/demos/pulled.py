@@ -17,8 +17,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.demos.browsing import GOOD, counts, pull
 from tests.demos.serving import DemoServer
-from tests.demos.test_plug import GOOD, counts, pull
 from tests.support.chromium import ARGUMENTS, find_chromium
 
 ROUNDS = 10

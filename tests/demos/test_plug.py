@@ -5,25 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import expect
 
 from example_app import app
-from tests.demos.browsing import AWAY, Meet
+from tests.demos.browsing import AWAY, GOOD, Meet, counts, pull
 from tests.demos.serving import DemoServer, Person
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
-GOOD = "Nothing lost, nothing doubled"
 NOTICED = "The page noticed after"
-
-
-def pull(place: Page | Locator, what: str) -> None:
-    place.locator(f"[data-pull={what}]").click()
-
-
-def counts(page: Page | Locator) -> dict[str, int]:
-    shown = page.locator("[data-count]").all()
-    return {str(n.get_attribute("data-count")): int(n.inner_text()) for n in shown}
 
 
 def test_nothing_is_lost_nor_doubled(meet: Meet, demo: DemoServer) -> None:

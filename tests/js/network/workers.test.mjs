@@ -29,14 +29,16 @@ test("workers are killed, connections cut: each once, in order", async (test) =>
   for (let time = 0; time < 8; time++) {
     for (let n = 0; n < 25; n++) ann.say(said, rooms[said++ % 5]);
     await sleep(50 * random());
-    const pid = processes.get(members[time % 3]);
     if (time % 2) {
       network.cut();
-    } else if (!killed.has(pid)) {
-      process.kill(pid, "SIGKILL");
-      killed.add(pid);
-      await until(() => processes.get(members[time % 3]) !== pid, () => `another one: ${ann}`);
+      continue;
     }
+    const member = members[time % 3];
+    await until(() => !killed.has(processes.get(member)), () => `a living one: ${ann}`);
+    const pid = processes.get(member);
+    process.kill(pid, "SIGKILL");
+    killed.add(pid);
+    await until(() => processes.get(member) !== pid, () => `another one: ${ann}`);
   }
   const what = (member) => `SEED=${SEED}, ${killed.size} killed: ${member}`;
   await until(() => ann.stored.length === said, () => what(ann));
@@ -47,5 +49,5 @@ test("workers are killed, connections cut: each once, in order", async (test) =>
     }
     assert.deepEqual([member.failed, member.resets], [[], 0], what(member));
   }
-  assert.ok(killed.size >= 3, what(ann));
+  assert.equal(killed.size, 4, what(ann));
 });
