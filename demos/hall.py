@@ -83,9 +83,8 @@ def failed(error: HTTPException) -> Any:
         return error  # nobody reads it, but the client its status
     if isinstance(error, BadHost):
         return error  # no page of ours has a link then
-    answer = (
-        error.get_response()
-    )  # with headers of its own: what is allowed, when again
+    # With headers of its own: what is allowed, when again.
+    answer = error.get_response()
     answer.data = render_template("error.html", code=error.code)
     return answer
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from flask import request
 
 from . import Refused
 from .language import _
-from .who import can_be_seen
+from .who import can_be_seen, one_line
 
 MOST_OPTIONS = 8
 
 
 def line(text: str, longest: int) -> str:
     """Return ``text`` as it is shown: one line, of characters that can be seen."""
-    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    text = one_line(text)
     if len(text) > longest:
         raise Refused(
             _("It has {n} characters, and {longest} fit.", n=len(text), longest=longest)

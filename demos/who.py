@@ -56,9 +56,13 @@ def can_be_seen(text: str) -> bool:
     return JOINER.sub("", text).isprintable() and BLANK.isdisjoint(text)
 
 
+def one_line(text: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(text.split()))
+
+
 def label(value: str) -> str:
     """Return a name as all write it: one line, of characters that can be seen."""
-    name = unicodedata.normalize("NFC", " ".join(value.split()))
+    name = one_line(value)
     if not 1 <= len(name) <= 24:
         raise Refused("The name must have 1 to 24 characters.")
     if not (can_be_seen(name) and look(name)):

@@ -40,14 +40,12 @@ class Chat:
         self.polls: dict[str, Poll] = {}
         """By name."""
         self._lock = allocate_lock()
-        self._used: dict[
-            str, Poll
-        ] = {}  # stored ones by id, those used last at the end
+        # Stored ones by id, those used last at the end.
+        self._used: dict[str, Poll] = {}
         self._buckets = Buckets()
         self._untold: set[Poll] = set()  # whose last tally may be lost
-        self._unasked: set[str] = (
-            set()
-        )  # topics, of which that may be so of stored ones
+        # Topics, of which that may be so of stored ones.
+        self._unasked: set[str] = set()
         self._retelling: object = None  # the stay of the hub's home in which it is
         hub.on_lost = self._lost
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, ViewportSize
 
 from tests.demos.browsing import Meet, Person
-from tests.demos.serving import DemoServer
+from tests.demos.serving import DemoServer, serving
 
 
 @pytest.fixture
@@ -21,12 +21,8 @@ def options() -> dict[str, Any]:
 
 @pytest.fixture
 def demo(tmp_path: Path, options: dict[str, Any]) -> Iterator[DemoServer]:
-    server = DemoServer(tmp_path / "server.log", **options)
-    try:
+    with serving(tmp_path / "server.log", **options) as server:
         yield server
-    finally:
-        server.stop()
-    assert "Traceback" not in server.log, server.log
 
 
 @pytest.fixture

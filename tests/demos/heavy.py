@@ -18,7 +18,7 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.demos.browsing import entered
-from tests.demos.serving import DemoServer, Person, Tab
+from tests.demos.serving import DemoServer, speaker
 from tests.support.chromium import find_chromium
 
 RATE = 60  # messages a second
@@ -46,15 +46,6 @@ WATCH = """() => {
     heard.nodes = Math.max(heard.nodes, document.getElementsByTagName("*").length);
   }).observe(log, { childList: true });
 }"""
-
-
-def speaker(demo: DemoServer, name: str, room: str) -> Tab:
-    person = Person(demo)
-    assert person.login(name) == 302
-    tab = person.connect("/ws/chat")
-    assert tab.ask("join", room="group")["ok"]
-    assert tab.ask("join", room=room)["ok"]
-    return tab
 
 
 def visitor(
@@ -111,7 +102,7 @@ def at_the_end(page: Page) -> bool:
 
 def flood(browser: Browser, demo: DemoServer, seconds: int) -> None:
     """Many messages while their end is read."""
-    ben = speaker(demo, "Ben", "#Lobby")
+    ben = speaker(demo, "Ben", "group", "#Lobby")
     context, page = visitor(browser, demo, "Ada")
     cdp = context.new_cdp_session(page)
     page.evaluate(TASKS)
@@ -155,7 +146,7 @@ def flood(browser: Browser, demo: DemoServer, seconds: int) -> None:
 
 def long_room(browser: Browser, demo: DemoServer) -> None:
     """A room of 10,000 messages: how soon it is open, and read up to its first."""
-    ben = speaker(demo, "Cy", "#Flask")
+    ben = speaker(demo, "Cy", "group", "#Flask")
     for begun in range(1, KEPT, 200):
         words = [f"m{number}" for number in range(begun, begun + 200)]
         asked = [ben.put("say", room="#Flask", data=word, mid=word) for word in words]
@@ -198,7 +189,7 @@ def long_room(browser: Browser, demo: DemoServer) -> None:
 
 def crowd(browser: Browser, demo: DemoServer) -> None:
     """Many people who come while somebody reads."""
-    ben = speaker(demo, "Eve", "#Coffee break")
+    ben = speaker(demo, "Eve", "group", "#Coffee break")
     context, page = visitor(browser, demo, "Fay")
     page.evaluate("location.hash = 'Coffee break'")
     entered(page, "Coffee break")
@@ -207,7 +198,8 @@ def crowd(browser: Browser, demo: DemoServer) -> None:
             "say", room="#Coffee break", data=f"m{number}", mid=f"m{number}"
         )["ok"]
     people = [
-        speaker(demo, f"Guest {number}", "#Coffee break") for number in range(PEOPLE)
+        speaker(demo, f"Guest {number}", "group", "#Coffee break")
+        for number in range(PEOPLE)
     ]
     page.wait_for_function(
         "n => document.getElementById('summary').textContent.startsWith(n)",

@@ -116,6 +116,17 @@ def stop_between_writes(pid: int) -> None:
     eventually(stopped, f"{pid} does not write", DEADLINE)
 
 
+@contextlib.contextmanager
+def serving(log: Path, **options: Any) -> Iterator[DemoServer]:
+    """A ``DemoServer`` with these options, checked for tracebacks at its end."""
+    server = DemoServer(log, **options)
+    try:
+        yield server
+    finally:
+        server.stop()
+    assert "Traceback" not in server.log, server.log
+
+
 def children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(child) for child in text.split()]
@@ -194,3 +205,13 @@ class Tab(ChatClient):
         answer, heard = self.ask_and_hear("no such request")
         assert answer["error"]["code"] == "unknown_type"
         return heard
+
+
+def speaker(server: DemoServer, name: str, *rooms: str) -> Tab:
+    """Somebody new, who is in these rooms of the group chat."""
+    person = Person(server)
+    assert person.login(name) == 302
+    tab = person.connect("/ws/chat")
+    for room in rooms:
+        assert tab.ask("join", room=room)["ok"]
+    return tab

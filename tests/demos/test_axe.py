@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.demos.browsing import AWAY, REFUSED, Person, all_delivered, say, talk_to
-from tests.demos.serving import DemoServer
+from tests.demos.serving import DemoServer, serving
 from tests.support.npm import MODULES, needs_npm
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
@@ -124,10 +124,8 @@ def look(page: Page, *, themes: bool = True) -> list[str]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
-    server = DemoServer(tmp_path_factory.mktemp("axe") / "server.log")
-    yield server
-    server.stop()
-    assert "Traceback" not in server.log
+    with serving(tmp_path_factory.mktemp("axe") / "server.log") as server:
+        yield server
 
 
 def test_no_page_keeps_anybody_out(chromium: Browser, server: DemoServer) -> None:

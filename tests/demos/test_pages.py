@@ -13,7 +13,7 @@ from tests.demos.browsing import (
     entered,
     say,
 )
-from tests.demos.serving import DemoServer, Person, Tab
+from tests.demos.serving import DemoServer, Tab, speaker
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -26,15 +26,6 @@ MOST = 600
 @pytest.fixture
 def options() -> dict[str, Any]:
     return {"crowded": True}
-
-
-def speaker(demo: DemoServer, name: str = "Ben", room: str = "#Lobby") -> Tab:
-    person = Person(demo)
-    assert person.login(name) == 302
-    tab = person.connect("/ws/chat")
-    assert tab.ask("join", room="group")["ok"]
-    assert tab.ask("join", room=room)["ok"]
-    return tab
 
 
 def speak(tab: Tab, first: int, last: int, room: str = "#Lobby") -> None:
@@ -61,7 +52,7 @@ def test_a_long_room_costs_no_more_than_a_short_one(
     meet: Meet, demo: DemoServer
 ) -> None:
     """Many messages: some hundred nodes, and changes to a few of them."""
-    ada, ben = meet().login("Ada"), speaker(demo)
+    ada, ben = meet().login("Ada"), speaker(demo, "Ben", "group", "#Lobby")
     speak(ben, 1, 400)
     ends_with(ada, "m400")
     ada.evaluate(
@@ -92,7 +83,7 @@ def test_a_long_room_costs_no_more_than_a_short_one(
 
 
 def test_who_reads_upwards_gets_what_is_kept(meet: Meet, demo: DemoServer) -> None:
-    ben = speaker(demo)
+    ben = speaker(demo, "Ben", "group", "#Lobby")
     speak(ben, 1, 300)
     ada = meet().login("Ada")
     ends_with(ada, "m300")
@@ -117,7 +108,7 @@ def test_who_reads_upwards_gets_what_is_kept(meet: Meet, demo: DemoServer) -> No
 
 
 def test_a_flood_while_somebody_reads_above_it(meet: Meet, demo: DemoServer) -> None:
-    ada, ben = meet().login("Ada"), speaker(demo)
+    ada, ben = meet().login("Ada"), speaker(demo, "Ben", "group", "#Lobby")
     speak(ben, 1, 200)
     ends_with(ada, "m200")
     scroll(ada, "document.getElementById('scroll').scrollHeight / 2")
@@ -173,7 +164,7 @@ def test_the_focus_stays_in_the_list_of_rooms(meet: Meet, demo: DemoServer) -> N
     ada = meet().login("Ada")
     link = ada.locator("#rooms a", has_text="Flask")
     link.focus()
-    ben = speaker(demo, room="#Flask")
+    ben = speaker(demo, "Ben", "group", "#Flask")
     expect(link.locator(".count")).to_have_text("1 here")
     expect(link).to_be_focused()
     assert ben.ask("join", room="#Tea time")["ok"]
@@ -187,7 +178,7 @@ def test_the_focus_stays_in_the_list_of_rooms(meet: Meet, demo: DemoServer) -> N
 def test_a_message_of_mine_among_many_is_shown_once(
     meet: Meet, demo: DemoServer
 ) -> None:
-    ada, ben = meet().login("Ada"), speaker(demo)
+    ada, ben = meet().login("Ada"), speaker(demo, "Ben", "group", "#Lobby")
     for number in range(5):
         say(ada, f"mine {number}")
         speak(ben, 10 * number, 10 * number + 9)

@@ -18,7 +18,7 @@ from tests.demos.browsing import (
     shows_messages,
     talk_to,
 )
-from tests.demos.serving import DemoServer, Person, Tab
+from tests.demos.serving import DemoServer, Person, Tab, serving
 from tests.support.waiting import eventually
 
 # Sockets and pages in turns, all of one server: each test has people of its own.
@@ -30,12 +30,9 @@ RECEIPTS = "receipts of "
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
-    server = DemoServer(tmp_path_factory.mktemp("private") / "server.log", crowded=True)
-    try:
+    log = tmp_path_factory.mktemp("private") / "server.log"
+    with serving(log, crowded=True) as server:
         yield server
-    finally:
-        server.stop()
-    assert "Traceback" not in server.log, server.log
 
 
 def go_online(someone: Person, name: str = "") -> Tab:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -18,7 +17,7 @@ from tests.demos.browsing import (
     shows_messages,
 )
 from tests.demos.browsing import Person as Visitor
-from tests.demos.serving import DemoServer, Person, Tab
+from tests.demos.serving import DemoServer, Person, Tab, serving, speaker
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -42,13 +41,9 @@ HIDE = """(hidden) => {
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
     """One for all of them: each is in rooms of its own."""
-    folder: Path = tmp_path_factory.mktemp("talk")
-    server = DemoServer(folder / "server.log", crowded=True)
-    try:
+    log = tmp_path_factory.mktemp("talk") / "server.log"
+    with serving(log, crowded=True) as server:
         yield server
-    finally:
-        server.stop()
-    assert "Traceback" not in server.log, server.log
 
 
 @pytest.fixture
@@ -58,15 +53,6 @@ def ada(chromium: Browser, demo: DemoServer) -> Iterator[Visitor]:
     yield visitor
     context.close()
     visitor.check()
-
-
-def speaker(demo: DemoServer, name: str, *rooms: str) -> Tab:
-    person = Person(demo)
-    assert person.login(name) == 302
-    tab = person.connect("/ws/chat")
-    for room in rooms:
-        assert tab.ask("join", room=room)["ok"]
-    return tab
 
 
 said = iter(range(10**9))

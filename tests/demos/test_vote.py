@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.demos.browsing import AWAY, Meet, connected, shows_vote
-from tests.demos.serving import DemoServer, Person, Tab
+from tests.demos.serving import DemoServer, Person, Tab, serving
 
 pytestmark = pytest.mark.slow
 
@@ -23,12 +23,9 @@ FAMILY = "می\u200cخواهم 👨\u200d👩\u200d👧"  # noqa: RUF001
 @pytest.fixture(scope="module")
 def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
     """A server for all who need no browser; each test has its own people."""
-    server = DemoServer(tmp_path_factory.mktemp("vote") / "server.log", crowded=True)
-    try:
+    log = tmp_path_factory.mktemp("vote") / "server.log"
+    with serving(log, crowded=True) as server:
         yield server
-    finally:
-        server.stop()
-    assert "Traceback" not in server.log, server.log
 
 
 def voter(server: DemoServer) -> Person:
