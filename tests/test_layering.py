@@ -288,7 +288,12 @@ ARROWS: Tree = {
         "asyncapi": ".protocol .requests .schema chat.events chat.wire envelope",
         "typescript": ".requests .schema chat.events",
     },
-    "cli": "documents.asyncapi documents.typescript",
+    # flask wschat
+    "cli": {
+        "group": "errors logs",
+        "documents": ".group documents.asyncapi documents.typescript",
+        "__init__": ".documents .group",
+    },
     # WSChat
     "extension": (
         "envelope rate settings websocket backends",
@@ -346,7 +351,8 @@ ONLY_IN: dict[str, Names] = {
         "opening.answers opening.gate opening.health opening.hooks opening.identity",
         "opening.mistakes opening.plain opening.script opening.tickets",
         "opening.upgrade opening.views",
-        "cli documents.asyncapi documents.requests documents.typescript",
+        "cli.documents cli.group",
+        "documents.asyncapi documents.requests documents.typescript",
         "extension running.debugging server testing.client",
     ),
 }
