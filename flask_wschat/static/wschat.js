@@ -55,14 +55,8 @@ const full = () => new RequestError("full");
 
 const report = (error) => (world.reportError ?? console.error)(error);
 
-/** What a page does wrong must not lose messages, nor stop other handlers or us. */
-function guarded(call) {
-  try {
-    call();
-  } catch (error) {
-    report(error);
-  }
-}
+/** What a page does wrong, now or later, must not lose messages, nor stop other handlers or us. */
+const guarded = (call) => (async () => call())().catch(report);
 
 function quiet(call) {
   try {
