@@ -198,7 +198,9 @@ ARROWS: Tree = {
         "emitting": ".chat envelope messages websocket",
         "ticker": "errors transports.patched transports.waiting",
         "streams": ".ticker errors messages transports transports.patched hub.hub",
-        "background": ".streams errors messages transports transports.waiting hub.hub",
+        "background": (
+            ".streams .ticker errors messages transports transports.waiting hub.hub"
+        ),
         "publisher": (
             ".chat .emitting .streams .voting",
             "errors messages settings websocket backends hub.hub",

@@ -15,12 +15,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import BackendError, check_ran
+from ..errors import BackendError, StreamGone, check_ran
 from ..hub.hub import Hub
 from ..messages import as_name, shown
 from ..transports import Event
 from ..transports.waiting import threads_may_lack
 from .streams import ASKER
+from .ticker import TICKER
 
 logger = logging.getLogger("flask_wschat")
 
@@ -251,8 +252,9 @@ class Background:
         except SystemExit:
             pass  # of itself alone, as in any thread
         except BaseException as error:
-            # Once all has stopped, nothing can be had any more.
-            if not (self._stopped and isinstance(error, BackendError)):
+            # Once all has stopped, nothing can be had any more, or grow.
+            stopped = self._stopped or TICKER.over
+            if not (stopped and isinstance(error, BackendError | StreamGone)):
                 name = getattr(function, "__qualname__", shown(function))
                 where = f"the background task {task.name or name}"
                 self._hub.report(error, where=where)

@@ -43,6 +43,8 @@ class Ticker:
         self._begin()
 
     def _begin(self) -> None:
+        self.over = False
+        """The process ends: what was being written is discarded."""
         self._pid = os.getpid()
         self._lock = allocate_lock()
         self._writing: set[Writing] = set()
@@ -107,6 +109,7 @@ class Ticker:
     def end(self) -> None:
         """The process ends: what is not finished by now never will be."""
         if self._pid == os.getpid():
+            self.over = True
             with contextlib.suppress(BackendError):
                 for writing in list(self._writing):
                     writing._leave()

@@ -334,6 +334,25 @@ def test_a_server_that_ends_waits_for_it(run: Callable[..., Process]) -> None:
 
 
 @in_memory
+@pytest.mark.parametrize("worker", ["gevent", "gthread"])
+def test_a_worker_that_ends_while_one_writes_has_no_error_to_tell(
+    url: str, worker: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    options = ["-b", f"127.0.0.1:{port}", "-k", worker, "--graceful-timeout", "1"]
+    command = ["-m", "gunicorn", *options, "tests.support.tasks:app"]
+    env = {"TEST_WSCHAT_URL": url, "TEST_WSCHAT_DRAIN": "0.1"}
+    program = Process(command, tmp_path / "log", env, forked="plain")
+    program.start()
+    program.await_port(port)
+    with connect(f"ws://127.0.0.1:{port}/") as client:
+        client.send('{"type":"grow","ref":1}')
+        program.heard("begun")
+    assert program.end() == 0
+    assert "Worker exiting" in program.log and "Traceback" not in program.log
+
+
+@in_memory
 @pytest.mark.timeout(60)
 def test_but_no_longer_than_for_its_connections(run: Callable[..., Process]) -> None:
     port = free_port()

@@ -37,12 +37,24 @@ def last(seconds: float) -> None:
     print("done", flush=True)
 
 
+def write() -> None:
+    with chat.stream(room="work") as stream:
+        print("begun", flush=True)
+        while True:
+            stream.append("word ")
+            time.sleep(0.001)
+
+
 @chat.listener("/")
 class Starter(Events):
     @event
     def begin(self, seconds: float, standby: bool = False) -> None:
         name = "last" if standby else None
         chat.start_background_task(last, seconds, name=name, standby=standby)
+
+    @event
+    def grow(self) -> None:
+        chat.start_background_task(write)
 
 
 standby = how in ("standby", "serve")
