@@ -49,6 +49,7 @@ def ask(app: Flask, page: str = "ready") -> tuple[int, dict[str, Any]]:
     answer = app.test_client().get(f"/_wschat/{page}")
     assert answer.headers["Cache-Control"] == "no-store"
     assert "Set-Cookie" not in answer.headers
+    assert ("Retry-After" in answer.headers) is (answer.status_code == 503)
     return answer.status_code, answer.get_json()
 
 

@@ -36,6 +36,8 @@ class Health:
         answer = jsonify({page: not reasons, "reasons": reasons})
         answer.status_code = 503 if reasons else 200
         answer.headers["Cache-Control"] = "no-store"
+        if reasons:
+            answer.headers["Retry-After"] = "2"
         return answer
 
     def _reasons(self) -> list[str]:
