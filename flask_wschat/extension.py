@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import ssl
 from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any, Literal, TextIO, TypeVar
@@ -244,7 +245,7 @@ class WSChat(Sending, Identity):
         endpoint = options.pop("endpoint", None) or made_of.__name__
         decorators = mistakes.check_decorators(decorators)
         view = views.dispatched(
-            *(serve, subprotocols, limit if plain else None, made_of, decorators),
+            *(serve, subprotocols, limit, made_of, decorators),
             plain=plain,
             blocking=blocking,
         )
@@ -330,6 +331,7 @@ class WSChat(Sending, Identity):
         debug: bool | None = None,
         reload: bool | None = None,
         patch: bool = True,
+        ssl_context: ssl.SSLContext | tuple[str, str] | None = None,
         log: TextIO | Literal["stderr"] | None = "stderr",
     ) -> None:
         """Serve ``app`` with gevent until interrupted; prints the address.
@@ -342,7 +344,8 @@ class WSChat(Sending, Identity):
         its beginning, patched by gevent, unless it is patched already. ``patch=False``
         declines. ``debug``, which is ``app.debug`` unless given, shows errors in the
         browser; ``reload``, which is ``debug`` unless given, starts the program again
-        when one of its files changes.
+        when one of its files changes. With ``ssl_context``, the files of a certificate
+        (its whole chain) and of its key in PEM, it speaks TLS.
 
         ``log`` gets a line for each request, and for each WebSocket one when it opens
         and one when it ends; with None nobody does.
@@ -363,7 +366,13 @@ class WSChat(Sending, Identity):
         number = mistakes.check_address(host, port)
         prepare(reload=reload, patch=patch)
         mistakes.warn_of_late_settings(app)
-        run(app, hub, host, number, debug=app.debug, reload=reload, log=log)
+        run(
+            *(app, hub, host, number),
+            debug=app.debug,
+            reload=reload,
+            ssl_context=ssl_context,
+            log=log,
+        )
 
     def _app(self) -> Flask:
         if has_app_context():

@@ -9,8 +9,11 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+from flask import Flask
+from flask.cli import ScriptInfo
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
+from .backends import MemoryBackend
 from .codec import Head
 from .server import Server, the_program_kept
 from .servers.handler import WebSocketHandler
@@ -48,12 +51,28 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
             signal.signal(number, self._told_early)
         super().init_process()
 
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        hub: Any = getattr(self.wsgi, "extensions", {}).get("wschat.hub")
+        alone = hub is not None and isinstance(hub.backend, MemoryBackend)
+        if alone and self.cfg.workers > 1 and self.age == 1:  # one says it for all
+            self.log.warning(
+                "%s workers with WSCHAT_URL = memory://, each of which is a chat of its"
+                " own: set it to sqlite:///chat.db, or redis://host:6379/0",
+                self.cfg.workers,
+            )
+
     def run(self) -> None:
         with the_program_kept():
             super().run()
 
     def _told_early(self, number: int, frame: object) -> None:
         self.alive = False  # its loop does not begin then
+
+
+def load_app(name: str | None) -> Flask:
+    """Return the application that ``flask --app NAME`` has, in a worker."""
+    return ScriptInfo(name).load_app()
 
 
 GeventWebSocketWorker = Worker

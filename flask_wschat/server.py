@@ -10,6 +10,7 @@ import gc
 import io
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -140,8 +141,29 @@ _NEAR = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104
 """What browsers can open where a server listens on all addresses."""
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _at(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _tls(given: ssl.SSLContext | tuple[str, str]) -> ssl.SSLContext:
+    """Return what speaks TLS, as it is or with a certificate and its key."""
+    if isinstance(given, ssl.SSLContext):
+        return given
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate, key = given
+    try:
+        context.load_cert_chain(certificate, key, _no_password)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", None) or error.args[-1]
+        sys.exit(
+            f"cannot serve with the certificate {certificate} and the key {key}: {why}."
+            " They are two files in PEM, the key the certificate's and without password"
+        )
+    return context
+
+
+def _no_password() -> str:
+    return ""  # instead of a question at the terminal
 
 
 def run(
@@ -152,6 +174,7 @@ def run(
     *,
     debug: bool = False,
     reload: bool = False,
+    ssl_context: ssl.SSLContext | tuple[str, str] | None = None,
     log: TextIO | Literal["stderr"] | None = "stderr",
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM; see ``WSChat.run``."""
@@ -161,10 +184,13 @@ def run(
 
         served = Debugged(app)
     options: dict[str, Any] = {"log": None}
+    scheme = "http" if ssl_context is None else "https"
+    if ssl_context is not None:
+        options["ssl_context"] = _tls(ssl_context)
     if log is not None:
         access = AccessLog(sys.stderr if log == "stderr" else log)
         hub.on_end = access.closed
-        options = {"log": access, "handler_class": LoggedHandler}
+        options |= {"log": access, "handler_class": LoggedHandler}
     server = Server((host, port), served, **options)
     stop = gevent.event.Event()
     until = 0.0
@@ -187,9 +213,9 @@ def run(
         what, remedy = known or (error.strerror, "Is this an address of this machine?")
         sys.exit(f"cannot serve on {host}:{port}: {what}. {remedy}")
     port = server.server_port or port
-    print(f" * Serving on {_url(host or '0.0.0.0', port)} (Ctrl+C stops)")  # nosec B104
+    print(f" * Serving on {scheme}://{_at(host or '0.0.0.0', port)} (Ctrl+C stops)")  # nosec B104
     if near := _NEAR.get(host):
-        print(f" * On this machine it is {_url(near, port)}")
+        print(f" * On this machine it is {scheme}://{_at(near, port)}")
     sys.stdout.flush()
     loop = EventedLoop.current()
     Watchdog(loop).start()

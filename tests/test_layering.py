@@ -290,12 +290,6 @@ ARROWS: Tree = {
         "asyncapi": ".protocol .requests .schema chat.events chat.wire envelope",
         "typescript": ".requests .schema chat.events",
     },
-    # flask wschat
-    "cli": {
-        "group": "errors logs",
-        "documents": ".group documents.asyncapi documents.typescript",
-        "__init__": ".documents .group",
-    },
     # WSChat
     "extension": (
         "envelope rate settings websocket backends",
@@ -310,7 +304,7 @@ ARROWS: Tree = {
         "hub.hub servers.accepting servers.handler",
         "running.access running.debugging running.patching running.watchdog",
     ),
-    "gunicorn": "codec servers.handler servers.heads server",
+    "gunicorn": "backends codec servers.handler servers.heads server",
     # Clients: on the codec alone, but for the one that tests an app
     "client": {
         "address": "",
@@ -324,6 +318,14 @@ ARROWS: Tree = {
         "screen": "",
         "frames": "codec",
         "command": ".lines .screen .frames errors codec client",
+    },
+    # flask wschat
+    "cli": {
+        "group": "errors logs backends",
+        "documents": ".group documents.asyncapi documents.typescript",
+        "people": ".group logs",
+        "run": ".group websocket chat.events chat.listener opening.views server",
+        "__init__": ".documents .group .people .run",
     },
     "testing": {
         "client": (
@@ -353,7 +355,7 @@ ONLY_IN: dict[str, Names] = {
         "opening.answers opening.gate opening.health opening.hooks opening.identity",
         "opening.mistakes opening.plain opening.script opening.tickets",
         "opening.upgrade opening.views",
-        "cli.documents cli.group",
+        "cli.documents cli.group cli.people cli.run gunicorn",
         "documents.asyncapi documents.requests documents.typescript",
         "extension running.debugging server testing.client",
     ),

@@ -6,12 +6,14 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from ..backends import MemoryBackend
 from ..errors import WSChatError
 from ..logs import printable
 
@@ -54,6 +56,32 @@ def require() -> Any:
             " WSChat(app), or name another one by --app"
         )
     return found
+
+
+def shared(*, to_keep: bool = False) -> Any:
+    """Return the ``WSChat``, which reaches the server's clients from here.
+
+    ``to_keep``: what it is asked to do is of use also where no server is yet.
+
+    :raises click.ClickException: it cannot.
+    """
+    chat, backend = require(), current_app.extensions["wschat.hub"].backend
+    if isinstance(backend, MemoryBackend):
+        raise click.ClickException(
+            "WSCHAT_URL is memory://, which is of the server's process alone: nobody"
+            " would be reached from here. Start server and commands with the same"
+            " sqlite:////path/chat.db or redis://host:6379/0"
+        )
+    path = getattr(backend, "_path", None)
+    if isinstance(path, Path) and not path.exists():
+        fault = (
+            f"there is no {path}: no server has used it yet. If one has, its file is in"
+            " another folder: begin WSCHAT_URL with sqlite://// and the whole path"
+        )
+        if not to_keep:
+            raise click.ClickException(fault)
+        click.echo(f"Warning: {fault}", err=True)
+    return chat
 
 
 as_json = click.option("--json", "is_json", is_flag=True, help="JSON, for scripts.")

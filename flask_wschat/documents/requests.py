@@ -14,7 +14,7 @@ from ..chat.events import Events
 from ..chat.fields import Name, User
 from ..chat.handlers import Handler
 from ..chat.listener import ChatListener
-from ..opening.views import SERVES
+from ..opening.views import SERVES, Served
 from .schema import Definitions, Schema
 
 _ARGUMENT = re.compile(r"<(?:[^<>]*:)?(\w+)>")
@@ -43,8 +43,11 @@ def routes(app: Flask) -> Iterator[Route]:
         view = app.view_functions.get(rule.endpoint)
         if rule.websocket and view is not None:
             arguments = _ARGUMENT.findall(rule.rule)
+            served: Served | None = getattr(view, SERVES, None)
             address = _ARGUMENT.sub(r"{\1}", rule.rule)
-            yield Route(address, arguments, rule.endpoint, getattr(view, SERVES, view))
+            yield Route(
+                address, arguments, rule.endpoint, served.by if served else view
+            )
 
 
 def request(defs: Definitions, handler: Handler) -> Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import (
     Flask,
@@ -33,7 +33,17 @@ Serve = Callable[[WebSocket, dict[str, Any]], None]
 
 
 SERVES = "wschat_serves"
-"""The attribute in which a route's view names the listener, or view, behind it."""
+"""The attribute in which a route's view has what is ``Served``."""
+
+
+class Served(NamedTuple):
+    """What is behind a route, for those who describe it."""
+
+    by: Any
+    """The listener class, or the view."""
+    subprotocols: Sequence[str]
+    limit: Rate | None
+
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """As Flask's views have them."""
@@ -59,7 +69,8 @@ def dispatched(
     def open_it(**url_args: Any) -> Any:
         upgrade: Upgrade = request.environ[UPGRADE]
         try:
-            ws = upgrade.accept(subprotocols, plain=plain, limit=limit)
+            rate = limit if plain else None  # events have replies that say so first
+            ws = upgrade.accept(subprotocols, plain=plain, limit=rate)
         except ClientLeft:
             return upgrade.no_answer()
         if blocking:
@@ -101,7 +112,7 @@ def dispatched(
             raise  # the application's error handlers may have an answer of theirs
         return answer if upgrade.begun else _refused(answer)
 
-    setattr(view, SERVES, made_of)
+    setattr(view, SERVES, Served(made_of, subprotocols, limit))
     return view
 
 
