@@ -30,6 +30,7 @@ from .opening.hooks import Hooks
 from .opening.identity import Identity
 from .opening.plain import not_a_websocket
 from .opening.script import at_any_host, serve_script
+from .operate.reports import Reports
 from .rate import Rate
 from .running import folder as _folder  # noqa: F401  # it notes where we began
 from .settings import PREFIX, Settings
@@ -52,6 +53,8 @@ _BACKGROUND = "wschat.background"
 """Where it holds its background tasks."""
 _GATE = "wschat.gate"
 """Where it holds what all its opening handshakes share."""
+_REPORTS = "wschat.reports"
+"""Where it holds what asks all its processes."""
 
 
 _SHARED = (
@@ -113,6 +116,7 @@ class WSChat(Sending, Identity):
         app.extensions[_HUB] = hub
         app.extensions[_CHAT] = chat = Chat(hub, self._has_logins)
         app.extensions[_BACKGROUND] = Background(hub, app.app_context)
+        app.extensions[_REPORTS] = Reports(hub)
         mistakes.note_settings(app)
         self._only = None if self._apps else chat
         self._apps.add(app)

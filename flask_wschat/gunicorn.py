@@ -15,9 +15,11 @@ from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
 from .backends import MemoryBackend
 from .codec import Head
+from .operate.reports import serve_all
 from .server import Server, the_program_kept
 from .servers.handler import WebSocketHandler
 from .servers.heads import Fields
+from .transports.loop import EventedLoop
 
 
 class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]
@@ -63,6 +65,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
             )
 
     def run(self) -> None:
+        serve_all(EventedLoop.current())
         with the_program_kept():
             super().run()
 

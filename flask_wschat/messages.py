@@ -12,6 +12,9 @@ import msgspec
 
 EVERYONE = "all"
 """The topic of every connection."""
+OPERATE = "operate"
+"""The topic, and the event, of what operators ask of all processes; what these answer
+has topics that begin with it."""
 _ROOM, _USER = "room:", "user:"  # begin the topics of rooms and users
 
 PRESENCE = "presence"

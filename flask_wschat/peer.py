@@ -31,10 +31,15 @@ class Peer(Incoming):
     To its transport it is the ``Receiver``.
     """
 
-    __slots__ = ("_counted_at",)
+    __slots__ = ("_address", "_counted_at", "_since")
 
-    def _start(self, received: bytes = b"") -> None:
-        """Begin to receive; ``received`` came together with the handshake."""
+    def _start(self, received: bytes = b"", address: str | None = None) -> None:
+        """Begin to receive; ``received`` came together with the handshake.
+
+        ``address`` is the client's, as far as it is known.
+        """
+        self._address = address
+        self._since = time.time()  # when it was opened, in seconds since 1970
         self._counted_at = 0.0  # when the last thousand of control frames was full
         self._transport.start(self, received)
 

@@ -23,6 +23,7 @@ from flask import Flask
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from .hub.hub import Hub
+from .operate.reports import serve_all
 from .running.access import AccessLog, LoggedHandler
 from .running.patching import ensure_patched
 from .running.watchdog import Watchdog
@@ -219,6 +220,7 @@ def run(
     sys.stdout.flush()
     loop = EventedLoop.current()
     Watchdog(loop).start()
+    serve_all(loop)
     exit_code = 0
     if reload:
         from .running.debugging import is_reloaded, watch_files

@@ -23,6 +23,7 @@ from flask_wschat.hub.pages import Position, View
 from flask_wschat.hub.subscriptions import LINGER
 from flask_wschat.messages import (
     EVERYONE,
+    OPERATE,
     Delivery,
     Message,
     room_topic,
@@ -201,7 +202,7 @@ def test_a_topic_is_given_up_after_its_last_member(opened: Open) -> None:
     ws.leave("a")
     topics._idle[room_topic("a")] = 0
     assert not topics.tick(loop, far + 1)
-    assert topics._delivered == {EVERYONE}
+    assert topics._delivered == {EVERYONE, OPERATE}
     ws.join("a")
     assert room_topic("a") in topics._delivered
 
@@ -234,13 +235,13 @@ def test_a_topic_whose_join_failed_is_let_go() -> None:
     topics, loop = hub._topics, ws._transport.loop
     backend.down = True
     hub.rooms._enter(ws, "a")
-    assert backend.wanted == {EVERYONE, room_topic("a")}
+    assert backend.wanted == {EVERYONE, OPERATE, room_topic("a")}
     assert room_topic("a") in topics._failed
     hub.leave(ws, "a")
     assert topics.tick(loop, time.monotonic())
     topics._idle[room_topic("a")] = 0
     assert not topics.tick(loop, time.monotonic())
-    assert backend.wanted == {EVERYONE} == topics._subscribed
+    assert backend.wanted == {EVERYONE, OPERATE} == topics._subscribed
 
 
 def test_what_cannot_be_subscribed_is_not_joined(app: Flask, serve: Serve) -> None:

@@ -270,6 +270,15 @@ ARROWS: Tree = {
             "errors logs rate websocket servers.offers",
         ),
     },
+    # What operators see, and what they can do
+    "operate": {
+        "here": "messages websocket transports hub.hub",
+        "reports": (
+            ".here errors logs messages rate backends",
+            "transports transports.loop transports.patched transports.threaded",
+            "transports.waiting hub.hub",
+        ),
+    },
     # What chat.run adds to a server
     "running": {
         "boot": "",
@@ -297,14 +306,18 @@ ARROWS: Tree = {
         "chat.background chat.chat chat.events chat.publisher",
         "shortcuts.contexts running.folder",
         "opening.gate opening.health opening.hooks opening.identity opening.mistakes",
-        "opening.plain opening.script opening.views",
+        "opening.plain opening.script opening.views operate.reports",
     ),
     "server": (
         "transports.ending transports.evented transports.loop transports.patched",
         "hub.hub servers.accepting servers.handler",
+        "operate.reports",
         "running.access running.debugging running.patching running.watchdog",
     ),
-    "gunicorn": "backends codec servers.handler servers.heads server",
+    "gunicorn": (
+        "backends codec transports.loop servers.handler servers.heads",
+        "operate.reports server",
+    ),
     # Clients: on the codec alone, but for the one that tests an app
     "client": {
         "address": "",

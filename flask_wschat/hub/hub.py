@@ -20,6 +20,7 @@ from ..incoming import CallEach, call_each
 from ..logs import SparingLog
 from ..messages import (
     EVERYONE,
+    OPERATE,
     PRESENCE,
     Delivery,
     Message,
@@ -114,6 +115,8 @@ class Hub:
         """Told of each connection that ended, for a server's log."""
         self.on_lost: Callable[[list[str] | None], Any] | None = None
         """Told, in the loop, of topics (None: any) of which publications were lost."""
+        self.on_operate: Callable[[Delivery], Any] = bool
+        """Told, in any thread, of what operators ask and hear."""
         self.on_stop: Callable[[], Any] | None = None
         """Called before the backend is let go of."""
         backend.start(self)
@@ -146,7 +149,7 @@ class Hub:
         ws._sweep_at = time.monotonic() + self.settings.PING_INTERVAL
         members = self.members
         (members.plain[EVERYONE] if plain else members.opening).add(ws)
-        topics = [EVERYONE]
+        topics = [EVERYONE, OPERATE]
         if ws.user is not None:
             topic = user_topic(ws.user)
             topics.append(topic)
@@ -155,6 +158,11 @@ class Hub:
             self.presence.changed(loop, topic, ws.user)
         self._topics.want(loop, topics)
         self._sweep.begin()
+
+    def serve(self, own: Loop) -> None:
+        """Hear what operators ask, also before anybody connects; may wait."""
+        loop = self.home.settled(own)
+        loop.call(self._topics.want, loop, [OPERATE])
 
     def require_backend(self, own: Loop) -> None:
         """Return when what is sent to all reaches this process.
@@ -364,8 +372,10 @@ class Hub:
     # -- what the backend calls, from any thread
 
     def deliver(self, delivery: Delivery) -> None:
-        home = self.home
-        if home.loop is None or home.pid != os.getpid():
+        if delivery.message.event == OPERATE:
+            self.on_operate(delivery)
+            return
+        if self.home.loop is None or self.home.pid != os.getpid():
             return  # nobody ever connected here
         self._deliveries.put(delivery)
 

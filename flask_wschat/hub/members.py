@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 
-from ..messages import EVERYONE, room_of, room_topic, user_topic
+from ..messages import EVERYONE, OPERATE, room_of, room_topic, user_topic
 from ..websocket import WebSocket
 from .audience import Audience
 from .feeds import Feeds
@@ -111,7 +111,9 @@ class Members:
                     yield room_topic(room), ws.user
 
     def wants(self, topic: str) -> bool:
-        """Whether anybody is in ``topic``."""
+        """Whether anybody is in ``topic``; an operator may always ask."""
+        if topic == OPERATE:
+            return True
         return topic in self.plain or topic in self.hearing or topic in self._feeds
 
     def is_of_routes(self, ws: WebSocket) -> bool:

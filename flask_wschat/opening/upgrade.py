@@ -70,6 +70,7 @@ class Upgrade:
     _deflate: Deflate | None = None
     _extension: str | None = None
     _route = ""
+    _address: str | None = None
     _bucket: Bucket | None = None
 
     _held: Event | None = None  # set when a TLS socket may go back to its server
@@ -93,6 +94,7 @@ class Upgrade:
     def admit(self, asked: Any) -> None:
         """Raise the HTTP refusal that this request, ``asked``, deserves, if any."""
         self._route = getattr(asked.url_rule, "rule", "")
+        self._address = asked.remote_addr
         limited = self._gate.hub.places is not None
         try:
             self._check_head()
@@ -285,7 +287,7 @@ class Upgrade:
             if hub.places is not None:
                 hub.places.hand_over(self, ws)
             self.accepted = ws
-            ws._start(taken.received)
+            ws._start(taken.received, self._address)
         except BaseException:
             transport.abort()
             hub.forget(ws)

@@ -1,0 +1,197 @@
+"""What this process knows of itself and of who is here, as answers to ``Reports``.
+
+They run beside the loop, and look at all rooms or connections in small parts of it, so
+that messages go on between them.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from ..hub.hub import Hub
+from ..messages import room_of, user_of, user_topic
+from ..transports import Loop
+from ..websocket import WebSocket, as_close
+
+T = TypeVar("T")
+
+MOST = 500
+"""Rooms, users or connections in an answer."""
+_PART = 1000  # looked at in one go, about a millisecond
+
+_began = time.time()
+
+
+def answers(hub: Hub) -> dict[str, Callable[[dict[str, Any]], Any]]:
+    """Return what a process of ``hub`` answers to each question."""
+    known = (stats, rooms, users, connections, kick)
+    return {each.__name__: functools.partial(each, hub) for each in known}
+
+
+def stats(hub: Hub, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of this process."""
+    topics = _call(hub, lambda: [*_topics(hub)]) or []
+    return {
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
+        "started": _began,
+        "uptime": time.time() - _began,
+        "connections": hub.count(),
+        "users": sum(1 for topic in topics if user_of(topic) is not None),
+        "rooms": sum(1 for topic in topics if room_of(topic) is not None),
+        "backend_up": hub.backend.fault() is None,
+    }
+
+
+def rooms(hub: Hub, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the rooms with most connections here: ``name``, ``connections`` and
+    ``people``, users in it, each once; see ``_biggest``.
+    """
+    found = _biggest(hub, fields, room_of)
+    for row in found["rows"]:
+        members = _call(hub, functools.partial(_members, hub, row.pop("topic"))) or []
+        people: set[str] = set()
+        for part in _parts(members):
+            people.update(ws.user for ws in part if ws.user is not None)
+            _call(hub, int)
+        row["people"] = len(people)
+    return found
+
+
+def users(hub: Hub, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the users with most connections here: ``name``, ``connections``."""
+    found = _biggest(hub, fields, user_of)
+    for row in found["rows"]:
+        del row["topic"]
+    return found
+
+
+def connections(hub: Hub, fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the connections here of ``fields["user"]``."""
+    user = fields.get("user")
+    if not isinstance(user, str):
+        raise ValueError("the user is a text")
+    found: list[WebSocket] = _call(hub, lambda: _members(hub, user_topic(user))) or []
+    return [_described(ws) for ws in found[:MOST] if not ws.closed]
+
+
+def kick(hub: Hub, fields: dict[str, Any]) -> int:
+    """Close the connection whose id is ``fields["id"]``; return how many it were."""
+    code, reason = as_close(fields.get("code", 4000), fields.get("reason", ""))
+    id_ = fields.get("id")
+    everyone: list[WebSocket] = _call(hub, lambda: list(hub.everyone())) or []
+    found = [ws for ws in everyone if ws._id == id_ and not ws.closed]
+    for ws in found:
+        ws.close(code, reason)
+    return len(found)
+
+
+# -- those of all processes
+
+
+def merged(
+    found: Iterable[dict[str, Any]], limit: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the biggest of what ``rooms`` or ``users`` has returned in each process,
+    and how many there are at least.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    total = 0
+    for each in found:
+        total = max(total, int(each["total"]))
+        for row in each["rows"]:
+            known = rows.setdefault(row["name"], {"name": row["name"]})
+            for key, count in row.items():
+                if key != "name":
+                    known[key] = known.get(key, 0) + int(count)
+    return _first(rows.values(), limit), max(total, len(rows))
+
+
+def _first(rows: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    key = lambda row: (-row["connections"], row["name"])  # noqa: E731
+    return heapq.nsmallest(limit, rows, key)
+
+
+# -- within
+
+
+def _biggest(
+    hub: Hub, fields: dict[str, Any], name_of: Callable[[str], str | None]
+) -> dict[str, Any]:
+    """Return as ``rows`` those with most connections here, at most ``limit``, and how
+    many there are in all.
+
+    ``prefix``: what their names begin with; ``part``: what is in them, in whatever
+    case; ``names``: which they are.
+    """
+    prefix, part = str(fields.get("prefix", "")), str(fields.get("part", "")).lower()
+    names, limit = fields.get("names"), fields.get("limit", 50)
+    wanted = None if names is None else set(names)
+    rows: list[dict[str, Any]] = []
+    total = 0
+    for topics in _parts(_call(hub, lambda: [*_topics(hub)]) or []):
+        some = []
+        for topic in topics:
+            name = name_of(topic)
+            if (
+                name is not None
+                and name.startswith(prefix)
+                and part in name.lower()
+                and (wanted is None or name in wanted)
+            ):
+                some.append((name, topic))
+        counts = _call(hub, functools.partial(_counts, hub, some)) or []
+        for (name, topic), count in zip(some, counts, strict=True):
+            if count:
+                total += 1
+                rows.append({"name": name, "topic": topic, "connections": count})
+        rows = _first(rows, min(int(limit), MOST))
+    return {"rows": rows, "total": total}
+
+
+def _topics(hub: Hub) -> set[str]:
+    members = hub.members
+    return {*members.plain, *members.hearing, *hub.feeds.topics}
+
+
+def _counts(hub: Hub, some: list[tuple[str, str]]) -> list[int]:
+    return [hub.count(topic) for _, topic in some]
+
+
+def _members(hub: Hub, topic: str) -> list[WebSocket]:
+    members = hub.members
+    return [*members.of_routes(topic), *members.chatting(topic)]
+
+
+def _described(ws: WebSocket) -> dict[str, Any]:
+    return {
+        "id": ws.id,
+        "user": ws.user,
+        "route": ws._route,
+        "address": ws._address,
+        "since": ws._since,
+        "rooms": sorted(ws.rooms)[:MOST],
+        "queued": ws._transport.queued,
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
+    }
+
+
+def _parts(found: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(found), _PART):
+        yield found[start : start + _PART]
+
+
+def _call(hub: Hub, function: Callable[[], Any]) -> Any:
+    """Return what ``function`` returns in the loop; None: there is none here."""
+    loop: Loop | None = hub.home.loop
+    if loop is None or hub.home.pid != os.getpid() or not loop.is_alive():
+        return None
+    result = loop.call(function)
+    if loop.may_wait():
+        loop.give_turn()
+    return result
