@@ -378,6 +378,13 @@ class WSChat(Sending, Identity):
             log=log,
         )
 
+    def stats(self) -> dict[str, Any]:
+        """Return what this process has counted since it began, and how it stands.
+
+        Plain values for JSON, as ``docs/operate/metrics.md`` explains each.
+        """
+        return self._hub().figures.stats()
+
     def _app(self) -> Flask:
         if has_app_context():
             return current_app._get_current_object()  # type: ignore[attr-defined, no-any-return]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextvars
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Protocol
 
@@ -20,6 +19,8 @@ from .errors import BackendError, ConnectionClosed
 from .logs import SparingLog
 from .settings import Settings
 from .transports import Event, Transport
+from .transports.accelerated import Counts, clock
+from .transports.counts import HANDLED, RECEIVED
 from .transports.ending import is_order
 
 INBOX_LIMIT = 256 * 1024
@@ -33,7 +34,6 @@ _DEAF: collections.deque[Any] = collections.deque(maxlen=0)  # an inbox that kee
 _MANY = 64  # messages of one read; over it others have their turn before these do
 _TURN = 0.002  # seconds a listener may go on before others have their turn
 
-
 CallEach = Callable[[Callable[[Any, Any], Any], Any, Iterable[Any]], None]
 """What ``call_each`` is, each call in a fresh context of the application."""
 
@@ -44,6 +44,8 @@ class Membership(Protocol):
     settings: Settings
     log: SparingLog  # of what clients can bring about
     backlog: Any  # the hub's ``Backlog``
+    figures: Any  # its ``Figures``, and where those are:
+    counts: Counts
 
     def dumps(self, data: Any) -> str: ...
     def loads(self, text: str | bytes) -> Any: ...
@@ -240,6 +242,7 @@ class Incoming:
         """Put messages of ``size`` bytes into the inbox; see that somebody looks."""
         if self.closed:
             return
+        self._hub.counts.add(RECEIVED, len(messages))
         if self._inbox is None:
             self._inbox = collections.deque(messages)
         else:
@@ -269,11 +272,6 @@ class Incoming:
         self._read_on()
 
     # -- out of it: a view
-
-    def _closed_error(self) -> ConnectionClosed:
-        return ConnectionClosed(
-            self.close_code or CloseCode.ABNORMAL, self.close_reason
-        )
 
     def _emptied(self) -> None:
         """All messages were taken out of the inbox."""
@@ -338,21 +336,23 @@ class Incoming:
 
     def _unread(self, waits: bool) -> Iterator[str | bytes]:
         """Yield messages until the inbox is empty; give the loop a turn meanwhile."""
-        until = 0.0
+        until, began, took = 0.0, clock(), self._hub.counts.took
         while inbox := self._inbox:
             message = inbox.popleft()
             if not inbox:
                 self._emptied()
-            yield message
+            try:
+                yield message
+            finally:  # also where it was too much for the listener
+                now = took(HANDLED, began)
             if not inbox or (waits and self._is_behind()):
                 return
-            now = time.monotonic()
             if now > until > 0:
                 if self._transport.loop.shares_workers:
                     return
                 self._transport.loop.give_turn()
-                until = 0.0
-            until = until or now + _TURN
+                until, now = 0.0, clock()
+            until, began = until or now + _TURN, now
 
     def _worked(self) -> None:
         """A worker is done; what came since it last looked wants another."""

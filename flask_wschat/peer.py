@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from . import endings
+from .codec import CloseCode
 from .codec import Event as Arrival
 from .endings import Ending
 from .errors import ConnectionClosed
@@ -62,6 +63,11 @@ class Peer(Incoming):
     def _awaited(self) -> bool:
         """Whether ``receive`` has ever had to wait, or a listener has the messages."""
         return self._woken is not None or self._listener is not None
+
+    def _closed_error(self) -> ConnectionClosed:
+        return ConnectionClosed(
+            self.close_code or CloseCode.ABNORMAL, self.close_reason
+        )
 
     def _wait_for_message(self, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -197,7 +203,7 @@ class Peer(Incoming):
             self._transport.finish(self._hub.settings.CLOSE_TIMEOUT)
 
     def _dropped(self, count: int) -> None:
-        self._hub.backlog.dropped += count
+        self._hub.figures.add("dropped", count)
         self._hub.log.warning(
             "dropped",
             "%s is too slow: the oldest %d messages to it are lost (see"
@@ -214,7 +220,7 @@ class Peer(Incoming):
     def _let_go(self, why: str, ending: Ending) -> None:
         """Close with 1013: the peer can come back and catch up."""
         if not self.closed:
-            self._hub.backlog.slow += 1
+            self._hub.figures.add("slow_closes")
             self._hub.log.warning(
                 "slow",
                 "%s %s; closed with 1013 (see WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",

@@ -61,7 +61,7 @@ def test_the_total_is_kept_by_closing_the_slowest(
     gone = closed(slow)
     assert 0 < len(gone) < 40, "the others go on"
     assert set(gone) == {CloseCode.TRY_AGAIN_LATER}
-    assert hub.backlog.slow == len(gone)
+    assert hub.figures["slow_closes"] == len(gone)
     [line] = caplog.messages
     assert "WSCHAT_MAX_QUEUED" in line and "1013" in line
     assert hub.backlog.queued() == sum(
@@ -222,7 +222,7 @@ def test_each_application_has_its_own() -> None:
         ws.send(bytes(30_000))
     assert closed(slow)
     assert not closed(bystanders)
-    assert other.backlog.slow == 0
+    assert other.figures["slow_closes"] == 0
 
 
 def test_another_process_begins_anew() -> None:

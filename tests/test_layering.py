@@ -49,16 +49,20 @@ ARROWS: Tree = {
         "patched": "",
         "waiting": ". .patched",
         "ending": ".waiting",
-        "queue": "",
-        "accelerated": ".queue",
+        "counts": ".patched",
+        "queue": ".counts",
+        "accelerated": ".counts .queue",
         "loop": ". .accelerated .patched .waiting",
         "threaded": ".loop .waiting",
-        "outbox": ".accelerated .queue",
+        "outbox": ".accelerated .counts .queue",
         "memory": ". .accelerated .outbox",
         "evented": ". .accelerated .loop .outbox .patched .queue .tls",
     },
     # What the user holds
-    "incoming": "endings errors logs settings codec transports transports.ending",
+    "incoming": (
+        "endings errors logs settings codec transports transports.accelerated",
+        "transports.counts transports.ending",
+    ),
     "peer": "endings errors logs messages codec incoming",
     "websocket": (
         "endings errors messages rate codec codec.accelerated codec.closing",
@@ -140,8 +144,9 @@ ARROWS: Tree = {
     },
     # The connections of this process, and who is where
     "hub": {
-        "audience": "codec transports websocket",
-        "backlog": "endings logs transports.accelerated websocket",
+        "figures": "backends messages transports.accelerated transports.counts",
+        "audience": ".figures codec transports websocket",
+        "backlog": ".figures endings logs transports.accelerated websocket",
         "tallies": "envelope messages",
         "pages": "envelope messages",
         "parcels": ".audience .pages envelope messages codec websocket",
@@ -161,7 +166,7 @@ ARROWS: Tree = {
         "claims": ".home .members .parcels errors messages websocket backends",
         "deliveries": ".home logs messages",
         "drain": ".home endings settings transports transports.ending websocket",
-        "sweep": ".drain .home errors settings transports websocket",
+        "sweep": ".drain .figures .home errors settings transports websocket",
         "subscriptions": "errors transports backends",
         "readings": (
             ".feed .feeds .flights .pages .subscriptions",
@@ -179,9 +184,9 @@ ARROWS: Tree = {
             "messages transports websocket",
         ),
         "hub": (
-            ".backlog .beside .claims .deliveries .drain .feeds .home .members",
-            ".mending .overdue .places .presence .readings .rooms .subscriptions",
-            ".sweep",
+            ".backlog .beside .claims .deliveries .drain .feeds .figures .home",
+            ".members .mending .overdue .places .presence .readings .rooms",
+            ".subscriptions .sweep",
             "endings errors logs messages settings incoming websocket backends",
             "transports transports.ending transports.loop transports.waiting",
         ),

@@ -238,7 +238,7 @@ def test_a_slow_peer_is_closed_with_1013(
         deliver([ws], message)
     assert ws.closed and ws.close_code == 1013
     assert "WSCHAT_MAX_QUEUE" in caplog.text
-    assert hub.backlog.slow == 1
+    assert hub.figures["slow_closes"] == 1
     peer.transport.resume()
     assert peer.events[-1] == Closed(1013, "too slow")
 
@@ -254,7 +254,7 @@ def test_a_slow_peer_loses_the_oldest_if_so_chosen_and_the_log_says_so(
     peer.transport.resume()
     assert peer.events[-1] == f"{49:020}"
     assert len(peer.events) < 10
-    assert hub.backlog.dropped == 50 - len(peer.events)
+    assert hub.figures["dropped"] == 50 - len(peer.events)
     (line,) = (r.getMessage() for r in caplog.records)
     assert "the oldest 1 messages to it are lost" in line and ws.id in line
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from ..codec import EncodedMessage
 from ..transports import Transport
 from ..websocket import WebSocket
+from .figures import DELIVERED
 
 Forms = list[tuple[int | None, list[Transport]]]
 """By ``window_bits``."""
@@ -48,17 +49,33 @@ def _descriptor(transport: Transport) -> int:
     return transport.fd
 
 
-def deliver(
+def publish(
     receivers: Collection[WebSocket],
     message: EncodedMessage,
     key: str | None = None,
     exclude: str | None = None,
 ) -> None:
+    """``deliver`` what was published, and count for how many."""
+    one = next(iter(receivers), None)  # later there may be none any more
+    count = deliver(receivers, message, key, exclude)
+    if count and one is not None:
+        one._hub.counts.add(DELIVERED, count)
+
+
+def deliver(
+    receivers: Collection[WebSocket],
+    message: EncodedMessage,
+    key: str | None = None,
+    exclude: str | None = None,
+) -> int:
     """Queue ``message`` for each of ``receivers``, all open, waiting for none.
+
+    Return for how many.
 
     ``key``: see ``Outbox.push``. ``exclude``: the id of one who is left out. A peer
     whose queue is full is ended.
     """
+    count = 0
     out: WebSocket | None = None
     if exclude is not None:
         out = next((ws for ws in receivers if ws._id == exclude), None)
@@ -75,11 +92,16 @@ def deliver(
                 if not transports:
                     continue
             frame = message.frame(window_bits)
+            count += len(transports)
             refused += transports[0].write_all(transports, frame)
         if not refused:
-            return
+            return count
+        count -= len(refused)
         full = set(refused)
         others = [ws for ws in receivers if ws._transport in full]
     for ws in others:
-        if not ws._transport.write(message.frame(ws._window_bits), key):
+        if ws._transport.write(message.frame(ws._window_bits), key):
+            count += 1
+        else:
             ws._overflow()
+    return count

@@ -12,6 +12,7 @@ from .. import endings
 from ..logs import SparingLog
 from ..transports.accelerated import Allowance
 from ..websocket import WebSocket
+from .figures import Figures
 
 _STEP = 16
 """Into so many parts the limit is divided."""
@@ -38,18 +39,15 @@ class Backlog:
     queues and what is partly sent, each counted once however many queues have it.
     """
 
-    def __init__(self, limit: int, waiting: Waiting) -> None:
+    def __init__(self, limit: int, waiting: Waiting, figures: Figures) -> None:
         self._limit = limit
         self._waiting = waiting
+        self._figures = figures
         self.posted_limit = limit // _STEP
-        self.allowance = Allowance(limit - self.posted_limit)
+        self.allowance = Allowance(limit - self.posted_limit, figures.counts)
         """What may be queued until it is time to look."""
         self.posted = 0
         """Bytes that threads have under way into the loop, under its ``lock``."""
-        self.slow = 0
-        """Connections that were closed as too slow, by this limit or their own."""
-        self.dropped = 0
-        """Messages that full queues lost for newer ones."""
         self._at_it = False
 
     def clear(self) -> None:
@@ -58,7 +56,8 @@ class Backlog:
         self.posted, self._at_it = 0, False
 
     def queued(self) -> int:
-        """Return the bytes that wait for all peers, each queue's for itself."""
+        """Return the bytes that wait for all peers, each queue's for itself; from any
+        thread."""
         return sum(ws._transport.queued for ws in self._all())
 
     def held(self) -> int:
@@ -75,9 +74,8 @@ class Backlog:
         finally:
             self._at_it = False
 
-    def _all(self) -> Iterator[WebSocket]:
-        yield from self._waiting.everyone()
-        yield from self._waiting.leaving
+    def _all(self) -> list[WebSocket]:
+        return [*self._waiting.everyone(), *self._waiting.leaving]
 
     def _held(self) -> list[tuple[WebSocket, int]]:
         found = [ws for ws in self._all() if ws._transport.queued]
@@ -87,7 +85,7 @@ class Backlog:
         return list(zip(found, transports[0].held(transports), strict=True))
 
     def _relieve(self) -> None:
-        before, gone = self.slow, 0
+        before, gone = self._figures["slow_closes"], 0
         full, enough = (self._limit * part // _STEP for part in (_FULL, _ENOUGH))
         held = self._held()
         total = first = sum(size for _, size in held)
@@ -107,7 +105,7 @@ class Backlog:
                 "%d connections are too slow, %d of them closed with 1013: %d bytes"
                 " of memory waited for all (see WSCHAT_MAX_QUEUED)",
                 gone,
-                self.slow - before,
+                self._figures["slow_closes"] - before,
                 first,
             )
 
@@ -122,7 +120,7 @@ class Backlog:
             if ws.closed:
                 ws._transport.abort()
             else:
-                self.slow += 1
+                self._figures.add("slow_closes")
                 ws._transport.discard()
                 ws._close(*endings.TOO_MUCH_WAITS)
                 if not ws.closed:

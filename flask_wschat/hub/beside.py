@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..messages import APPEND, DELETED, DISCARD, EMITTED, STREAM, Delivery
-from .audience import deliver
+from .audience import publish
 from .members import Members
 from .parcels import Parcel, framed
 
@@ -39,6 +39,6 @@ def send_beside(
                 finish(ws.close, message.close_code, str(message.data))
         return
     if plain and message.event is None:
-        deliver(plain, framed(message.data), message.key, message.exclude)
+        publish(plain, framed(message.data), message.key, message.exclude)
     if hearing and message.event in _HEARD:
         Parcel(delivery).send(hearing, message.exclude)

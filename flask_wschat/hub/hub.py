@@ -39,6 +39,7 @@ from .claims import CLAIM, Claims
 from .deliveries import Deliveries
 from .drain import Closing
 from .feeds import Feeds
+from .figures import PUBLISHED, Figures
 from .home import Home
 from .members import Members
 from .mending import Mender
@@ -86,24 +87,27 @@ class Hub:
         self.dumps = dumps
         self.loads = loads
         self.call_each = call_each
-        self.report = report or _log_error
         self.alone: Lonely | None = None
         """Is told of what is published before anybody has connected here."""
         self.leaving: set[WebSocket] = set()
         """Connections that have ended, and their transports have not."""
-        self.backlog = Backlog(settings.MAX_QUEUED, self)
+        self.figures = Figures(self)
+        self.report = self.figures.telling(report)
+        self.counts = self.figures.counts
+        self.backlog = Backlog(settings.MAX_QUEUED, self, self.figures)
         self.home = Home(self)
-        self._mender = Mender(self.home, backend, settings.MAX_QUEUE // 4, self.deliver)
+        self._asked = asked = self.figures.timed(backend)
+        self._mender = Mender(self.home, asked, settings.MAX_QUEUE // 4, self.deliver)
         self.feeds = Feeds(settings, self.home.later, self._mender.add)
         self.members = Members(self.feeds)
         self.places = places_for(settings)
         self.presence = Presence(
-            self.members, self.feeds, backend, self.home, new_event, settings.patience
+            self.members, self.feeds, asked, self.home, new_event, settings.patience
         )
-        self._topics = Subscriptions(backend, self.members.wants, new_event)
-        self.readings = Readings(self.feeds, self._topics, backend)
-        self.overdue = Overdue(self.feeds, backend)
-        self._claims = Claims(self.home, self.members, backend, settings.HISTORY_TTL)
+        self._topics = Subscriptions(asked, self.members.wants, new_event)
+        self.readings = Readings(self.feeds, self._topics, asked)
+        self.overdue = Overdue(self.feeds, asked)
+        self._claims = Claims(self.home, self.members, asked, settings.HISTORY_TTL)
         self.rooms = Rooms(
             self.members, self._topics, self._claims, self.presence, self._finish
         )
@@ -158,6 +162,7 @@ class Hub:
             self.presence.changed(loop, topic, ws.user)
         self._topics.want(loop, topics)
         self._sweep.begin()
+        self.figures.opened(self.count())
 
     def serve(self, own: Loop) -> None:
         """Hear what operators ask, also before anybody connects; may wait."""
@@ -171,6 +176,7 @@ class Hub:
         :raises HandshakeError: the loop of the connections does not turn.
         """
         fault = self.backend.fault()
+        self.figures.set("backend_up", fault is None)
         if fault is None:
             try:
                 loop = own
@@ -241,12 +247,10 @@ class Hub:
             self.leaving.add(ws)
         if self.places is not None:
             self.places.give_back(ws)
-        self.members.opening.discard(ws)
         self._claims.sharing.discard(ws)
-        self.members.plain[EVERYONE].discard(ws)
-        self.members.hearing[EVERYONE].discard(ws)
-        if EVERYONE in self.feeds:
-            self._finish(self.feeds.discard, ws, EVERYONE)
+        self._finish(self.members.forget, ws)
+        if ws.closed:  # else it was never quite here
+            self.figures.closed(ws.close_code, self.count())
         if self.on_end is not None:
             self._finish(self.on_end, ws)
         topics = [room_topic(room) for room in rooms or ()]
@@ -324,6 +328,7 @@ class Hub:
             for ws in self.everyone():
                 self.places.give_back(ws)
         self.members.clear()
+        self.figures.lose_all()
         self._mender.clear()
         self.leaving = set()
         self.backlog.clear()
@@ -339,7 +344,8 @@ class Hub:
 
         :raises BackendError: nobody got it, or that cannot be known.
         """
-        receipt = self.backend.publish(topic, message, keep=keep)
+        receipt = self._asked.publish(topic, message, keep=keep)
+        self.counts.add(PUBLISHED)
         self.feeds.acknowledged(topic, receipt)
         if self.alone is not None:
             self.alone()
@@ -362,10 +368,11 @@ class Hub:
 
         def note(outcome: Receipt | Exception) -> None:
             if isinstance(outcome, Receipt):
+                self.counts.add(PUBLISHED)
                 self.feeds.acknowledged(topic, outcome)
             done(outcome)
 
-        self.backend.submit(topic, message, note, keep=keep)
+        self._asked.submit(topic, message, note, keep=keep)
         if self._deliveries.waiting:
             self._deliveries.hold_back()
 
@@ -437,14 +444,3 @@ class Hub:
         self.backlog.look()
         more = self._topics.tick(loop, now)
         return self.presence.tick(loop, now, watched) or more
-
-
-def _log_error(
-    error: BaseException,
-    ws: WebSocket | None = None,
-    event: str = "",
-    *,
-    where: str = "the hub",
-) -> None:
-    where = where if ws is None else f"{event} of {ws._described()}"
-    logger.error("error in %s", where, exc_info=error)

@@ -49,6 +49,13 @@ class Members:
                     del each[topic]
         self._feeds.discard(ws, topic)
 
+    def forget(self, ws: WebSocket) -> None:
+        """Let one that ended be nowhere, but for rooms and its user's own topic."""
+        self.opening.discard(ws)
+        self.plain[EVERYONE].discard(ws)
+        self.hearing[EVERYONE].discard(ws)
+        self._feeds.discard(ws, EVERYONE)
+
     def hear(self, ws: WebSocket, topics: Iterable[str]) -> None:
         """Let one that opens, and is in ``topics``, have what comes from now on."""
         self.opening.discard(ws)
@@ -124,6 +131,10 @@ class Members:
         """Whether any such are in the room of ``topic``."""
         here = topic in self.plain or topic in self.hearing
         return here and room_of(topic) is not None
+
+    def topics(self) -> list[str]:
+        """Return those that anybody is in, each once; from any thread."""
+        return [*{**self.plain, **self.hearing, **dict.fromkeys(self._feeds.topics)}]
 
     def plain_rooms(self) -> list[str]:
         """Return the topics of rooms that such are in."""

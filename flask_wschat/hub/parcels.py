@@ -8,7 +8,7 @@ from .. import envelope
 from ..codec import EncodedMessage
 from ..messages import APPEND, DELETED, DISCARD, Delivery, Entry, Grown, Message
 from ..websocket import WebSocket
-from .audience import deliver
+from .audience import deliver, publish
 from .pages import Kept, kept
 
 _COST = 256  # bytes that a delivery counts for besides its data
@@ -79,7 +79,7 @@ class Parcel:
         message = self.delivery.message
         if self._frame is None:
             self._frame = framed(self.said if message.event is None else self._news())
-        deliver(receivers, self._frame, message.key, exclude)
+        publish(receivers, self._frame, message.key, exclude)
 
     def _news(self) -> str | bytes:
         topic, message = self.delivery.topic, self.delivery.message

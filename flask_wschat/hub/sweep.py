@@ -11,6 +11,7 @@ from ..settings import Settings
 from ..transports import Loop
 from ..websocket import WebSocket
 from .drain import Closing
+from .figures import Figures
 from .home import Home
 
 
@@ -19,6 +20,7 @@ class Swept(Protocol):
 
     settings: Settings
     closing: Closing
+    figures: Figures
 
     def everyone(self) -> Iterator[WebSocket]: ...
     def report(self, error: BaseException, ws: WebSocket | None = None) -> None: ...
@@ -46,12 +48,15 @@ class Sweep:
 
     def _plan(self) -> None:
         self._planned = self._home.stay
+        self._swept.figures.plan(self._every)
         self._home.later(self._every, self._sweep)
 
     def _sweep(self) -> None:
         loop, now, swept = self._home.loop, time.monotonic(), self._swept
         if loop is None:
             return
+        figures = swept.figures
+        figures.swept()
         connections = list(swept.everyone())
         if swept.closing.is_told():
             swept.closing.drain()
@@ -65,6 +70,8 @@ class Sweep:
                 except Exception as error:
                     swept.report(error, ws)
                     ws._transport.abort()  # it costs nobody else their sweep
+        queued = [size for ws in connections if (size := ws._transport.queued)]
+        figures.queues(queued, len(connections))
         more = bool(connections)
         try:
             more = swept.tick(loop, now, more) or more
@@ -74,3 +81,4 @@ class Sweep:
             self._plan()
         else:
             self._planned = None
+        figures.refresh()

@@ -46,10 +46,12 @@ class Hooks:
         """
         if "HTTP_UPGRADE" not in environ:
             return self._wsgi_app(environ, start_response)
-        asks = _asks(environ)
+        asks, figures = _asks(environ), self.gate.hub.figures
         offer = find_offer(environ, start_response)
         # A server that has answered 101 may have taken it for less than we do.
         if offer is None or not (asks or offer.answered):
+            if asks:
+                start_response = self._counted(start_response)
             return self._wsgi_app(environ, start_response)
         if asks:
             # Where it is one name of several, Werkzeug would not see it.
@@ -57,6 +59,7 @@ class Hooks:
         try:
             upgrade = Upgrade(self.gate, environ, offer, start_response)
         except OSError as error:  # no loop for it can be started
+            figures.refused("503")
             return self.gate.exhausted(error)(environ, start_response)
         environ[UPGRADE] = upgrade
         under_way = self.gate.hub.closing.under_way
@@ -65,6 +68,7 @@ class Hooks:
             result = self._wsgi_app(environ, upgrade.respond)
             upgrade.end()
             if not upgrade.begun:
+                figures.refused(upgrade.status)
                 return result
             if hasattr(result, "close"):
                 result.close()
@@ -74,6 +78,7 @@ class Hooks:
             upgrade.status = "500"
             upgrade.end()
             if upgrade.accepted is None:
+                figures.refused("500")
                 raise
             if isinstance(error, Exception):
                 upgrade.accepted.close(*endings.HANDSHAKE_FAILED)
@@ -88,6 +93,15 @@ class Hooks:
                 self.gate.count_thread(offer.threads, -1)
             under_way.discard(upgrade)
         return offer.answer(start_response)
+
+    def _counted(self, start_response: Any) -> Any:
+        """Return ``start_response`` for a handshake that can only be refused."""
+
+        def respond(line: str, *args: Any) -> Any:
+            self.gate.hub.figures.refused(line)
+            return start_response(line, *args)
+
+        return respond
 
     def request_context(self, environ: dict[str, Any]) -> Any:
         """Open the session of a request that asks to upgrade, where that is quick."""

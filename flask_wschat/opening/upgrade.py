@@ -290,7 +290,8 @@ class Upgrade:
             ws._start(taken.received, self._address)
         except BaseException:
             transport.abort()
-            hub.forget(ws)
+            if not ws.closed:
+                hub.forget(ws)
             raise
         return ws
 

@@ -68,6 +68,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
     _ahead = b""  # read from the socket, and not by `rfile`
     _requests = 0
     _waited = 0.0  # seconds, for the first byte of the first request
+    _gathering: Gathering | None = None  # the last head, as far as it is here
 
     def __init__(
         self, sock: Any, address: Any, server: WSGIServer, rfile: Any = None
@@ -98,6 +99,8 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
                 return self._answer_opening(opening)
             head = self._read_head()
         except HandshakeError as error:
+            if self._gathering is not None and self._gathering.asks:
+                note_refusal(self.server.application, error.status)
             # For the log: nothing of the connection's last request.
             self.requestline, self.environ, self._orig_status = "-", None, None
             self.response_headers, self.response_length = None, 0
@@ -220,7 +223,7 @@ class WebSocketHandler(geventwebsocket.handler.WebSocketHandler):  # type: ignor
                 return None
         self._requests += 1
         limit = opening_seconds(self.server.application)
-        gathering = Gathering()
+        self._gathering = gathering = Gathering()
         left, self._waited = max(limit - self._waited, 0.0), 0.0
         with time_limit(left):
             return self._collect_head(gathering)
@@ -355,8 +358,19 @@ def is_brief(application: Any) -> bool:
     return may_take(setting, "gevent", "gevent-websocket")
 
 
-def _settings(application: Any) -> Settings:
+def note_refusal(application: Any, status: int) -> None:
+    """Count a handshake for ``application`` that is answered with ``status``."""
+    if (hub := _hub(application)) is not None:
+        hub.figures.refused(str(status))
+
+
+def _hub(application: Any) -> Hub | None:
     hub: Hub | None = getattr(application, "extensions", {}).get("wschat.hub")
+    return hub
+
+
+def _settings(application: Any) -> Settings:
+    hub = _hub(application)
     return _DEFAULTS if hub is None else hub.settings
 
 

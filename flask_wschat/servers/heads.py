@@ -132,6 +132,12 @@ class Gathering:
         self._has_line = False  # the first one is complete
 
     @property
+    def asks(self) -> bool:
+        """Whether it asks for a WebSocket, as far as can be seen."""
+        head = self._data.lower()
+        return b"\nupgrade:" in head and b"websocket" in head
+
+    @property
     def begun(self) -> bool:
         return bool(self._data.strip(b"\r"))
 

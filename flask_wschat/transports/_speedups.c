@@ -1,5 +1,5 @@
 /* Puts a broadcast into many queues in one call, sends it from them in another, and tells
-   what memory they hold; reads from a socket without a buffer for each read.
+   what memory they hold; reads from a socket without a buffer for each read; counts.
 
    `Queue` holds what `queue.Queue`, its Python twin, does, as plain C fields, so that a
    thousand of them can be looked at without a call for each. All that is not the usual
@@ -9,10 +9,12 @@
 #include <Python.h>
 #include <errno.h>
 #include <pythread.h>
+#include <stdint.h>
 #include <string.h>
 #include <structmember.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <time.h>
 
 #ifndef Py_XSETREF /* not in the stable ABI */
 #define Py_XSETREF(place, value)             \
@@ -30,26 +32,246 @@
 #define FRAME_COST 64
 #define SAMPLE 256
 
+#define CONTROL 0x8 /* these as in counts.py */
+#define SENT 0
+static const double SECONDS[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005,
+                                 0.01,   0.025,   0.05,   0.1,   0.25,   0.5,
+                                 1.0,    2.5,     5.0,    10.0};
+#define BOUNDS ((Py_ssize_t)(sizeof SECONDS / sizeof SECONDS[0]))
+
+/* As PyArg_ParseTuple does, which takes as long as all the rest of these calls. */
+static int
+need(int fine, const char *what)
+{
+    if (!fine)
+        PyErr_SetString(PyExc_TypeError, what);
+    return fine;
+}
+
+/* In the stable ABI of all Pythons, unlike PyObject_GetBuffer, but deprecated: what it
+   points to may move, unless something holds it. Here a memoryview does. */
+PyAPI_FUNC(int) PyObject_AsWriteBuffer(PyObject *, void **, Py_ssize_t *);
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *view; /* keeps the memory where it is */
+    uint64_t *numbers;
+    Py_ssize_t count;
+} Counts;
+
+static double
+now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static PyObject *
+read_clock(PyObject *module, PyObject *nothing)
+{
+    return PyFloat_FromDouble(now());
+}
+
+/* Return 0, or -1 with an error set, and nothing has changed. */
+static int
+counts_use(Counts *counts, PyObject *memory, int copied)
+{
+    void *numbers;
+    Py_ssize_t size;
+    PyObject *view = PyMemoryView_FromObject(memory);
+    if (view == NULL)
+        return -1;
+    if (PyObject_AsWriteBuffer(view, &numbers, &size) < 0 || size < 8 || size % 8 ||
+        (uintptr_t)numbers % sizeof(uint64_t)) {
+        Py_DECREF(view);
+        PyErr_SetString(PyExc_ValueError,
+                        "counts need writable memory, a multiple of eight bytes");
+        return -1;
+    }
+    if (copied && size / 8 < counts->count) {
+        Py_DECREF(view);
+        PyErr_SetString(PyExc_ValueError,
+                        "there is not enough memory for these counts");
+        return -1;
+    }
+    if (copied && counts->count)
+        memmove(numbers, counts->numbers, (size_t)counts->count * 8);
+    counts->numbers = numbers;
+    counts->count = size / 8;
+    Py_XSETREF(counts->view, view);
+    return 0;
+}
+
+static int
+counts_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *memory;
+    if (!PyArg_ParseTuple(args, "O", &memory))
+        return -1;
+    return counts_use((Counts *)self, memory, 0);
+}
+
+static void
+counts_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(((Counts *)self)->view);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+counts_move_to(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    int anew = count == 2 ? PyObject_IsTrue(args[1]) : 0;
+    if (anew < 0 || !need(count == 1 || count == 2, "move_to() takes memory"))
+        return NULL;
+    if (counts_use((Counts *)self, args[0], !anew) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Return whether `count` numbers begin at a place; 0 with an error set: they do not. */
+static int
+has(Counts *counts, PyObject *place, Py_ssize_t count, Py_ssize_t *index)
+{
+    *index = PyLong_AsSsize_t(place);
+    if (*index == -1 && PyErr_Occurred())
+        return 0;
+    if (*index >= 0 && *index <= counts->count - count)
+        return 1;
+    PyErr_SetString(PyExc_IndexError, "there is no such place");
+    return 0;
+}
+
+static PyObject *
+counts_add(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    Counts *counts = (Counts *)self;
+    Py_ssize_t place;
+    unsigned long long more = 1;
+    if (!need((count == 1 || count == 2) && PyLong_Check(args[count - 1]),
+              "add() takes a place and a number") ||
+        !has(counts, args[0], 1, &place))
+        return NULL;
+    if (count == 2 && (more = PyLong_AsUnsignedLongLong(args[1])) == (unsigned long long)-1 &&
+        PyErr_Occurred())
+        return NULL;
+    counts->numbers[place] += more;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+counts_took(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    Counts *counts = (Counts *)self;
+    Py_ssize_t place, bound = 0;
+    double sum;
+    if (!need(count == 2 && PyFloat_Check(args[1]), "took() takes a place and a time") ||
+        !has(counts, args[0], BOUNDS + 2, &place))
+        return NULL;
+    double ended = now(), seconds = ended - PyFloat_AsDouble(args[1]);
+    if (seconds < 0)
+        seconds = 0;
+    while (bound < BOUNDS && seconds > SECONDS[bound])
+        bound++;
+    counts->numbers[place + bound] += 1;
+    memcpy(&sum, &counts->numbers[place + BOUNDS + 1], sizeof sum);
+    sum += seconds;
+    memcpy(&counts->numbers[place + BOUNDS + 1], &sum, sizeof sum);
+    return PyFloat_FromDouble(ended);
+}
+
+static PyMethodDef counts_methods[] = {
+    {"add", (PyCFunction)(void (*)(void))counts_add, METH_FASTCALL, "Add to a number."},
+    {"took", (PyCFunction)(void (*)(void))counts_took, METH_FASTCALL,
+     "Note how long it is since a time, in the histogram at a place."},
+    {"move_to", (PyCFunction)(void (*)(void))counts_move_to, METH_FASTCALL,
+     "Go on in other memory, from there on or from zero."},
+    {NULL}};
+
+static PyType_Slot counts_slots[] = {{Py_tp_init, counts_init},
+                                     {Py_tp_new, PyType_GenericNew},
+                                     {Py_tp_dealloc, counts_dealloc},
+                                     {Py_tp_methods, counts_methods},
+                                     {0, NULL}};
+
+static PyType_Spec counts_spec = {"flask_wschat.transports._speedups.Counts",
+                                  sizeof(Counts), 0, Py_TPFLAGS_DEFAULT, counts_slots};
+
+static PyTypeObject *counts_type;
+
 typedef struct {
     PyObject_HEAD
     Py_ssize_t left;
+    Counts *counts; /* or NULL */
 } Allowance;
 
 static int
 allowance_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    ((Allowance *)self)->left = PY_SSIZE_T_MAX;
-    return PyArg_ParseTuple(args, "|n", &((Allowance *)self)->left) ? 0 : -1;
+    Allowance *allowance = (Allowance *)self;
+    PyObject *counts = Py_None;
+    allowance->left = PY_SSIZE_T_MAX;
+    if (!PyArg_ParseTuple(args, "|nO", &allowance->left, &counts) ||
+        !need(counts == Py_None || PyObject_TypeCheck(counts, counts_type),
+              "an allowance is for queues that count in Counts"))
+        return -1;
+    if (counts == Py_None)
+        counts = NULL;
+    Py_XINCREF(counts);
+    Py_XSETREF(allowance->counts, (Counts *)counts);
+    return 0;
+}
+
+static void
+allowance_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(((Allowance *)self)->counts);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+/* Count a frame that so many queues were given, unless it is a control frame. */
+static void
+note(Allowance *allowance, PyObject *frame, Py_ssize_t queues)
+{
+    if (allowance->counts == NULL || allowance->counts->numbers == NULL)
+        return;
+    if (PyBytes_Size(frame) && !(PyBytes_AsString(frame)[0] & CONTROL))
+        allowance->counts->numbers[SENT] += (uint64_t)queues;
+}
+
+static PyObject *
+allowance_note(PyObject *self, PyObject *frame)
+{
+    if (!need(PyBytes_Check(frame), "note() takes bytes"))
+        return NULL;
+    note((Allowance *)self, frame, 1);
+    Py_RETURN_NONE;
 }
 
 static PyMemberDef allowance_members[] = {
     {"left", T_PYSSIZET, offsetof(Allowance, left), 0,
      "Bytes until somebody has to look at what the queues really hold."},
+    {"counts", T_OBJECT, offsetof(Allowance, counts), READONLY,
+     "Where queues count the messages that they were given."},
+    {NULL}};
+
+static PyMethodDef allowance_methods[] = {
+    {"note", allowance_note, METH_O, "Count a frame, unless it is a control frame."},
     {NULL}};
 
 static PyType_Slot allowance_slots[] = {{Py_tp_init, allowance_init},
                                         {Py_tp_new, PyType_GenericNew},
+                                        {Py_tp_dealloc, allowance_dealloc},
                                         {Py_tp_members, allowance_members},
+                                        {Py_tp_methods, allowance_methods},
                                         {0, NULL}};
 
 static PyType_Spec allowance_spec = {"flask_wschat.transports._speedups.Allowance",
@@ -165,15 +387,6 @@ add(Queue *queue, PyObject *frame, Py_ssize_t length, PyObject *unflushed)
     return PyList_Size(unflushed) == 1 ? 2 : 1;
 }
 
-/* As PyArg_ParseTuple does, which takes as long as all the rest of these calls. */
-static int
-need(int fine, const char *what)
-{
-    if (!fine)
-        PyErr_SetString(PyExc_TypeError, what);
-    return fine;
-}
-
 static PyObject *
 queue_add(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -185,8 +398,10 @@ queue_add(PyObject *self, PyObject *const *args, Py_ssize_t count)
         return PyLong_FromLong(0);
     Py_ssize_t length = PyBytes_Size(args[0]);
     int added = add(queue, args[0], length, args[1]);
-    if (added > 0)
+    if (added > 0) {
         queue->allowance->left -= length + FRAME_COST;
+        note(queue->allowance, args[0], 1);
+    }
     return added < 0 ? NULL : PyLong_FromLong(added);
 }
 
@@ -201,9 +416,11 @@ add_to_all(PyObject *module, PyObject *const *args, Py_ssize_t count)
     PyObject *others = PyList_New(0);
     Py_ssize_t length = PyBytes_Size(frame), number = PyList_Size(queues);
     PyObject *first = number ? PyList_GetItem(queues, 0) : NULL;
-    if (first != NULL && PyObject_TypeCheck(first, queue_type) &&
-        ((Queue *)first)->allowance != NULL) /* the frame is there once, places are not */
-        ((Queue *)first)->allowance->left -= length + PLACE * number;
+    Allowance *allowance = NULL;
+    if (first != NULL && PyObject_TypeCheck(first, queue_type))
+        allowance = ((Queue *)first)->allowance;
+    if (allowance != NULL) /* the frame is there once, places are not */
+        allowance->left -= length + PLACE * number;
     for (Py_ssize_t index = 0; others != NULL && index < PyList_Size(queues); index++) {
         PyObject *item = PyList_GetItem(queues, index);
         int added = -1;
@@ -214,6 +431,8 @@ add_to_all(PyObject *module, PyObject *const *args, Py_ssize_t count)
         if (added < 0 || (added == 0 && PyList_Append(others, item) < 0))
             Py_CLEAR(others);
     }
+    if (allowance != NULL && others != NULL)
+        note(allowance, frame, number - PyList_Size(others));
     return others;
 }
 
@@ -486,6 +705,7 @@ receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
 static PyMethodDef functions[] = {
     {"add_to_all", (PyCFunction)(void (*)(void))add_to_all, METH_FASTCALL,
      "Queue a frame in each of a list of queues; return those without room."},
+    {"clock", read_clock, METH_NOARGS, "Return the seconds that `took` counts from."},
     {"held", held, METH_O, "Return the bytes of memory that each of a list of queues holds."},
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL,
      "Return what a socket has, at most 64 KiB."},
@@ -494,7 +714,7 @@ static PyMethodDef functions[] = {
     {NULL}};
 
 static struct PyModuleDef module_def = {
-    PyModuleDef_HEAD_INIT, "_speedups", "The C twin of `queue`.", -1,
+    PyModuleDef_HEAD_INIT, "_speedups", "The C twin of `queue` and `counts`.", -1,
     functions};
 
 PyMODINIT_FUNC
@@ -503,15 +723,18 @@ PyInit__speedups(void)
     PyObject *module = PyModule_Create(&module_def);
     if (module == NULL)
         return NULL;
+    counts_type = (PyTypeObject *)PyType_FromSpec(&counts_spec);
     allowance_type = (PyTypeObject *)PyType_FromSpec(&allowance_spec);
     queue_type = (PyTypeObject *)PyType_FromSpec(&queue_spec);
-    if (allowance_type == NULL || queue_type == NULL ||
+    if (counts_type == NULL || allowance_type == NULL || queue_type == NULL ||
+        PyModule_AddObject(module, "Counts", (PyObject *)counts_type) < 0 ||
         PyModule_AddObject(module, "Allowance", (PyObject *)allowance_type) < 0 ||
         PyModule_AddObject(module, "Queue", (PyObject *)queue_type) < 0) {
         Py_DECREF(module);
         return NULL;
     }
-    Py_INCREF(allowance_type); /* AddObject took the first reference */
+    Py_INCREF(counts_type); /* AddObject took the first reference */
+    Py_INCREF(allowance_type);
     Py_INCREF(queue_type);
     return module;
 }

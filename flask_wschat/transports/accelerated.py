@@ -1,4 +1,4 @@
-"""Chooses the twin of what is hot in ``queue``: C where it is built, else Python.
+"""Chooses the twin of ``queue`` and ``counts``: C where it is built, else Python.
 
 The environment variable ``WSCHAT_PUREPYTHON``, set to anything, asks for Python.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 
+from .counts import Counts, clock
 from .queue import Allowance, Queue, add_to_all, flush_ready, held, receive
 
 __all__ = [
     "ACCELERATED",
     "Allowance",
+    "Counts",
     "Queue",
     "add_to_all",
+    "clock",
     "flush_ready",
     "held",
     "receive",
@@ -26,8 +29,10 @@ if not os.environ.get("WSCHAT_PUREPYTHON"):
     try:
         from ._speedups import (
             Allowance,
+            Counts,
             Queue,
             add_to_all,
+            clock,
             flush_ready,
             held,
             receive,

@@ -10,9 +10,8 @@ from typing import Literal
 
 from . import accelerated
 from .accelerated import Allowance, Queue
+from .counts import CONTROL
 from .queue import FRAME_COST
-
-_CONTROL = 0x8  # the opcode bit that makes a frame a control frame (RFC 6455 §5.2)
 
 _KEY_COST = 64  # counted for each key besides its frame
 _KEY_MEMORY = 128  # bytes that a key takes, its own included
@@ -68,6 +67,7 @@ class Outbox(Queue):
         self.frames.append(frame)
         self.size += len(frame)
         self.allowance.left -= len(frame) + FRAME_COST
+        self.allowance.note(frame)
 
     def drain(self, send: Callable[[bytes | memoryview], int]) -> bool:
         """Pass what waits to ``send``, which returns how many bytes it took.
@@ -148,7 +148,7 @@ class Outbox(Queue):
         self._keyed = sum(len(f) + _KEY_COST for f in self._keys.values())
 
     def _make_room(self, frame: bytes) -> bool:
-        if frame[0] & _CONTROL:
+        if frame[0] & CONTROL:
             return True
         if self.policy == "close":
             return False
@@ -158,7 +158,7 @@ class Outbox(Queue):
         while self.size >= self.limit and index < len(frames):
             oldest = frames[index]
             index += 1
-            if oldest[0] & _CONTROL:
+            if oldest[0] & CONTROL:
                 keep.append(oldest)
             else:
                 self.size -= len(oldest)

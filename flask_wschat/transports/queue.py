@@ -10,6 +10,8 @@ import sys
 from threading import get_native_id  # gevent's patches leave it alone
 from typing import Any, TypeVar
 
+from .counts import CONTROL, SENT, Counts
+
 READ_SIZE = 64 * 1024
 """Bytes asked for by one read."""
 PLACE = 8
@@ -28,13 +30,21 @@ class Allowance:
 
     Whoever fills a queue takes from it; what was sent is not given back, so it is lower
     than what is really free. See docs/decisions/38.
+
+    ``counts``: where they count the messages that they were given.
     """
 
-    __slots__ = ("left",)
+    __slots__ = ("counts", "left")
 
-    def __init__(self, left: int = sys.maxsize) -> None:
+    def __init__(self, left: int = sys.maxsize, counts: Counts | None = None) -> None:
         self.left = left
         """Bytes of memory; under 0 it is time to look."""
+        self.counts = counts
+
+    def note(self, frame: bytes, queues: int = 1) -> None:
+        """Count a frame that so many queues were given; no control frame."""
+        if self.counts is not None and not frame[0] & CONTROL:
+            self.counts.add(SENT, queues)
 
 
 class Queue:
@@ -84,6 +94,7 @@ class Queue:
         added = self._add(frame, unflushed)
         if added:
             self.allowance.left -= len(frame) + FRAME_COST
+            self.allowance.note(frame)
         return added
 
     def _add(self, frame: bytes, unflushed: list[Any]) -> int:
@@ -106,9 +117,13 @@ def add_to_all(queues: list[Q], frame: bytes, unflushed: list[Any]) -> list[Q]:
 
     They have one allowance, of which this takes whatever is left.
     """
-    if queues:  # the frame is there once, the places are not
-        queues[0].allowance.left -= len(frame) + PLACE * len(queues)
-    return [queue for queue in queues if not queue._add(frame, unflushed)]
+    if not queues:
+        return []
+    # The frame is there once, the places are not.
+    queues[0].allowance.left -= len(frame) + PLACE * len(queues)
+    refused = [queue for queue in queues if not queue._add(frame, unflushed)]
+    queues[0].allowance.note(frame, len(queues) - len(refused))
+    return refused
 
 
 def held(queues: list[Q]) -> list[int]:

@@ -51,7 +51,7 @@ def memory() -> dict[str, int]:
         "peak": int(status.partition("VmHWM:")[2].split()[0]) << 10,
         "held": hub.backlog.held(),
         "queued": hub.backlog.queued(),
-        "slow": hub.backlog.slow,
+        "slow": hub.figures["slow_closes"],
         "members": hub.count(),
     }
 
