@@ -30,7 +30,10 @@ from .opening.hooks import Hooks
 from .opening.identity import Identity
 from .opening.plain import not_a_websocket
 from .opening.script import at_any_host, serve_script
+from .operate.dashboard import SOURCE
+from .operate.operating import Operating
 from .operate.reports import Reports
+from .operate.sources import Source
 from .rate import Rate
 from .running import folder as _folder  # noqa: F401  # it notes where we began
 from .settings import PREFIX, Settings
@@ -64,7 +67,7 @@ _SHARED = (
 """Settings that all processes which share a backend have in common."""
 
 
-class WSChat(Sending, Identity):
+class WSChat(Sending, Identity, Operating):
     """WebSockets for Flask applications.
 
     ``WSChat(app)``, or ``WSChat()`` and ``init_app(app)`` for each application. Outside
@@ -116,7 +119,8 @@ class WSChat(Sending, Identity):
         app.extensions[_HUB] = hub
         app.extensions[_CHAT] = chat = Chat(hub, self._has_logins)
         app.extensions[_BACKGROUND] = Background(hub, app.app_context)
-        app.extensions[_REPORTS] = Reports(hub)
+        app.extensions[_REPORTS] = reports = Reports(hub)
+        app.extensions[SOURCE] = Source(hub, reports)
         mistakes.note_settings(app)
         self._only = None if self._apps else chat
         self._apps.add(app)
@@ -262,6 +266,12 @@ class WSChat(Sending, Identity):
         def add_rule(scope: Scope) -> None:
             scope.add_url_rule(rule, endpoint, view, websocket=True, **options)
 
+        self._add_to(blueprint, add_rule)
+
+    def _add_to(
+        self, blueprint: Blueprint | None, add_rule: Callable[[Scope], None]
+    ) -> None:
+        """Have ``add_rule`` called with what is to have it, now and later."""
         if blueprint is not None:
             add_rule(blueprint)
             return

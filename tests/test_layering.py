@@ -283,6 +283,13 @@ ARROWS: Tree = {
             "transports transports.loop transports.patched transports.threaded",
             "transports.waiting hub.hub",
         ),
+        "sources": ".here .reports transports hub.hub",
+        "dashboard": (
+            ".sources endings envelope errors logs messages websocket codec.closing",
+            "transports chat.events chat.publisher servers.offers",
+            "opening.answers opening.gate opening.mistakes opening.script",
+        ),
+        "operating": ".dashboard opening.mistakes",
     },
     # What chat.run adds to a server
     "running": {
@@ -311,7 +318,8 @@ ARROWS: Tree = {
         "chat.background chat.chat chat.events chat.publisher",
         "shortcuts.contexts running.folder",
         "opening.gate opening.health opening.hooks opening.identity opening.mistakes",
-        "opening.plain opening.script opening.views operate.reports",
+        "opening.plain opening.script opening.views",
+        "operate.dashboard operate.operating operate.reports operate.sources",
     ),
     "server": (
         "transports.ending transports.evented transports.loop transports.patched",
@@ -373,6 +381,7 @@ ONLY_IN: dict[str, Names] = {
         "opening.answers opening.gate opening.health opening.hooks opening.identity",
         "opening.mistakes opening.plain opening.script opening.tickets",
         "opening.upgrade opening.views",
+        "operate.dashboard operate.operating",
         "cli.documents cli.group cli.people cli.run gunicorn",
         "documents.asyncapi documents.requests documents.typescript",
         "extension running.debugging server testing.client",

@@ -53,8 +53,12 @@ class Gate:
         )
         """What a view returns whose socket the server does not have any more."""
 
-    def check_origin(self, environ: dict[str, Any], asked: Any) -> None:
+    def check_origin(
+        self, environ: dict[str, Any], asked: Any, *, own_only: bool = False
+    ) -> None:
         """Raise the refusal that a browser's request deserves for its page, if any.
+
+        ``own_only``: whatever else is allowed, only pages of this server are fine.
 
         Also one with a ticket: where a page of another site opens a socket, the cookies
         of this one come along, and a view may believe them.
@@ -62,13 +66,21 @@ class Gate:
         origin = environ.get("HTTP_ORIGIN")
         if origin is None:
             return  # not a browser
-        allowed = self.hub.settings.ORIGINS
+        allowed = None if own_only else self.hub.settings.ORIGINS
         host = asked.host
         own = f"{asked.scheme}://{host}"
         if allowed is None:
             fine = origin == own or is_one_of(origin, [own])
         else:
             fine = is_one_of(origin, [allowed] if isinstance(allowed, str) else allowed)
+        if not fine and own_only and self.hub.settings.ORIGINS is not None:
+            self.log.warning(
+                "origin",
+                "refused a WebSocket from origin '%s': this server is '%s', and nobody"
+                " else's pages get this socket. Behind a proxy, add ProxyFix",
+                *(printable(origin), printable(own)),
+            )
+            raise HandshakeError(403, "this origin is not allowed")
         if not fine:
             self.log.warning(
                 "origin",

@@ -60,7 +60,10 @@ _REFUSED = {
 def check_rule(decorator: str, rule: Any) -> None:
     """:raises TypeError: a decorator was used without its URL."""
     if not isinstance(rule, str):
-        raise TypeError(f'write @chat.{decorator}("/url"), with the URL in parentheses')
+        written = f'chat.{decorator}("/url"'
+        if decorator != "dashboard":
+            raise TypeError(f"write @{written}), with the URL in parentheses")
+        raise TypeError(f"write {written}, allow=...), with the URL first")
 
 
 def check_view(view: Any, rule: str) -> None:
@@ -167,6 +170,26 @@ def check_authenticate(function: Any) -> None:
     check_runs(function, name)
     if not _takes(function):
         raise TypeError(f"{name} is called without arguments: it looks at `request`")
+
+
+def check_allow(function: Any) -> bool:
+    """Return whether ``function``, which says who may see a page, takes the user.
+
+    :raises TypeError: it cannot be called.
+    """
+    if function is None:
+        return False
+    if not callable(function):
+        raise TypeError(
+            f"allow is a function that returns True or False, unlike {shown(function)}"
+        )
+    name = getattr(function, "__qualname__", repr(function))
+    check_runs(function, name)
+    if _takes(function, "user"):
+        return True
+    if not _takes(function):
+        raise TypeError(f"{name} is called with the user's id, or without arguments")
+    return False
 
 
 def check_task(function: Any) -> None:

@@ -90,8 +90,13 @@ def serve_script(app: Flask, blueprint: Blueprint, host: str | None) -> None:
 
 def _serve(filename: str) -> Response:
     shared = filename == "wschat.js" and "global" in request.args
-    data, packed, version = file(filename, GLOBAL if shared else b"")
-    answer = Response(data, content_type=f"{TYPES[filename]}; charset=utf-8")
+    return send_file(filename, TYPES[filename], GLOBAL if shared else b"")
+
+
+def send_file(name: str, kind: str, more: bytes = b"") -> Response:
+    """Return the answer that has a file of ours, or that it is known already."""
+    data, packed, version = file(name, more)
+    answer = Response(data, content_type=f"{kind}; charset=utf-8")
     answer.set_etag(version)
     answer.vary.add("Accept-Encoding")
     if request.accept_encodings["gzip"] > 0:  # a third, most of the rest is comments
@@ -155,9 +160,7 @@ def wschat_script(
     told: Any = context.get("csp_nonce") if nonce is None else nonce
     if callable(told):
         told = context.call(told)
-    version = file("wschat.js", GLOBAL).version
-    url = url_for("wschat.static", filename="wschat.js", v=version)
-    given = dict[str, Any](type="module", src=f"{url}&global", nonce=told or None)
+    given = dict[str, Any](type="module", src=global_url(), nonce=told or None)
     for name, value in attributes.items():
         given[name.rstrip("_").replace("_", "-").lower()] = value
     return Markup("<script{}></script>").format(
@@ -167,6 +170,13 @@ def wschat_script(
             if value is not None and value is not False
         )
     )
+
+
+def global_url() -> str:
+    """Return the path of the script that makes ``WSChat`` known to all."""
+    version = file("wschat.js", GLOBAL).version
+    url = url_for("wschat.static", filename="wschat.js", v=version)
+    return f"{url}&global"
 
 
 def _attribute(name: str, value: Any) -> Markup:

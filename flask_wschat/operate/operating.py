@@ -1,0 +1,61 @@
+"""``Operating``: what ``WSChat`` has for operators."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint
+
+from ..opening import mistakes
+from .dashboard import Dashboard
+
+
+class Operating:
+    """The part of ``WSChat`` that shows how it goes."""
+
+    def dashboard(
+        self,
+        rule: str,
+        *,
+        allow: Callable[..., Any] | None = None,
+        blueprint: Blueprint | None = None,
+        endpoint: str = "dashboard",
+        **options: Any,
+    ) -> None:
+        """Serve a page at ``rule`` with the figures of all processes, live.
+
+        It lists rooms, users and their connections, disconnects them, and sends to
+        them. So ``allow`` says who may: called in the context of a request, without
+        arguments or with the user's id if it takes one, it returns True or False; an
+        ``abort()`` or redirect of its own is the answer. It is asked for the page, for
+        its socket, before each action, and while somebody watches. Without it nobody
+        may. ``options`` are ``add_url_rule``'s, such as ``host``.
+
+        :raises TypeError: ``allow`` is no such function, or is ``async``.
+        """
+        mistakes.check_rule("dashboard", rule)
+        page = Dashboard(rule, allow, self._who)
+        self._add_to(blueprint, functools.partial(page.add_to, endpoint, options))
+        self.listener(
+            f"{page.folder}socket",
+            blueprint=blueprint,
+            limit=(20, 100),
+            decorators=[page.guard],
+            endpoint=f"{endpoint}_socket",
+            **options,
+        )(page.listener())
+
+    # What it asks of the rest.
+
+    def _who(self) -> Any:
+        raise NotImplementedError
+
+    def _add_to(
+        self, blueprint: Blueprint | None, add_rule: Callable[..., None]
+    ) -> None:
+        raise NotImplementedError
+
+    def listener(self, rule: str, **options: Any) -> Callable[[Any], Any]:
+        raise NotImplementedError

@@ -1,0 +1,205 @@
+/** Rooms and users: found, looked at, told something, disconnected. */
+
+import { duration, element } from "./dashboard-charts.js";
+
+const EVERY = 5_000; // ms between two looks at who is there
+const TYPING = 250; // ms without a key, after which it is asked
+const SAID = 8_000; // ms for which a result is shown
+
+const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+const $ = (id) => document.getElementById(id);
+
+function say(words) {
+  const node = element("p", { textContent: words });
+  $("said").replaceChildren(node);
+  setTimeout(() => node.remove(), SAID);
+}
+
+/** Ask once more before something is done; `act` returns what is said afterwards. */
+function confirm({ title, text, label, button, harm = false, required = false, act }) {
+  const dialog = $("dialog");
+  const form = dialog.querySelector("form");
+  const field = dialog.querySelector("textarea");
+  const [cancel, submit] = dialog.querySelectorAll("button");
+  const error = dialog.querySelector(".error");
+  $("dialog-title").textContent = title;
+  $("dialog-text").textContent = text;
+  $("dialog-field").firstElementChild.textContent = label;
+  Object.assign(field, { value: "", required, rows: required ? 3 : 1 });
+  error.textContent = "";
+  submit.textContent = button;
+  submit.toggleAttribute("data-harm", harm);
+  submit.disabled = false;
+  cancel.onclick = () => dialog.close();
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    submit.disabled = true;
+    error.textContent = "";
+    try {
+      const words = await act(field.value.trim());
+      dialog.close();
+      say(words);
+    } catch (refused) {
+      error.textContent = `That was not done: ${refused.message}.`;
+    }
+    submit.disabled = false;
+  };
+  dialog.showModal();
+}
+
+function button(words, about, harm, press) {
+  const node = element("button", { type: "button", textContent: words, onclick: press });
+  node.setAttribute("aria-label", `${words} ${about}`.trim());
+  node.toggleAttribute("data-harm", harm);
+  return node;
+}
+
+export function people(socket) {
+  const ask = async (type, fields) => (await socket.request(type, fields)).result;
+
+  const sendTo = (what, name) =>
+    confirm({
+      title: `Send to ${name}`,
+      text: what === "room"
+        ? "Everybody in this room gets it, and it is kept in the room's history."
+        : "All connections of this user get it, and it is kept in their inbox.",
+      label: "Message",
+      button: "Send",
+      required: true,
+      act: async (text) => {
+        await ask("send", { text, [what]: name });
+        return `Sent to ${name}.`;
+      },
+    });
+
+  const kick = (user, count, id) =>
+    confirm({
+      title: id ? `Disconnect this connection of ${user}?` : `Disconnect ${user}?`,
+      text: (id ? "It closes" : `${plural(count, "connection closes", "connections close")}`)
+        + " with code 4000: a page with wschat.js stays away until it is reloaded.",
+      label: "Reason that they are told (may be empty)",
+      button: "Disconnect",
+      harm: true,
+      act: async (reason) => {
+        const closed = await ask("kick", id ? { user, id, reason } : { user, reason });
+        return closed ? `${user}: ${plural(closed, "connection")} closed.` : `${user} had gone already.`;
+      },
+    });
+
+  /** The connections of one user, beneath their name. */
+  function details(user, into) {
+    const told = element("p", { className: "hint", textContent: "Asking…" });
+    const heads = ["Route", "Address", "Since", "Rooms", "Queued", "Worker", ""];
+    const body = element("tbody");
+    const table = element("table", {},
+      element("thead", {}, element("tr", {}, ...heads.map((textContent) => element("th", { scope: "col", textContent })))),
+      body);
+    const scroll = element("div", { className: "scroll", tabIndex: 0 }, table);
+    scroll.setAttribute("role", "region");
+    scroll.setAttribute("aria-label", `Connections of ${user}`);
+    scroll.hidden = true;
+    const rows = new Map();
+    into.replaceChildren(told, scroll);
+    return async () => {
+      try {
+        const found = await ask("connections", { user });
+        const ids = new Set(found.map(({ id }) => id));
+        for (const [id, row] of rows) if (!ids.has(id)) rows.delete(id) && row.remove();
+        for (const { id, route, address, since, rooms, queued, worker } of found) {
+          if (!rows.has(id)) {
+            const row = element("tr", {}, element("th", { scope: "row" }), ...heads.slice(1).map(() => element("td")));
+            row.lastChild.append(button("Disconnect", `the connection on ${route} from ${address ?? "somewhere"}`, true, () => kick(user, 1, id)));
+            rows.set(id, row);
+            body.append(row);
+          }
+          const cells = rows.get(id).children;
+          const names = rooms.length > 3 ? `${rooms.slice(0, 3).join(", ")} and ${rooms.length - 3} more` : rooms.join(", ");
+          [route, address ?? "–", duration(since), names || "–", `${queued} B`, worker].forEach((text, n) => {
+            if (cells[n].textContent !== text) cells[n].textContent = text;
+          });
+        }
+        scroll.hidden = !found.length;
+        told.textContent = found.length ? "" : "No connection is left.";
+      } catch (error) {
+        if (error.code !== "disconnected") told.textContent = `They cannot be known: ${error.message}.`;
+      }
+    };
+  }
+
+  function entry(what, name) {
+    const small = element("small");
+    const does = element("div", { className: "does" });
+    const node = element("li", {}, element("span", { className: "name" }, name, small), does);
+    const made = { node, small, count: 0, refresh: () => {} };
+    if (what === "users") {
+      const more = element("div", { className: "more", hidden: true });
+      const opener = button("Connections", `of ${name}`, false, () => {
+        const opens = more.hidden;
+        more.hidden = !opens;
+        opener.setAttribute("aria-expanded", opens);
+        made.refresh = opens ? details(name, more) : () => {};
+        made.refresh();
+      });
+      opener.setAttribute("aria-expanded", "false");
+      does.append(opener,
+        button("Send…", `to ${name}`, false, () => sendTo("user", name)),
+        button("Disconnect…", name, true, () => kick(name, made.count)));
+      node.append(more);
+    } else does.append(button("Send…", `to ${name}`, false, () => sendTo("room", name)));
+    return made;
+  }
+
+  for (const section of document.querySelectorAll("[data-list]")) {
+    const what = section.dataset.list;
+    const field = section.querySelector("input");
+    const hint = section.querySelector(".hint");
+    const list = section.querySelector(".list");
+    const entries = new Map();
+    let timer, turn;
+
+    const look = async () => {
+      clearTimeout(timer);
+      const own = (turn = {});
+      const part = field.value.trim();
+      if (socket.state === "open" && !document.hidden) {
+        try {
+          const answer = await ask("find", { what, part });
+          if (own !== turn) return;
+          show(answer, part);
+        } catch (error) {
+          if (own !== turn) return;
+          if (error.code !== "disconnected") tell(`They cannot be known: ${error.message}.`);
+        }
+      }
+      timer = setTimeout(look, EVERY);
+    };
+    const tell = (words) => {
+      if (hint.textContent !== words) hint.textContent = words;
+    };
+    const show = ({ found, total }, part) => {
+      const names = new Set(found.map(({ name }) => name));
+      for (const [name, { node }] of entries) if (!names.has(name)) entries.delete(name) && node.remove();
+      found.forEach(({ name, connections, people }, n) => {
+        const made = entries.get(name) ?? entry(what, name);
+        entries.set(name, made);
+        if (list.children[n] !== made.node) list.insertBefore(made.node, list.children[n] ?? null);
+        made.count = connections;
+        const users = people === undefined ? "" : `, ${plural(people, "user")}`;
+        const words = plural(connections, "connection") + users;
+        if (made.small.textContent !== words) made.small.textContent = words;
+        made.refresh();
+      });
+      const kind = what.slice(0, -1);
+      if (total > found.length) tell(`The biggest ${found.length} of ${plural(total, kind)}: search for others.`);
+      else if (found.length) tell(`${plural(found.length, kind)}${part ? " found" : ""}`);
+      else tell(part ? `No such ${kind} is here.` : `No ${what} now.`);
+    };
+
+    field.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(look, TYPING);
+    });
+    socket.onState(({ state }) => state === "open" && look());
+    document.addEventListener("visibilitychange", look);
+  }
+}
