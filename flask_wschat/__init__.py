@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from .chat.streams import Stream
     from .chat.voting import Poll
     from .extension import WSChat
+    from .signals import (
+        connected,
+        disconnected,
+        message_received,
+        refused,
+        slow_peer,
+    )
     from .websocket import Listener, WebSocket
 
 __version__ = "0.1.0"
@@ -64,7 +71,12 @@ __all__ = [
     "WSChat",
     "WSChatError",
     "WebSocket",
+    "connected",
+    "disconnected",
     "event",
+    "message_received",
+    "refused",
+    "slow_peer",
 ]
 
 
@@ -78,7 +90,12 @@ _HOMES = {
     "Stream": "chat.streams",
     "WSChat": "extension",
     "WebSocket": "websocket",
+    "connected": "signals",
+    "disconnected": "signals",
     "event": "chat.events",
+    "message_received": "signals",
+    "refused": "signals",
+    "slow_peer": "signals",
 }
 
 

@@ -38,6 +38,7 @@ from .rate import Rate
 from .running import folder as _folder  # noqa: F401  # it notes where we began
 from .settings import PREFIX, Settings
 from .shortcuts.contexts import AppContexts
+from .signals import Factory, Signals
 from .transports import ending
 from .transports.patched import patching_fault
 from .websocket import Listener
@@ -85,6 +86,7 @@ class WSChat(Sending, Identity, Operating):
         self._apps: WeakSet[Flask] = WeakSet()
         self._only: Chat | None = None
         self._sessions = mistakes.SessionWatch()
+        self._factories: list[Factory] = []
         if app is not None:
             self.init_app(app)
 
@@ -103,13 +105,15 @@ class WSChat(Sending, Identity, Operating):
             )
         mistakes.warn_of_environment(app.config)
         settings = Settings.from_config(app.config)
+        call_each = AppContexts(app, quickly=settings.SHORTCUTS).call_each
         hub = Hub(
             settings,
             open_backend(settings),
             dumps=app.json.dumps,
             loads=app.json.loads,
-            call_each=AppContexts(app, quickly=settings.SHORTCUTS).call_each,
+            call_each=call_each,
             report=views.Reporter(app),
+            signals=Signals(app, call_each, self._factories),
         )
         if isinstance(hub.backend, backends.MemoryBackend):
             hub.alone = mistakes.Alone(app)
@@ -335,6 +339,23 @@ class WSChat(Sending, Identity, Operating):
         self._chat_of(app)  # which is ours
         background: Background = app.extensions[_BACKGROUND]
         return background.start(function, args, kwargs, name=name, standby=standby)
+
+    def instrument(self, factory: Factory) -> Factory:
+        """Enter ``factory(ws, event, message)`` around each call of a handler.
+
+        For spans, timers and the like; it may stand as a decorator, and several may be
+        given. ``event`` is "on_open", "on_message", "on_close" or "view", or the name
+        of an event of ``Events`` and of the ready-made chat. ``message`` is what came,
+        as it is handled: text or bytes, or an event's request as a dict; else None.
+        What the factory or its context manager raise is logged, and harms nothing;
+        whether an error of the handler is swallowed is not theirs to say.
+
+        :raises TypeError: it cannot be called.
+        """
+        if not callable(factory):
+            raise TypeError(f"instrument needs a function, unlike {factory!r}")
+        self._factories.append(factory)
+        return factory
 
     def run(
         self,

@@ -7,17 +7,17 @@ Blocking views and listeners share all of it: a message goes into the inbox, and
 from __future__ import annotations
 
 import collections
-import contextvars
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
 from . import endings
-from .codec import CloseCode, Closed, Connection
+from .codec import Closed, Connection
 from .codec import Event as Arrival
 from .errors import BackendError, ConnectionClosed
 from .logs import SparingLog
 from .settings import Settings
+from .signals import CallEach, Signals, call_each
 from .transports import Event, Transport
 from .transports.accelerated import Counts, clock
 from .transports.counts import HANDLED, RECEIVED
@@ -34,25 +34,24 @@ _DEAF: collections.deque[Any] = collections.deque(maxlen=0)  # an inbox that kee
 _MANY = 64  # messages of one read; over it others have their turn before these do
 _TURN = 0.002  # seconds a listener may go on before others have their turn
 
-CallEach = Callable[[Callable[[Any, Any], Any], Any, Iterable[Any]], None]
-"""What ``call_each`` is, each call in a fresh context of the application."""
-
 
 class Membership(Protocol):
     """What a connection asks of the hub that it is in."""
 
     settings: Settings
     log: SparingLog  # of what clients can bring about
+    signals: Signals
     backlog: Any  # the hub's ``Backlog``
     figures: Any  # its ``Figures``, and where those are:
     counts: Counts
+    closing: Any  # its ``Closing``
 
     def dumps(self, data: Any) -> str: ...
     def loads(self, text: str | bytes) -> Any: ...
 
     call_each: CallEach
 
-    def report(self, error: BaseException, ws: Any = None) -> None: ...
+    def report(self, error: BaseException, ws: Any = None, event: str = "") -> Any: ...
     def join(self, ws: Any, room: Any) -> bool: ...
     def leave(self, ws: Any, room: Any) -> bool: ...
     def forget(self, ws: Any) -> None: ...
@@ -64,20 +63,11 @@ class Callbacks(Protocol):
 
     awaits_room: bool
     app_context: bool
+    _event: str
 
     def on_message(self, ws: Any, message: str | bytes) -> None: ...
     def on_close(self, ws: Any, code: int, reason: str) -> None: ...
     def _is_full(self) -> bool: ...
-
-
-class Sender:
-    """Somebody who waits for room in the queue to a peer."""
-
-    __slots__ = ("event", "standing")
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-        self.standing: tuple[int, int] | None = None
 
 
 class Incoming:
@@ -101,6 +91,7 @@ class Incoming:
         "_senders",
         "_standing",
         "_sweep_at",
+        "_told",
         "_transport",
         "_waiting",
         "_window_bits",
@@ -133,6 +124,7 @@ class Incoming:
         self._heard = True  # anything came since the sweep last looked
         self._pinged = False  # the sweep awaits a sign of life
         self._sweep_at = 0.0  # when the sweep looks again
+        self._told = False  # receivers of `connected` were, and not of the end
         self._route = ""
         self._id: str | None = None
         self._rooms: set[str] | None = None
@@ -146,7 +138,7 @@ class Incoming:
         self._busy = False  # a worker is at the inbox
         self._woken: Event | None = None
         self._posted = 0  # bytes of other threads on their way into the loop
-        self._senders: list[Sender] | None = None  # who wait for room in the queue
+        self._senders: list[Any] | None = None  # who wait for room in the queue
         self._standing: tuple[int, int] | None = None  # of the queue at the last ping
         self._listener: Callbacks | None = None
 
@@ -279,6 +271,8 @@ class Incoming:
         self._waiting = 0
         if self._paused:
             self._in_loop(self._resume_if_room)
+        if self.closed and self._told:
+            self._in_loop(self._wake)
 
     # -- out of it: a listener
 
@@ -286,13 +280,20 @@ class Incoming:
         """Someone should look at the inbox: the view that waits, or a worker."""
         if self._woken is not None:
             self._woken.set()
-        if self._listener is None or self._busy:
+        listener = self._listener
+        if self._busy or (listener is None and not (self.closed and self._owes_end())):
             return
-        if self._listener.awaits_room and self._is_behind():
+        if listener is not None and listener.awaits_room and self._is_behind():
             self._transport.notify_drained()
             return
         self._busy = True
+        if self.closed:
+            self._hub.closing.under_way.add(self)  # the process ends after this
         self._transport.loop.run(self._work)
+
+    def _owes_end(self) -> bool:
+        """Whether it has ended, receivers are to be told, and nothing comes before."""
+        return self.closed and self._told and not self._inbox
 
     def _is_behind(self) -> bool:
         """Whether the peer has to read more, or be answered, before it is heard."""
@@ -301,38 +302,46 @@ class Incoming:
         return (full or waiting > self._hub.settings.MAX_QUEUE // 2) and not self.closed
 
     def _work(self) -> None:
-        """Hand the inbox to the listener, in a worker of the loop."""
+        """Hand the inbox to the listener, and tell of the end; in a loop's worker."""
         listener, loop = self._listener, self._transport.loop
-        assert listener is not None
-        waits = listener.awaits_room
-        hand_over = self._hub.call_each if listener.app_context else call_each
-        unread = None
         try:
-            while self._inbox and not (waits and self._is_behind()):
-                unread = unread or self._unread(waits)
-                try:
-                    hand_over(listener.on_message, self, unread)
-                    unread = None
-                except ConnectionClosed:
-                    pass  # it spoke to somebody who had left; `unread` has the clock
-                except BaseException as error:
-                    self._fail(error)
-                    break
-                if loop.shares_workers:
-                    break  # `_worked` wants another one, behind all who wait
-            if self.closed and not self._inbox:
-                self._listener = None
-                try:
-                    hand_over(_tell_end, self, [listener])
-                except ConnectionClosed:
-                    pass
-                except BaseException as error:
-                    self._fail(error)
+            if listener is not None:
+                self._hand_to(listener)
+            if self._listener is None and self._owes_end():
+                self._told = False
+                self._hub.signals.end(self)
         finally:
             if loop.is_current():
                 self._worked()
             else:
                 loop.call_threadsafe(self._worked)
+
+    def _hand_to(self, listener: Callbacks) -> None:
+        loop, signals = self._transport.loop, self._hub.signals
+        waits = listener.awaits_room
+        hand_over = self._hub.call_each if listener.app_context else call_each
+        on_message: Callable[[Any, Any], Any] = listener.on_message
+        if signals.messages.receivers or signals.factories:
+            on_message = signals.observed(on_message, listener._event)
+        unread = None
+        while self._inbox and not (waits and self._is_behind()):
+            unread = unread or self._unread(waits)
+            try:
+                hand_over(on_message, self, unread)
+                unread = None
+            except ConnectionClosed:
+                pass  # it spoke to somebody who had left; `unread` has the clock
+            except BaseException as error:
+                self._fail(error, "on_message")
+                break
+            if loop.shares_workers:
+                break  # `_worked` wants another one, behind all who wait
+        if self.closed and not self._inbox:
+            self._listener = None
+            try:
+                hand_over(signals.close, self, [listener])
+            except BaseException as error:
+                self._fail(error, "on_close")
 
     def _unread(self, waits: bool) -> Iterator[str | bytes]:
         """Yield messages until the inbox is empty; give the loop a turn meanwhile."""
@@ -357,14 +366,16 @@ class Incoming:
     def _worked(self) -> None:
         """A worker is done; what came since it last looked wants another."""
         self._busy = False
-        if self._inbox or (self.closed and self._listener is not None):
+        if self.closed:
+            self._hub.closing.under_way.discard(self)
+        if self._inbox or (self.closed and (self._listener or self._told)):
             self._wake()
         else:
             self._inbox = None  # an empty deque has room for 64
 
     # -- the end
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException, event: str = "") -> None:
         """End with 1011, or 1013, what ``error`` came out of, and report it.
 
         An order to the program to end goes on; one to this greenlet is obeyed so.
@@ -377,7 +388,7 @@ class Incoming:
             return
         try:
             # First, so that a test which sees the close code has the error as well.
-            self._hub.report(error, self)
+            self._hub.report(error, self, event)
         finally:
             away = isinstance(error, BackendError)
             self._close(*(endings.NO_STORAGE if away else endings.INTERNAL_ERROR))
@@ -387,6 +398,8 @@ class Incoming:
             # The peer was faster. What it sent before is not heard any more, either:
             # an `on_open` may just have refused it.
             self._inbox = None
+            if self._told:
+                self._in_loop(self._wake)
             return
         if not self._transport.loop.is_current():
             # Now: a listener that closes hears no more. And not None, as the loop may
@@ -415,6 +428,7 @@ class Incoming:
         self.close_code, self.close_reason = int(code), reason
         self.closed = True
         self._hub.forget(self)
+        self._told = self._told and self._hub.signals.owes(self)
         self._call_senders()
         if not (self._inbox or self._busy) and (
             getattr(type(self._listener), "on_close", None) is self._no_on_close
@@ -433,18 +447,3 @@ class Incoming:
             callback()
         else:
             loop.call_threadsafe(callback)
-
-
-def call_each(
-    function: Callable[[Any, Any], Any], subject: Any, each_of: Iterable[Any]
-) -> None:
-    """Call ``function(subject, each)`` for each; the first error ends that.
-
-    Each in context variables of its own.
-    """
-    for each in each_of:
-        contextvars.Context().run(function, subject, each)
-
-
-def _tell_end(ws: Incoming, listener: Callbacks) -> None:
-    listener.on_close(ws, ws.close_code or CloseCode.ABNORMAL, ws.close_reason)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from collections import deque
 from typing import Any
 
 from . import endings
@@ -16,14 +17,25 @@ from .codec import CloseCode
 from .codec import Event as Arrival
 from .endings import Ending
 from .errors import ConnectionClosed
-from .incoming import Incoming, Sender
+from .incoming import Incoming
 from .logs import printable
 from .messages import as_message
+from .transports import Event
 
 CONTROL_FRAMES = 1000
 """Pings and pongs that a peer may send in a second, after as many at once."""
 TINY_FRAMES = 1000
 """Frames of less than 16 bytes that one message may have."""
+
+
+class Sender:
+    """Somebody who waits for room in the queue to a peer."""
+
+    __slots__ = ("event", "standing")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self.standing: tuple[int, int] | None = None
 
 
 class Peer(Incoming):
@@ -92,6 +104,18 @@ class Peer(Incoming):
                 self._transport.loop.give_turn()
             else:
                 raise TimeoutError(f"no message within {timeout} s")
+
+    def _tell_of(self, inbox: deque[str | bytes]) -> bool:
+        """Tell receivers of the next message; False: it was thrown away just now."""
+        self._busy = True  # they hear of the end after this
+        try:
+            if here := self._inbox is inbox:
+                self._hub.signals.message(self, inbox[0])
+            return here
+        finally:
+            self._busy = False
+            if self.closed:
+                self._in_loop(self._wake)
 
     def _send_within(self, data: Any, patience: float) -> None:
         """``send``, giving a peer ``patience`` seconds to take anything at all."""
@@ -204,6 +228,7 @@ class Peer(Incoming):
 
     def _dropped(self, count: int) -> None:
         self._hub.figures.add("dropped", count)
+        self._hub.signals.slow(self, f"the oldest {count} messages to it are lost")
         self._hub.log.warning(
             "dropped",
             "%s is too slow: the oldest %d messages to it are lost (see"
@@ -221,6 +246,7 @@ class Peer(Incoming):
         """Close with 1013: the peer can come back and catch up."""
         if not self.closed:
             self._hub.figures.add("slow_closes")
+            self._hub.signals.slow(self, why)
             self._hub.log.warning(
                 "slow",
                 "%s %s; closed with 1013 (see WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",

@@ -32,6 +32,9 @@ class Listener:
     """
     app_context = True
     """Whether ``on_message`` and ``on_close`` run in a fresh app context."""
+    _event = "on_message"
+    """What ``WSChat.instrument`` is told that ``on_message`` handles; "": the listener
+    tells it by itself."""
 
     # `*args: Any` is for the type checker: an override may name the URL's arguments.
     def on_open(self, ws: WebSocket, *args: Any, **url_args: Any) -> None:
@@ -134,8 +137,11 @@ class WebSocket(Peer):
         :raises ConnectionClosed: the connection has ended and all was received.
         """
         # Our own close, from another thread, may throw away what was just waited for.
-        while not (inbox := self._inbox):
-            self._wait_for_message(timeout)
+        while not (inbox := self._inbox) or (
+            self._hub.signals.messages.receivers and not self._tell_of(inbox)
+        ):
+            if not inbox:
+                self._wait_for_message(timeout)
         message = inbox.popleft()
         if not inbox:
             self._emptied()

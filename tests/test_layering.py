@@ -59,11 +59,12 @@ ARROWS: Tree = {
         "evented": ". .accelerated .loop .outbox .patched .queue .tls",
     },
     # What the user holds
+    "signals": "errors transports.ending",
     "incoming": (
         "endings errors logs settings codec transports transports.accelerated",
-        "transports.counts transports.ending",
+        "transports.counts transports.ending signals",
     ),
-    "peer": "endings errors logs messages codec incoming",
+    "peer": "endings errors logs messages codec transports incoming",
     "websocket": (
         "endings errors messages rate codec codec.accelerated codec.closing",
         "incoming peer",
@@ -146,7 +147,7 @@ ARROWS: Tree = {
     "hub": {
         "figures": "backends messages transports.accelerated transports.counts",
         "audience": ".figures codec transports websocket",
-        "backlog": ".figures endings logs transports.accelerated websocket",
+        "backlog": ".figures endings logs signals transports.accelerated websocket",
         "tallies": "envelope messages",
         "pages": "envelope messages",
         "parcels": ".audience .pages envelope messages codec websocket",
@@ -165,7 +166,9 @@ ARROWS: Tree = {
         "overdue": ".feeds errors messages backends transports",
         "claims": ".home .members .parcels errors messages websocket backends",
         "deliveries": ".home logs messages",
-        "drain": ".home endings settings transports transports.ending websocket",
+        "drain": (
+            ".home endings settings signals transports transports.ending websocket"
+        ),
         "sweep": ".drain .figures .home errors settings transports websocket",
         "subscriptions": "errors transports backends",
         "readings": (
@@ -187,7 +190,7 @@ ARROWS: Tree = {
             ".backlog .beside .claims .deliveries .drain .feeds .figures .home",
             ".members .mending .overdue .places .presence .readings .rooms",
             ".subscriptions .sweep",
-            "endings errors logs messages settings incoming websocket backends",
+            "endings errors logs messages settings signals websocket backends",
             "transports transports.ending transports.loop transports.waiting",
         ),
     },
@@ -313,7 +316,7 @@ ARROWS: Tree = {
     },
     # WSChat
     "extension": (
-        "envelope rate settings websocket backends",
+        "envelope rate settings signals websocket backends",
         "transports.ending transports.patched hub.hub",
         "chat.background chat.chat chat.events chat.publisher",
         "shortcuts.contexts running.folder",
@@ -362,7 +365,7 @@ ARROWS: Tree = {
     "__main__": "terminal.command",
     "__init__": (
         "errors websocket chat.background chat.events chat.listener chat.publisher",
-        "chat.streams chat.voting extension",
+        "chat.streams chat.voting extension signals",
     ),
 }
 # For the user's convenience `chat.run()` reaches up, when called and not before.
@@ -376,6 +379,7 @@ ONLY_IN: dict[str, Names] = {
     "greenlet": "transports.loop transports.waiting servers.accepting",
     "geventwebsocket": "servers.offers servers.handler opening.legacy",
     "redis": "backends.redis.address",
+    "blinker": "signals",
     "flask": (
         "shortcuts.contexts shortcuts.response shortcuts.routing shortcuts.sessions",
         "opening.answers opening.gate opening.health opening.hooks opening.identity",

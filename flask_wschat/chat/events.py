@@ -51,6 +51,7 @@ class Events(Listener):
     """
 
     awaits_room = True
+    _event = ""  # each is instrumented under its own name
     emits: ClassVar[Mapping[str, Any]] = {}
     """What it sends by ``emit``: the types of the fields of each, as ``{"moved":
     Moved}``, a TypedDict, a dataclass or a Struct; for documents, and to be checked."""
@@ -110,7 +111,7 @@ class Events(Listener):
             return  # what it asked before costs us, and nobody hears the answer
         ref: int | None = None
         name = ""
-        answers = self._answers
+        answers, signals = self._answers, self._hub.signals
         if answers is None:
             answers = self._answers = Answers(ws, self._hub.event)
         # Whatever it is: what cannot be read has been sent, received and answered, too.
@@ -136,11 +137,11 @@ class Events(Listener):
             if self._checks:
                 answers.settle()  # it may look at what was said before
                 self._allow(self.before_event, ws, name, request, unless=False)
-            if handler.own:
-                values = handler.values(request)
-                reply = getattr(self, handler.method)(ref, *values)
+            if signals.factories:
+                called = (self._call, handler, ref, request, len(message))
+                reply = signals.call(ws, name, request, *called)
             else:
-                reply = self._handle(handler, ref, request, len(message))
+                reply = self._call(handler, ref, request, len(message))
         except RequestError as refused:
             wait = wait or refused.wait
             if wait or ref is None:
@@ -214,8 +215,14 @@ class Events(Listener):
             )
         return handler
 
-    def _handle(self, handler: Handler, ref: int, request: Request, size: int) -> str:
-        """Have one of the application's own events handled; return the reply."""
+    def _call(
+        self, handler: Handler, ref: int, request: Request, size: int
+    ) -> str | None:
+        """Have an event handled; return the reply, or None where that is sent."""
+        if handler.own:
+            values = handler.values(request)
+            reply: str | None = getattr(self, handler.method)(ref, *values)
+            return reply
         fields.check_depth(request, size)
         values = handler.values(request)
         asker = ASKER.set(self.ws.user)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from .. import endings
 from ..logs import SparingLog
+from ..signals import Signals
 from ..transports.accelerated import Allowance
 from ..websocket import WebSocket
 from .figures import Figures
@@ -24,6 +25,7 @@ class Waiting(Protocol):
     """For whom it waits."""
 
     log: SparingLog
+    signals: Signals
 
     def everyone(self) -> Iterator[WebSocket]: ...
 
@@ -121,6 +123,7 @@ class Backlog:
                 ws._transport.abort()
             else:
                 self._figures.add("slow_closes")
+                self._waiting.signals.slow(ws, "too much waits for all")
                 ws._transport.discard()
                 ws._close(*endings.TOO_MUCH_WAITS)
                 if not ws.closed:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from .. import endings
 from ..settings import Settings
+from ..signals import Signals
 from ..transports import Loop
 from ..transports.ending import has_begun
 from ..websocket import WebSocket
@@ -35,6 +36,7 @@ class Emptied(Protocol):
     settings: Settings
     home: Home
     leaving: set[WebSocket]
+    signals: Signals
 
     @property
     def closing(self) -> Closing: ...
@@ -134,9 +136,22 @@ class Drain:
             ws._transport.abort()  # it costs no other its close
 
     def _end(self) -> None:
-        self.over = True
+        loop, signals = self._home.loop, self._emptied.signals
         for ws in self._home.of(self._emptied.leaving, self._came_to):
             ws._transport.abort()
+        late = self._home.of(signals.owed, self._came_to)
+        if not late or loop is None:
+            self.over = True
+            return
+
+        def tell() -> None:
+            try:
+                for ws in late:  # a handler that goes on and on keeps theirs
+                    signals.end(ws)
+            finally:
+                self.over = True
+
+        loop.run_own(tell)
 
 
 def _is_unsent(ws: WebSocket) -> bool:

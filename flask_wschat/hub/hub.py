@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from .. import endings
 from ..backends import Backend
 from ..errors import BackendError
-from ..incoming import CallEach, call_each
 from ..logs import SparingLog
 from ..messages import (
     EVERYONE,
@@ -29,6 +28,7 @@ from ..messages import (
     user_topic,
 )
 from ..settings import Settings
+from ..signals import CallEach, Signals, call_each
 from ..transports import Event, Loop, ending
 from ..transports.loop import new_event
 from ..transports.waiting import run_blocking, start_thread
@@ -80,6 +80,7 @@ class Hub:
         loads: Callable[[str | bytes], Any],
         call_each: CallEach = call_each,
         report: Report | None = None,
+        signals: Signals | None = None,
     ) -> None:
         self.settings = settings
         self.log = SparingLog(logger)
@@ -93,6 +94,8 @@ class Hub:
         """Connections that have ended, and their transports have not."""
         self.figures = Figures(self)
         self.report = self.figures.telling(report)
+        self.signals = signals or Signals()
+        self.signals.report = self.report
         self.counts = self.figures.counts
         self.backlog = Backlog(settings.MAX_QUEUED, self, self.figures)
         self.home = Home(self)
@@ -331,6 +334,7 @@ class Hub:
         self.figures.lose_all()
         self._mender.clear()
         self.leaving = set()
+        self.signals.owed.clear()
         self.backlog.clear()
         self._claims.sharing.clear()
         self._deliveries.clear()

@@ -12,13 +12,27 @@ from flask import Flask, got_request_exception, has_request_context, request
 
 from .. import endings
 from ..codec import is_upgrade
-from ..servers.offers import UPGRADE, find_offer
+from ..servers.offers import UPGRADE, Offer, find_offer
 from ..shortcuts.routing import Adapters
 from ..shortcuts.sessions import Sessions
 from .either import EitherAdapter, find_either
 from .gate import Gate
 from .legacy import WebSocketError
 from .upgrade import Upgrade
+
+
+class Noted:
+    """A ``start_response`` that notes what is answered."""
+
+    status = ""
+    reason = ""
+
+    def __init__(self, start_response: Any) -> None:
+        self._start_response = start_response
+
+    def __call__(self, status: str, headers: Any, exc_info: Any = None) -> Any:
+        self.status = status
+        return self._start_response(status, headers, exc_info)
 
 
 class Hooks:
@@ -46,20 +60,37 @@ class Hooks:
         """
         if "HTTP_UPGRADE" not in environ:
             return self._wsgi_app(environ, start_response)
-        asks, figures = _asks(environ), self.gate.hub.figures
+        asks = _asks(environ)
         offer = find_offer(environ, start_response)
         # A server that has answered 101 may have taken it for less than we do.
-        if offer is None or not (asks or offer.answered):
-            if asks:
-                start_response = self._counted(start_response)
+        if not (asks or (offer is not None and offer.answered)):
             return self._wsgi_app(environ, start_response)
-        if asks:
-            # Where it is one name of several, Werkzeug would not see it.
-            environ["HTTP_UPGRADE"] = "websocket"
+        noted = Noted(start_response)
+        try:
+            if offer is None:
+                return self._wsgi_app(environ, noted)
+            if asks:
+                # Where it is one name of several, Werkzeug would not see it.
+                environ["HTTP_UPGRADE"] = "websocket"
+            return self._answer(environ, noted, offer)
+        except BaseException:
+            noted.status = noted.status or "500 Internal Server Error"
+            raise
+        finally:
+            if noted.status >= "3":
+                reason = noted.reason or noted.status[4:].title()
+                status = int(noted.status[:3])
+                hub = self.gate.hub
+                hub.figures.refused(noted.status)
+                hub.signals.refused(environ, status, reason)
+
+    def _answer(
+        self, environ: dict[str, Any], start_response: Noted, offer: Offer
+    ) -> Any:
+        """Have the application answer, by a WebSocket or by HTTP."""
         try:
             upgrade = Upgrade(self.gate, environ, offer, start_response)
         except OSError as error:  # no loop for it can be started
-            figures.refused("503")
             return self.gate.exhausted(error)(environ, start_response)
         environ[UPGRADE] = upgrade
         under_way = self.gate.hub.closing.under_way
@@ -68,7 +99,6 @@ class Hooks:
             result = self._wsgi_app(environ, upgrade.respond)
             upgrade.end()
             if not upgrade.begun:
-                figures.refused(upgrade.status)
                 return result
             if hasattr(result, "close"):
                 result.close()
@@ -78,7 +108,6 @@ class Hooks:
             upgrade.status = "500"
             upgrade.end()
             if upgrade.accepted is None:
-                figures.refused("500")
                 raise
             if isinstance(error, Exception):
                 upgrade.accepted.close(*endings.HANDSHAKE_FAILED)
@@ -92,16 +121,10 @@ class Hooks:
             if upgrade.accepted is not None and offer.threads:
                 self.gate.count_thread(offer.threads, -1)
             under_way.discard(upgrade)
+            start_response.reason = upgrade.reason
+            if upgrade.begun:
+                start_response.status = start_response.status or "101"
         return offer.answer(start_response)
-
-    def _counted(self, start_response: Any) -> Any:
-        """Return ``start_response`` for a handshake that can only be refused."""
-
-        def respond(line: str, *args: Any) -> Any:
-            self.gate.hub.figures.refused(line)
-            return start_response(line, *args)
-
-        return respond
 
     def request_context(self, environ: dict[str, Any]) -> Any:
         """Open the session of a request that asks to upgrade, where that is quick."""

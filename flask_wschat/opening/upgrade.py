@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flask import Response
+from flask import Response, has_app_context
 from werkzeug.exceptions import HTTPException
 
 from .. import endings
@@ -62,11 +62,11 @@ class Upgrade:
     failed = False  # in the view, a function after the request, or the response
     status = ""  # of the application's answer
     view: Callable[[], Any] | None = None  # a blocking one, to run after the answer
+    reason = ""  # why it was refused, where that was ours to say
 
     # What the checks found, for the 101 and the connection.
     _key = ""
     _user: str | None = None
-    _reason = ""
     _deflate: Deflate | None = None
     _extension: str | None = None
     _route = ""
@@ -75,6 +75,7 @@ class Upgrade:
 
     _held: Event | None = None  # set when a TLS socket may go back to its server
     _ended = False
+    _refuses = False  # by a close frame, where the server has answered before
     _given_up = False
 
     def __init__(
@@ -122,8 +123,8 @@ class Upgrade:
                     raise self._refusal(error) from None
 
     def _refusal(self, error: HandshakeError) -> HTTPException:
-        self._reason = str(error)
-        return refusal(error.status, self._reason, error.headers)
+        self.reason = str(error)
+        return refusal(error.status, self.reason, error.headers)
 
     def _check_head(self) -> None:
         environ = self._environ
@@ -229,6 +230,8 @@ class Upgrade:
                 self._gate.count_thread(self._offer.threads, 1)
             if OPENED in self._environ:
                 self._environ[OPENED](ws)
+            if not self._refuses:
+                self._tell(ws)
         except BaseException:
             # A time limit of the application's, or the end of the server.
             self._given_up = True
@@ -238,6 +241,14 @@ class Upgrade:
                 self.accepted.close(*endings.HANDSHAKE_FAILED)
             raise
         return ws
+
+    def _tell(self, ws: WebSocket) -> None:
+        """Send ``connected``, in the request's context or in one of its own."""
+        hub = self._gate.hub
+        if has_app_context():
+            hub.signals.connected(ws)
+        else:
+            hub.call_each(lambda ws, _: hub.signals.connected(ws), ws, [None])
 
     def _open(
         self, loop: EventedLoop, subprotocol: str | None, plain: bool
@@ -327,7 +338,8 @@ class Upgrade:
             ws.close(code, "" if code == 1000 else status.title())
         elif ws is None and self._offer.answered:
             # The server has promised a WebSocket: refuse in its terms.
-            reason = f"{status.title()}: {self._reason}".rstrip(": ")
+            reason = f"{status.title()}: {self.reason}".rstrip(": ")
+            self._refuses = True
             with contextlib.suppress(ClientLeft):
                 self.accept().close(code, "" if code == 1000 else reason)
         self._ended = True

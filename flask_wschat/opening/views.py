@@ -12,6 +12,7 @@ from flask import (
     copy_current_request_context,
     current_app,
     got_request_exception,
+    has_request_context,
     make_response,
     request,
     session,
@@ -132,11 +133,12 @@ def by_view(view: Callable[..., Any], sessions: mistakes.SessionWatch) -> Serve:
     def serve(ws: WebSocket, url_args: dict[str, Any]) -> None:
         try:
             _watch(sessions)
-            answer = view(ws, **url_args)
+            call = ws._hub.signals.call
+            answer = call(ws, "view", None, view, ws, **url_args)
             check_ran(answer, view)
             _tell_of_answer(ws, answer)
         except BaseException as error:
-            _end(ws, error)
+            _end(ws, error, "view")
         ws.close()
 
     return serve
@@ -155,15 +157,17 @@ def by_listener(
                 if opens:
                     _watch(sessions)
                 on_open: Callable[..., Any] = listener.on_open  # perhaps a decorator's
-                _tell_of_answer(ws, on_open(ws, **url_args))
+                call = ws._hub.signals.call
+                answer = call(ws, "on_open", None, on_open, ws, **url_args)
+                _tell_of_answer(ws, answer)
             except BaseException as error:
                 # Before it listens: what came meanwhile is not for who is refused.
-                _end(ws, error)
+                _end(ws, error, "on_open")
             finally:
                 # Also after an error: whoever was opened is closed.
                 ws._listen(listener)
         except BaseException as error:
-            _end(ws, error)
+            _end(ws, error, "on_open")
 
     return serve
 
@@ -191,12 +195,19 @@ def _tell_of_answer(ws: WebSocket, answer: Any) -> None:
         ws.close(1008, f"{status}")
 
 
-def _end(ws: WebSocket, error: BaseException) -> None:
+def _end(ws: WebSocket, error: BaseException, event: str) -> None:
     """Turn what a view raised after the 101 into a close code."""
     if isinstance(error, HTTPException):
         ws.close(1008, f"{error.code} {error.name}: {error.description}")
     elif not isinstance(error, ConnectionClosed):
-        ws._fail(error)
+        ws._fail(error, event)
+
+
+def _called(event: str) -> str:
+    if event == "view":
+        return "the view"
+    own = not event or event in ("on_open", "on_message", "on_close")
+    return (event or "a WebSocket handler") if own else f"the event {event!r}"
 
 
 class Reporter:
@@ -212,12 +223,17 @@ class Reporter:
         ws: WebSocket | None = None,
         event: str = "",
         *,
-        where: str = "a WebSocket handler",
+        where: str = "",
     ) -> None:
         if self._log is None:
             # Who asks for this first sets it up, and must not be before the program.
             self._log = SparingLog(self._app.logger)
-        where = where if ws is None else ws._described()
-        where = f"the event {event!r} of {where}" if event else where
+        where = where or _called(event)
+        if ws is not None:
+            where = f"{where} of {ws._described()}"
         self._log.error(error, "Exception in %s", where)
+        upgrade = request.environ.get(UPGRADE) if has_request_context() else None
+        failed = upgrade and upgrade.failed
         got_request_exception.send(self._app, exception=error)
+        if upgrade is not None:  # what it costs is for who reports it to say
+            upgrade.failed = failed

@@ -23,7 +23,7 @@ from flask import (
 from flask.ctx import AppContext
 from flask.globals import app_ctx
 
-from flask_wschat import incoming
+from flask_wschat import signals
 from flask_wschat.shortcuts import contexts as context
 from flask_wschat.shortcuts.contexts import AppContexts
 
@@ -75,7 +75,7 @@ def test_each_call_has_context_variables_of_its_own(app: Flask) -> None:
         seen.append(WHO.get())
         WHO.set(name)
 
-    for call_each in (AppContexts(app).call_each, incoming.call_each):
+    for call_each in (AppContexts(app).call_each, signals.call_each):
         for _ in range(2):
             call_each(note, "x", ["ann", "bob"])
     assert seen == ["nobody"] * 8
