@@ -19,6 +19,7 @@ from demos.bot import bot
 from demos.hall import HOST, hall, own_key
 from demos.home import home
 from demos.language import language
+from demos.live import live
 from demos.panes import plug
 from demos.plug import PLUG
 from demos.private import private
@@ -35,7 +36,7 @@ app.config["WSCHAT_URL"] = os.environ.get("WSCHAT_URL") or "memory://"
 app.config.from_prefixed_env()  # FLASK_WSCHAT_RATE_LIMIT=null, for a crowd at one desk
 app.secret_key = app.secret_key or own_key(Path(app.instance_path) / "secret_key")
 
-for part in (hall, language, people, home, vote, group, private, bot, protocol):
+for part in (hall, language, people, home, vote, group, private, bot, protocol, live):
     app.register_blueprint(part)
 app.json.ensure_ascii = False  # type: ignore[attr-defined]  # half the bytes
 chat.init_app(app)

@@ -13,6 +13,7 @@ plug       what breaks there, at the push of a button
 panes      two windows that count what comes meanwhile
 protocol   what passes on a socket, shown byte by byte
 byhand     a client that sends whatever bytes it is told to
+live       how the demos go, for this machine's own browsers
 wire       what passes between a browser and the server, watched and spoilt
 """
 

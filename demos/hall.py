@@ -104,6 +104,13 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_near() -> bool:
+    """Whether this request is of a browser on this machine."""
+    host = urlsplit(f"//{request.host}").hostname or ""
+    near = is_loopback(host) and is_loopback(request.remote_addr or "")
+    return near and "X-Forwarded-For" not in request.headers  # a proxy, for others
+
+
 def lan_address() -> str | None:
     """The address of this machine that others in its network know."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

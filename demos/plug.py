@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import signal
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import request
 
 from flask_wschat import ChatListener, WebSocket, event
 
 from . import Refused
-from .hall import HOST, is_loopback
+from .hall import HOST, is_loopback, is_near
 from .wire import WIRE
 
 # As far as the environment knows; ``pulls`` asks who is there.
@@ -28,10 +27,7 @@ STARTS_WORKERS, STARTS_REDIS = "DEMO_WORKERS", "DEMO_REDIS"
 
 def pulls() -> list[str]:
     """What the browser of this request may pull."""
-    host = urlsplit(f"//{request.host}").hostname or ""
-    near = is_loopback(host) and is_loopback(request.remote_addr or "")
-    near = near and "X-Forwarded-For" not in request.headers  # a proxy, for others
-    if not PLUG or not (near or "DEMO_PLUG" in os.environ):
+    if not PLUG or not (is_near() or "DEMO_PLUG" in os.environ):
         return []
     names = ["cut", "freeze", "swallow"]
     names += ["kill"] * (STARTS_WORKERS in os.environ)

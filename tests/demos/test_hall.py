@@ -293,3 +293,21 @@ def test_pages_work_without_codes(
     assert hall.qr_svg("http://192.0.2.7:5000/") is None
     assert client.get("/qr.svg").status_code == 404
     assert client.get("/", base_url="http://hall.example").status_code == 200
+
+
+# ---- the dashboard ------------------------------------------------------------------
+
+
+def test_the_dashboard_is_for_this_machine(client: FlaskClient) -> None:
+    way = 'href="/admin/live"'
+    assert client.get("/admin/live").status_code == 200
+    assert way in client.get("/").text
+    for headers, address in (
+        ({}, "192.0.2.1"),
+        ({"X-Forwarded-For": "192.0.2.1"}, "127.0.0.1"),
+        ({"Host": "demo.example"}, "127.0.0.1"),
+    ):
+        asked = {"headers": headers, "environ_base": {"REMOTE_ADDR": address}}
+        assert client.get("/admin/live", **asked).status_code == 403
+        assert client.get("/admin/live/socket", **asked).status_code == 403
+        assert way not in client.get("/", **asked).text
