@@ -1,24 +1,15 @@
-"""``python -m flask_wschat``: tools for the terminal."""
+"""``python -m flask_wschat``: what needs no application."""
 
-from __future__ import annotations
+import click
 
-import argparse
-import sys
-from collections.abc import Sequence
-
-from .terminal import command
+from .terminal.command import connect
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that ``arguments`` name; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flask_wschat", description="Tools for WebSockets."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command.add_parser(commands)
-    options = parser.parse_args(arguments)
-    return int(options.run(options))
+@click.group(epilog="What looks after an application is in: flask wschat --help")
+def main() -> None:
+    """Tools for WebSockets, without an application."""
 
 
+main.add_command(connect)
 if __name__ == "__main__":
-    sys.exit(main())
+    main(prog_name="python -m flask_wschat")

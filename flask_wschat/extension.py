@@ -140,7 +140,8 @@ class WSChat(Sending, Identity, Operating):
         app.register_error_handler(WebsocketMismatch, answer)
         Hooks(app, gate)
         command = click.get_current_context(silent=True)
-        if command is not None and command.info_name == "run":
+        words = "" if command is None else command.command_path
+        if words.endswith(" run") and not words.endswith(" wschat run"):
             ending.close_on_signals()  # `flask run` leaves that to the system
 
     def _has_logins(self) -> bool:

@@ -343,18 +343,18 @@ ARROWS: Tree = {
         "__init__": ".client .dial",
     },
     "terminal": {
-        "lines": "",
-        "screen": "",
+        "screen": "logs",
         "frames": "codec",
-        "command": ".lines .screen .frames errors codec client",
+        "command": ".screen .frames errors logs codec client",
     },
     # flask wschat
     "cli": {
         "group": "errors logs backends",
         "documents": ".group documents.asyncapi documents.typescript",
+        "connect": ".group terminal.command",
         "people": ".group logs",
         "run": ".group websocket chat.events chat.listener opening.views server",
-        "__init__": ".documents .group .people .run",
+        "__init__": ".connect .documents .group .people .run",
     },
     "testing": {
         "client": (

@@ -28,7 +28,7 @@ from websockets.typing import Subprotocol
 
 from flask_wschat.__main__ import main
 from flask_wschat.codec import encode_frame
-from flask_wschat.terminal.frames import Frames
+from flask_wschat.terminal.frames import frames
 from tests.support.processes import hearing_interrupts
 from tests.support.waiting import DEADLINE, eventually
 
@@ -131,7 +131,8 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         try:
-            code: Any = main(["connect", *arguments])
+            main(["connect", *arguments])
+            code: Any = 0
         except SystemExit as end:
             code = end.code
         return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
@@ -166,24 +167,25 @@ class TestOneShot:
 
     def test_waiting_for_more(self, call: Call, server: Server) -> None:
         done = call(server.url, "-m", "first", "--wait", "inf", "-m", "close 1000")
-        assert done.returncode == 3  # no reply to the second
+        assert done.returncode == 1  # no reply to the second
         assert done.stdout == "got first\n"
         done = call(server.url, "-m", "first", "--wait", "0.05")
         assert (done.stdout, done.returncode) == ("got first\n", 0)
 
     def test_no_reply(self, call: Call, server: Server) -> None:
         done = call(server.url, "-m", "hush", "--timeout", "0.2")
-        assert done.returncode == 4
-        assert done.stderr == "no reply within 0.2 s; --timeout gives longer\n"
-        done = call(server.url, "-m", "close 4001")
-        assert done.returncode == 3
+        assert done.returncode == 1
         assert done.stderr == (
-            "no reply, the connection was closed: 4001 as you wish\n"
+            "Error: no message within 0.2 s; --timeout gives longer\n"
         )
+        done = call(server.url, "-m", "close 4001")
+        assert done.returncode == 1
+        assert done.stderr == "Error: connection closed: 4001 as you wish\n"
 
     def test_a_text_must_be_text(self, call: Call, server: Server) -> None:
         done = call(server.url, "-m", "\udcff")
-        assert (done.returncode, done.stderr) == (2, "the text of -m is not UTF-8\n")
+        assert done.returncode == 2
+        assert "surrogates not allowed" in done.stderr
 
     def test_frames(self, server: Server) -> None:
         done = run(server.url, "-m", "hello", "--frames", "--no-compression")
@@ -206,7 +208,7 @@ class TestPipe:
     def test_each_line_is_a_message(self, server: Server) -> None:
         done = run(server.url, "--wait", "0.3", stdin=b"one\n\ntwo\r\nlast")
         assert done.stdout == "got one\ngot \ngot two\ngot last\n"
-        assert done.stderr == f"connected to {server.url}\nclosed\n"
+        assert done.stderr == "connected\nclosed: 1000\n"
         assert done.returncode == 0
         assert server.received == ["one", "", "two", "last"]
 
@@ -226,9 +228,9 @@ class TestPipe:
         [
             (b"close 1000\n", 0),
             (b"close 1001\n", 0),
-            (b"close 1011\n", 3),
-            (b"close 4000\n", 3),
-            (b"drop\n", 3),
+            (b"close 1011\n", 1),
+            (b"close 4000\n", 1),
+            (b"drop\n", 1),
             (b"fine\n\xff\nmore\n", 2),
         ],
         ids=str,
@@ -244,7 +246,19 @@ class TestPipe:
             command, shell=True, cwd=ROOT, capture_output=True, timeout=DEADLINE
         )
         assert done.returncode == 0
-        assert done.stderr.decode() == f"connected to {server.url}\nclosed\n"
+        assert done.stderr.decode() == "connected\nclosed: 1000\n"
+
+    def test_without_stdin_messages_come(self, server: Server) -> None:
+        command = " ".join([*COMMAND, server.url, "--wait", "inf", "<&-"])
+        with subprocess.Popen(
+            command, shell=True, cwd=ROOT, stdout=subprocess.PIPE
+        ) as process:
+            for word in ("one", "two"):
+                server.push(word)
+                assert process.stdout is not None
+                assert process.stdout.readline().decode() == f"{word}\n"
+            server.clients[0].close()
+            assert process.wait(DEADLINE) == 0
 
     def test_input_may_come_slowly(self, server: Server) -> None:
         with hearing_interrupts():
@@ -265,7 +279,7 @@ class TestPipe:
             server.push("unasked")
             assert process.stdout.readline() == b"unasked\n"
             process.send_signal(signal.SIGINT)
-            assert process.wait(DEADLINE) == 130
+            assert process.wait(DEADLINE) == 1
         eventually(lambda: server.closes == [1001])
 
     def test_who_reads_may_leave(self, server: Server) -> None:
@@ -284,7 +298,7 @@ class TestPipe:
         process.stdout.close()
         process.stdin.write(b"two\n")
         process.stdin.flush()
-        assert process.wait(DEADLINE) == 0
+        assert process.wait(DEADLINE) == 1
         process.stdin.close()
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
@@ -295,14 +309,18 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "code", "says"),
         [
-            ((), 2, "required: URL"),
+            ((), 2, "Missing argument 'URL'"),
             (("http://127.0.0.1",), 2, "ws://host[:port]/path or wss://… is expected"),
             (("ws://127.0.0.1:1/", "-H", "nothing"), 2, "'Name: value' is expected"),
             (("ws://127.0.0.1:1/", "-H", "Host: x"), 2, "by the handshake itself"),
-            (("ws://127.0.0.1:1/", "--wait", "-1"), 2, "seconds are expected"),
-            (("ws://127.0.0.1:1/", "--timeout", "0"), 2, "over 0"),
+            (
+                ("ws://127.0.0.1:1/", "--wait", "-1"),
+                2,
+                "'--wait': -1.0 is not in the range",
+            ),
+            (("ws://127.0.0.1:1/", "--timeout", "0"), 2, "0.0 is not in the range"),
             (("ws://127.0.0.1:1/",), 1, "is the server running"),
-            (("ws://no.such.host.invalid/",), 1, "the host is unknown"),
+            (("ws://no.such.host.invalid/",), 1, "is the host's name right?"),
         ],
         ids=str,
     )
@@ -316,11 +334,15 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("answer", "code", "says"),
         [
-            (b"HTTP/1.1 403 Forbidden", 1, "403 Forbidden Say who you are, with -H"),
+            (
+                b"HTTP/1.1 403 Forbidden",
+                1,
+                "403 Forbidden; say who you are, with --ticket",
+            ),
             (b"HTTP/1.1 404 Not Found", 1, "look at the URL"),
             (b"HTTP/1.1 301 Moved\r\nLocation: wss://x/", 1, "redirects to wss://x/"),
             (b"garbage", 1, "not HTTP"),
-            (None, 4, "no answer within 0.3 s; --timeout gives longer"),
+            (None, 1, "the handshake in time; --timeout gives longer"),
         ],
         ids=str,
     )
@@ -350,17 +372,16 @@ class TestRefusals:
     def test_tls_where_there_is_none(self, call: Call, server: Server) -> None:
         done = call(f"wss://127.0.0.1:{server.port}/")
         assert done.returncode == 1
-        assert "Is it ws:// rather than wss://?" in done.stderr
+        assert "is it ws:// rather than wss://?" in done.stderr
 
-    def test_help_tells_the_exit_codes(self, call: Call) -> None:
-        done = call("--help")
-        assert done.returncode == 0
-        assert re.findall(r"^ +(\d+)  ", done.stdout, re.M) == [*"01234", "130"]
-
-    def test_a_command_is_needed(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit, match="2"):
+    def test_without_a_command_it_says_what_there_is(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
             main([])
-        assert "COMMAND" in capsys.readouterr().err
+        told = "".join(capsys.readouterr())
+        assert "  connect  Talk to a WebSocket server." in told
+        assert "flask wschat --help" in told
 
 
 class Terminal:
@@ -425,7 +446,7 @@ class TestTerminal:
         terminal.close()
 
     def test_a_conversation(self, terminal: Terminal, server: Server) -> None:
-        terminal.wait_for("connected to")
+        terminal.wait_for("connected, Ctrl-D closes")
         terminal.wait_for("> ")
         terminal.type("hello\r")
         terminal.wait_for("< got hello", "> ")
@@ -446,18 +467,9 @@ class TestTerminal:
         terminal.type("half")
         terminal.wait_for("half")
         server.push("news\nin two lines")
-        # The cursor is saved, a row inserted above, the cursor restored one down.
-        terminal.wait_for("\x1b7\r\n\x1b[A\x1b[L\r< news\r\r\n\x1b8\x1b[B")
-        terminal.wait_for("\x1b[Lin two lines".replace("[L", "[L\r"))
+        terminal.wait_for("\r\x1b[K< news\r\nin two lines\r\n> half")
         terminal.type(" a line\r")
         terminal.wait_for("< got half a line")
-
-    def test_long_rows_are_cut(self, terminal: Terminal, server: Server) -> None:
-        terminal.wait_for("> ")
-        server.push("x" * 50 + "界" * 20)
-        terminal.wait_for("\r< " + "x" * 37 + "\r")
-        terminal.wait_for("\r" + "x" * 13 + "界" * 13 + "\r")
-        terminal.wait_for("\r" + "界" * 7 + "\r")
 
     def test_a_server_does_not_command_the_terminal(self, terminal: Terminal) -> None:
         terminal.wait_for("> ")
@@ -469,15 +481,14 @@ class TestTerminal:
         terminal.type("hal")
         terminal.wait_for("hal")
         terminal.type("\x03")
-        assert terminal.end() == 130
+        assert terminal.end() == 1
         assert server.received == []
 
     def test_the_server_may_end_it(self, terminal: Terminal) -> None:
         terminal.wait_for("> ")
         terminal.type("close 4000\r")
-        terminal.wait_for("the connection was closed")
-        terminal.wait_for("4000")
-        assert terminal.end() == 3
+        terminal.wait_for("Error: connection closed: 4000 as you wish")
+        assert terminal.end() == 1
 
     @pytest.mark.parametrize(
         ("environment", "coloured"),
@@ -505,7 +516,7 @@ class TestTerminal:
 @pytest.mark.parametrize("step", [1, 3, 1000])
 def test_frames_are_found_however_the_bytes_come(step: int) -> None:
     lines: list[str] = []
-    frames = Frames(lines.append)
+    show = frames(lines.append)
     data = b"".join(
         [
             encode_frame(1, b"a" * 10, fin=False),
@@ -516,8 +527,8 @@ def test_frames_are_found_however_the_bytes_come(step: int) -> None:
         ]
     )
     for start in range(0, len(data), step):
-        frames("received", data[start : start + step])
-        frames("sent", b"")
+        show("received", data[start : start + step])
+        show("sent", b"")
     assert [line.split("  ")[0] for line in lines] == [
         "< fin=0 rsv=000 opcode=text mask=0 length=10",
         "< fin=1 rsv=000 opcode=continuation mask=0 length=200",

@@ -1,89 +1,81 @@
-"""Showing messages, notes and errors, with a prompt below them or without."""
+"""A terminal, or pipes: what is typed or comes in there, and what is shown."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import re
-import shutil
 import sys
 import termios
-import unicodedata
-from collections.abc import Iterator
-from typing import Any, TextIO
+import threading
+from multiprocessing.connection import Connection, Pipe
+
+import click
+
+from ..logs import printable
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Screen:
-    """Where messages, notes and errors are shown, above the prompt if there is one."""
+    """Shows messages and notes, and has the lines; at a prompt, if ``typing``."""
 
-    def __init__(self, *, prompt: bool) -> None:
-        self._prompt = prompt
-        self._smart = os.environ.get("TERM", "dumb") != "dumb"
-        self._coloured = self._smart and not os.environ.get("NO_COLOR")
-        self._saved: list[Any] | None = None
-
-    def __enter__(self) -> Screen:
-        if self._prompt:
-            self._saved = termios.tcgetattr(0)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._saved is not None:
-            # The thread at the prompt is left there, with what it set on the terminal.
-            paste_off = "\x1b[?2004l" if self._smart else ""
-            sys.stdout.write(f"{paste_off}\n")
-            sys.stdout.flush()
-            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+    def __init__(self, typing: bool) -> None:
+        self.typing = typing
+        if sys.stdin is None:  # or the next one that is opened would be number 0
+            os.open(os.devnull, os.O_RDONLY)
+        dumb = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("NO_COLOR")
+        self._colour = False if dumb else None
 
     def message(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
-            shown = message[:64] if self._prompt else message
-            cut = " …" if len(shown) < len(message) else ""
-            message = f"binary, {len(message)} bytes: {shown.hex(' ')}{cut}"
-        self._show(sys.stdout, ("< " if self._prompt else "") + message, "36")
+            message = f"binary, {len(message)} bytes: {message.hex(' ')}"
+        if sys.stdout.isatty():  # which a server must not command
+            message = CONTROL.sub(lambda found: ascii(found[0])[1:-1], message)
+        self._show(f"< {message}" if self.typing else message, "cyan")
+        if self.typing:  # again, with what is half typed
+            import readline
+
+            click.echo("> " + readline.get_line_buffer(), nl=False)
 
     def note(self, text: str) -> None:
-        self._show(sys.stderr, text, "2")
+        self._show(printable(text, 1000), "bright_black", err=True)
 
-    def error(self, text: str) -> None:
-        self._show(sys.stderr, text, "31")
+    def clear(self) -> None:
+        """Let the next words be in place of the prompt."""
+        if self.typing:
+            click.echo("\r\x1b[K", nl=False, color=True)
 
-    def _show(self, stream: TextIO, text: str, colour: str) -> None:
-        if not stream.isatty():
-            rows = [text]
-        else:
-            # A server must not command the terminal.
-            text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", _escaped, text)
-            rows = text.split("\n")
-            if self._prompt and self._smart:
-                rows = [part for row in rows for part in _cut(row)]
-            if self._coloured:
-                rows = [f"\x1b[{colour}m{row}\x1b[0m" for row in rows]
-            if self._prompt and self._smart:
-                # Save the cursor, make sure there is a line below, insert one above
-                # for the row, and go back to where readline thinks that we are.
-                stream.write(
-                    "".join(
-                        f"\x1b7\n\x1b[A\x1b[L\r{row}\r\n\x1b8\x1b[B" for row in rows
-                    )
-                )
-                stream.flush()
-                return
-        print(*rows, sep="\n", file=stream, flush=True)
+    def _show(self, text: str, colour: str, *, err: bool = False) -> None:
+        self.clear()
+        click.echo(click.style(text, fg=colour), err=err, color=self._colour)
 
+    def lines(self) -> Connection:
+        """Return where the lines come, in bytes; an empty one is their end.
 
-def _escaped(match: re.Match[str]) -> str:
-    return f"\\x{ord(match[0]):02x}"
+        A thread reads them, as that waits, until those that nobody takes have filled a
+        pipe. It is left there; the terminal is then as it was.
+        """
+        if self.typing:
+            saved = termios.tcgetattr(0)
+            atexit.register(termios.tcsetattr, 0, termios.TCSADRAIN, saved)
+        taker, giver = Pipe(duplex=False)
+        threading.Thread(target=self._read, args=(giver,), daemon=True).start()
+        return taker
 
+    def _read(self, giver: Connection) -> None:
+        # Not sys.stdin: Python would wait at exit for the lock that its reader holds.
+        with contextlib.suppress(EOFError, OSError), open(0, "rb", closefd=False) as f:
+            while line := self._typed() if self.typing else f.readline():
+                giver.send_bytes(line)
+        giver.send_bytes(b"")
 
-def _cut(row: str) -> Iterator[str]:
-    """Yield parts of ``row`` that fit into a line of the terminal."""
-    columns = shutil.get_terminal_size().columns - 1
-    row = row.expandtabs()
-    start = width = 0
-    for place, character in enumerate(row):
-        wide = 1 + (unicodedata.east_asian_width(character) in "WF")
-        if width + wide > columns:
-            yield row[start:place]
-            start, width = place, 0
-        width += wide
-    yield row[start:]
+    def _typed(self) -> bytes:
+        import readline  # gives input() its editing and history
+
+        readline.parse_and_bind("set enable-bracketed-paste off")
+        # The prompt takes the row: below a message it stands there already.
+        while not (line := input("\x01\r\x1b[K\x02> ")):
+            pass
+        return line.encode("utf-8", "surrogateescape")
