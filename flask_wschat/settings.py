@@ -71,6 +71,9 @@ class Settings:
     """Seconds a message is kept."""
     REDIS_WAIT: int = 0
     """Replicas that must have a message before it is acknowledged."""
+    METRICS: Literal["private"] | bool = "private"
+    """Who may read ``/_wschat/metrics``: private addresses that come directly,
+    everybody (True) or nobody (False)."""
     SHORTCUTS: bool = True
     """Whether to open with less work than Flask and gevent put into it, where what
     comes of it is known to be the same. The environment's overrides this."""
@@ -106,8 +109,9 @@ class Settings:
         for name in ("RATE_LIMIT", "BYTE_LIMIT"):
             if isinstance(value := given.get(name), list):
                 given[name] = as_rate(value) or value  # from a JSON or TOML file
-        if given.get("SHORTCUTS") in (0, 1):  # from a prefixed environment
-            given["SHORTCUTS"] = bool(given["SHORTCUTS"])
+        for name in ("METRICS", "SHORTCUTS"):
+            if given.get(name) in (0, 1):  # from a prefixed environment
+                given[name] = bool(given[name])
         for name in _WHOLE & given.keys():
             value = given[name]
             if isinstance(value, float) and value.is_integer() and value < sys.maxsize:
@@ -169,6 +173,11 @@ class Settings:
         for name in ("COMPRESSION", "SHORTCUTS"):
             is_bool = isinstance(getattr(self, name), bool)
             self._need(name, is_bool, "True or False")
+        self._need(
+            "METRICS",
+            self.METRICS == "private" or isinstance(self.METRICS, bool),
+            '"private", True or False',
+        )
         self._need(
             "SLOW_POLICY",
             self.SLOW_POLICY in ("close", "drop_oldest"),

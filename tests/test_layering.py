@@ -292,7 +292,10 @@ ARROWS: Tree = {
             "transports chat.events chat.publisher servers.offers",
             "opening.answers opening.gate opening.mistakes opening.script",
         ),
-        "operating": ".dashboard opening.mistakes",
+        "folder": "",
+        "sharing": ".folder transports.patched hub.figures",
+        "metrics": ".sharing hub.figures hub.hub",
+        "operating": ".dashboard .metrics opening.mistakes",
     },
     # What chat.run adds to a server
     "running": {
@@ -322,7 +325,8 @@ ARROWS: Tree = {
         "shortcuts.contexts running.folder",
         "opening.gate opening.health opening.hooks opening.identity opening.mistakes",
         "opening.plain opening.script opening.views",
-        "operate.dashboard operate.operating operate.reports operate.sources",
+        "operate.dashboard operate.metrics operate.operating operate.reports",
+        "operate.sources",
     ),
     "server": (
         "transports.ending transports.evented transports.loop transports.patched",
@@ -378,6 +382,7 @@ ONLY_IN: dict[str, Names] = {
     ),
     "greenlet": "transports.loop transports.waiting servers.accepting",
     "geventwebsocket": "servers.offers servers.handler opening.legacy",
+    "prometheus_client": "operate.metrics",
     "redis": "backends.redis.address",
     "blinker": "signals",
     "flask": (
@@ -388,7 +393,7 @@ ONLY_IN: dict[str, Names] = {
         "operate.dashboard operate.operating",
         "cli.documents cli.group cli.people cli.run gunicorn",
         "documents.asyncapi documents.requests documents.typescript",
-        "extension running.debugging server testing.client",
+        "operate.metrics extension running.debugging server testing.client",
     ),
 }
 

@@ -118,13 +118,15 @@ class Hub:
         self.closing = Closing(self)
         self._sweep = Sweep(self.home, self)
         self._logged = ""  # the fault of the backend that the log knows of
-        self.on_end: Callable[[WebSocket], Any] | None = None
+        self.on_end: Callable[[WebSocket], Any] = bool
         """Told of each connection that ended, for a server's log."""
-        self.on_lost: Callable[[list[str] | None], Any] | None = None
+        self.on_lost: Callable[[list[str] | None], Any] = bool
         """Told, in the loop, of topics (None: any) of which publications were lost."""
+        self.on_begin: Callable[[], Any] = bool
+        """Called where connections are about to live in this process, or do anew."""
         self.on_operate: Callable[[Delivery], Any] = bool
         """Told, in any thread, of what operators ask and hear."""
-        self.on_stop: Callable[[], Any] | None = None
+        self.on_stop: Callable[[], Any] = bool
         """Called before the backend is let go of."""
         backend.start(self)
         ending.watch(self.closing)
@@ -254,8 +256,7 @@ class Hub:
         self._finish(self.members.forget, ws)
         if ws.closed:  # else it was never quite here
             self.figures.closed(ws.close_code, self.count())
-        if self.on_end is not None:
-            self._finish(self.on_end, ws)
+        self._finish(self.on_end, ws)
         topics = [room_topic(room) for room in rooms or ()]
         if ws.user is not None:
             topics.append(user_topic(ws.user))
@@ -291,8 +292,7 @@ class Hub:
 
     def stop(self) -> None:
         """Let go of the backend."""
-        if self.on_stop is not None:
-            self._finish(self.on_stop)
+        self._finish(self.on_stop)
         try:
             self.backend.stop()
         except Exception as error:
@@ -327,6 +327,7 @@ class Hub:
 
     def forget_all(self) -> None:
         """Forget everybody: they are another process's, or ended with their loop."""
+        self._finish(self.on_begin)
         if self.places is not None:
             for ws in self.everyone():
                 self.places.give_back(ws)
@@ -434,8 +435,7 @@ class Hub:
         self._claims.lost()
         if self.home.loop is not None:
             self.presence.lost(self.home.loop, topics)
-        if self.on_lost is not None:
-            self.on_lost(topics)
+        self.on_lost(topics)
 
     def tell_of_loss(self, topic: str) -> None:
         """Tell the readers of ``topic`` that they may have missed something."""

@@ -6,10 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, Flask
 
 from ..opening import mistakes
 from .dashboard import Dashboard
+from .metrics import METRICS, Metrics
 
 
 class Operating:
@@ -47,7 +48,27 @@ class Operating:
             **options,
         )(page.listener())
 
+    def metrics(self) -> str:
+        """Return the figures of this server in the text format of Prometheus.
+
+        What ``/_wschat/metrics`` answers, for a route of your own: they are those of
+        all workers of a gunicorn, or else of this process.
+
+        :raises OSError: those of the other workers cannot be read now.
+        :raises RuntimeError: prometheus-client is not installed.
+        """
+        app = self._app()
+        self._chat_of(app)  # which is ours
+        metrics: Metrics = app.extensions[METRICS]
+        return metrics.text()
+
     # What it asks of the rest.
+
+    def _app(self) -> Flask:
+        raise NotImplementedError
+
+    def _chat_of(self, app: Flask) -> Any:
+        raise NotImplementedError
 
     def _who(self) -> Any:
         raise NotImplementedError
