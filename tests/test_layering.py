@@ -282,7 +282,7 @@ ARROWS: Tree = {
     "operate": {
         "here": "messages websocket transports hub.hub",
         "reports": (
-            ".here errors logs messages rate backends",
+            ".here errors logs messages rate websocket backends",
             "transports transports.loop transports.patched transports.threaded",
             "transports.waiting hub.hub",
         ),

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..hub.hub import Hub
 from ..messages import room_of, user_of, user_topic
@@ -94,22 +94,41 @@ def kick(hub: Hub, fields: dict[str, Any]) -> int:
 # -- those of all processes
 
 
-def merged(
-    found: Iterable[dict[str, Any]], limit: int
-) -> tuple[list[dict[str, Any]], int]:
-    """Return the biggest of what ``rooms`` or ``users`` has returned in each process,
-    and how many there are at least.
-    """
+class Biggest(NamedTuple):
+    """The rooms, or users, with most connections."""
+
+    rows: list[dict[str, Any]]
+    total: int
+    """How many there are at least: processes may have the same or others."""
+
+
+def is_biggest(value: Any) -> bool:
+    """Whether it is what ``rooms`` or ``users`` returns, in this version or another."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("total"), int)
+        and isinstance(value.get("rows"), list)
+        and all(
+            isinstance(row, dict)
+            and isinstance(row.get("name"), str)
+            and isinstance(row.get("connections"), int)
+            for row in value["rows"]
+        )
+    )
+
+
+def merged(found: Iterable[dict[str, Any]], limit: int) -> Biggest:
+    """Return the biggest in all processes of what each has returned."""
     rows: dict[str, dict[str, Any]] = {}
     total = 0
     for each in found:
-        total = max(total, int(each["total"]))
+        total = max(total, each["total"])
         for row in each["rows"]:
             known = rows.setdefault(row["name"], {"name": row["name"]})
             for key, count in row.items():
-                if key != "name":
-                    known[key] = known.get(key, 0) + int(count)
-    return _first(rows.values(), limit), max(total, len(rows))
+                if isinstance(count, int):
+                    known[key] = known.get(key, 0) + count
+    return Biggest(_first(rows.values(), limit), max(total, len(rows)))
 
 
 def _first(rows: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from ..transports.loop import EventedLoop
 from ..transports.patched import allocate_lock
 from ..transports.threaded import ThreadedLoop
 from ..transports.waiting import runs_here
+from ..websocket import as_close
 from . import here
 
 logger = logging.getLogger("flask_wschat")
@@ -169,6 +170,74 @@ class Reports:
         see ``Watch``.
         """
         return Watch(self, interval)
+
+    def rooms(
+        self, *, prefix: str = "", part: str = "", limit: int = 50, wait: float = WAIT
+    ) -> here.Biggest:
+        """Return the rooms with most connections, the biggest first.
+
+        Each has a ``name``, its ``connections`` and ``people``: users, each once in
+        each process. Names begin with ``prefix`` and have ``part`` in them, in whatever
+        case. ``limit``: how many, at most 500.
+
+        :raises BackendError: as ``ask``.
+        """
+        return self._biggest("rooms", wait, prefix=prefix, part=part, limit=limit)
+
+    def users(
+        self, *, prefix: str = "", part: str = "", limit: int = 50, wait: float = WAIT
+    ) -> here.Biggest:
+        """Return the users with most connections: ``name``, ``connections``; else as
+        ``rooms``.
+        """
+        return self._biggest("users", wait, prefix=prefix, part=part, limit=limit)
+
+    def connections(self, user: str, wait: float = WAIT) -> list[dict[str, Any]]:
+        """Return the connections of ``user``, the oldest first.
+
+        Each has ``id``, ``user``, ``route``, ``address``, ``since`` (seconds since
+        1970), ``rooms``, ``queued`` (bytes) and ``worker``. At most 500 of a process.
+
+        :raises BackendError: as ``ask``.
+        """
+        found = self.ask("connections", wait, user=user)
+        rows = [row for answer in found for row in _list(answer.value)]
+        return sorted(rows, key=lambda row: float(row.get("since", 0)))
+
+    def kick(
+        self, id: str, code: int = 4000, reason: str = "", wait: float = WAIT
+    ) -> bool:
+        """Close the connection ``id``, in whichever process; False: none has it.
+
+        :raises ValueError: ``code`` may not be sent.
+        :raises BackendError: as ``ask``.
+        """
+        code, reason = as_close(code, reason)
+
+        def some(answers: list[Answer]) -> bool:
+            return any(answer.value for answer in answers)
+
+        fields = {"id": id, "code": code, "reason": reason}
+        return some(self.ask("kick", wait, enough=some, **fields))
+
+    def _biggest(self, question: str, wait: float, **fields: Any) -> here.Biggest:
+        limit = fields["limit"] = max(1, min(int(fields["limit"]), here.MOST))
+        found = {
+            answer.id: answer.value for answer in self.ask(question, wait, **fields)
+        }
+        known = {id_: v for id_, v in found.items() if here.is_biggest(v)}
+        # One that does not list all it has may have more in what others list.
+        if len(known) > 1 and any(v["total"] > len(v["rows"]) for v in known.values()):
+            likely = here.merged(known.values(), 2 * limit).rows
+
+            def all_of_them(answers: list[Answer]) -> bool:
+                return known.keys() <= {answer.id for answer in answers}
+
+            fields |= {"names": [row["name"] for row in likely], "limit": here.MOST}
+            for answer in self.ask(question, wait, enough=all_of_them, **fields):
+                if here.is_biggest(answer.value) and answer.id in known:
+                    known[answer.id] |= {"rows": answer.value["rows"]}
+        return here.merged(known.values(), limit)
 
     @contextlib.contextmanager
     def _asking(
@@ -313,6 +382,10 @@ class Watch:
                 del asked.at[id_], asked.answers[id_]
         found = sorted(asked.answers.values(), key=lambda a: (a.worker, a.id))
         return [answer.value for answer in found if isinstance(answer.value, dict)]
+
+
+def _list(value: Any) -> list[dict[str, Any]]:
+    return [row for row in value if isinstance(row, dict)] if value else []
 
 
 def _to(asker: str) -> str:
