@@ -25,15 +25,15 @@ from .envelope import PROTOCOL
 from .hub.hub import Hub
 from .opening import mistakes, views
 from .opening.gate import Gate
-from .opening.health import Health
 from .opening.hooks import Hooks
 from .opening.identity import Identity
 from .opening.plain import not_a_websocket
 from .opening.script import at_any_host, serve_script
 from .operate.dashboard import SOURCE
+from .operate.health import Health
 from .operate.metrics import METRICS, Metrics
 from .operate.operating import Operating
-from .operate.reports import Reports
+from .operate.reports import REPORTS, Reports
 from .operate.sources import Source
 from .rate import Rate
 from .running import folder as _folder  # noqa: F401  # it notes where we began
@@ -58,8 +58,6 @@ _BACKGROUND = "wschat.background"
 """Where it holds its background tasks."""
 _GATE = "wschat.gate"
 """Where it holds what all its opening handshakes share."""
-_REPORTS = "wschat.reports"
-"""Where it holds what asks all its processes."""
 
 
 _SHARED = (
@@ -124,7 +122,7 @@ class WSChat(Sending, Identity, Operating):
         app.extensions[_HUB] = hub
         app.extensions[_CHAT] = chat = Chat(hub, self._has_logins)
         app.extensions[_BACKGROUND] = Background(hub, app.app_context)
-        app.extensions[_REPORTS] = reports = Reports(hub)
+        app.extensions[REPORTS] = reports = Reports(hub)
         app.extensions[SOURCE] = Source(hub, reports)
         mistakes.note_settings(app)
         self._only = None if self._apps else chat
@@ -134,7 +132,7 @@ class WSChat(Sending, Identity, Operating):
         client = Blueprint("wschat", __name__)
         host = at_any_host(app, client)
         serve_script(app, client, host)
-        Health(hub, client, host)
+        Health(hub, reports, client, host)
         app.extensions[METRICS] = Metrics(app, hub, client, host)
         app.register_blueprint(client)
         app.extensions[_GATE] = gate = Gate(app, hub, self._who)
@@ -411,13 +409,6 @@ class WSChat(Sending, Identity, Operating):
             ssl_context=ssl_context,
             log=log,
         )
-
-    def stats(self) -> dict[str, Any]:
-        """Return what this process has counted since it began, and how it stands.
-
-        Plain values for JSON, as ``docs/operate/metrics.md`` explains each.
-        """
-        return self._hub().figures.stats()
 
     def _app(self) -> Flask:
         if has_app_context():

@@ -260,7 +260,6 @@ ARROWS: Tree = {
         ),
         "plain": ".answers .gate errors codec",
         "identity": ".gate .mistakes errors logs",
-        "health": ".gate errors hub.hub",
         "script": "",
         "upgrade": (
             ".answers .gate .legacy",
@@ -280,12 +279,14 @@ ARROWS: Tree = {
     },
     # What operators see, and what they can do
     "operate": {
-        "here": "messages websocket transports hub.hub",
+        "rates": "",
+        "here": "messages websocket transports hub.figures hub.hub",
         "reports": (
             ".here errors logs messages rate websocket backends",
             "transports transports.loop transports.patched transports.threaded",
-            "transports.waiting hub.hub",
+            "transports.waiting hub.figures hub.hub",
         ),
+        "health": ".reports errors hub.hub opening.gate",
         "sources": ".here .reports transports hub.hub",
         "dashboard": (
             ".sources endings envelope errors logs messages websocket codec.closing",
@@ -295,7 +296,7 @@ ARROWS: Tree = {
         "folder": "",
         "sharing": ".folder transports.patched hub.figures",
         "metrics": ".sharing hub.figures hub.hub",
-        "operating": ".dashboard .metrics opening.mistakes",
+        "operating": ".dashboard .metrics .reports hub.hub opening.mistakes",
     },
     # What chat.run adds to a server
     "running": {
@@ -323,10 +324,10 @@ ARROWS: Tree = {
         "transports.ending transports.patched hub.hub",
         "chat.background chat.chat chat.events chat.publisher",
         "shortcuts.contexts running.folder",
-        "opening.gate opening.health opening.hooks opening.identity opening.mistakes",
-        "opening.plain opening.script opening.views",
-        "operate.dashboard operate.metrics operate.operating operate.reports",
-        "operate.sources",
+        "opening.gate opening.hooks opening.identity opening.mistakes opening.plain",
+        "opening.script opening.views",
+        "operate.dashboard operate.health operate.metrics operate.operating",
+        "operate.reports operate.sources",
     ),
     "server": (
         "transports.ending transports.evented transports.loop transports.patched",
@@ -357,8 +358,10 @@ ARROWS: Tree = {
         "documents": ".group documents.asyncapi documents.typescript",
         "connect": ".group terminal.command",
         "people": ".group logs",
+        "table": "logs",
+        "watching": ".group .table logs hub.figures operate.rates operate.reports",
         "run": ".group websocket chat.events chat.listener opening.views server",
-        "__init__": ".connect .documents .group .people .run",
+        "__init__": ".connect .documents .group .people .run .watching",
     },
     "testing": {
         "client": (
@@ -387,11 +390,11 @@ ONLY_IN: dict[str, Names] = {
     "blinker": "signals",
     "flask": (
         "shortcuts.contexts shortcuts.response shortcuts.routing shortcuts.sessions",
-        "opening.answers opening.gate opening.health opening.hooks opening.identity",
+        "opening.answers opening.gate opening.hooks opening.identity operate.health",
         "opening.mistakes opening.plain opening.script opening.tickets",
         "opening.upgrade opening.views",
         "operate.dashboard operate.operating",
-        "cli.documents cli.group cli.people cli.run gunicorn",
+        "cli.documents cli.group cli.people cli.run cli.watching gunicorn",
         "documents.asyncapi documents.requests documents.typescript",
         "operate.metrics extension running.debugging server testing.client",
     ),

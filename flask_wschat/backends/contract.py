@@ -94,7 +94,9 @@ class Backend(Protocol):
     def fault(self) -> str | None:
         """Return why nothing can be had now, and the remedy; None: all is well.
 
-        Does not wait; asked before each connection is let in.
+        Does not wait; asked before each connection is let in. It is a fault, too, where
+        nothing that is published comes back to this process: one that can tell says so
+        by ``deaf = True`` for as long.
         """
 
     def subscribe(self, topics: Sequence[str]) -> None:

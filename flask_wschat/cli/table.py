@@ -36,7 +36,9 @@ def size(value: float) -> str:
         if value < 1023.5 or unit == "G":
             break
         value /= 1024
-    return f"{value:.0f}{unit}" if unit == "B" or value >= 9.95 else f"{value:.1f}{unit}"
+    return (
+        f"{value:.0f}{unit}" if unit == "B" or value >= 9.95 else f"{value:.1f}{unit}"
+    )
 
 
 def seconds(value: float) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 import click
 from flask import current_app
 
+from ..hub.figures import add_up
 from ..logs import printable
 from ..operate.rates import COUNTERS, Rates, added
-from ..operate.reports import Reports
+from ..operate.reports import REPORTS, Reports
 from .group import as_json, command, shared, show
 from .table import COLUMNS, lines
 
@@ -50,7 +51,9 @@ def stats(wait: float, is_json: bool) -> None:
     if is_json:
         click.echo(json.dumps(figures))
         return
-    total: list[dict[str, Any]] = [{"figure": "workers", "value": len(figures["workers"])}]
+    total: list[dict[str, Any]] = [
+        {"figure": "workers", "value": len(figures["workers"])}
+    ]
     for name, value in figures["total"].items():
         if isinstance(value, dict) and "buckets" in value:
             mean = value["sum"] / value["count"] if value["count"] else None
@@ -78,7 +81,7 @@ def top(once: bool, interval: float, is_json: bool) -> None:
     not known yet.
     """
     shared()
-    reports: Reports = current_app.extensions["wschat.reports"]
+    reports: Reports = current_app.extensions[REPORTS]
     screen = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     try:
         for number, (rows, fault) in enumerate(tables(reports, interval)):
@@ -111,12 +114,12 @@ def tables(
         rated = rates.of(workers)
         rows = [row(*each) for each in zip(workers, rated, strict=True)]
         if len(rows) > 1:
-            rows.append(row(reports.total(workers), added(rated)))
+            rows.append(row(add_up(workers), added(rated)))
         yield rows, watch.fault
 
 
 def row(figures: dict[str, Any], rates: dict[str, float | None]) -> dict[str, Any]:
-    """Return what a table says of a worker; the total is none, and has no ``uptime``."""
+    """Return what a table says of a worker, or of the total, which has no uptime."""
     told = {"worker": "total", "uptime": None, **figures}
     told["refused"] = sum(figures["refused"].values())
     for name in COUNTERS:
@@ -152,4 +155,6 @@ def draw(
             table = [*table[: max(room - 2, 0)], more, table[-1]]
         told += [click.style(heading, bold=True), *table]
     clear = ALL if first else HOME
-    click.echo(clear + "".join(f"{each}{REST_OF_LINE}\n" for each in told) + REST, nl=False)
+    click.echo(
+        clear + "".join(f"{each}{REST_OF_LINE}\n" for each in told) + REST, nl=False
+    )

@@ -6,14 +6,17 @@ that messages go on between them.
 
 from __future__ import annotations
 
+import copy
 import functools
 import heapq
 import os
 import socket
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
+from ..hub.figures import SIZE, read
 from ..hub.hub import Hub
 from ..messages import room_of, user_of, user_topic
 from ..transports import Loop
@@ -25,8 +28,6 @@ MOST = 500
 """Rooms, users or connections in an answer."""
 _PART = 1000  # looked at in one go, about a millisecond
 
-_began = time.time()
-
 
 def answers(hub: Hub) -> dict[str, Callable[[dict[str, Any]], Any]]:
     """Return what a process of ``hub`` answers to each question."""
@@ -36,16 +37,8 @@ def answers(hub: Hub) -> dict[str, Callable[[dict[str, Any]], Any]]:
 
 def stats(hub: Hub, fields: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of this process."""
-    topics = _call(hub, lambda: [*_topics(hub)]) or []
-    return {
-        "worker": f"{socket.gethostname()}:{os.getpid()}",
-        "started": _began,
-        "uptime": time.time() - _began,
-        "connections": hub.count(),
-        "users": sum(1 for topic in topics if user_of(topic) is not None),
-        "rooms": sum(1 for topic in topics if room_of(topic) is not None),
-        "backend_up": hub.backend.fault() is None,
-    }
+    found = _call(hub, hub.figures.stats)
+    return hub.figures.stats() if found is None else found
 
 
 def rooms(hub: Hub, fields: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +85,50 @@ def kick(hub: Hub, fields: dict[str, Any]) -> int:
 
 
 # -- those of all processes
+
+
+def figures(value: Any) -> dict[str, Any] | None:
+    """Return what another process says of itself, as ``chat.stats()`` has it.
+
+    What another version counts is left out, and what it does not is 0. None: it is
+    nothing like that.
+    """
+    try:
+        told = msgspec.to_builtins(msgspec.convert(value, _Told))
+    except msgspec.ValidationError:
+        return None
+    for name, zero in _ZEROS.items():
+        if told[name] is None or (
+            isinstance(zero, dict)
+            and "buckets" in zero
+            and [bound for bound, _ in told[name]["buckets"]] != _BOUNDS[name]
+        ):
+            told[name] = copy.deepcopy(zero)
+    return told  # type: ignore[no-any-return]
+
+
+class _Histogram(msgspec.Struct):
+    count: int
+    sum: float
+    buckets: list[tuple[float | str, int]]
+
+
+def _kind(zero: Any) -> Any:
+    """Return the type of a figure that is ``zero`` at first."""
+    if not isinstance(zero, dict):
+        return type(zero) if isinstance(zero, bool | int) else float
+    return _Histogram if "buckets" in zero else dict[str, int]
+
+
+_ZEROS = read(bytes(SIZE))
+_BOUNDS = {
+    name: [bound for bound, _ in zero["buckets"]]
+    for name, zero in _ZEROS.items()
+    if isinstance(zero, dict) and "buckets" in zero
+}
+_IDENTITY: list[Any] = [("started", float), ("uptime", float), ("version", str, "")]
+_FIELDS: list[Any] = [(name, _kind(zero) | None, None) for name, zero in _ZEROS.items()]
+_Told = msgspec.defstruct("_Told", [*_IDENTITY, *_FIELDS])
 
 
 class Biggest(NamedTuple):
@@ -153,7 +190,7 @@ def _biggest(
     wanted = None if names is None else set(names)
     rows: list[dict[str, Any]] = []
     total = 0
-    for topics in _parts(_call(hub, lambda: [*_topics(hub)]) or []):
+    for topics in _parts(_call(hub, lambda: [*hub.members.topics()]) or []):
         some = []
         for topic in topics:
             name = name_of(topic)
@@ -171,11 +208,6 @@ def _biggest(
                 rows.append({"name": name, "topic": topic, "connections": count})
         rows = _first(rows, min(int(limit), MOST))
     return {"rows": rows, "total": total}
-
-
-def _topics(hub: Hub) -> set[str]:
-    members = hub.members
-    return {*members.plain, *members.hearing, *hub.feeds.topics}
 
 
 def _counts(hub: Hub, some: list[tuple[str, str]]) -> list[int]:

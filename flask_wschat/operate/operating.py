@@ -8,9 +8,11 @@ from typing import Any
 
 from flask import Blueprint, Flask
 
+from ..hub.hub import Hub
 from ..opening import mistakes
 from .dashboard import Dashboard
 from .metrics import METRICS, Metrics
+from .reports import REPORTS, Reports
 
 
 class Operating:
@@ -48,6 +50,23 @@ class Operating:
             **options,
         )(page.listener())
 
+    def stats(self, everywhere: bool = False, wait: float = 0.5) -> dict[str, Any]:
+        """Return what this process has counted since it began, and how it stands.
+
+        Plain values for JSON, as ``docs/operate/metrics.md`` explains each. With
+        ``everywhere`` those of all processes that answer within ``wait`` seconds:
+        ``{"workers": [each one's], "total": summed}``; an ``id`` tells apart several
+        apps of one process.
+
+        :raises BackendError: those of others cannot be asked for.
+        """
+        if not everywhere:
+            return self._hub().figures.stats()
+        app = self._app()
+        self._chat_of(app)  # which is ours
+        reports: Reports = app.extensions[REPORTS]
+        return reports.stats(wait)
+
     def metrics(self) -> str:
         """Return the figures of this server in the text format of Prometheus.
 
@@ -65,6 +84,9 @@ class Operating:
     # What it asks of the rest.
 
     def _app(self) -> Flask:
+        raise NotImplementedError
+
+    def _hub(self) -> Hub:
         raise NotImplementedError
 
     def _chat_of(self, app: Flask) -> Any:

@@ -1,6 +1,6 @@
 """``Reports``: what the processes of an application say when one of them asks.
 
-Asked for, and neither sent nor stored while nobody asks.
+Asked for, and neither sent nor stored while nobody asks: see docs/decisions/60.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ..backends import MemoryBackend
 from ..errors import BackendError, HandshakeError
+from ..hub.figures import add_up
 from ..hub.hub import Hub
 from ..logs import SparingLog
 from ..messages import OPERATE, Delivery, Message, shown
@@ -32,6 +35,8 @@ from . import here
 
 logger = logging.getLogger("flask_wschat")
 
+REPORTS = "wschat.reports"
+"""Where ``app.extensions`` has the ``Reports`` of an application."""
 WAIT = 0.5
 """Seconds for which answers are waited for."""
 PULSE = 1.0
@@ -171,6 +176,14 @@ class Reports:
         """
         return Watch(self, interval)
 
+    def stats(self, wait: float = WAIT) -> dict[str, Any]:
+        """Return the figures of all processes: see ``WSChat.stats``.
+
+        :raises BackendError: as ``ask``.
+        """
+        workers = figures_of(self.ask("stats", wait))
+        return {"workers": workers, "total": add_up(workers)}
+
     def rooms(
         self, *, prefix: str = "", part: str = "", limit: int = 50, wait: float = WAIT
     ) -> here.Biggest:
@@ -272,8 +285,8 @@ class Reports:
     def heard(self, delivery: Delivery) -> None:
         """Take in a question, or an answer."""
         try:
-            said = json.loads(delivery.message.data)
-        except (ValueError, RecursionError):
+            said = msgspec.json.decode(delivery.message.data)
+        except (msgspec.DecodeError, RecursionError):
             return
         if not isinstance(said, dict):
             return
@@ -381,7 +394,17 @@ class Watch:
             if now - at >= GONE:
                 del asked.at[id_], asked.answers[id_]
         found = sorted(asked.answers.values(), key=lambda a: (a.worker, a.id))
-        return [answer.value for answer in found if isinstance(answer.value, dict)]
+        return figures_of(found)
+
+
+def figures_of(answers: list[Answer]) -> list[dict[str, Any]]:
+    """Return the figures in ``answers``, each with the ``id`` and ``worker``."""
+    found = ((answer, here.figures(answer.value)) for answer in answers)
+    return [
+        {"id": answer.id, "worker": answer.worker, **figures}
+        for answer, figures in found
+        if figures is not None
+    ]
 
 
 def _list(value: Any) -> list[dict[str, Any]]:

@@ -202,11 +202,20 @@ class Relay:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._subscribed: set[socket.socket] = set()
         self._frozen: set[socket.socket] = set()
+        self._freezes = False
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def freeze(self) -> None:
-        """Pass on nothing more to or from those that have subscribed."""
+    def freeze(self, *, also_new: bool = False) -> None:
+        """Pass on nothing more to or from those that have subscribed.
+
+        ``also_new``: nor, until ``thaw``, of those that will.
+        """
         self._frozen |= self._subscribed
+        self._freezes = also_new
+
+    def thaw(self) -> None:
+        """Pass on what comes over new connections."""
+        self._freezes = False
 
     def stop(self) -> None:
         """End every connection."""
@@ -238,6 +247,8 @@ class Relay:
             while data := source.recv(65536):
                 if b"SUBSCRIBE" in data:
                     self._subscribed.add(near)
+                    if self._freezes:
+                        self._frozen.add(near)
                 if near not in self._frozen:
                     target.sendall(data)
             target.shutdown(socket.SHUT_WR)

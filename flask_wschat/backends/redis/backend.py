@@ -134,6 +134,10 @@ class RedisBackend:
             return str(error)
         return process.subscriber.fault
 
+    @property
+    def deaf(self) -> bool:
+        return self._here().subscriber.deaf
+
     def _here(self) -> Process:
         """Return what this process has; a fork begins with nothing."""
         pid = os.getpid()

@@ -82,6 +82,10 @@ class RedisRing:
         faults = [backend.fault() for backend in self._backends]
         return faults[self._place(EVERYONE)]
 
+    @property
+    def deaf(self) -> bool:
+        return self._backends[self._place(EVERYONE)].deaf
+
     # -- topics
 
     def subscribe(self, topics: Sequence[str]) -> None:

@@ -62,6 +62,12 @@ class Shards:
         faults = [s.fault for s in list(self._shards.values()) if s.fault is not None]
         return "; ".join(faults) or None
 
+    @property
+    def deaf(self) -> bool:
+        """Whether that is so as nothing comes, though Redis may answer."""
+        shards = list(self._shards.values())
+        return self._slots.error is None and any(shard.deaf for shard in shards)
+
     def fault_at(self, key: Arg | None) -> str | None:
         """Why nothing can be had where ``key`` is."""
         if self._slots.error is not None:

@@ -75,6 +75,10 @@ class Owner(Protocol):
         """Trust no other connection to the same Redis."""
 
 
+class _Deaf(LinkError):
+    """Nothing comes over an open connection."""
+
+
 class Subscriber:
     """The connection, from ``run`` to ``stop``; ``place`` is its name in ``wishes``."""
 
@@ -92,6 +96,8 @@ class Subscriber:
         self.timings = timings
         self.fault: str | None = None
         """Why nothing can be had, and the remedy."""
+        self.deaf = False
+        """That is so as nothing comes, though Redis may answer."""
         self._owner = owner
         self._server = server
         self._wishes = wishes
@@ -229,7 +235,7 @@ class Subscriber:
                 self._send_changes(wire)
                 self._read(wire)
             elif time.monotonic() >= self._deaf_at():
-                raise LinkError("does not deliver", sent=True, silent=True)
+                raise _Deaf("does not deliver", sent=True, silent=True)
 
     def _deaf_at(self) -> float:
         """Return when silence is deafness.
@@ -332,6 +338,7 @@ class Subscriber:
             logger.error("error in the connection to Redis", exc_info=error)
         words = self._owner.words(error)
         self._owner.reset()
+        self.deaf = isinstance(error, _Deaf)
         if self._gone is None:
             self._gone = time.monotonic()
             logger.error("%s; trying again", words)
@@ -347,6 +354,7 @@ class Subscriber:
             return
         self._up = True
         self.fault = None
+        self.deaf = False
         if self._gone is not None:
             seconds = time.monotonic() - self._gone
             where = self._server.where

@@ -13,19 +13,25 @@ from flask import Blueprint, Response, jsonify
 
 from ..errors import BackendError
 from ..hub.hub import Hub
-from .gate import Worker
+from ..opening.gate import Worker
+from .reports import Reports
 
 FRESH = 1.0
 """Seconds that the storage's last answer counts, so that it is asked no more often."""
+PATIENCE = 4.0
+"""Seconds that it has for one; the backends give up before."""
 
 
 class Health:
     """What the pages of an application say."""
 
-    def __init__(self, hub: Hub, blueprint: Blueprint, host: str | None) -> None:
+    def __init__(
+        self, hub: Hub, reports: Reports, blueprint: Blueprint, host: str | None
+    ) -> None:
         self._hub = hub
+        self._reports = reports
         self._asking = threading.Lock()
-        self._asked_at = -FRESH
+        self._asked_at = self._began = -FRESH
         self._answers = True
         # As no rule of the application's looks, which has the first say then.
         rule = "/_wschat/<any(live, ready):page>"
@@ -46,15 +52,23 @@ class Health:
         server = closing.server or Worker()
         if closing.is_stopping() or server.is_stopping():
             return ["draining"]
-        return [] if self._storage_answers() else ["storage"]
+        self._reports.serve()  # who is asked this has somebody sent here
+        fine = self._storage_answers()
+        # Asked last: what answers before may be what has just been found out.
+        if getattr(self._hub.backend, "deaf", False):
+            return ["deaf"]
+        return [] if fine else ["storage"]
 
     def _storage_answers(self) -> bool:
         """Whether what is published reaches this process, as far as that is known."""
         backend = self._hub.backend
-        if backend.fault() is not None:  # as where its subscription is deaf
+        if backend.fault() is not None:
             return False
         # Who comes while another one asks has the answer before.
-        if time.monotonic() - self._asked_at >= FRESH and self._asking.acquire(False):
+        if time.monotonic() - self._asked_at >= FRESH:
+            if not self._asking.acquire(False):
+                return self._answers and time.monotonic() - self._began < PATIENCE
+            self._began = time.monotonic()
             try:
                 backend.present("")  # of nobody: that is soon said
                 self._answers = True

@@ -15,9 +15,9 @@ from flask_wschat.backends.redis import RedisBackend
 from flask_wschat.backends.redis.subscriber import Timings
 from flask_wschat.errors import BackendError
 from flask_wschat.messages import Attendance
-from flask_wschat.opening import health
+from flask_wschat.operate import health
 from tests.support.live import Serve, closed, stop
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, Relay
 from tests.support.waiting import LONG, eventually
 
 
@@ -112,21 +112,57 @@ def test_redis_goes_and_comes_back(app: Flask, redis: RedisServer) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_deaf_subscription_is_no_storage(
+def test_a_redis_that_stands_still_is_no_storage(
     app: Flask, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is open, and nothing comes over it: the storage need not be asked for that."""
-    backend = RedisBackend(redis.url, timings=Timings(probe=0.1, deaf=0.4))
-    app.config["WSCHAT_URL"] = backend
+    """The subscription finds it out: the storage need not be asked for that."""
+    timings = Timings(probe=0.1, deaf=0.4, answer=0.5)
+    app.config["WSCHAT_URL"] = RedisBackend(redis.url, timings=timings)
     WSChat(app)
-    backend.subscribe(["all"])
     assert ask(app)[0] == 200
     monkeypatch.setattr(health, "FRESH", LONG)
     redis.pause()
-    eventually(lambda: ask(app)[0] == 503, seconds=LONG)
+    eventually(lambda: ask(app)[1]["reasons"] == ["storage"], seconds=LONG)
     redis.resume()
     eventually(lambda: ask(app)[0] == 200, seconds=LONG)
     stop(app)
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_hears_nothing_is_deaf(app: Flask, redis: RedisServer) -> None:
+    """What is swallowed is its subscriptions alone: commands are answered."""
+    relay = Relay(redis.port)
+    url = f"redis://127.0.0.1:{relay.port}/0"
+    app.config["WSCHAT_URL"] = RedisBackend(url, timings=Timings(probe=0.1, deaf=0.4))
+    WSChat(app)
+    try:
+        eventually(lambda: ask(app)[0] == 200, seconds=LONG)
+        relay.freeze(also_new=True)
+        eventually(lambda: ask(app)[0] == 503, seconds=LONG)
+        assert ask(app) == (503, {"ready": False, "reasons": ["deaf"]})
+        assert ask(app, "live")[0] == 200
+        relay.thaw()
+        eventually(lambda: ask(app)[0] == 200, seconds=LONG)
+    finally:
+        stop(app)
+        relay.stop()
+
+
+def test_a_storage_that_keeps_who_asks_waiting_is_none(
+    app: Flask, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a disk that hangs: the others are told, who do not wait for it."""
+    monkeypatch.setattr(health, "FRESH", 0)
+    monkeypatch.setattr(health, "PATIENCE", 0)
+    inner: list[Any] = []
+
+    def present(topic: str) -> Attendance:
+        inner.append(ask(app))
+        return Attendance(0, {}, {})
+
+    monkeypatch.setattr(storage, "present", present)
+    ask(app)
+    assert inner == [(503, {"ready": False, "reasons": ["storage"]})]
 
 
 def test_not_while_the_server_ends(app: Flask, chat: WSChat, serve: Serve) -> None:
