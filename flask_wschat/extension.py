@@ -30,6 +30,7 @@ from .opening.identity import Identity
 from .opening.plain import not_a_websocket
 from .opening.script import at_any_host, serve_script
 from .operate.dashboard import SOURCE
+from .operate.doctor.mirror import add_mirror
 from .operate.health import Health
 from .operate.metrics import METRICS, Metrics
 from .operate.operating import Operating
@@ -134,6 +135,7 @@ class WSChat(Sending, Identity, Operating):
         serve_script(app, client, host)
         Health(hub, reports, client, host)
         app.extensions[METRICS] = Metrics(app, hub, client, host)
+        add_mirror(client, host)
         app.register_blueprint(client)
         app.extensions[_GATE] = gate = Gate(app, hub, self._who)
         answer = functools.partial(not_a_websocket, gate=gate)

@@ -24,6 +24,7 @@ OF_THE_READER = {
     "templates/chat.html",
     "templates/page.html",
     "app.json",
+    "gunicorn.conf.py",
     "tsconfig.json",
     "wschat.v1.json",
 }

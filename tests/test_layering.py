@@ -139,7 +139,7 @@ ARROWS: Tree = {
                 "errors logs messages backends.contract backends.shares",
             ),
             "ring": ".address .backend .wire errors messages backends.contract",
-            "__init__": ".address .backend .ring",
+            "__init__": ".address .backend .cluster .ring .sentinel",
         },
         "__init__": ".contract .memory .sqlite .redis errors logs",
     },
@@ -297,6 +297,35 @@ ARROWS: Tree = {
         "sharing": ".folder transports.patched hub.figures",
         "metrics": ".sharing hub.figures hub.hub",
         "operating": ".dashboard .metrics .reports hub.hub opening.mistakes",
+        "doctor": {
+            "probe": "",
+            "mirror": "",
+            "finding": "logs settings hub.hub",
+            "versions": ".finding shortcuts",
+            "build": (
+                ".finding codec codec.accelerated transports transports.accelerated"
+                " shortcuts"
+            ),
+            "patching": ".finding transports.patched",
+            "program": ".finding logs",
+            "configured": ".finding settings",
+            "secrecy": ".finding",
+            "serving": ".finding",
+            "origins": ".finding .serving opening.origins",
+            "system": ".finding",
+            "on_sqlite": ".finding backends.sqlite.system",
+            "redis_kinds": ".finding",
+            "on_redis": (
+                ".finding .redis_kinds errors logs backends.redis backends.redis.wire"
+            ),
+            "online_kinds": ".finding",
+            "online": ".finding .mirror .online_kinds .origins",
+            "examining": (
+                ".build .configured .finding .on_redis .on_sqlite .online .origins",
+                ".patching .program .secrecy .serving .system .versions",
+                "logs transports.patched",
+            ),
+        },
     },
     # What chat.run adds to a server
     "running": {
@@ -326,8 +355,8 @@ ARROWS: Tree = {
         "shortcuts.contexts running.folder",
         "opening.gate opening.hooks opening.identity opening.mistakes opening.plain",
         "opening.script opening.views",
-        "operate.dashboard operate.health operate.metrics operate.operating",
-        "operate.reports operate.sources",
+        "operate.dashboard operate.doctor.mirror operate.health operate.metrics",
+        "operate.operating operate.reports operate.sources",
     ),
     "server": (
         "transports.ending transports.evented transports.loop transports.patched",
@@ -358,10 +387,14 @@ ARROWS: Tree = {
         "documents": ".group documents.asyncapi documents.typescript",
         "connect": ".group terminal.command",
         "people": ".group logs",
+        "doctor": (
+            ".group logs transports.patched operate.doctor.examining",
+            "operate.doctor.finding operate.doctor.program",
+        ),
         "table": "logs",
         "watching": ".group .table logs hub.figures operate.rates operate.reports",
         "run": ".group websocket chat.events chat.listener opening.views server",
-        "__init__": ".connect .documents .group .people .run .watching",
+        "__init__": ".connect .doctor .documents .group .people .run .watching",
     },
     "testing": {
         "client": (
@@ -381,7 +414,7 @@ UPWARDS = {("extension", "server")}
 ONLY_IN: dict[str, Names] = {
     "gevent": (
         "transports.loop transports.patched transports.waiting",
-        "servers.bodies servers.handler running.boot server",
+        "servers.bodies servers.handler running.boot server operate.doctor.probe",
     ),
     "greenlet": "transports.loop transports.waiting servers.accepting",
     "geventwebsocket": "servers.offers servers.handler opening.legacy",
@@ -394,7 +427,9 @@ ONLY_IN: dict[str, Names] = {
         "opening.mistakes opening.plain opening.script opening.tickets",
         "opening.upgrade opening.views",
         "operate.dashboard operate.operating",
-        "cli.documents cli.group cli.people cli.run cli.watching gunicorn",
+        "operate.doctor.finding operate.doctor.mirror operate.doctor.online",
+        "operate.doctor.probe operate.doctor.secrecy",
+        "cli.doctor cli.documents cli.group cli.people cli.run cli.watching gunicorn",
         "documents.asyncapi documents.requests documents.typescript",
         "operate.metrics extension running.debugging server testing.client",
     ),

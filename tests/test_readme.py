@@ -453,4 +453,5 @@ def test_the_rights_in_redis_are_those_that_are_used() -> None:
     scripts = {"eval", "evalsha"}
     assert all(f'"{name.upper()}"' in python for name in scripts)
     opening = {"auth", "client", "select", "role"}  # by redis-py, and for sentinels
-    assert rights == {name.lower() for name in used} | scripts | opening
+    looking = {"info"}  # a doctor's
+    assert rights == {name.lower() for name in used} | scripts | opening | looking

@@ -1,6 +1,6 @@
 """``flask wschat``: commands that look after an application; each file has some."""
 
-from . import connect, documents, people, run, watching
+from . import connect, doctor, documents, people, run, watching
 from .group import wschat
 
-__all__ = ["connect", "documents", "people", "run", "watching", "wschat"]
+__all__ = ["connect", "doctor", "documents", "people", "run", "watching", "wschat"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent.monkey
@@ -59,3 +60,18 @@ def patching_fault() -> str | None:
         f"gevent has patched {', '.join(patched)}, but not {', '.join(missing)}: make"
         " `from gevent import monkey; monkey.patch_all()` the program's first line"
     )
+
+
+@contextlib.contextmanager
+def unpatching() -> Iterator[None]:
+    """Let ``gevent.monkey.patch_all()`` do nothing meanwhile.
+
+    For a command that only looks at an application: it has imported too much to be
+    patched now.
+    """
+    original = gevent.monkey.patch_all
+    gevent.monkey.patch_all = lambda *args, **options: None
+    try:
+        yield
+    finally:
+        gevent.monkey.patch_all = original

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from ...errors import ConfigError
 from .address import Address, several
-from .wire import Connection, LinkError, ReplyError
+from .wire import Connection, LinkError, Reply, ReplyError
 
 _PORT = 26379
 _SECONDS = 1.0  # for a sentinel's answer: there are others
@@ -88,6 +88,25 @@ class SentinelAddress(Address):
             why = "is not the primary, as the sentinels say: they choose another"
             raise LinkError(why, sent=False)
         return connection
+
+    @property
+    def name(self) -> str:
+        """By which the sentinels know the primary."""
+        return self._name
+
+    def ask_each(self, *words: str) -> list[tuple[str, Reply | Exception]]:
+        """Return where each sentinel is, and what it answers, or why it does not."""
+        answers: list[tuple[str, Reply | Exception]] = []
+        for sentinel in self._sentinels:
+            answer: Reply | Exception
+            try:
+                connection = self._open(sentinel)
+                answer = self.ask(connection, *words)
+                connection.disconnect()
+            except (LinkError, ReplyError) as error:
+                answer = error
+            answers.append((f"{sentinel['host']}:{sentinel['port']}", answer))
+        return answers
 
     def check(self) -> None:
         # One at each time, as that is often: of those that are behind none is believed.

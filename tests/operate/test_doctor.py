@@ -1,0 +1,514 @@
+"""Each thing that can be wrong with an app or its server is found, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import resource
+import secrets
+import shutil
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from flask_wschat import Listener, WSChat, codec
+from flask_wschat.backends.sqlite import system as sqlite_system
+from flask_wschat.cli import wschat
+from flask_wschat.codec import accelerated
+from flask_wschat.operate.doctor import (
+    build,
+    examining,
+    on_sqlite,
+    origins,
+    program,
+    system,
+    versions,
+)
+from flask_wschat.operate.doctor.finding import Finding, Kind, Setup
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "operate" / "doctor.md"
+
+Change = Callable[[Flask], object]
+
+
+def made(change: Change | None = None, **config: Any) -> Flask:
+    """Return an app that is well set up, but for ``change``."""
+    app = Flask("an_app")
+    app.config.update({"SECRET_KEY": secrets.token_hex()} | config)
+    if change is not None:
+        change(app)
+    chat = WSChat(app)
+    chat.listener("/chat")(type("Chat", (Listener,), {}))
+    return app
+
+
+def behind_proxy(app: Flask, **counts: int) -> None:
+    given = {"x_for": 1, "x_proto": 1, "x_host": 1} | counts
+    app.wsgi_app = ProxyFix(app.wsgi_app, **given)  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def gunicorn() -> dict[str, Any]:
+    """gunicorn's settings as docs/deploy has them, read by gunicorn."""
+    words = "-k flask_wschat.gunicorn.Worker -w 4 app:app"
+    found = examining.read_gunicorn(words.split(" "))
+    assert isinstance(found, dict), found
+    assert found["app"] == "app:app"
+    return found
+
+
+@pytest.fixture(autouse=True)
+def quietly() -> Iterator[None]:
+    logger = logging.getLogger("flask_wschat")
+    logger.disabled = True
+    yield
+    logger.disabled = False
+
+
+def found_in(setup: Setup) -> dict[str, Finding]:
+    with setup.app.app_context():  # type: ignore[union-attr]
+        return {each.name: each for each in examining.examine(setup)}
+
+
+def test_nothing_is_said_of_a_good_set_up(
+    gunicorn: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_sqlite, "_is_temporary", lambda path: False)
+    file = f"sqlite:///{tmp_path}/chat.db"
+    app = made(behind_proxy, WSCHAT_URL=file)
+    assert found_in(Setup(app=app, gunicorn=gunicorn)) == {}
+    (tmp_path / "chat.db").touch(mode=0o600)
+    with contextlib.closing(sqlite3.connect(tmp_path / "chat.db")) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+    assert found_in(Setup(app=app, gunicorn=gunicorn)) == {}
+
+
+def test_in_development_there_are_notes_at_most() -> None:
+    app = Flask("an_app")
+    chat = WSChat(app)
+    chat.route("/rooms/<room>")(lambda ws, room: None)
+    found = found_in(Setup(app=app))
+    assert set(found) == {"secret-key-missing"}
+    assert {each.severity for each in found.values()} == {"note"}
+
+
+OFF = {"SESSION_COOKIE_SAMESITE": "None"}
+ORIGINS = "WSCHAT_ORIGINS"
+SECURE = {"SESSION_COOKIE_SECURE": True}
+SITE = "https://chat.example.org"
+
+LONG = {"workers": 1, "timeout": 90, "graceful_timeout": 90}
+
+CONFIGURED: list[tuple[str, dict[str, Any], str | None]] = [
+    ("setting-unknown", {"WSCHAT_PING_INTERVALL": 25}, None),
+    ("ping-rare", {"WSCHAT_PING_INTERVAL": 60}, None),
+    ("ping-often", {"WSCHAT_PING_INTERVAL": 1}, None),
+    ("ping-timeout-short", {"WSCHAT_PING_TIMEOUT": 1}, None),
+    ("queue-smaller-than-message", {"WSCHAT_MAX_QUEUE": 1000}, None),
+    ("queues-few", {"WSCHAT_MAX_QUEUED": 2 << 20}, None),
+    ("history-smaller-than-message", {"WSCHAT_HISTORY_BYTES": 1000}, None),
+    ("history-short", {"WSCHAT_HISTORY_TTL": 30}, None),
+    ("drain-none", {"WSCHAT_DRAIN": 0}, None),
+    ("drain-long", {"WSCHAT_DRAIN": 61}, None),
+    ("handshake-timeout-long", {"WSCHAT_HANDSHAKE_TIMEOUT": 600}, None),
+    (
+        "places-contradict",
+        {"WSCHAT_MAX_CONNECTIONS": 10, "WSCHAT_MAX_CONNECTIONS_PER_USER": 10},
+        None,
+    ),
+    ("redis-wait-elsewhere", {"WSCHAT_REDIS_WAIT": 1}, None),
+    ("shortcuts-off", {"WSCHAT_SHORTCUTS": False}, None),
+    ("secret-key-missing", {"SECRET_KEY": None}, None),
+    ("secret-key-known", {"SECRET_KEY": "dev"}, None),
+    ("secret-key-known", {"SECRET_KEY": b"Change-me!"}, None),
+    ("secret-key-short", {"SECRET_KEY": "Wq3kX9!"}, None),
+    ("secret-key-short", {"SECRET_KEY": "a" * 64}, None),
+    ("cookie-samesite", OFF, None),
+    ("origins-any", {ORIGINS: "*"}, None),
+    ("origins-null", {ORIGINS: ["null"]}, None),
+    ("origins-path", {ORIGINS: ["https://a.example/chat"]}, None),
+    ("origins-slash", {ORIGINS: ["https://a.example/"]}, None),
+    ("origins-scheme", {ORIGINS: ["wss://a.example"]}, None),
+    ("origins-http", {ORIGINS: ["http://a.example"], **SECURE}, None),
+    ("origins-not-own", {ORIGINS: ["https://a.example"]}, SITE),
+    ("trusted-hosts", {"TRUSTED_HOSTS": ["a.example"]}, SITE),
+    ("server-name", {"SERVER_NAME": "a.example"}, SITE),
+    ("cookie-secure", {}, SITE),
+    ("cookie-never-sent", SECURE, "http://chat.example.org"),
+    (
+        "cookie-strict",
+        {ORIGINS: [SITE, "https://a.example"], "SESSION_COOKIE_SAMESITE": "Strict"}
+        | SECURE,
+        SITE,
+    ),
+    ("testing", {"TESTING": True}, None),
+    ("debug-in-production", {"DEBUG": True}, None),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "url"), CONFIGURED)
+def test_a_fault_of_the_configuration_is_found(
+    name: str, config: dict[str, Any], url: str | None, gunicorn: dict[str, Any]
+) -> None:
+    if url is not None:
+        config = {"SESSION_COOKIE_SECURE": name != "cookie-secure"} | config
+    app = made(behind_proxy, **config)
+    setup = Setup(app=app, gunicorn=gunicorn | LONG, url=url)
+    looks = [look for look in examining.LOOKS if look.__name__ != "online"]
+    with app.app_context():
+        found = examining.examine(setup, looks)
+    assert [each.name for each in found] == [name]
+
+
+SERVED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("worker-sync", {"worker_class": "sync"}, {}),
+    ("worker-foreign", {"worker_class": "uvicorn.workers.UvicornWorker"}, {}),
+    (
+        "worker-geventwebsocket",
+        {"worker_class": "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"},
+        {},
+    ),
+    ("threads-few", {"worker_class": "gthread", "threads": 1}, {}),
+    (
+        "gthread-in-public",
+        {"worker_class": "gthread", "threads": 100, "bind": ["0.0.0.0:80"]},
+        {},
+    ),
+    ("memory-with-workers", {"workers": 2}, {}),
+    ("graceful-timeout-short", {"graceful_timeout": 5}, {}),
+    ("graceful-timeout-short", {"timeout": 0}, {"WSCHAT_DRAIN": 45}),
+    ("timeout-short", {"timeout": 2}, {"WSCHAT_DRAIN": 1}),
+    ("max-requests", {"max_requests": 1000}, {}),
+    ("worker-connections", {}, {"WSCHAT_MAX_CONNECTIONS": 5000}),
+    ("worker-connections-few", {"worker_connections": 10}, {}),
+    ("gunicorn-reload", {"reload": True}, {}),
+    (
+        "forwarded-allow-ips",
+        {"forwarded_allow_ips": ["*"], "bind": ["[::]:80"]},
+        {},
+    ),
+    ("keep-alive-long", {"keepalive": 600}, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "config"), SERVED)
+def test_a_fault_of_the_server_is_found(
+    name: str,
+    changes: dict[str, Any],
+    config: dict[str, Any],
+    gunicorn: dict[str, Any],
+) -> None:
+    app = made(behind_proxy, **config)
+    found = found_in(Setup(app=app, gunicorn=gunicorn | {"workers": 1} | changes))
+    found.pop("proxyfix-in-public", None)
+    assert set(found) == {name}
+
+
+def test_figures_for_everybody(gunicorn: dict[str, Any]) -> None:
+    app = made(behind_proxy, WSCHAT_METRICS=True)
+    setup = Setup(app=app, gunicorn=gunicorn | {"workers": 1})
+    assert "metrics-public" in found_in(setup)
+
+
+def test_many_workers(gunicorn: dict[str, Any]) -> None:
+    app = made(behind_proxy, WSCHAT_URL="redis://127.0.0.1:1")
+    setup = Setup(app=app, gunicorn=gunicorn | {"workers": 999})
+    assert "workers-many" in found_in(setup)
+
+
+PROXIED: list[tuple[str, Change | None, dict[str, Any], dict[str, Any]]] = [
+    ("proxyfix-missing", None, {}, {}),
+    (
+        "proxyfix-places",
+        None,
+        {},
+        {"WSCHAT_MAX_CONNECTIONS_PER_ADDRESS": 10},
+    ),
+    ("proxyfix-in-public", behind_proxy, {"bind": ["0.0.0.0:80"]}, {}),
+    ("proxyfix-hops", lambda app: behind_proxy(app, x_for=4), {}, {}),
+    ("proxyfix-partly", lambda app: behind_proxy(app, x_host=0), {}, {}),
+    (
+        "proxyfix-twice",
+        lambda app: [behind_proxy(app) for _ in "12"],  # type: ignore[func-returns-value]
+        {},
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "changes", "config"), PROXIED)
+def test_a_fault_of_the_proxys_line_is_found(
+    name: str,
+    change: Change | None,
+    changes: dict[str, Any],
+    config: dict[str, Any],
+    gunicorn: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(origins, "_in_container", lambda: False)
+    app = made(change, **config)
+    found = found_in(Setup(app=app, gunicorn=gunicorn | {"workers": 1} | changes))
+    assert name in found
+    assert set(found) <= {name, "proxyfix-missing"}
+
+
+def test_proxyfix_after_the_extension_is_seen(gunicorn: dict[str, Any]) -> None:
+    app = made()
+    behind_proxy(app)
+    assert found_in(Setup(app=app, gunicorn=gunicorn | {"workers": 1})) == {}
+
+
+def test_what_is_in_the_way_of_our_routes_is_found() -> None:
+    app = Flask("an_app", static_folder=None)
+    app.secret_key = secrets.token_hex()
+    WSChat(app)
+    app.add_url_rule("/_wschat/mine", "mine", lambda: "")
+    app.before_request(lambda: ("log in", 401))
+    app.extensions |= {"socketio": None, "sock": None}
+    found = found_in(Setup(app=app, url="http://localhost:1"))
+    assert "answers 401" in found["health-blocked"].what
+    wanted = {"health-blocked", "no-routes", "route-of-our-name", "socketio-route"}
+    assert wanted | {"flask-sock"} <= set(found)
+
+
+def test_settings_that_nobody_reads_are_found() -> None:
+    app = made()
+    app.config["WSCHAT_PING_INTERVAL"] = 30
+    environ = {"FLASK_WSCHAT_DRAIN": "1", "WSCHAT_URL": "redis://x", "WSCHAT_MINE": "1"}
+    setup = Setup(app=app, environ=environ)
+    with app.app_context():
+        found = examining.examine(setup)
+    assert [each.what for each in found] == [
+        "FLASK_WSCHAT_DRAIN is in the environment, and not in app.config",
+        "WSCHAT_URL is in the environment, and not in app.config",
+        "WSCHAT_PING_INTERVAL came into app.config after WSChat had read it",
+    ]
+    assert [each.name for each in found] == ["setting-unread"] * 2 + ["setting-late"]
+
+
+def test_an_app_without_sockets_is_said_to_be_one() -> None:
+    assert "no-wschat" in found_in(Setup(app=Flask("plain")))
+
+
+def test_versions_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {
+        **dict.fromkeys(versions.PACKAGES, "3.0"),
+        **{"flask": "2.3.1", "werkzeug": "4.0", "gunicorn": "99.1", "gevent": "24.2"},
+        **{"itsdangerous": "2.1", "gevent-websocket": "0.10.1", "jinja2": "3.1.2"},
+        **{"redis": "7.0", "msgspec": "strange", "prometheus-client": "0.21"},
+    }
+    monkeypatch.setattr(importlib.metadata, "version", installed.__getitem__)
+    setup = Setup(gunicorn={"worker_class": "gevent", "workers": 1})
+    found = [(each.name, each.what) for each in versions.packages(setup)]
+    assert found == [
+        ("version-too-old", "flask 2.3.1 is older than 3.0"),
+        (
+            "version-unchecked",
+            "werkzeug 4.0 is newer than 3.1, the last one that was checked",
+        ),
+        (
+            "version-unknown",
+            "no version of msgspec is known ('strange' is no version)",
+        ),
+        (
+            "version-newer",
+            "gunicorn 99.1 is newer than 27.0, the last one that was tested",
+        ),
+        (
+            "gevent-too-old-for-gunicorn",
+            "gunicorn's gevent workers refuse gevent 24.2",
+        ),
+    ]
+    monkeypatch.setattr(versions, "PYTHONS", ((3, 9), (3, 9)))
+    assert [each.name for each in versions.python(setup)] == ["python-newer"]
+
+
+def test_the_versions_are_those_of_the_lists() -> None:
+    top = HERE.parents[1] / "tools"
+    for name, place in (("oldest.txt", 0), ("tested.txt", 1)):
+        listed = dict(
+            re.findall(r"^([\w-]+)==(\d+\.\d+)", (top / name).read_text(), re.M)
+        )
+        for package, checked in versions.PACKAGES.items():
+            assert checked[place] == listed[package], (package, name)
+
+
+def test_twins_that_do_not_serve_are_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pure = Setup(environ={"WSCHAT_PUREPYTHON": "1"})
+    assert [each.name for each in build.twins(pure)] == ["pure-python"]
+    monkeypatch.setattr(accelerated, "ACCELERATED", False)
+    [found] = build.twins(Setup())
+    assert (found.name, "codec" in found.what) == ("c-not-loaded", True)
+    monkeypatch.setattr(codec, "__file__", str(tmp_path / "__init__.py"))
+    assert [each.name for each in build.twins(Setup())] == ["c-not-built"]
+    monkeypatch.setattr(build, "SWITCH", False)
+    [found] = build.shortcuts(Setup())
+    assert found.remedy == "unset WSCHAT_SHORTCUTS"
+
+
+def test_what_the_system_lacks_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(system, "PROC", tmp_path)
+    monkeypatch.setattr(system, "CGROUP", tmp_path)
+    for name, text in (
+        ("net/core/somaxconn", "128\n"),
+        ("net/ipv4/ip_local_port_range", "60000 60999\n"),
+        ("memory.max", f"{100 << 20}\n"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    setup = Setup()
+    found = [each.name for each in (*system.network(setup), *system.memory(setup))]
+    assert found == ["somaxconn-low", "ports-few", "memory-limit"]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    assert [each.name for each in system.temporary(setup)] == ["temp-dir"]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(system, "_MB", 1 << 50)
+    assert [each.name for each in system.temporary(setup)] == ["temp-dir-full"]
+    monkeypatch.setattr(time, "time", lambda: 1e6)
+    [found_of_clock] = system.clock(setup)
+    assert found_of_clock.name == "clock-wrong"
+    assert "1970-01-12" in found_of_clock.what
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "most", "names"),
+    [
+        (100, 8192, None, ["files-hardly-any"]),
+        (1024, 8192, None, ["files-few"]),
+        (1024, 1024, None, ["files-few", "files-hard-limit"]),
+        (8192, 8192, 8192, ["files-fewer-than-connections"]),
+        (8192, 8192, 4096, []),
+    ],
+)
+def test_few_files_are_found(
+    soft: int,
+    hard: int,
+    most: int | None,
+    names: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = {
+        resource.RLIMIT_NOFILE: (soft, hard),
+        resource.RLIMIT_NPROC: (4096, 4096),
+    }
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    app = made(WSCHAT_MAX_CONNECTIONS=most)
+    assert [each.name for each in system.files(Setup(app=app))] == names
+    limits[resource.RLIMIT_NPROC] = (10, 10)
+    assert [each.name for each in system.files(Setup(app=app))][-1] == "processes-few"
+
+
+def test_faults_of_an_sqlite_file_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names(path: Path) -> list[str]:
+        app = made(WSCHAT_URL=f"sqlite:///{path}")
+        return [each.name for each in on_sqlite.file(Setup(app=app))]
+
+    assert names(tmp_path / "no" / "chat.db") == ["sqlite-folder-missing"]
+    file = tmp_path / "chat.db"
+    assert names(file) == ["sqlite-temporary"]
+    file.write_text("this is something else")
+    file.chmod(0o600)
+    assert names(file) == ["sqlite-temporary", "sqlite-no-file"]
+    monkeypatch.setattr(on_sqlite, "_is_temporary", lambda path: False)
+    file.write_bytes(b"SQLite format 3\0\x10\0\1\1" + bytes(80))
+    file.chmod(0o604)
+    tmp_path.chmod(0o711)
+    (tmp_path / "chat.db-wal").touch()
+    with (tmp_path / "chat.db-wal").open("r+b") as log:
+        log.truncate(100 << 20)
+    assert names(file) == ["sqlite-no-wal", "sqlite-readable", "sqlite-log-large"]
+    monkeypatch.setattr(sqlite_system, "network_disk", lambda path: "nfs4")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    wanted = ["sqlite-network-disk", "sqlite-not-writable"]
+    assert names(tmp_path / "new.db") == wanted
+    usage = shutil.disk_usage(tmp_path)
+    for free, name in ((500, "sqlite-disk-low"), (100, "sqlite-disk-full")):
+        now = usage._replace(free=free << 20)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, now=now: now)
+        assert names(tmp_path / "new.db")[-1] == name
+
+
+def test_a_look_that_hangs_or_fails_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lock = threading.Lock()
+    lock.acquire()
+
+    def hangs(setup: Setup) -> Iterator[Finding]:
+        yield program.NO_ROUTES()
+        lock.acquire()
+
+    def fails(setup: Setup) -> Iterator[Finding]:
+        raise OSError("no redis://me:secret@host")
+        yield
+
+    monkeypatch.setattr(examining, "SECONDS", 0.05)
+    found = examining.examine(Setup(url="https://x"), [hangs, fails])
+    lock.release()
+    assert [each.name for each in found] == [
+        "look-too-long",
+        "no-routes",
+        "look-failed",
+    ]
+    assert "secret" not in found[2].what
+
+
+def test_the_command_prints_and_exits_as_it_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = made()
+    runner = app.test_cli_runner()
+    monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
+    done = runner.invoke(wschat, ["doctor"])
+    assert (done.exit_code, done.output) == (0, "fine\n")
+    done = runner.invoke(wschat, ["doctor", "--verbose"])
+    assert "secrecy.key" in done.output
+    assert done.output.endswith("\nfine\n")
+    app.secret_key = "change me"
+    done = runner.invoke(wschat, ["doctor"])
+    assert done.exit_code == 1
+    first, means, remedy = done.output.splitlines()
+    assert first.startswith("warning  the SECRET_KEY is one that stands in tutorials")
+    assert first.endswith("[secret-key-known]")
+    assert means.startswith(" " * 9) and remedy.startswith(" " * 9 + "python -c")
+    done = runner.invoke(wschat, ["doctor", "--json"])
+    [row] = json.loads(done.output)
+    assert list(row) == ["severity", "name", "what", "means", "remedy"]
+    done = runner.invoke(wschat, ["doctor", "--quiet"])
+    assert (done.exit_code, done.output) == (1, "")
+    assert runner.invoke(wschat, ["doctor", "--gunicorn", '"']).exit_code == 2
+
+
+def test_the_page_has_each_finding_and_no_other() -> None:
+    rows = re.findall(
+        r"^\| (error|warning|note) \| `([\w.-]+)` \| (.*) \|$", PAGE.read_text(), re.M
+    )
+    told = {name: (severity, text) for severity, name, text in rows}
+    kinds = {
+        kind.name: (
+            kind.severity,
+            f"{kind.what} | {kind.means} | `{kind.remedy}`".replace("||", "\\|\\|"),
+        )
+        for kind in Kind.all.values()
+    }
+    assert told == kinds, "python -m tests.operate.findings"
+    assert len(rows) == len(told)

@@ -1,0 +1,130 @@
+"""Programs and gunicorn's settings as they are: read and imported apart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_wschat.operate.doctor import examining, patching
+from flask_wschat.operate.doctor.finding import Finding, Setup
+
+APP = """
+from flask import Flask
+from flask_wschat import WSChat
+print("imported")
+app = Flask(__name__)
+app.secret_key = "o7ZfGq2mXc9LrT4vWb8N"
+chat = WSChat(app)
+@chat.route("/echo")
+def echo(ws): ...
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
+
+
+def imported(text: str, *, patched: bool = False) -> dict[str, Any] | Finding:
+    Path("program.py").write_text(text)
+    return examining.import_apart("program", patched=patched)
+
+
+def names(seen: Any, **gunicorn: Any) -> list[str]:
+    assert isinstance(seen, dict), seen
+    given = {"patched": [], "preload_app": False, "workers": 1, **gunicorn}
+    setup = Setup(imported=seen, gunicorn=given if gunicorn else None)
+    return [each.name for each in patching.patches(setup)]
+
+
+def test_patches_are_seen_as_they_were_made() -> None:
+    late = imported(
+        "import ssl\nfrom gevent import monkey\nmonkey.patch_all(thread=False)\n" + APP
+    )
+    assert names(late) == ["patched-partly", "patched-late"]
+    assert names(late, worker_class="gthread") == ["patched-under-threads"]
+    # gunicorn's own worker has patched before.
+    assert names(late, worker_class="gevent") == []
+    preloads = {"worker_class": "gevent", "preload_app": True}
+    assert names(late, **preloads) == ["preload-unpatched"]
+    config = ["socket", "ssl", "time", "select"]
+    partly = {"worker_class": "gevent", "patched": config}
+    assert names(late, **partly) == ["patched-partly"]
+    assert isinstance(late, dict)
+    threads = {**late, "patched": [*config, "threading"]}
+    threads["calls"] = [{**late["calls"][0], "holding": [], "threads": 2}]
+    assert names(threads) == ["patched-with-threads"]
+    assert names({**late, "eventlet": True})[0] == "patched-by-eventlet"
+
+
+def test_the_first_line_is_in_time() -> None:
+    first = "from gevent import monkey; monkey.patch_all()\n"
+    seen = imported(first + APP)
+    assert isinstance(seen, dict)
+    assert names(seen) == []
+    assert seen["key"]
+    assert names(imported("import threading\n" + first + APP)) == ["patched-not-first"]
+
+
+def test_a_program_that_fails_is_a_finding() -> None:
+    found = imported("import no_such_module_as_this\n")
+    assert isinstance(found, Finding)
+    assert found.name == "app-broken"
+    assert "no_such_module_as_this' (program.py:1)" in found.what
+    assert found.remedy.startswith("pip install no_such_module_as_this")
+
+
+def test_a_program_that_never_ends_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(examining, "IMPORT_SECONDS", 0.3)
+    found = imported("import threading\nthreading.Event().wait()\n")
+    assert isinstance(found, Finding)
+    assert found.name == "app-import-slow"
+
+
+def test_gunicorns_settings_are_read_as_gunicorn_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("gunicorn.conf.py").write_text(
+        "print('config')\nworkers = 3\nreload = True\nwsgi_app = 'mine:app'\n"
+    )
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--threads 7 --workers 5")
+    found = examining.read_gunicorn(["--workers", "6", "-k", "gthread"])
+    assert isinstance(found, dict)
+    wanted = {"workers": 6, "threads": 7, "reload": True, "app": "mine:app"}
+    assert wanted.items() <= found.items()
+    refused = examining.read_gunicorn(["--wrokers", "6"])
+    assert isinstance(refused, Finding)
+    assert (refused.name, "wrokers" in refused.what) == ("gunicorn-unreadable", True)
+
+
+def test_the_command_looks_at_the_program_in_this_folder(tmp_path: Path) -> None:
+    program = APP.replace('"o7', "__import__('secrets').token_hex() + \"")
+    (tmp_path / "app.py").write_text(program)
+    command = [sys.executable, "-m", "flask", "wschat", "doctor", "--json"]
+    options = "-w 2 -b unix:chat.sock -k flask_wschat.gunicorn.Worker"
+    done = subprocess.run(
+        [*command, "--gunicorn", options],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    found = {row["name"] for row in json.loads(done.stdout)}
+    assert found == {"secret-key-changes", "memory-with-workers", "proxyfix-missing"}
+    assert done.returncode == 1
+    assert done.stderr.count("imported") == 1
+    (tmp_path / "app.py").write_text("from flask import Flsk\n")
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False
+    )
+    [row] = json.loads(done.stdout)
+    assert row["name"] == "app-broken"
+    assert "Traceback" not in done.stderr
