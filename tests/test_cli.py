@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,8 +24,8 @@ from websockets.sync.client import ClientConnection, connect
 from flask_wschat.cli import wschat
 from tests.support.chat_client import ChatClient
 from tests.support.operated import create_app
-from tests.support.ports import free_port
-from tests.support.processes import Process
+from tests.support.ports import free_port, listens
+from tests.support.processes import ROOT, Process
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import DEADLINE, LONG, eventually
 
@@ -321,3 +322,79 @@ def test_workers_are_gunicorns(serve: Serve) -> None:
         assert "GET /about" in server.log
         assert "memory://" not in server.log
         assert server.end() == 0
+
+
+def test_a_certificate_that_does_not_fit_ends_it(
+    tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
+    certificate = str(pair[0])
+    server = Server(
+        tmp_path, "--cert", certificate, "--key", certificate, forked="patched"
+    )
+    assert server.wait() == 1
+    assert f"the key {certificate}: " in server.log
+    assert "They are two files in PEM" in server.log
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--cert", __file__], 2, "--cert and --key go together"),
+        (["--workers", "2", "--debug"], 2, "--workers is for production"),
+        (["--workers", "0"], 2, "--workers"),
+        (["--port", "70000"], 2, "--port"),
+        (["--workers", "2"], 1, "give it by --app"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_run(
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    says: str,
+) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "0")
+    done = command("run", *words)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert says in done.stderr
+
+
+def test_workers_need_gunicorn(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gunicorn", None)
+    done = command("run", "--workers", "2")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        'Error: --workers needs gunicorn: pip install "gunicorn[gevent]"\n'
+    )
+
+
+@pytest.mark.slow
+def test_a_file_that_is_broken_is_waited_for(tmp_path: Path, url: str) -> None:
+    app = tmp_path / "app.py"
+    good = "from tests.support.operated import create_app\napp = create_app()\n"
+    app.write_text(good)
+    port = free_port()
+    command = [sys.executable, "-m", "flask", "wschat", "run", "--reload"]
+    server = Process(
+        [*command, "--port", str(port)],
+        tmp_path / "log",
+        {"PYTHONPATH": str(ROOT), "FLASK_DEBUG": None, "FLASK_APP": None},
+        cwd=tmp_path,
+    )
+    server.start()
+    try:
+        server.await_port(port)
+        app.write_text("this is (\n")
+        server.heard("SyntaxError")
+        server.heard("Waiting until a file changes")
+        for attempt in range(5):  # the first may be before it looks at the files
+            app.write_text(good + f"# {attempt}\n")
+            with contextlib.suppress(AssertionError):
+                eventually(lambda: listens(port), "it listens", 3)
+                break
+        assert listens(port)
+    finally:
+        server.stop()

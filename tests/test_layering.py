@@ -393,7 +393,10 @@ ARROWS: Tree = {
         ),
         "table": "logs",
         "watching": ".group .table logs hub.figures operate.rates operate.reports",
-        "run": ".group websocket chat.events chat.listener opening.views server",
+        "run": (
+            ".group websocket chat.events chat.listener opening.views",
+            "running.debugging server",
+        ),
         "__init__": ".connect .doctor .documents .group .people .run .watching",
     },
     "testing": {

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import queue
 import sys
+import traceback
 from typing import Any
 
 import click
-from flask import current_app
+from flask import Flask, current_app
 from flask.cli import ScriptInfo
 from flask.helpers import get_debug_flag
 
 from ..chat.events import Events
 from ..chat.listener import ChatListener
 from ..opening.views import SERVES, Served
+from ..running.debugging import is_reloaded, watch_files
 from ..server import prepare
 from ..websocket import Listener
 from .group import as_json, command, require, show
@@ -81,7 +83,7 @@ def run(
             raise click.UsageError("--workers is for production: without --debug")
         _become_gunicorn(info, host, port, access_log, workers, cert, key)
     prepare(reload=debug if reload is None else reload, patch=True)
-    app = info.load_app()
+    app = _load(info)
     with app.app_context():
         chat = require()
     chat.run(
@@ -90,6 +92,20 @@ def run(
         ssl_context=(cert, key) if cert and key else None,
         log="stderr" if access_log else None,
     )
+
+
+def _load(info: ScriptInfo) -> Flask:
+    """Return the application; where it is to be reloaded, wait until it can be."""
+    try:
+        return info.load_app()
+    except Exception:
+        if not is_reloaded():
+            raise
+        traceback.print_exc()
+    click.echo(" * Waiting until a file changes", err=True)
+    codes: queue.Queue[int] = queue.Queue()
+    watch_files(codes.put)
+    sys.exit(codes.get())
 
 
 def _become_gunicorn(
@@ -101,10 +117,12 @@ def _become_gunicorn(
     cert: str | None,
     key: str | None,
 ) -> None:
-    if importlib.util.find_spec("gunicorn") is None:
+    try:
+        import gunicorn  # noqa: F401
+    except ImportError:
         raise click.ClickException(
             '--workers needs gunicorn: pip install "gunicorn[gevent]"'
-        )
+        ) from None
     if info.create_app is not None:
         raise click.ClickException(
             "gunicorn's workers load the application by its name: give it by --app"
