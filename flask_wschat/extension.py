@@ -28,6 +28,7 @@ from .opening.gate import Gate
 from .opening.hooks import Hooks
 from .opening.identity import Identity
 from .opening.plain import not_a_websocket
+from .opening.reporter import Reporter
 from .opening.script import at_any_host, serve_script
 from .operate.dashboard import SOURCE
 from .operate.doctor.mirror import add_mirror
@@ -112,7 +113,7 @@ class WSChat(Sending, Identity, Operating):
             dumps=app.json.dumps,
             loads=app.json.loads,
             call_each=call_each,
-            report=views.Reporter(app),
+            report=Reporter(app),
             signals=Signals(app, call_each, self._factories),
         )
         if isinstance(hub.backend, backends.MemoryBackend):

@@ -7,8 +7,9 @@ Blocking views and listeners share all of it: a message goes into the inbox, and
 from __future__ import annotations
 
 import collections
+import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Protocol
 
 from . import endings
@@ -51,7 +52,8 @@ class Membership(Protocol):
 
     call_each: CallEach
 
-    def report(self, error: BaseException, ws: Any = None, event: str = "") -> Any: ...
+    report: Callable[..., Any]
+
     def join(self, ws: Any, room: Any) -> bool: ...
     def leave(self, ws: Any, room: Any) -> bool: ...
     def forget(self, ws: Any) -> None: ...
@@ -303,18 +305,14 @@ class Incoming:
 
     def _work(self) -> None:
         """Hand the inbox to the listener, and tell of the end; in a loop's worker."""
-        listener, loop = self._listener, self._transport.loop
         try:
-            if listener is not None:
-                self._hand_to(listener)
+            if self._listener is not None:
+                self._hand_to(self._listener)
             if self._listener is None and self._owes_end():
                 self._told = False
                 self._hub.signals.end(self)
         finally:
-            if loop.is_current():
-                self._worked()
-            else:
-                loop.call_threadsafe(self._worked)
+            self._in_loop(self._worked)
 
     def _hand_to(self, listener: Callbacks) -> None:
         loop, signals = self._transport.loop, self._hub.signals
@@ -323,7 +321,7 @@ class Incoming:
         on_message: Callable[[Any, Any], Any] = listener.on_message
         if signals.messages.receivers or signals.factories:
             on_message = signals.observed(on_message, listener._event)
-        unread = None
+        unread: Generator[str | bytes] | None = None
         while self._inbox and not (waits and self._is_behind()):
             unread = unread or self._unread(waits)
             try:
@@ -332,7 +330,9 @@ class Incoming:
             except ConnectionClosed:
                 pass  # it spoke to somebody who had left; `unread` has the clock
             except BaseException as error:
-                self._fail(error, "on_message")
+                assert unread is not None
+                handled = inspect.getgeneratorlocals(unread).get("message")
+                self._fail(error, "on_message", handled)
                 break
             if loop.shares_workers:
                 break  # `_worked` wants another one, behind all who wait
@@ -343,7 +343,7 @@ class Incoming:
             except BaseException as error:
                 self._fail(error, "on_close")
 
-    def _unread(self, waits: bool) -> Iterator[str | bytes]:
+    def _unread(self, waits: bool) -> Generator[str | bytes]:
         """Yield messages until the inbox is empty; give the loop a turn meanwhile."""
         until, began, took = 0.0, clock(), self._hub.counts.took
         while inbox := self._inbox:
@@ -375,7 +375,7 @@ class Incoming:
 
     # -- the end
 
-    def _fail(self, error: BaseException, event: str = "") -> None:
+    def _fail(self, error: BaseException, event: str = "", *message: Any) -> None:
         """End with 1011, or 1013, what ``error`` came out of, and report it.
 
         An order to the program to end goes on; one to this greenlet is obeyed so.
@@ -386,12 +386,13 @@ class Incoming:
             if ordered:
                 raise error
             return
+        away = isinstance(error, BackendError)
+        code, reason = endings.NO_STORAGE if away else endings.INTERNAL_ERROR
         try:
             # First, so that a test which sees the close code has the error as well.
-            self._hub.report(error, self, event)
+            reason = self._hub.report(error, self, event, *message) or reason
         finally:
-            away = isinstance(error, BackendError)
-            self._close(*(endings.NO_STORAGE if away else endings.INTERNAL_ERROR))
+            self._close(code, reason)
 
     def _close(self, code: int, reason: str) -> None:
         if self.closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from time import monotonic
+from types import TracebackType
 from typing import Any
 
 SECONDS = 10.0
@@ -37,6 +38,31 @@ def redacted(url: object) -> str:
     return re.sub(r"(?i)([?&][^=&]*(?:pass|secret|token)[^=&]*=)[^&#]*", r"\1…", text)
 
 
+Facts = dict[str, "str | None"]
+"""What a log record says of a socket, as attributes of its own."""
+
+
+def facts(
+    event: str,
+    *,
+    route: str | None = None,
+    user: object = None,
+    connection: str | None = None,
+    address: str | None = None,
+) -> Facts:
+    """Return a log record's ``extra``; what a client chose is fit for a line of text.
+
+    ``event`` says what happens, or what was handled, in a word.
+    """
+    return {
+        "route": route or None,
+        "user": None if user is None else printable(user),
+        "connection": connection,
+        "address": None if address is None else printable(address),
+        "event": event,
+    }
+
+
 class SparingLog:
     """Writes one line of a kind, and counts the others of the next ten seconds.
 
@@ -48,23 +74,38 @@ class SparingLog:
         self._said: dict[str, tuple[float, int]] = {}  # since when, and how often
         self._unsaid: dict[str, int] = {}
 
-    def warning(self, kind: str, message: str, *args: Any) -> None:
+    def warning(
+        self, kind: str, message: str, *args: Any, about: Facts | None = None
+    ) -> None:
         """Warn as ``Logger.warning`` does; what is not said now is counted next time.
 
-        ``kind`` is one of a few words of the caller's own, never a client's.
+        ``kind`` is one of a few words of the caller's own, never a client's. ``about``:
+        the socket that it is about, as ``facts`` has it.
         """
-        self._log(logging.WARNING, 1, kind, message, args, None)
+        extra = facts(kind) if about is None else about
+        self._log(logging.WARNING, 1, kind, message, args, extra, None)
 
-    def error(self, error: BaseException, message: str, *args: Any) -> None:
+    def error(
+        self,
+        error: BaseException,
+        message: str,
+        *args: Any,
+        about: Facts | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
         """Log ``error`` with its traceback; those of one line of code are of one kind,
         of which ten are said before the others are counted.
+
+        ``trace``: a part of the traceback, to be shown instead of all.
         """
+        info = type(error), error, trace or error.__traceback__
         kind, trace = type(error).__qualname__, error.__traceback__
         while trace is not None:
             if trace.tb_next is None:
                 kind += f" {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
             trace = trace.tb_next
-        self._log(logging.ERROR, ERRORS, kind, message, args, error)
+        extra = facts("") if about is None else about
+        self._log(logging.ERROR, ERRORS, kind, message, args, extra, info)
 
     def _log(
         self,
@@ -73,7 +114,8 @@ class SparingLog:
         kind: str,
         message: str,
         args: tuple[Any, ...],
-        error: BaseException | None,
+        extra: Facts,
+        info: Any,
     ) -> None:
         now = monotonic()
         since, count = self._said.get(kind, (now, 0))
@@ -86,4 +128,4 @@ class SparingLog:
         if unsaid := self._unsaid.pop(kind, 0):
             message += " (and %d more of this kind before)"
             args = (*args, unsaid)
-        self._logger.log(level, message, *args, exc_info=error)
+        self._logger.log(level, message, *args, exc_info=info, extra=extra)

@@ -18,7 +18,7 @@ from .codec import Event as Arrival
 from .endings import Ending
 from .errors import ConnectionClosed
 from .incoming import Incoming
-from .logs import printable
+from .logs import Facts, facts, printable
 from .messages import as_message
 from .transports import Event
 
@@ -217,7 +217,8 @@ class Peer(Incoming):
             self._transport.abort()
 
     def _tell_rule(self, why: str) -> None:
-        self._hub.log.warning("rule", "%s %s; closed with 1008", self._described(), why)
+        words, about = "%s %s; closed with 1008", self._facts("rule")
+        self._hub.log.warning("rule", words, self._described(), why, about=about)
 
     def _refuse(self, ending: Ending) -> None:
         """Fail a peer that goes against a rule; what came before counts."""
@@ -235,6 +236,7 @@ class Peer(Incoming):
             " WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",
             self._described(),
             count,
+            about=self._facts("dropped"),
         )
 
     def _overflow(self) -> None:
@@ -252,6 +254,7 @@ class Peer(Incoming):
                 "%s %s; closed with 1013 (see WSCHAT_MAX_QUEUE, WSCHAT_SLOW_POLICY)",
                 self._described(),
                 why,
+                about=self._facts("slow"),
             )
             self._transport.discard()
             self._close(*ending)
@@ -261,6 +264,16 @@ class Peer(Incoming):
             with self._transport.loop.lock:
                 self._id = self._id or secrets.token_hex(8)
         return self._id
+
+    def _facts(self, event: str) -> Facts:
+        """Return what a log record says of this connection beside its words."""
+        return facts(
+            event,
+            route=self._route,
+            user=self.user,
+            connection=self._name(),
+            address=self._address,
+        )
 
     def _described(self) -> str:
         """Return what the log needs to know of this connection, on one line."""

@@ -276,6 +276,7 @@ ARROWS: Tree = {
             ".answers .mistakes .upgrade",
             "errors logs rate websocket servers.offers",
         ),
+        "reporter": "codec.closing logs websocket servers.offers",
     },
     # What operators see, and what they can do
     "operate": {
@@ -354,7 +355,7 @@ ARROWS: Tree = {
         "chat.background chat.chat chat.events chat.publisher",
         "shortcuts.contexts running.folder",
         "opening.gate opening.hooks opening.identity opening.mistakes opening.plain",
-        "opening.script opening.views",
+        "opening.reporter opening.script opening.views",
         "operate.dashboard operate.doctor.mirror operate.health operate.metrics",
         "operate.operating operate.reports operate.sources",
     ),
@@ -428,7 +429,7 @@ ONLY_IN: dict[str, Names] = {
         "shortcuts.contexts shortcuts.response shortcuts.routing shortcuts.sessions",
         "opening.answers opening.gate opening.hooks opening.identity operate.health",
         "opening.mistakes opening.plain opening.script opening.tickets",
-        "opening.upgrade opening.views",
+        "opening.reporter opening.upgrade opening.views",
         "operate.dashboard operate.operating",
         "operate.doctor.finding operate.doctor.mirror operate.doctor.online",
         "operate.doctor.probe operate.doctor.secrecy",

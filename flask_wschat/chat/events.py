@@ -151,9 +151,9 @@ class Events(Listener):
         except ConnectionClosed as error:
             if ws.closed:
                 raise
-            reply = self._failure(ws, ref, error, name)  # another one's
+            reply = self._failure(ws, ref, error, name, message)  # another one's
         except Exception as error:
-            reply = self._failure(ws, ref, error, name)
+            reply = self._failure(ws, ref, error, name, message)
         if reply is not None:
             answers.send(reply)
 
@@ -275,7 +275,12 @@ class Events(Listener):
             raise RequestError("forbidden", _FORBIDDEN)
 
     def _failure(
-        self, ws: WebSocket, ref: int | None, error: Exception, name: str
+        self,
+        ws: WebSocket,
+        ref: int | None,
+        error: Exception,
+        name: str,
+        *message: str | bytes,
     ) -> str:
         """Return the reply to what ended with ``error``; report a strange one."""
         if isinstance(error, ShareTaken | TooManyStreams):
@@ -284,8 +289,8 @@ class Events(Listener):
             return envelope.refusal(ref, "out_of_order", str(error))
         if isinstance(error, BackendError):
             return envelope.refusal(ref, "unavailable", _UNAVAILABLE)
-        self._hub.report(error, ws, name)
-        return envelope.refusal(ref, "internal", "an error in the server")
+        told = self._hub.report(error, ws, name, *message) or "an error in the server"
+        return envelope.refusal(ref, "internal", told)
 
     def _refuse(
         self,

@@ -274,13 +274,13 @@ class Figures:
         self.counts.add(_LABELS["closed", "1006"], max(left, 0))
         self.set("connections", 0)
 
-    def telling(self, report: Callable[..., None] | None) -> Callable[..., None]:
+    def telling(self, report: Callable[..., Any] | None) -> Callable[..., Any]:
         """Return what counts an error, and tells of it by ``report`` or in the log."""
         told = report or _log_error
 
-        def tell(error: BaseException, *about: Any, **more: Any) -> None:
+        def tell(error: BaseException, *about: Any, **more: Any) -> Any:
             self.add("errors")
-            told(error, *about, **more)
+            return told(error, *about, **more)
 
         return tell
 
@@ -366,7 +366,12 @@ class Figures:
 
 
 def _log_error(
-    error: BaseException, ws: Any = None, event: str = "", *, where: str = "the hub"
+    error: BaseException,
+    ws: Any = None,
+    event: str = "",
+    message: Any = None,
+    *,
+    where: str = "the hub",
 ) -> None:
     where = where if ws is None else f"{event} of {ws._described()}"
     logger.error("error in %s", where, exc_info=error)

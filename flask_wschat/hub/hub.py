@@ -53,7 +53,7 @@ from .sweep import Sweep
 
 logger = logging.getLogger("flask_wschat")
 
-Report = Callable[..., None]  # with the error, and the connection that it ended
+Report = Callable[..., Any]  # with the error, and the connection that it ended
 
 
 class Lonely(Protocol):

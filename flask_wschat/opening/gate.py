@@ -9,14 +9,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from ..backends import Backend, MemoryBackend
 from ..errors import BackendError, HandshakeError
 from ..hub.hub import Hub
 from ..hub.places import network_of
-from ..logs import SparingLog, printable
+from ..logs import SparingLog, facts, printable
 from ..rate import Buckets
 from ..shortcuts import may_take
 from ..shortcuts.response import NoAnswer
@@ -74,7 +74,7 @@ class Gate:
         else:
             fine = is_one_of(origin, [allowed] if isinstance(allowed, str) else allowed)
         if not fine and own_only and self.hub.settings.ORIGINS is not None:
-            self.log.warning(
+            self._warn(
                 "origin",
                 "refused a WebSocket from origin '%s': this server is '%s', and nobody"
                 " else's pages get this socket. Behind a proxy, add ProxyFix",
@@ -82,7 +82,7 @@ class Gate:
             )
             raise HandshakeError(403, "this origin is not allowed")
         if not fine:
-            self.log.warning(
+            self._warn(
                 "origin",
                 "refused a WebSocket from origin '%s': this server is '%s'. Allow it"
                 " with WSCHAT_ORIGINS = ['%s']; behind a proxy, add ProxyFix",
@@ -97,7 +97,7 @@ class Gate:
             and host != self.server_name
             and is_rebound(host, environ)
         ):
-            self.log.warning(
+            self._warn(
                 "host",
                 "refused a WebSocket for host '%s', which came from a loopback address:"
                 " so does DNS rebinding. If the name is yours, allow it with"
@@ -119,7 +119,7 @@ class Gate:
         try:
             return self.tickets.user_of(environ, use=use)
         except HandshakeError as error:
-            self.log.warning("ticket", "refused a WebSocket: %s", error)
+            self._warn("ticket", "refused a WebSocket: %s", error)
             raise
         except BackendError:
             raise no_storage() from None
@@ -134,7 +134,7 @@ class Gate:
             self._threads += change
             if change < 0 or not limit or self._threads != max(limit * 4 // 5, 1):
                 return
-        self.log.warning(
+        self._warn(
             "threads",
             "%d of this worker's %d threads are held by WebSockets: the rest serve all"
             " other requests. Raise gunicorn's --threads, use its gevent worker, or"
@@ -162,7 +162,7 @@ class Gate:
 
     def exhausted(self, error: BaseException) -> HTTPException:
         """Return the refusal of a process that can have no more of something."""
-        self.log.warning(
+        self._warn(
             "exhausted",
             "refused a WebSocket: this process can have no more open files, or threads:"
             " %s. See ulimit -n; WSCHAT_MAX_CONNECTIONS refuses before that",
@@ -185,7 +185,7 @@ class Gate:
             else:
                 name, whom = "MAX_CONNECTIONS_PER_ADDRESS", network_of(address)
                 if not places.take(holder, (name, whom), limit):
-                    self.log.warning(
+                    self._warn(
                         "address",
                         "refused a WebSocket on %s: %s has WSCHAT_%s = %d of them here."
                         " If that is a proxy of yours, add ProxyFix",
@@ -196,7 +196,7 @@ class Gate:
         name = "MAX_CONNECTIONS"
         if limit is not None and not places.take(holder, (name, ""), limit):
             places.give_back(holder)
-            self.log.warning("full", "refused a WebSocket: WSCHAT_%s = %d", name, limit)
+            self._warn("full", "refused a WebSocket: WSCHAT_%s = %d", name, limit)
             raise _too_many(503, "too many connections")
 
     def take_place_of(self, user: str, holder: object, route: str) -> None:
@@ -209,12 +209,26 @@ class Gate:
         name = "MAX_CONNECTIONS_PER_USER"
         if limit is not None and not places.take(holder, (name, user), limit):
             places.give_back(holder)
-            self.log.warning(
+            self._warn(
                 "user",
                 "refused a WebSocket on %s: user %s has WSCHAT_%s = %d of them here",
                 *(route, printable(user), name, limit),
+                user=user,
             )
             raise _too_many(429, "too many connections of this user")
+
+    def _warn(
+        self, kind: str, message: str, *args: Any, user: str | None = None
+    ) -> None:
+        """Warn of the request that is under way, sparingly."""
+        asked = request if request else None  # none where no loop could be started
+        about = facts(
+            kind,
+            route=getattr(asked and asked.url_rule, "rule", None),
+            user=user,
+            address=asked.remote_addr if asked else None,
+        )
+        self.log.warning(kind, message, *args, about=about)
 
     def _warn_of_no_address(self) -> None:
         if not self._told_of_no_address:

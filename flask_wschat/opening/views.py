@@ -7,12 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from flask import (
-    Flask,
     Response,
     copy_current_request_context,
     current_app,
-    got_request_exception,
-    has_request_context,
     make_response,
     request,
     session,
@@ -21,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from ..errors import ConnectionClosed, check_ran
-from ..logs import SparingLog, printable
+from ..logs import printable
 from ..rate import Rate
 from ..servers.offers import UPGRADE, ClientLeft
 from ..websocket import Listener, WebSocket
@@ -191,6 +188,7 @@ def _tell_of_answer(ws: WebSocket, answer: Any) -> None:
             "the view of %s answers HTTP %d after the 101: its client sees close code"
             " 1008. Give login_required and its like to the route: decorators=[...]",
             *(printable(ws._route), status),
+            about=ws._facts("late"),
         )
         ws.close(1008, f"{status}")
 
@@ -201,39 +199,3 @@ def _end(ws: WebSocket, error: BaseException, event: str) -> None:
         ws.close(1008, f"{error.code} {error.name}: {error.description}")
     elif not isinstance(error, ConnectionClosed):
         ws._fail(error, event)
-
-
-def _called(event: str) -> str:
-    if event == "view":
-        return "the view"
-    own = not event or event in ("on_open", "on_message", "on_close")
-    return (event or "a WebSocket handler") if own else f"the event {event!r}"
-
-
-class Reporter:
-    """Tells the application of an error, as Flask does of one in a view."""
-
-    def __init__(self, app: Flask) -> None:
-        self._app = app
-        self._log: SparingLog | None = None
-
-    def __call__(
-        self,
-        error: BaseException,
-        ws: WebSocket | None = None,
-        event: str = "",
-        *,
-        where: str = "",
-    ) -> None:
-        if self._log is None:
-            # Who asks for this first sets it up, and must not be before the program.
-            self._log = SparingLog(self._app.logger)
-        where = where or _called(event)
-        if ws is not None:
-            where = f"{where} of {ws._described()}"
-        self._log.error(error, "Exception in %s", where)
-        upgrade = request.environ.get(UPGRADE) if has_request_context() else None
-        failed = upgrade and upgrade.failed
-        got_request_exception.send(self._app, exception=error)
-        if upgrade is not None:  # what it costs is for who reports it to say
-            upgrade.failed = failed
