@@ -288,7 +288,7 @@ ARROWS: Tree = {
             "transports.waiting hub.figures hub.hub",
         ),
         "health": ".reports errors hub.hub opening.gate",
-        "sources": ".here .reports transports hub.hub",
+        "sources": ".reports transports hub.hub",
         "dashboard": (
             ".sources endings envelope errors logs messages websocket codec.closing",
             "transports chat.events chat.publisher servers.offers",

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from ..hub.hub import Hub
 from ..transports import Loop
-from .here import merged
-from .reports import Answer, Reports, Watch
+from .reports import Reports, Watch
 
 COLUMNS = (
-    *("worker", "uptime", "connections", "queued_bytes", "messages_in"),
+    *("id", "worker", "uptime", "connections", "queued_bytes", "messages_in"),
     *("messages_out", "deliveries", "slow_closes", "refused", "errors"),
     *("backend_latency", "loop_lag", "backend_up"),
 )
 """What is told of each process, in this order: of ``chat.stats()``."""
 MOST = 50
-"""Rooms, users or connections that are named at once."""
+"""Rooms, users or connections of a user that are named."""
 
 Tell = Callable[[list[list[Any]], str | None], None]
 """Is told the figures of each process, or why there are none; must not wait."""
@@ -34,7 +33,6 @@ class Source:
         self._reports = reports
         self._watchers: set[Tell] = set()
         self._watch: Watch | None = None
-        self._processes = 0  # that answered last
 
     def add(self, loop: Loop, tell: Tell) -> None:
         """Tell of the figures from now on; in ``loop``, that of the connections."""
@@ -53,7 +51,6 @@ class Source:
     def _run(self, loop: Loop, watch: Watch) -> None:
         try:
             for found in watch:
-                self._processes = len(found)
                 rows = [list(map(each.get, COLUMNS)) for each in map(_flat, found)]
                 loop.call_threadsafe(self._tell, watch, rows)
         finally:
@@ -71,52 +68,32 @@ class Source:
 
     # -- who is there
 
-    def find(self, what: str, part: str) -> dict[str, Any]:
+    def find(self, what: Literal["rooms", "users"], part: str) -> dict[str, Any]:
         """Return rooms, or users, with ``part`` in their names, the biggest first.
 
         :raises BackendError: others cannot be asked.
         """
-        rows, total = merged(self._ask(what, part=part, limit=MOST), MOST)
+        reports = self._reports
+        find = reports.rooms if what == "rooms" else reports.users
+        rows, total = find(part=part, limit=MOST)
         return {"found": rows, "total": total}
 
     def connections(self, user: str) -> list[dict[str, Any]]:
-        """Return the connections of ``user``.
+        """Return the connections of ``user``, the oldest first.
 
         :raises BackendError: others cannot be asked.
         """
-        found = [each for some in self._ask("connections", user=user) for each in some]
-        return found[:MOST]
+        return self._reports.connections(user)[:MOST]
 
     def close(self, id: str, code: int, reason: str) -> int:
         """Close the connection of this ``id``; return how many there were.
 
         :raises BackendError: it is not known whether it was closed.
         """
-        return sum(self._ask("kick", any, id=id, code=code, reason=reason))
-
-    def _ask(
-        self,
-        question: str,
-        enough: Callable[[Sequence[Any]], bool] | None = None,
-        **fields: Any,
-    ) -> list[Any]:
-        """Return what all processes answer, or those until it is ``enough``."""
-
-        def suffices(answers: list[Answer]) -> bool:
-            if enough is not None and enough([answer.value for answer in answers]):
-                return True
-            return 0 < self._processes <= len(answers)
-
-        answers = self._reports.ask(question, enough=suffices, **fields)
-        return [answer.value for answer in answers if answer.error is None]
+        return int(self._reports.kick(id, code, reason))
 
 
 def _flat(stats: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of one process without what a page has no use for."""
-    refused = stats.get("refused") or {}
-    numbers = {key: _rounded(value) for key, value in stats.items()}
-    return {**numbers, "refused": sum(refused.values())}
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 5) if isinstance(value, float) else value
+    known = {**stats, "refused": sum(stats["refused"].values())}
+    return {k: round(v, 5) if isinstance(v, float) else v for k, v in known.items()}

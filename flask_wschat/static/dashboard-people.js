@@ -1,6 +1,6 @@
 /** Rooms and users: found, looked at, told something, disconnected. */
 
-import { duration, element } from "./dashboard-charts.js";
+import { duration, element, formats } from "./dashboard-charts.js";
 
 const EVERY = 5_000; // ms between two looks at who is there
 const TYPING = 250; // ms without a key, after which it is asked
@@ -27,6 +27,7 @@ function confirm({ title, text, label, button, harm = false, required = false, a
   $("dialog-field").firstElementChild.textContent = label;
   Object.assign(field, { value: "", required, rows: required ? 3 : 1 });
   error.textContent = "";
+  $("said").replaceChildren();
   submit.textContent = button;
   submit.toggleAttribute("data-harm", harm);
   submit.disabled = false;
@@ -89,10 +90,12 @@ export function people(socket) {
   /** The connections of one user, beneath their name. */
   function details(user, into) {
     const told = element("p", { className: "hint", textContent: "Asking…" });
-    const heads = ["Route", "Address", "Since", "Rooms", "Queued", "Worker", ""];
+    const heads = ["Route", "Address", "Open for", "Rooms", "Queued", "Worker"];
     const body = element("tbody");
     const table = element("table", {},
-      element("thead", {}, element("tr", {}, ...heads.map((textContent) => element("th", { scope: "col", textContent })))),
+      element("thead", {}, element("tr", {},
+        ...heads.map((textContent) => element("th", { scope: "col", textContent })),
+        element("td"))),
       body);
     const scroll = element("div", { className: "scroll", tabIndex: 0 }, table);
     scroll.setAttribute("role", "region");
@@ -107,14 +110,14 @@ export function people(socket) {
         for (const [id, row] of rows) if (!ids.has(id)) rows.delete(id) && row.remove();
         for (const { id, route, address, since, rooms, queued, worker } of found) {
           if (!rows.has(id)) {
-            const row = element("tr", {}, element("th", { scope: "row" }), ...heads.slice(1).map(() => element("td")));
+            const row = element("tr", {}, element("th", { scope: "row" }), ...heads.map(() => element("td")));
             row.lastChild.append(button("Disconnect", `the connection on ${route} from ${address ?? "somewhere"}`, true, () => kick(user, 1, id)));
             rows.set(id, row);
             body.append(row);
           }
           const cells = rows.get(id).children;
           const names = rooms.length > 3 ? `${rooms.slice(0, 3).join(", ")} and ${rooms.length - 3} more` : rooms.join(", ");
-          [route, address ?? "–", duration(since), names || "–", `${queued} B`, worker].forEach((text, n) => {
+          [route, address ?? "–", duration(Date.now() / 1000 - since), names || "–", formats.bytes(queued), worker].forEach((text, n) => {
             if (cells[n].textContent !== text) cells[n].textContent = text;
           });
         }

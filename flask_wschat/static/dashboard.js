@@ -31,8 +31,9 @@ function highest(values) {
   return values.length ? Math.max(...values) : null;
 }
 
+const byName = (one, other) => one.row.worker.localeCompare(other.row.worker);
 const charts = FIGURES.map((figure) => new Chart(figure));
-// name -> { row, shown: in the table, drawn: in the charts, history, began, gone, node }
+// id -> { row, shown: in the table, drawn: in the charts, history, began, gone, node }
 const workers = new Map();
 const total = { history: {}, shown: {}, drawn: {} };
 let columns = [];
@@ -52,11 +53,11 @@ function remember(history, drawn) {
 
 function read(values) {
   const row = Object.fromEntries(columns.map((name, n) => [name, values[n]]));
-  let known = workers.get(row.worker);
+  let known = workers.get(row.id);
   if (!known || row.uptime < known.row.uptime) {
     const began = known?.began ?? performance.now();
     known = { ...known, history: known?.history ?? {}, shown: {}, drawn: {}, row: undefined, began };
-    workers.set(row.worker, known);
+    workers.set(row.id, known);
   }
   const before = known.row;
   const seconds = before ? row.uptime - before.uptime : 0;
@@ -70,20 +71,20 @@ function read(values) {
   }
   known.row = row;
   known.gone = undefined;
-  return row.worker;
+  return row.id;
 }
 
 function receive({ workers: rows }) {
   const now = performance.now();
   const here = new Set(rows.map(read));
-  for (const [name, known] of workers) {
-    if (here.has(name)) continue;
-    if (!known.gone && now - opened < PATIENCE) here.add(name); // perhaps it is only not heard yet
-    else if (!known.gone) {
+  for (const [id, known] of workers) {
+    if (here.has(id)) continue;
+    if (!known.gone) {
+      if (now - opened < PATIENCE) continue; // perhaps it is only not heard yet
       known.gone = now;
-      say(`Worker ${name} is gone.`);
+      say(`Worker ${known.row.worker} is gone.`);
     } else if (now - known.gone > GONE) {
-      workers.delete(name);
+      workers.delete(id);
       known.node?.remove();
     }
   }
@@ -108,7 +109,7 @@ function breakOff() {
 
 const row = (name) => {
   const tags = element("span");
-  const node = element("tr", {}, element("th", { scope: "row" }, name, tags));
+  const node = element("tr", {}, element("th", { scope: "row" }, name, " ", tags));
   for (let n = 0; n <= FIGURES.length; n++) node.append(element("td"));
   return node;
 };
@@ -135,9 +136,9 @@ function draw() {
   total.node ??= body.appendChild(row("All"));
   total.node.className = "total";
   fill(total.node, "", total.shown, []);
-  for (const [name, known] of [...workers].sort(([one], [other]) => one.localeCompare(other))) {
+  for (const known of [...workers.values()].sort(byName)) {
     const { gone, began } = known;
-    known.node ??= row(name);
+    known.node ??= row(known.row.worker);
     if (body.lastChild !== known.node && !body.contains(known.node)) body.append(known.node);
     known.node.className = gone ? "gone" : "";
     const tags = [];
@@ -156,12 +157,12 @@ function draw() {
 
 function choices() {
   const select = $("scope");
-  const names = [...workers.keys()].sort();
+  const known = [...workers].sort(([, one], [, other]) => byName(one, other));
   const shown = [...select.options].slice(1).map(({ value }) => value);
-  if (String(names) === String(shown)) return;
+  if (String(known.map(([id]) => id)) === String(shown)) return;
   const chosen = select.value;
   while (select.options.length > 1) select.remove(1);
-  for (const name of names) select.add(new Option(name, name));
+  for (const [id, { row }] of known) select.add(new Option(row.worker, id));
   select.value = workers.has(chosen) ? chosen : "";
 }
 

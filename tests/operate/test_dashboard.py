@@ -377,14 +377,15 @@ def test_one_extension_serves_several_applications(serve: Serve) -> None:
 
 
 def test_figures_come_each_second_while_they_are_wanted(stage: Stage) -> None:
-    stage.person("ann", "a")
+    ann = stage.person("ann", "a")
     one, other = stage.watch(), stage.watch()
     for watcher in (one, other):
         assert watcher.call("watch") == {"columns": list(COLUMNS)}
     (before,) = one.figures()
     assert before["connections"] == 3
     assert ":" in before["worker"]
-    eventually(lambda: one.figures()[0]["uptime"] > before["uptime"])
+    ann.ask("ping")
+    eventually(lambda: one.figures()[0]["messages_in"] > before["messages_in"])
     assert other.figures()[0]["worker"] == before["worker"]
     source = stage.app.extensions[dashboard.SOURCE]
     one.call("pause")
