@@ -265,7 +265,7 @@ class Incoming:
         self._heard = True
         self._read_on()
 
-    # -- out of it: a view
+    # -- out of it: by a view, or for a listener
 
     def _emptied(self) -> None:
         """All messages were taken out of the inbox."""
@@ -275,8 +275,6 @@ class Incoming:
             self._in_loop(self._resume_if_room)
         if self.closed and self._told:
             self._in_loop(self._wake)
-
-    # -- out of it: a listener
 
     def _wake(self) -> None:
         """Someone should look at the inbox: the view that waits, or a worker."""
@@ -332,6 +330,7 @@ class Incoming:
             except BaseException as error:
                 assert unread is not None
                 handled = inspect.getgeneratorlocals(unread).get("message")
+                unread.close()  # the error may outlive this, and holds it
                 self._fail(error, "on_message", handled)
                 break
             if loop.shares_workers:
@@ -345,7 +344,7 @@ class Incoming:
 
     def _unread(self, waits: bool) -> Generator[str | bytes]:
         """Yield messages until the inbox is empty; give the loop a turn meanwhile."""
-        until, began, took = 0.0, clock(), self._hub.counts.took
+        until, counts, began = 0.0, self._hub.counts, clock()
         while inbox := self._inbox:
             message = inbox.popleft()
             if not inbox:
@@ -353,7 +352,7 @@ class Incoming:
             try:
                 yield message
             finally:  # also where it was too much for the listener
-                now = took(HANDLED, began)
+                now = counts.took(HANDLED, began)
             if not inbox or (waits and self._is_behind()):
                 return
             if now > until > 0:

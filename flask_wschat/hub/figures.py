@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 from ..backends import Backend
-from ..messages import Message, Receipt, room_of, user_of
+from ..messages import Message, Receipt
 from ..transports.accelerated import Counts, clock
 from ..transports.counts import HANDLED, SECONDS
 
@@ -330,8 +330,8 @@ class Figures:
         self.refresh()
         return read(self._memory)
 
-    def refresh(self) -> None:
-        """Write the gauges."""
+    def refresh(self, queued: int | None = None) -> None:
+        """Write the gauges; ``queued``: bytes, if that is just known."""
         now = clock()
         since = now - RECENT
         lags = [lag for at, lag in list(self._lags) if at >= since]
@@ -342,16 +342,18 @@ class Figures:
         mean = sum(answers) / len(answers) if answers else math.nan
         self._set_seconds("backend_latency", mean)
         if self._hub is not None:
-            self._write_gauges()
+            self._look(self._hub, queued)
 
-    def _write_gauges(self) -> None:
-        hub = self._hub
-        here = hub.home.pid == os.getpid()  # else all that it knows of are another's
-        topics = hub.members.topics() if here else []
-        self.set("connections", hub.count() if here else 0)
-        self.set("users", sum(user_of(topic) is not None for topic in topics))
-        self.set("rooms", sum(room_of(topic) is not None for topic in topics))
-        self.set("queued_bytes", hub.backlog.queued() if here else 0)
+    def _look(self, hub: Any, queued: int | None) -> None:
+        connections = users = rooms = 0
+        if hub.home.pid == os.getpid():  # else all that it knows of are another's
+            connections = hub.count()
+            users, rooms = hub.members.users_and_rooms()
+            queued = hub.backlog.queued() if queued is None else queued
+        self.set("connections", connections)
+        self.set("users", users)
+        self.set("rooms", rooms)
+        self.set("queued_bytes", queued or 0)
         self.set("backend_up", hub.backend.fault() is None)
 
     def stats(self) -> dict[str, Any]:

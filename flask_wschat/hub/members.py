@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 
-from ..messages import EVERYONE, OPERATE, room_of, room_topic, user_topic
+from ..messages import EVERYONE, OPERATE, room_of, room_topic, user_of, user_topic
 from ..websocket import WebSocket
 from .audience import Audience
 from .feeds import Feeds
@@ -31,14 +31,18 @@ class Members:
         """In the same manner, those of ``Events`` that are not of the chat."""
         self.opening: set[WebSocket] = set()
         self._feeds.clear()
+        self._changes = 0  # of topics: noted once each is done
+        self._counted = (0, 0, 0)  # after so many changes: users and rooms
 
     def add(self, ws: WebSocket, topic: str, *, mute: bool = False) -> None:
         """Put one who is here into ``topic``; ``mute`` as in ``Feeds.add``."""
         for members in (self.plain, self.hearing):
             if ws in members[EVERYONE]:
                 members.setdefault(topic, Audience()).add(ws)
-                return
-        self._feeds.add(ws, topic, mute=mute)
+                break
+        else:
+            self._feeds.add(ws, topic, mute=mute)
+        self._changes += 1
 
     def discard(self, ws: WebSocket, topic: str) -> None:
         for each in (self.plain, self.hearing):
@@ -48,6 +52,7 @@ class Members:
                 if not members:
                     del each[topic]
         self._feeds.discard(ws, topic)
+        self._changes += 1
 
     def forget(self, ws: WebSocket) -> None:
         """Let one that ended be nowhere, but for rooms and its user's own topic."""
@@ -135,6 +140,17 @@ class Members:
     def topics(self) -> list[str]:
         """Return those that anybody is in, each once; from any thread."""
         return [*{**self.plain, **self.hearing, **dict.fromkeys(self._feeds.topics)}]
+
+    def users_and_rooms(self) -> tuple[int, int]:
+        """Return how many are here, each counted once; from any thread."""
+        changes = self._changes
+        then, users, rooms = self._counted
+        if then != changes:
+            topics = self.topics()
+            users = sum(user_of(topic) is not None for topic in topics)
+            rooms = sum(room_of(topic) is not None for topic in topics)
+            self._counted = changes, users, rooms
+        return users, rooms
 
     def plain_rooms(self) -> list[str]:
         """Return the topics of rooms that such are in."""

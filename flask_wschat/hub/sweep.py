@@ -81,4 +81,4 @@ class Sweep:
             self._plan()
         else:
             self._planned = None
-        figures.refresh()
+        figures.refresh(sum(queued))

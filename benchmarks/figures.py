@@ -1,0 +1,130 @@
+"""What it costs to count: our server beside one made of the same files that does not.
+
+    python -m benchmarks.figures [--rounds N] [--seconds S]
+
+The other one is a copy of the package without the lines that count messages; its queues
+have nobody to count for. Both run on one core and are loaded in turn. A ratio is that
+of the CPU time per message, user and system: the median over the rounds, and beside it
+that of the best measurements, which other load on the machine hits least. In a round
+each is measured twice, in the order ABBA. Exits with 1 where a median is over the bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import ROOT, Failed, Load, Server, cpu_seconds, two_cores
+from benchmarks.measure import wait_until_quiet
+from benchmarks.report import machine
+
+BAR = 1.02
+PACKAGE = "flask_wschat"
+
+COUNTING = {
+    "incoming.py": {
+        "        self._hub.counts.add(RECEIVED, len(messages))\n": "",
+        "until, counts, began = 0.0, self._hub.counts, clock()": "until = 0.0",
+        "            try:\n                yield message\n"
+        "            finally:  # also where it was too much for the listener\n"
+        "                now = counts.took(HANDLED, began)\n": (
+            "            yield message\n"
+        ),
+        "            if now > until > 0:": "            now = clock()\n"
+        "            if now > until > 0:",
+        "                until, now = 0.0, clock()\n": "                until = 0.0\n",
+        "until, began = until or now + _TURN, now": "until = until or now + _TURN",
+    },
+    "hub/audience.py": {"    if count and one is not None:": "    if False:"},
+    "hub/backlog.py": {"self.posted_limit, figures.counts)": "self.posted_limit)"},
+    "hub/hub.py": {"        self.counts.add(PUBLISHED)\n": ""},
+}
+"""By file, what counts for each message, and what would be there instead."""
+
+SCENARIOS = (
+    ("echo 64 B, 100 connections", "echo", 100),
+    ("broadcast 64 B to 1000", "fan", 1000),
+    ("broadcast 64 B to 3", "fan", 3),
+)
+
+START = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1));"
+    " runpy.run_module('benchmarks.servers.wschat', run_name='__main__')"
+)
+
+
+def without(folder: Path) -> Path:
+    """Make a copy of the package in ``folder`` that counts no messages.
+
+    :raises Failed: the lines that count are others by now.
+    """
+    shutil.copytree(ROOT / PACKAGE, folder / PACKAGE)
+    for name, changes in COUNTING.items():
+        path = folder / PACKAGE / name
+        text = path.read_text()
+        for old, new in changes.items():
+            if old not in text:
+                raise Failed(f"{name} does not have what counts: {old.strip()!r}")
+            text = text.replace(old, new)
+        path.write_text(text)
+    return folder
+
+
+def cost(server: Server, scenario: str, conns: int, seconds: float) -> float:
+    """Return the CPU microseconds of a message, or of a publication and its copies."""
+    core = two_cores()[1]
+    load = Load(server, core, scenario=scenario, conns=conns, seconds=seconds)
+    with load:
+        wait_until_quiet(server)
+        before = cpu_seconds(server.pid)
+        messages = int(load.run()["messages"])
+        return (cpu_seconds(server.pid) - before) / messages * 1e6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.figures")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of one measurement")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    arguments = parser.parse_args()
+    print(machine())
+    print(f"{'':28}{'with':>10}{'without':>10}{'median':>9}{'best':>8}  bar: {BAR}")
+    good = True
+    with tempfile.TemporaryDirectory() as name:
+        copy = without(Path(name))
+        commands: list[list[str | Path]]
+        commands = [[sys.executable, "-c", START, place] for place in (ROOT, copy)]
+        core = two_cores()[0]
+        with Server(commands[0], core) as ours, Server(commands[1], core) as other:
+            for title, scenario, conns in SCENARIOS:
+                if arguments.only not in title:
+                    continue
+                rounds: list[tuple[float, float]] = []
+                best = [math.inf, math.inf]
+                for _ in range(arguments.rounds):
+                    a, b, c, d = (
+                        cost(each, scenario, conns, arguments.seconds)
+                        for each in (ours, other, other, ours)
+                    )
+                    rounds.append((a + d, b + c))
+                    best = [min(best[0], a, d), min(best[1], b, c)]
+                median = statistics.median(a / b for a, b in rounds)
+                good &= median <= BAR
+                print(
+                    f"{title:28}{best[0]:8.2f} \u00b5s{best[1]:7.2f} \u00b5s"
+                    f"{median:9.3f}{best[0] / best[1]:8.3f}",
+                    flush=True,
+                )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failed as error:
+        sys.exit(str(error))
