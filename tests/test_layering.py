@@ -308,7 +308,7 @@ ARROWS: Tree = {
                 " shortcuts"
             ),
             "patching": ".finding transports.patched",
-            "program": ".finding logs",
+            "program": ".finding logs operate.dashboard",
             "configured": ".finding settings",
             "secrecy": ".finding",
             "serving": ".finding",

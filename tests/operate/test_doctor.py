@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_wschat import Listener, WSChat, codec
@@ -284,6 +284,19 @@ def test_what_is_in_the_way_of_our_routes_is_found() -> None:
     assert wanted | {"flask-sock"} <= set(found)
 
 
+def test_a_dashboard_that_lets_everybody_in_is_found() -> None:
+    def here_only() -> bool:
+        return request.remote_addr == "127.0.0.1"
+
+    app = made()
+    chat = app.extensions["wschat"]
+    chat.dashboard("/live", allow=here_only, endpoint="live")
+    assert found_in(Setup(app=app)) == {}
+    chat.dashboard("/admin/live", allow=lambda: True)
+    [found] = found_in(Setup(app=app)).values()
+    assert (found.name, "/admin/live" in found.what) == ("dashboard-open", True)
+
+
 def test_settings_that_nobody_reads_are_found() -> None:
     app = made()
     app.config["WSCHAT_PING_INTERVAL"] = 30
@@ -512,3 +525,8 @@ def test_the_page_has_each_finding_and_no_other() -> None:
     }
     assert told == kinds, "python -m tests.operate.findings"
     assert len(rows) == len(told)
+
+
+def test_each_finding_is_found_by_some_test() -> None:
+    texts = "".join(path.read_text() for path in HERE.glob("test_doctor*.py"))
+    assert [name for name in Kind.all if f'"{name}"' not in texts] == []

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click.testing
 import pytest
 
+from flask_wschat.cli import wschat
 from flask_wschat.operate.doctor import examining, patching
 from flask_wschat.operate.doctor.finding import Finding, Setup
 
@@ -89,6 +91,17 @@ def test_a_program_that_never_ends_is_a_finding(
     assert found.name == "app-import-slow"
 
 
+def test_without_gunicorn_its_settings_are_for_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gunicorn").mkdir()
+    (tmp_path / "gunicorn" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = examining.read_gunicorn(["-w", "4"])
+    assert isinstance(found, Finding)
+    assert found.name == "gunicorn-missing"
+
+
 def test_gunicorns_settings_are_read_as_gunicorn_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -121,6 +134,9 @@ def test_the_command_looks_at_the_program_in_this_folder(tmp_path: Path) -> None
     assert found == {"secret-key-changes", "memory-with-workers", "proxyfix-missing"}
     assert done.returncode == 1
     assert done.stderr.count("imported") == 1
+    (tmp_path / "app.py").unlink()
+    said = click.testing.CliRunner().invoke(wschat, ["doctor", "--json"]).stdout
+    assert '"name": "app-not-found"' in said
     (tmp_path / "app.py").write_text("from flask import Flsk\n")
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=30, check=False

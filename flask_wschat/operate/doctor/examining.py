@@ -42,6 +42,7 @@ LOOKS: tuple[Look, ...] = (
     program.routes,
     program.neighbours,
     program.health,
+    program.dashboards,
     configured.keys,
     configured.times,
     configured.sizes,

@@ -51,7 +51,8 @@ SECONDS = 5.0
 """For one request."""
 _SKEW = 5.0
 """Seconds; the header ``Date`` has whole ones, and an answer takes some."""
-_SOON = 14 * 86400
+_REST = 0.1
+"""The part of its life in which a certificate should have been replaced."""
 _STRANGER = "192.0.2.66"  # of nobody: RFC 5737
 _STRANGE_HOST = "doctor.invalid"  # of nobody: RFC 6761
 
@@ -106,8 +107,8 @@ class Site:
                 raise OSError(f"answers what is no HTTP ({error!r})") from None
             return Answer(answer.status, answer.headers, text)
 
-    def certificate_end(self) -> float | None:
-        """Return when the certificate ends; None: it was not checked."""
+    def certificate(self) -> tuple[float, float]:
+        """Return the seconds that the certificate has left, and those of its life."""
         assert self.context is not None
         address = (self.host, self.port or 443)
         with (
@@ -115,7 +116,10 @@ class Site:
             self.context.wrap_socket(plain, server_hostname=self.host) as sock,
         ):
             found: Any = sock.getpeercert()
-        return ssl.cert_time_to_seconds(found["notAfter"]) if found else None
+        first, last = map(
+            ssl.cert_time_to_seconds, (found["notBefore"], found["notAfter"])
+        )
+        return last - time.time(), last - first
 
 
 def online(setup: Setup) -> Iterator[Finding]:
@@ -140,8 +144,10 @@ def online(setup: Setup) -> Iterator[Finding]:
     ready = site.get("/_wschat/ready")
     if ready.status == 503:
         yield NOT_READY(why=_short(ready.text))
-    yield from _mirrored(setup, site)
-    yield from _handshake(setup, site)
+    mirrored = list(_mirrored(setup, site))
+    yield from mirrored
+    if HTTP_1_0.name not in (each.name for each in mirrored):
+        yield from _handshake(setup, site)
 
 
 def _trust(site: Site) -> Iterator[Finding]:
@@ -149,10 +155,9 @@ def _trust(site: Site) -> Iterator[Finding]:
     if not site.secure:
         return
     try:
-        end = site.certificate_end()
-        if end is not None and end - time.time() < _SOON:
-            days = (end - time.time()) / 86400
-            yield CERTIFICATE_ENDS(host=site.host, days=f"{days:.0f}")
+        left, life = site.certificate()
+        if left < _REST * life:
+            yield CERTIFICATE_ENDS(host=site.host, days=f"{left / 86400:.1f}")
     except ssl.SSLCertVerificationError as error:
         yield CERTIFICATE(host=site.host, why=error.verify_message)
         site.trust_anybody()

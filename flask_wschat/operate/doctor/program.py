@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...logs import redacted
+from ..dashboard import Dashboard
 from .finding import Finding, Kind, Setup
 
 BROKEN = Kind(
@@ -141,12 +142,37 @@ def health(setup: Setup) -> Iterator[Finding]:
     app = setup.app
     if app is None or setup.hub is None:
         return
-    netloc = urlsplit(setup.url or "").netloc.rpartition("@")[2]
-    trusted = app.config.get("TRUSTED_HOSTS") or ()
-    known = [name.lstrip(".") for name in trusted]
-    host = known[0] if known else netloc or app.config.get("SERVER_NAME")
-    scheme = "https" if setup.is_https else "http"
-    base = f"{scheme}://{host or 'localhost'}"
-    answer = app.test_client().get("/_wschat/live", base_url=base)
+    answer = app.test_client().get("/_wschat/live", base_url=_base(setup))
     if answer.status_code != 200:
         yield CAUGHT(status=answer.status_code)
+
+
+def dashboards(setup: Setup) -> Iterator[Finding]:
+    """Ask for each dashboard, as a stranger would."""
+    app = setup.app
+    if app is None or setup.hub is None:
+        return
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions.get(rule.endpoint)
+        page = getattr(view, "__self__", None)
+        if rule.arguments or not isinstance(page, Dashboard):
+            continue
+        if f"{rule.rule.rstrip('/')}/".endswith(page.folder):
+            answer = app.test_client().get(
+                rule.rule, base_url=_base(setup), environ_base=_STRANGER
+            )
+            if answer.status_code == 200:
+                yield DASHBOARD(rule=rule.rule)
+
+
+_STRANGER = {"REMOTE_ADDR": "192.0.2.66"}  # of nobody: RFC 5737
+
+
+def _base(setup: Setup) -> str:
+    """Return a URL that the application takes for its own."""
+    assert setup.app is not None
+    netloc = urlsplit(setup.url or "").netloc.rpartition("@")[2]
+    trusted = setup.app.config.get("TRUSTED_HOSTS") or ()
+    known = [name.lstrip(".") for name in trusted]
+    host = known[0] if known else netloc or setup.app.config.get("SERVER_NAME")
+    return f"{'https' if setup.is_https else 'http'}://{host or 'localhost'}"
