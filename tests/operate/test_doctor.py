@@ -291,8 +291,8 @@ def test_a_dashboard_that_lets_everybody_in_is_found() -> None:
     app = made()
     chat = app.extensions["wschat"]
     chat.dashboard("/live", allow=here_only, endpoint="live")
-    assert found_in(Setup(app=app)) == {}
     chat.dashboard("/admin/live", allow=lambda: True)
+    chat.dashboard("/shut", endpoint="shut")
     [found] = found_in(Setup(app=app)).values()
     assert (found.name, "/admin/live" in found.what) == ("dashboard-open", True)
 
