@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import ssl
 import sys
 import urllib.request
@@ -22,6 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from flask_wschat.cli import wschat
+from tests.servers.serving import NO_CONTROL_SOCKET
 from tests.support.chat_client import ChatClient
 from tests.support.operated import create_app
 from tests.support.ports import free_port, listens
@@ -174,6 +176,26 @@ def test_a_history_is_printed(server: Server, app: Flask, command: Command) -> N
     assert command("history", "Nowhere").stdout == ""
 
 
+def test_a_history_is_followed(
+    server: Server, command: Command, tmp_path: Path, url: str
+) -> None:
+    name = "Now '\N{RIGHT-TO-LEFT OVERRIDE}"
+    words = ["wschat", "history", name, "--follow"]
+    env = {"WSCHAT_URL": url}
+    follower = Process([*OPERATED, *words], tmp_path / "log", env, forked="plain")
+    follower.start()
+    try:
+        for data in ("one\n", "two"):
+            done = command("broadcast", data, "--room", name)
+            assert done.stdout.startswith("published to 'Now '\\u202e', number: ")
+            follower.heard(f"\t\t{data.strip()}")
+        assert follower.log.splitlines()[0].endswith("\tone\\n")
+        assert follower.end(signal.SIGINT) == 0
+    finally:
+        follower.stop()
+    assert "Traceback" not in follower.log
+
+
 def test_a_ticket_lets_in_once(server: Server, command: Command) -> None:
     ticket = command("ticket", "cy").stdout.strip()
     with ChatClient(server.connect(f"/chat?ticket={ticket}")) as cy:
@@ -302,7 +324,10 @@ def test_it_speaks_tls(serve: Serve, pair: tuple[Path, Path], url: str) -> None:
 
 def test_workers_are_gunicorns(serve: Serve) -> None:
     with RedisServer() as redis:
-        server = serve("--workers", "2", WSCHAT_URL=redis.url)
+        given = " ".join(NO_CONTROL_SOCKET)
+        server = serve(
+            *("--workers", "2"), WSCHAT_URL=redis.url, GUNICORN_CMD_ARGS=given
+        )
         pids: set[int] = set()
 
         def both() -> bool:

@@ -78,21 +78,25 @@ def history(
     if not follow:
         show([_row(entry, is_json) for entry in entries], is_json, HEADINGS)
         return
+    with contextlib.suppress(KeyboardInterrupt):
+        for row in _followed(chat, room, entries, after or 0, is_json):
+            told = json.dumps(row, ensure_ascii=False)
+            cells = [printable(row[key], 500) for key in HEADINGS]
+            click.echo(told if is_json else "\t".join(cells))
+
+
+def _followed(
+    chat: Any, room: str, entries: list[Any], seq: int, is_json: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of ``entries``, and of those after them, or after ``seq``."""
     while True:
-        for entry in entries:
-            row = _row(entry, is_json)
-            click.echo(
-                json.dumps(row, ensure_ascii=False)
-                if is_json
-                else "\t".join(printable(row[key], 500) for key in HEADINGS)
-            )
-        seq = entries[-1].seq if entries else after or 0
-        sys.stdout.flush()
+        yield from (_row(entry, is_json) for entry in entries)
+        seq = entries[-1].seq if entries else seq
         time.sleep(PERIOD)
+        entries = chat.history(room, after=seq, limit=1000)
         if not entries:  # after a loss of the storage its numbers begin anew
             newest = chat.history(room, limit=1)
             seq = 0 if newest and newest[-1].seq < seq else seq
-        entries, after = chat.history(room, after=seq, limit=1000), seq
 
 
 HEADINGS = ("seq", "at", "sender", "data")
@@ -210,4 +214,4 @@ def _data(text: str, is_json: bool) -> Any:
 
 
 def _name(text: str) -> str:
-    return repr(printable(text))
+    return f"'{printable(text)}'"
