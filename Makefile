@@ -149,7 +149,7 @@ SANITIZERS = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-
 ASAN_TESTS ?= tests/codec tests/transports tests/fuzz/test_deflate.py tests/fuzz/test_tiny.py
 # A minute of it, for each change: the twins side by side, and all of the app.
 asan-quick: ASAN_TESTS = tests/codec/test_accelerated.py tests/transports/test_accelerated.py \
-	tests/fuzz/test_deflate.py tests/fuzz/test_tiny.py
+	tests/transports/test_counts.py tests/fuzz/test_deflate.py tests/fuzz/test_tiny.py
 asan asan-quick: $(VENV)/.dev
 	@echo "==> The C code under the address and undefined behaviour sanitizers"
 	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)

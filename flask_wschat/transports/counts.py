@@ -37,13 +37,13 @@ class Counts:
     __slots__ = ("_doubles", "_lock", "_numbers")
 
     def __init__(self, memory: Any) -> None:
-        self._begin(memory)
+        self._count_in(memory)
+        self._lock = RLock()  # a finaliser may count in the midst of it
 
-    def _begin(self, memory: Any) -> None:
+    def _count_in(self, memory: Any) -> None:
         plain = memoryview(memory).cast("B")
         if plain.readonly or len(plain) < 8 or len(plain) % 8:
             raise ValueError("counts need writable memory, a multiple of eight bytes")
-        self._lock = RLock()  # a finaliser may count in the midst of it
         self._numbers: Any = plain.cast("Q")
         self._doubles: Any = plain.cast("d")
 
@@ -73,11 +73,12 @@ class Counts:
         :raises ValueError: it is too small, or cannot be written to.
         """
         if anew:
-            self._begin(memory)  # with a lock that no thread of another process has
+            self._lock = RLock()  # that no thread of the process before has
+            self._count_in(memory)
             return
         with self._lock:
             numbers = self._numbers
             if len(memoryview(memory).cast("B")) < 8 * len(numbers):
                 raise ValueError("there is not enough memory for these counts")
-            self._begin(memory)
+            self._count_in(memory)
             self._numbers[: len(numbers)] = numbers
