@@ -9,6 +9,7 @@ from ..logs import printable
 
 UNKNOWN = "-"
 _NAME = 12  # characters of a worker's name that are always there
+_CELL = 5  # and of a figure
 
 
 class Column(NamedTuple):
@@ -64,10 +65,10 @@ COLUMNS = (
     Column("queued_bytes", "queued", size),
     Column("loop_lag", "lag", seconds),
     Column("backend_latency", "backend", seconds),
+    Column("errors", "errors", count),
     Column("rooms", "rooms", count),
     Column("users", "users", count),
     Column("slow_closes", "slow", count),
-    Column("errors", "errors", count),
     Column("refused", "refused", count),
     Column("uptime", "up", age),
     Column("opened_per_second", "opened/s", count),
@@ -88,7 +89,7 @@ def lines(rows: Sequence[dict[str, Any]], width: int) -> list[str]:
     columns = []
     for column in COLUMNS:
         cells = [column.title, *(_cell(row, column) for row in rows)]
-        space = 2 + max(map(len, cells))
+        space = 2 + max(_CELL, *map(len, cells))  # so that they seldom jump
         if space > left:
             break
         left -= space

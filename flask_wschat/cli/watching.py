@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -83,6 +84,8 @@ def top(once: bool, interval: float, is_json: bool) -> None:
     shared()
     reports: Reports = current_app.extensions[REPORTS]
     screen = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    if screen and not once:  # the table says what else would be written across it
+        logging.getLogger("flask_wschat").disabled = True
     try:
         for number, (rows, fault) in enumerate(tables(reports, interval)):
             if once and not number:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import heapq
+import json
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,10 @@ T = TypeVar("T")
 
 MOST = 500
 """Rooms, users or connections in an answer."""
+MOST_BYTES = 1 << 20
+"""Of an answer: so many rooms fit, whatever they are called."""
+MOST_ROOMS = 20
+"""Of a connection that are named."""
 _PART = 1000  # looked at in one go, about a millisecond
 
 
@@ -65,12 +70,21 @@ def users(hub: Hub, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def connections(hub: Hub, fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the connections here of ``fields["user"]``."""
+    """Return the connections here of ``fields["user"]``, as many as may be told."""
     user = fields.get("user")
     if not isinstance(user, str):
         raise ValueError("the user is a text")
     found: list[WebSocket] = _call(hub, lambda: _members(hub, user_topic(user))) or []
-    return [_described(ws) for ws in found[:MOST] if not ws.closed]
+    rows: list[dict[str, Any]] = []
+    left = MOST_BYTES // 2
+    for ws in found[:MOST]:
+        row = _described(ws)
+        left -= len(json.dumps(row))
+        if left < 0:
+            break
+        if not ws.closed:
+            rows.append(row)
+    return rows
 
 
 def kick(hub: Hub, fields: dict[str, Any]) -> int:
@@ -98,12 +112,12 @@ def figures(value: Any) -> dict[str, Any] | None:
     except msgspec.ValidationError:
         return None
     for name, zero in _ZEROS.items():
-        if told[name] is None or (
-            isinstance(zero, dict)
-            and "buckets" in zero
-            and [bound for bound, _ in told[name]["buckets"]] != _BOUNDS[name]
-        ):
-            told[name] = copy.deepcopy(zero)
+        found = told[name]
+        if found is not None and name in _BOUNDS:
+            found["buckets"] = list(map(list, found["buckets"]))
+            if [bound for bound, _ in found["buckets"]] != _BOUNDS[name]:
+                found = None  # no others can be added up with them
+        told[name] = copy.deepcopy(zero) if found is None else found
     return told  # type: ignore[no-any-return]
 
 
@@ -226,7 +240,8 @@ def _described(ws: WebSocket) -> dict[str, Any]:
         "route": ws._route,
         "address": ws._address,
         "since": ws._since,
-        "rooms": sorted(ws.rooms)[:MOST],
+        "rooms": sorted(ws.rooms)[:MOST_ROOMS],
+        "room_count": len(ws.rooms),
         "queued": ws._transport.queued,
         "worker": f"{socket.gethostname()}:{os.getpid()}",
     }

@@ -43,8 +43,8 @@ PULSE = 1.0
 """Seconds between two questions of who watches."""
 GONE = 2.7
 """Seconds after which a process that has not answered is gone: three questions."""
-MOST_BYTES = 1 << 18
-"""Bytes of an answer."""
+DEPTH = 100
+"""Rooms, or users, of each process that are asked for beside those that are wanted."""
 MOST_ANSWERS = 1000
 """Processes whose answers are taken."""
 _RATE = (50, 100)  # questions that are answered a second, and at once
@@ -209,7 +209,8 @@ class Reports:
         """Return the connections of ``user``, the oldest first.
 
         Each has ``id``, ``user``, ``route``, ``address``, ``since`` (seconds since
-        1970), ``rooms``, ``queued`` (bytes) and ``worker``. At most 500 of a process.
+        1970), ``rooms`` (the first 20 of ``room_count``), ``queued`` (bytes) and
+        ``worker``. At most 500 of a process.
 
         :raises BackendError: as ``ask``.
         """
@@ -234,23 +235,23 @@ class Reports:
         return some(self.ask("kick", wait, enough=some, **fields))
 
     def _biggest(self, question: str, wait: float, **fields: Any) -> here.Biggest:
-        limit = fields["limit"] = max(1, min(int(fields["limit"]), here.MOST))
-        found = {
-            answer.id: answer.value for answer in self.ask(question, wait, **fields)
-        }
-        known = {id_: v for id_, v in found.items() if here.is_biggest(v)}
-        # One that does not list all it has may have more in what others list.
-        if len(known) > 1 and any(v["total"] > len(v["rows"]) for v in known.values()):
-            likely = here.merged(known.values(), 2 * limit).rows
+        limit = max(1, min(int(fields["limit"]), here.MOST))
+        # More of each process, as small parts may be much in all.
+        asked = fields["limit"] = min(limit + DEPTH, here.MOST)
+        answers = self.ask(question, wait, **fields)
+        found = {a.id: a.value for a in answers if here.is_biggest(a.value)}
+        # One that does not list all it has may have more of what others list.
+        if len(found) > 1 and any(v["total"] > len(v["rows"]) for v in found.values()):
+            likely = here.merged(found.values(), min(2 * asked, here.MOST)).rows
 
-            def all_of_them(answers: list[Answer]) -> bool:
-                return known.keys() <= {answer.id for answer in answers}
+            def from_all(answers: list[Answer]) -> bool:
+                return found.keys() <= {answer.id for answer in answers}
 
             fields |= {"names": [row["name"] for row in likely], "limit": here.MOST}
-            for answer in self.ask(question, wait, enough=all_of_them, **fields):
-                if here.is_biggest(answer.value) and answer.id in known:
-                    known[answer.id] |= {"rows": answer.value["rows"]}
-        return here.merged(known.values(), limit)
+            for answer in self.ask(question, wait, enough=from_all, **fields):
+                if here.is_biggest(answer.value) and answer.id in found:
+                    found[answer.id] |= {"rows": answer.value["rows"]}
+        return here.merged(found.values(), limit)
 
     @contextlib.contextmanager
     def _asking(
@@ -326,7 +327,7 @@ class Reports:
         else:
             try:
                 value = function(fields)
-                if len(_dumps(value)) > MOST_BYTES:
+                if len(_dumps(value)) > here.MOST_BYTES:
                     value, error = None, "too much to say: ask for less"
             except Exception as fault:
                 error = f"{type(fault).__name__}: {fault}"[:300]
