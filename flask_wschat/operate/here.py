@@ -117,6 +117,8 @@ def figures(value: Any) -> dict[str, Any] | None:
             found["buckets"] = list(map(list, found["buckets"]))
             if [bound for bound, _ in found["buckets"]] != _BOUNDS[name]:
                 found = None  # no others can be added up with them
+        elif isinstance(zero, float):
+            continue  # of seconds that are not known
         told[name] = copy.deepcopy(zero) if found is None else found
     return told  # type: ignore[no-any-return]
 
@@ -200,7 +202,7 @@ def _biggest(
     case; ``names``: which they are.
     """
     prefix, part = str(fields.get("prefix", "")), str(fields.get("part", "")).lower()
-    names, limit = fields.get("names"), fields.get("limit", 50)
+    names, limit = fields.get("names"), min(int(fields.get("limit", 50)), MOST)
     wanted = None if names is None else set(names)
     rows: list[dict[str, Any]] = []
     total = 0
@@ -220,7 +222,7 @@ def _biggest(
             if count:
                 total += 1
                 rows.append({"name": name, "topic": topic, "connections": count})
-        rows = _first(rows, min(int(limit), MOST))
+        rows = _first(rows, limit)
     return {"rows": rows, "total": total}
 
 

@@ -387,7 +387,8 @@ class Watch:
                     pause.wait(max(due - time.monotonic(), 0))
                     yield self._seen(asked)
                     due = max(due + self._interval, time.monotonic())
-                pause.wait(max(pulse - time.monotonic(), 0))
+                if not self._stopped:
+                    pause.wait(max(pulse - time.monotonic(), 0))
 
     def _seen(self, asked: Asked) -> list[dict[str, Any]]:
         now = time.monotonic()
