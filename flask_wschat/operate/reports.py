@@ -40,7 +40,7 @@ REPORTS = "wschat.reports"
 WAIT = 0.5
 """Seconds for which answers are waited for."""
 PULSE = 1.0
-"""Seconds between two questions of who watches."""
+"""Seconds at most between two questions of who watches."""
 GONE = 2.7
 """Seconds after which a process that has not answered is gone: three questions."""
 DEPTH = 100
@@ -382,7 +382,7 @@ class Watch:
                 except BackendError as error:
                     self.fault = str(error)
                 now = time.monotonic()
-                pulse = now + PULSE
+                pulse = now + min(PULSE, self._interval)
                 while due <= pulse and not self._stopped:
                     pause.wait(max(due - time.monotonic(), 0))
                     yield self._seen(asked)
