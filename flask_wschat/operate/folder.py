@@ -136,11 +136,20 @@ def is_gunicorns() -> bool:
     return hasattr(held, "cfg") and os.getppid() in masters
 
 
-def may_change_user() -> bool:
-    """Whether this process, just forked by gunicorn, will be another user's soon."""
+@contextlib.contextmanager
+def as_its_user() -> Iterator[None]:
+    """Be the user, in a worker that was just forked, whom gunicorn soon makes of it."""
     held = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    uid = getattr(getattr(held, "cfg", None), "uid", None)
-    return uid is not None and uid != os.geteuid()
+    now = os.geteuid()
+    soon = getattr(getattr(held, "cfg", None), "uid", now)
+    if soon == now:
+        yield
+        return
+    os.seteuid(soon)
+    try:
+        yield
+    finally:
+        os.seteuid(now)
 
 
 def _name(pid: int) -> str:

@@ -90,9 +90,9 @@ class Sharing:
         self._begin()
         if own is not None:
             own.close()
-        # As by gunicorn's --preload.
-        if folders.is_gunicorns() and not folders.may_change_user():
-            self.join()
+        if folders.is_gunicorns():  # with --preload
+            with contextlib.suppress(OSError), folders.as_its_user():
+                self.join()
 
     # -- this process
 

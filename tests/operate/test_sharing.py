@@ -314,13 +314,28 @@ def test_gunicorns_master_names_the_folder(monkeypatch: pytest.MonkeyPatch) -> N
     with told_by_gunicorn({"cfg": cfg, "ppid": os.getppid()}):  # a worker
         path = folders.shared_by_server()
         assert path is not None and f"-{os.getppid()}-" in path
-        assert not folders.may_change_user()
     with told_by_gunicorn({"cfg": cfg, "pid": os.getppid()}):  # just forked
         assert folders.shared_by_server() == path
-    with told_by_gunicorn({"cfg": SimpleNamespace(uid=os.geteuid() + 1)}):
-        assert folders.may_change_user()
+    with told_by_gunicorn({"cfg": cfg}):
         assert folders.shared_by_server() is None  # another one's child
     assert folders.shared_by_server() is None
+
+
+def test_what_root_begins_for_another_user_is_that_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    was: list[int] = []
+    monkeypatch.setattr(os, "seteuid", was.append)
+    uid = os.geteuid()
+    for soon in (uid, uid + 1):
+        with (
+            told_by_gunicorn({"cfg": SimpleNamespace(uid=soon)}),
+            contextlib.suppress(ZeroDivisionError),
+            folders.as_its_user(),
+        ):
+            was.append(-1)
+            raise ZeroDivisionError
+    assert was == [-1, uid + 1, -1, uid]
 
 
 def test_a_master_is_not_taken_for_another_one_with_its_number() -> None:
