@@ -12,15 +12,15 @@ const $ = (id) => document.getElementById(id);
 // one that should stand still, the changes drawn, and how many there were told.
 const FIGURES = [
   { key: "connections", name: "Connections", format: "count", least: 5 },
-  { key: "messages_in", name: "Messages in", per: true, format: "rate", unit: "/s", least: 2 },
-  { key: "messages_out", name: "Messages out", per: true, format: "rate", unit: "/s", least: 2 },
-  { key: "deliveries", name: "Deliveries", per: true, format: "rate", unit: "/s", least: 2 },
+  { key: "messages_in", name: "Messages in", short: "In/s", per: true, format: "rate", unit: "/s", least: 2 },
+  { key: "messages_out", name: "Messages out", short: "Out/s", per: true, format: "rate", unit: "/s", least: 2 },
+  { key: "deliveries", name: "Deliveries", short: "Delivered/s", per: true, format: "rate", unit: "/s", least: 2 },
   { key: "queued_bytes", name: "Queued", format: "bytes", least: 1000 },
   { key: "slow_closes", name: "Slow closes", events: true, format: "count", unit: "in 2 min" },
   { key: "refused", name: "Refused", events: true, format: "count", unit: "in 2 min" },
   { key: "errors", name: "Errors", events: true, format: "count", unit: "in 2 min" },
-  { key: "backend_latency", name: "Backend latency", format: "time", least: 0.002, of: mean },
-  { key: "loop_lag", name: "Loop lag", format: "time", least: 0.002, of: highest },
+  { key: "backend_latency", name: "Backend latency", short: "Latency", format: "time", least: 0.002, of: mean },
+  { key: "loop_lag", name: "Loop lag", short: "Lag", format: "time", least: 0.002, of: highest },
 ];
 
 const sum = (values) => values.reduce((all, value) => all + value, 0);
@@ -243,7 +243,7 @@ $("pause").addEventListener("click", () => {
 $("scope").addEventListener("change", draw);
 
 $("tiles").append(...charts.map(({ node }) => node));
-for (const name of ["Worker", "Up", ...FIGURES.map(({ name, per }) => name + (per ? "/s" : ""))]) {
+for (const name of ["Worker", "Up", ...FIGURES.map(({ name, short = name }) => short)]) {
   $("workers").tHead.rows[0].append(element("th", { scope: "col", textContent: name }));
 }
 draw();
