@@ -166,6 +166,24 @@ def picture_others(studio: Studio) -> Iterator[Page]:
     yield studio.open(studio.window(), "/")
 
 
+def picture_dashboard(studio: Studio) -> Iterator[Page]:
+    """Of several workers, after some time in which people have talked."""
+    page = studio.window(1280, 900)
+    page.goto(studio.url + "/admin/live")
+    names = ("Ada", "Ben", "Mia", "Noor", "Tom")
+    people = [studio.login(studio.window(), name) for name in names]
+    for _ in range(5):
+        studio.open(studio.window(), "/vote")
+    for second in range(60):
+        for person in people[: 1 + second // 15]:
+            person.get_by_label("Message", exact=True).fill("Hello")
+            person.keyboard.press("Enter")
+        page.wait_for_timeout(200 + 15 * (second % 20))
+    expect(page.locator("#status")).to_have_text("Live")
+    page.evaluate("scrollTo(0, 0)")
+    yield page
+
+
 def picture_all(studio: Studio, folder: Path, looks: list[Look]) -> None:
     """One picture of each demo in each look."""
     pages = chain(
@@ -251,6 +269,12 @@ def main() -> None:
             studio = Studio(browser, server.url)
             picture_all(studio, folder, looks)
             film(studio, folder / "demos.webp")
+            server.stop()
+            server = DemoServer(Path(temporary) / "workers.log", workers=3)
+            for page in picture_dashboard(Studio(browser, server.url)):
+                for look in [(1280, 900, look[2]) for look in looks[:2]]:
+                    resize(page, look)
+                    shoot(page, folder / name_of("dashboard", look))
             browser.close()
         finally:
             server.stop()

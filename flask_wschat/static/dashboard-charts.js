@@ -4,7 +4,8 @@ export const SPAN = 120; // points: two minutes
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 40;
-const EDGE = 3; // to the right of the newest point: its dot is to be seen
+const EDGE = 7; // to the right of the newest point: corners are round
+const FOOT = 7; // below what is 0
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
@@ -99,7 +100,7 @@ export class Chart {
         : `Now ${now} ${unit}; lowest ${format(low)}, highest ${format(high)}.`;
     const top = ceiling(high ?? 0, this.least);
     const x = (n) => SPAN - EDGE - points.length + 1 + n;
-    const y = (value) => (HEIGHT - 3 - (value / top) * (HEIGHT - 7)).toFixed(1);
+    const y = (value) => (HEIGHT - FOOT - (value / top) * (HEIGHT - FOOT - 4)).toFixed(1);
     let line = "", area = "", from;
     points.forEach((value, n) => {
       if (!isNumber(value)) {

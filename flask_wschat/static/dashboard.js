@@ -136,17 +136,17 @@ function draw() {
   total.node ??= body.appendChild(row("All"));
   total.node.className = "total";
   fill(total.node, "", total.shown, []);
-  for (const known of [...workers.values()].sort(byName)) {
+  [...workers.values()].sort(byName).forEach((known, n) => {
     const { gone, began } = known;
     known.node ??= row(known.row.worker);
-    if (body.lastChild !== known.node && !body.contains(known.node)) body.append(known.node);
+    if (body.rows[n + 1] !== known.node) body.insertBefore(known.node, body.rows[n + 1] ?? null);
     known.node.className = gone ? "gone" : "";
     const tags = [];
     if (gone) tags.push(["gone", "gone"]);
     else if (known.row.backend_up === false) tags.push(["down", "no storage"]);
     else if (opened && began - opened > PATIENCE && now - began < GONE) tags.push(["new", "new"]);
     fill(known.node, gone ? "–" : duration(known.row.uptime), gone ? {} : known.shown, tags);
-  }
+  });
   const alive = [...workers.values()].filter(({ gone }) => !gone).length;
   const hint = `${alive} ${alive === 1 ? "worker" : "workers"}`;
   if ($("workers-hint").textContent !== hint) $("workers-hint").textContent = hint;
