@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 from click.shell_completion import ShellComplete
-from click.testing import Result
+from click.testing import CliRunner, Result
 from flask import Flask
 from flask.cli import ScriptInfo
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -103,8 +104,12 @@ Command = Callable[..., Result]
 
 
 def commander(app: Flask) -> Command:
+    # click before 8.2 gives both streams as one, unless it is told not to.
+    apart = "mix_stderr" in inspect.signature(CliRunner).parameters
+    runner = app.test_cli_runner(**({"mix_stderr": False} if apart else {}))
+
     def command(*words: str, **options: Any) -> Result:
-        return app.test_cli_runner().invoke(wschat, words, **options)
+        return runner.invoke(wschat, words, **options)
 
     return command
 
