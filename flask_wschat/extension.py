@@ -24,6 +24,7 @@ from .chat.publisher import Publisher, Sending, open_backend
 from .envelope import PROTOCOL
 from .hub.hub import Hub
 from .opening import mistakes, views
+from .opening.access import AccessLog
 from .opening.gate import Gate
 from .opening.hooks import Hooks
 from .opening.identity import Identity
@@ -141,6 +142,8 @@ class WSChat(Sending, Identity, Operating):
         app.extensions[_GATE] = gate = Gate(app, hub, self._who)
         answer = functools.partial(not_a_websocket, gate=gate)
         app.register_error_handler(WebsocketMismatch, answer)
+        if settings.ACCESS_LOG:
+            app.extensions["wschat.access"] = AccessLog(app)
         Hooks(app, gate)
         command = click.get_current_context(silent=True)
         words = "" if command is None else command.command_path

@@ -27,6 +27,14 @@ def printable(value: object, limit: int = 200) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def without_ticket(line: str) -> str:
+    """Return a request's line without its ticket, which may still be good."""
+    return _TICKET.sub(r"\1…", line) if "ticket=" in line else line
+
+
+_TICKET = re.compile(r"([?&]ticket=)[^&\s]*")
+
+
 def redacted(url: object) -> str:
     """Return ``url`` without what may be a password, also where it is no proper URL.
 

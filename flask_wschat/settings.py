@@ -74,6 +74,9 @@ class Settings:
     METRICS: Literal["private"] | bool = "private"
     """Who may read ``/_wschat/metrics``: private addresses that come directly,
     everybody (True) or nobody (False)."""
+    ACCESS_LOG: bool = False
+    """Whether the logger ``flask_wschat.access`` has a line for each handshake, and for
+    each connection's end."""
     SHORTCUTS: bool = True
     """Whether to open with less work than Flask and gevent put into it, where what
     comes of it is known to be the same. The environment's overrides this."""
@@ -170,7 +173,7 @@ class Settings:
         drains = _is_number(self.DRAIN, above=-1, most=_MOST_SECONDS)
         drains = drains and self.DRAIN >= 0
         self._need("DRAIN", drains, "a number >= 0, up to 1e9")
-        for name in ("COMPRESSION", "SHORTCUTS"):
+        for name in ("ACCESS_LOG", "COMPRESSION", "SHORTCUTS"):
             is_bool = isinstance(getattr(self, name), bool)
             self._need(name, is_bool, "True or False")
         self._need(

@@ -1,7 +1,7 @@
 """What happens to connections, as blinker's signals; and what sends them.
 
 Receivers never run in the loop, what they raise is logged and harms nobody, and while
-there are none they cost nothing.
+there are none they cost nothing: see docs/decisions/61.
 """
 
 from __future__ import annotations
@@ -172,6 +172,8 @@ class Signals:
 
     def close(self, ws: Any, listener: Any) -> None:
         """Tell ``listener`` of the end."""
+        if getattr(type(listener), "on_close", None) is ws._no_on_close:
+            return  # it has none
         code, reason = ws.close_code, ws.close_reason
         with contextlib.suppress(ConnectionClosed):  # it speaks to others who left
             self.call(ws, "on_close", None, listener.on_close, ws, code, reason)

@@ -83,6 +83,17 @@ class WebSocket(Peer):
         return self._id or self._name()
 
     @property
+    def route(self) -> str:
+        """The rule that its URL has matched, as ``/rooms/<name>``."""
+        return self._route
+
+    @property
+    def address(self) -> str | None:
+        """The client's, as ``request.remote_addr`` had it; None: the server knows none,
+        as behind a Unix socket."""
+        return self._address
+
+    @property
     def rooms(self) -> frozenset[str]:
         """The rooms this connection is in."""
         return frozenset(self._rooms or ())

@@ -284,7 +284,7 @@ def test_completion_shows_what_users_call_and_nothing_else(opened: Open) -> None
     ws, _, _ = opened()
     shown = {name for name in dir(ws) if not name.startswith("_")}
     assert shown == {
-        *("id", "user", "subprotocol", "rooms"),
+        *("id", "user", "route", "address", "subprotocol", "rooms"),
         *("join", "leave"),
         *("send", "send_json", "receive", "receive_json", "close"),
         *("closed", "close_code", "close_reason"),

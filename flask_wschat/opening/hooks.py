@@ -6,6 +6,7 @@ refuses is an ordinary answer: see docs/decisions/02.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from flask import Flask, got_request_exception, has_request_context, request
@@ -15,6 +16,7 @@ from ..codec import is_upgrade
 from ..servers.offers import UPGRADE, Offer, find_offer
 from ..shortcuts.routing import Adapters
 from ..shortcuts.sessions import Sessions
+from .access import BEGAN
 from .either import EitherAdapter, find_either
 from .gate import Gate
 from .legacy import WebSocketError
@@ -44,6 +46,7 @@ class Hooks:
         self._create_url_adapter = app.create_url_adapter
         self._request_context = app.request_context
         self._dispatch_request = app.dispatch_request
+        self._logs = gate.hub.settings.ACCESS_LOG
         quickly = gate.hub.settings.SHORTCUTS
         self._adapters = Adapters(app, EitherAdapter, quickly=quickly)
         self._sessions = Sessions(app, quickly=quickly)
@@ -65,6 +68,8 @@ class Hooks:
         # A server that has answered 101 may have taken it for less than we do.
         if not (asks or (offer is not None and offer.answered)):
             return self._wsgi_app(environ, start_response)
+        if self._logs:
+            environ[BEGAN] = time.monotonic()
         noted = Noted(start_response)
         try:
             if offer is None:

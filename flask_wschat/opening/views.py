@@ -154,8 +154,11 @@ def by_listener(
                 if opens:
                     _watch(sessions)
                 on_open: Callable[..., Any] = listener.on_open  # perhaps a decorator's
-                call = ws._hub.signals.call
-                answer = call(ws, "on_open", None, on_open, ws, **url_args)
+                if opens:
+                    call = ws._hub.signals.call
+                    answer = call(ws, "on_open", None, on_open, ws, **url_args)
+                else:
+                    answer = on_open(ws, **url_args)
                 _tell_of_answer(ws, answer)
             except BaseException as error:
                 # Before it listens: what came meanwhile is not for who is refused.

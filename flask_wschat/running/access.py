@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from typing import Any, TextIO, cast
 
-from ..logs import printable
+from ..logs import printable, without_ticket
 from ..opening.upgrade import OPENED
 from ..servers.handler import WebSocketHandler
 from ..websocket import WebSocket
-
-_TICKET = re.compile(r"([?&]ticket=)[^&\s]*")
 
 
 class AccessLog:
@@ -32,9 +29,7 @@ class AccessLog:
         if now != self._second:
             self._second = now
             self._stamp = time.strftime("%d/%b/%Y %H:%M:%S", time.localtime(now))
-        if "ticket=" in line:  # it may be good for somebody yet
-            line = _TICKET.sub(r"\1…", line)
-        what = printable(line, 500)
+        what = printable(without_ticket(line), 500)
         with contextlib.suppress(OSError, ValueError):  # nobody looks any more
             self._stream.write(f'{address} - - [{self._stamp}] "{what}" {status} -\n')
 
