@@ -309,7 +309,7 @@ ARROWS: Tree = {
                 " shortcuts"
             ),
             "patching": ".finding transports.patched",
-            "program": ".finding logs operate.dashboard",
+            "program": ".finding operate.dashboard",
             "configured": ".finding settings",
             "secrecy": ".finding",
             "serving": ".finding",
@@ -325,7 +325,7 @@ ARROWS: Tree = {
             "examining": (
                 ".build .configured .finding .on_redis .on_sqlite .online .origins",
                 ".patching .program .secrecy .serving .system .versions",
-                "logs transports.patched",
+                "transports.patched",
             ),
         },
     },

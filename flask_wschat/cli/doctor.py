@@ -55,10 +55,11 @@ def doctor(
 
     Exit code 1: there is an error or a warning. Looks at the application, its
     configuration, its storage and this machine; changes nothing. Give it the
-    environment that the server has, and tell it how that is started:
+    environment that the server has, tell it how that is started, and where the site is:
 
-        flask wschat doctor --gunicorn "-k flask_wschat.gunicorn.Worker -w 4" --url
-        https://chat.example.org
+        flask wschat doctor --gunicorn "-k flask_wschat.gunicorn.Worker -w 4"
+
+        flask wschat doctor --url https://chat.example.org
 
     Without --gunicorn it reads GUNICORN_CMD_ARGS and gunicorn.conf.py, as gunicorn
     would. Each kind of finding is in docs/operate/doctor.md.

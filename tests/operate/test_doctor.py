@@ -33,6 +33,7 @@ from flask_wschat.operate.doctor import (
     on_sqlite,
     origins,
     program,
+    serving,
     system,
     versions,
 )
@@ -185,6 +186,11 @@ SERVED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "gthread-in-public",
         {"worker_class": "gthread", "threads": 100, "bind": ["0.0.0.0:80"]},
+        {},
+    ),
+    (
+        "tls-in-threads",
+        {"worker_class": "gthread", "threads": 100, "certfile": "a.pem"},
         {},
     ),
     ("memory-with-workers", {"workers": 2}, {}),
@@ -349,6 +355,20 @@ def test_versions_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each.name for each in versions.python(setup)] == ["python-newer"]
 
 
+def test_figures_that_nobody_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+
+    def without(package: str) -> str:
+        if package == "prometheus-client":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", without)
+    assert list(versions.packages(Setup(app=made()))) == []
+    [found] = versions.packages(Setup(app=made(WSCHAT_METRICS=True)))
+    assert found.name == "prometheus-missing"
+
+
 def test_the_versions_are_those_of_the_lists() -> None:
     top = HERE.parents[1] / "tools"
     for name, place in (("oldest.txt", 0), ("tested.txt", 1)):
@@ -393,7 +413,9 @@ def test_what_the_system_lacks_is_found(
     assert [each.name for each in system.temporary(setup)] == ["temp-dir"]
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(system, "_MB", 1 << 50)
-    assert [each.name for each in system.temporary(setup)] == ["temp-dir-full"]
+    setup = Setup(environ={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "nowhere")})
+    found = [each.name for each in system.temporary(setup)]
+    assert found == ["figures-folder", "temp-dir-full"]
     monkeypatch.setattr(time, "time", lambda: 1e6)
     [found_of_clock] = system.clock(setup)
     assert found_of_clock.name == "clock-wrong"
@@ -483,6 +505,23 @@ def test_a_look_that_hangs_or_fails_is_a_finding(
         "look-failed",
     ]
     assert "secret" not in found[2].what
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("redis://me:p@ss/w@host:1/0 is down", "redis://…@host:1/0 is down"),
+        (
+            "no postgresql+psycopg://u:p@db/x, sir",
+            "no postgresql+psycopg://…@db/x, sir",
+        ),
+        ("unix:///s?db=0&password=geheim", "unix:///s?db=0&password=…"),
+        ("write @chat.route(a@b)", "write @chat.route(a@b)"),
+        ("a\x1b[31m\nb", "a\\x1b[31m\\nb"),
+    ],
+)
+def test_a_finding_may_be_pasted_anywhere(said: str, shown: str) -> None:
+    assert serving.UNREADABLE(why=said).what.endswith(f": {shown}")
 
 
 def test_the_command_prints_and_exits_as_it_found(

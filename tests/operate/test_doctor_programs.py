@@ -65,6 +65,14 @@ def test_patches_are_seen_as_they_were_made() -> None:
     assert names({**late, "eventlet": True})[0] == "patched-by-eventlet"
 
 
+def test_a_server_of_gevent_that_nobody_patched() -> None:
+    seen = imported(APP + "if __name__ == '__main__':\n    chat.run(app, patch=False)")
+    assert names(seen) == ["not-patched"]
+    assert isinstance(seen, dict)
+    assert seen["serves"] == ".run(app, patch=False)"
+    assert names(seen, worker_class="gthread") == []
+
+
 def test_the_first_line_is_in_time() -> None:
     first = "from gevent import monkey; monkey.patch_all()\n"
     seen = imported(first + APP)

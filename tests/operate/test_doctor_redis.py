@@ -99,8 +99,13 @@ def test_what_is_set_wrong_is_found(server: RedisServer, asked: Any) -> None:
 
 def test_replicas_that_are_waited_for(server: RedisServer, asked: Any) -> None:
     assert set(looked(server.url, WSCHAT_REDIS_WAIT=1)) == {"redis-replicas"}
+    asked.config_set("repl-diskless-sync-delay", 0)
     with RedisServer(f"replicaof 127.0.0.1 {server.port}") as replica:
-        eventually(lambda: asked.info("replication")["connected_slaves"], "it is there")
+
+        def state() -> object:
+            return asked.info("replication").get("slave0", {}).get("state")
+
+        eventually(lambda: state() == "online", "it is there")
         assert set(looked(server.url, WSCHAT_REDIS_WAIT=1)) == {"redis-replica-spare"}
         assert "redis-replica" in looked(replica.url)
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...logs import redacted
 from ...transports.patched import allocate_lock, start_new_thread
 from . import (
     build,
@@ -113,7 +112,7 @@ def _within(seconds: float, look: Look, setup: Setup) -> list[Finding]:
             found.extend(look(setup))
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            why = f"{type(error).__name__}: {redacted(error)} ({place.name})"
+            why = f"{type(error).__name__}: {error} ({place.name})"
             found.append(FAILED(name=name_of(look), why=why))
         finally:
             done.release()
@@ -132,7 +131,7 @@ def read_gunicorn(arguments: Sequence[str]) -> dict[str, Any] | Finding:
     if found.get("missing"):
         return serving.MISSING()
     if "error" in found:
-        return serving.UNREADABLE(why=redacted(found["error"]))
+        return serving.UNREADABLE(why=found["error"])
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -57,11 +58,23 @@ class Kind:
         self.early: Severity | None = severity if early == "same" else early or None
 
     def __call__(self, **values: object) -> Finding:
-        said = {name: printable(value, 300) for name, value in values.items()}
+        said = {name: _pasteable(value) for name, value in values.items()}
         what, means, remedy = (
             text.format(**said) for text in (self.what, self.means, self.remedy)
         )
         return Finding(self.severity, self.name, what, means, remedy, self.early)
+
+
+def _pasteable(value: object) -> str:
+    """Return what a finding says of ``value``: one line, and no password of a URL.
+
+    Unlike ``logs.redacted`` for words that have a URL among them.
+    """
+    text = re.sub(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s'\"]*@", r"\1…@", str(value))
+    text = re.sub(
+        r"(?i)([?&][^=&\s]*(?:pass|secret|token)[^=&\s]*=)[^&#\s]*", r"\1…", text
+    )
+    return printable(text, 300)
 
 
 @dataclass
@@ -114,7 +127,8 @@ class Setup:
     @property
     def is_gevent(self) -> bool:
         """Whether gunicorn's workers are gevent's."""
-        return "gevent" in self.worker or "flask_wschat" in self.worker
+        worker = self.worker.lower()
+        return "gevent" in worker or worker.startswith("flask_wschat.")
 
     @property
     def is_early(self) -> bool:

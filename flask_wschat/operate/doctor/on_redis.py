@@ -178,7 +178,7 @@ def _info(setup: Setup, server: Server, *, of_cluster: bool) -> Iterator[Finding
         yield IS_REPLICA(**where)
     yield from _kept(info, where)
     yield from _room(info, where)
-    replicas, wait = int(info.get("connected_slaves", 0)), setup.settings.REDIS_WAIT
+    replicas, wait = _replicas(info), setup.settings.REDIS_WAIT
     if wait > replicas:
         yield FEW_REPLICAS(wait=wait, replicas=replicas, **where)
     elif wait and wait == replicas:
@@ -244,7 +244,7 @@ def _config(setup: Setup, server: Server) -> Iterator[Finding]:
             yield BUFFER(bytes=min(limits), **where)
     wanted = int(config.get("min-replicas-to-write", 0))
     if wanted:
-        replicas = int(parsed(server.ask("INFO", "replication"))["connected_slaves"])
+        replicas = _replicas(parsed(server.ask("INFO", "replication")))
         if replicas < wanted:
             yield MIN_REPLICAS(wanted=wanted, replicas=replicas, **where)
 
@@ -320,6 +320,12 @@ def parsed(info: bytes) -> dict[str, str]:
     """Return what ``INFO`` says."""
     lines = info.decode(errors="replace").splitlines()
     return {k: v for k, colon, v in (x.partition(":") for x in lines) if colon}
+
+
+def _replicas(info: dict[str, str]) -> int:
+    """Return how many replicas get what is written."""
+    names = (f"slave{n}" for n in range(int(info.get("connected_slaves", 0))))
+    return sum("state=online" in info.get(name, "") for name in names)
 
 
 def _pairs(reply: list[bytes]) -> Iterator[tuple[bytes, bytes]]:

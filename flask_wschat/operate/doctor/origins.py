@@ -162,8 +162,9 @@ def names(setup: Setup) -> Iterator[Finding]:
     app, url = setup.app, setup.url
     if app is None or url is None:
         return
-    host = urlsplit(url).netloc.rpartition("@")[2]
-    own_origin = "{}://{}".format(*urlsplit(url)[:2])
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    own_origin = f"{parts.scheme}://{host}"
     allowed = setup.settings.ORIGINS
     if allowed is not None and not is_one_of(
         own_origin, [allowed] if isinstance(allowed, str) else allowed

@@ -10,6 +10,14 @@ from .finding import Finding, Kind, Setup
 
 _FIRST = "from gevent import monkey; monkey.patch_all()   # the program's first line"
 
+UNPATCHED = Kind(
+    "not-patched",
+    "warning",
+    "the program serves by gevent, {how}, and does not patch",
+    "A view that waits for anything but its socket (time.sleep, a database, another"
+    " site) stops all others.",
+    _FIRST,
+)
 PARTLY = Kind(
     "patched-partly",
     "error",
@@ -90,7 +98,10 @@ def patches(setup: Setup) -> Iterator[Finding]:
             yield PRELOADED()
         return  # the worker has patched all before
     if not patched:
-        return  # `chat.run` and gunicorn's gevent workers do so; threads need none
+        # `chat.run` and gunicorn's gevent workers do so; threads need none.
+        if seen.get("serves") and not setup.worker:
+            yield UNPATCHED(how=seen["serves"])
+        return
     if setup.worker:
         yield THREADED(worker=setup.worker)
         return

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import traceback
 
@@ -57,7 +58,11 @@ def read_gunicorn(arguments: list[str]) -> dict[str, object]:
             found[name] = getattr(cfg, name)
         except Exception as error:
             return {"error": f"{name}: {error}"}
-    found["worker_class"] = str(found.pop("worker_class_str"))
+    kind = cfg.settings["worker_class"].get()
+    named = found.pop("worker_class_str")  # gthread where it is sync with threads
+    if isinstance(kind, type):
+        named = f"{kind.__module__}.{kind.__qualname__}"
+    found["worker_class"] = str(named)
     found["patched"] = _patched()
     return found
 
@@ -82,6 +87,7 @@ def import_app(target: str, patch: bool) -> dict[str, object]:
             app = locate_app(module_name, name or None)
         else:
             app = module.app
+        found["serves"] = _serves(module)
         key = getattr(app, "secret_key", None)
         if key:
             text = key.encode() if isinstance(key, str) else bytes(key)
@@ -93,6 +99,18 @@ def import_app(target: str, patch: bool) -> dict[str, object]:
     eventlet = sys.modules.get("eventlet.patcher")
     found["eventlet"] = eventlet is not None and eventlet.is_monkey_patched("socket")
     return found
+
+
+def _serves(module: object) -> str:
+    """Return the words by which a program serves under gevent, unpatched if need be."""
+    try:
+        with open(str(module.__file__), encoding="utf-8") as file:  # type: ignore[attr-defined]
+            text = file.read()
+    except (OSError, AttributeError, ValueError):
+        return ""
+    said = re.search(r"\.run\([^#\n]*\bpatch\s*=\s*False|\bWSGIServer\(", text)
+    said = said or re.search(r"\bServer\((?=[\s\S]*serve_forever)", text)
+    return said[0] + ("…)" if said[0].endswith("(") else ")") if said else ""
 
 
 class _Watch:

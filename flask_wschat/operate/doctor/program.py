@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...logs import redacted
 from ..dashboard import Dashboard
 from .finding import Finding, Kind, Setup
 
@@ -94,9 +94,11 @@ TESTING = Kind(
 
 def broken(error: dict[str, Any]) -> Finding:
     """Return the finding about an app that raised when it was imported."""
-    kind, text = str(error.get("type", "")), redacted(error.get("text") or "")
+    kind, text = str(error.get("type", "")), str(error.get("text") or "")
     remedy = "flask --app app routes   # shows the whole traceback"
-    if missing := error.get("missing"):
+    if named := re.search(r"pip install ('[^']+'|[^\s']+)", text):
+        remedy = named[0]
+    elif missing := error.get("missing"):
         remedy = (
             f"pip install {missing}   # or the folder that it is in: cd, PYTHONPATH"
         )

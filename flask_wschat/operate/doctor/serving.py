@@ -140,6 +140,13 @@ SHORT_TIMEOUT = Kind(
     " killed with all its connections.",
     "gunicorn --timeout 30 …",
 )
+TLS_THREADS = Kind(
+    "tls-in-threads",
+    "warning",
+    "gunicorn's gthread workers speak TLS themselves",
+    "So each connection, idle or not, holds a thread until it ends.",
+    "gunicorn -b 127.0.0.1:8000 …   # and nginx before it: docs/deploy/nginx.conf",
+)
 MANY_WORKERS = Kind(
     "workers-many",
     "warning",
@@ -169,6 +176,8 @@ def gunicorn(setup: Setup) -> Iterator[Finding]:
     elif worker in ("gthread", "threads") or worker.endswith("ThreadWorker"):
         if given["threads"] < _FEW:
             yield FEW_THREADS(threads=given["threads"])
+        if given["certfile"]:
+            yield TLS_THREADS()
         for bind in public(given["bind"]):
             yield THREADS_IN_PUBLIC(bind=bind)
             break

@@ -94,6 +94,13 @@ FULL_TEMP = Kind(
     "gunicorn's workers and the figures that they share need some.",
     "df -h {folder}   # free space there, or set TMPDIR",
 )
+NO_FIGURES = Kind(
+    "figures-folder",
+    "warning",
+    "PROMETHEUS_MULTIPROC_DIR is {folder}, where nothing can be written",
+    "Workers cannot put their figures together there: each tells only of itself.",
+    "install -d -m 700 -o chat {folder}   # or unset PROMETHEUS_MULTIPROC_DIR",
+)
 WRONG_CLOCK = Kind(
     "clock-wrong",
     "error",
@@ -170,6 +177,9 @@ def temporary(setup: Setup) -> Iterator[Finding]:
         folder = folder or os.environ.get("TMPDIR", "/tmp")  # nosec B108  # only named
         yield NO_TEMP(folder=folder, why=error.strerror or error)
         return
+    shared = setup.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if shared and not (os.path.isdir(shared) and os.access(shared, os.W_OK)):
+        yield NO_FIGURES(folder=shared)
     if free < 64 * _MB:
         yield FULL_TEMP(folder=folder, free=free // _MB)
 

@@ -64,6 +64,13 @@ PYTHON_NEW = Kind(
     "It may work, or not.",
     "python{last} -m venv .venv && .venv/bin/pip install flask-wschat",
 )
+NO_PROMETHEUS = Kind(
+    "prometheus-missing",
+    "warning",
+    "WSCHAT_METRICS is True, and prometheus-client is not installed",
+    "/_wschat/metrics answers 501.",
+    "pip install 'flask-wschat[metrics]'",
+)
 OLD_GEVENT = Kind(
     "gevent-too-old-for-gunicorn",
     "error",
@@ -81,6 +88,8 @@ def packages(setup: Setup) -> Iterator[Finding]:
         except importlib.metadata.PackageNotFoundError as error:
             if package not in _OPTIONAL:
                 yield UNKNOWN(package=package, why=f"not found: {error}")
+            elif package == "prometheus-client" and setup.settings.METRICS is True:
+                yield NO_PROMETHEUS()
             continue
         try:
             found = numbers(version)
