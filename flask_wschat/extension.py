@@ -396,6 +396,8 @@ class WSChat(Sending, Identity, Operating):
         """
         from .server import prepare, run  # up a layer, for the user's convenience
 
+        if mistakes.is_only_loaded():
+            return
         environ = os.environ
         app = app or self._app()
         mistakes.check_app(app)

@@ -390,6 +390,30 @@ def test_what_cannot_be_run(
     assert says in done.stderr
 
 
+def test_a_program_is_not_run_where_it_is_only_loaded(tmp_path: Path, url: str) -> None:
+    (tmp_path / "app.py").write_text(
+        "from tests.support.operated import create_app\n"
+        "app = create_app()\n"
+        "app.extensions['wschat'].run(app, port=0)\n"
+        "@app.cli.command()\n"
+        "def serve(): app.extensions['wschat'].run(port=-1)\n"
+    )
+    says = {}
+    for words in (["wschat", "routes"], ["serve"]):
+        program = Process(
+            ["-m", "flask", *words],
+            *(tmp_path / words[0], {"FLASK_APP": None, "WSCHAT_URL": url}),
+            cwd=tmp_path,
+            forked="patched",
+        )
+        program.start()
+        program.wait()
+        says[words[0]] = program.log
+    assert "chat.run is ignored where the flask command" in says["wschat"]
+    assert ROUTES in says["wschat"]
+    assert "ValueError: a port is" in says["serve"]
+
+
 def test_workers_need_gunicorn(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

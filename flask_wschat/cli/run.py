@@ -86,6 +86,7 @@ def run(
     app = _load(info)
     with app.app_context():
         chat = require()
+    os.environ.pop("FLASK_RUN_FROM_CLI", None)  # which says that others do not
     chat.run(
         *(app, host, port),
         reload=reload,

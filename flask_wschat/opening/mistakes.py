@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from flask import Flask, has_request_context
+import click
+from flask import Flask, has_app_context, has_request_context
 
 from ..errors import check_runs
 from ..messages import shown
@@ -342,6 +343,23 @@ class SessionWatch:
 def _is_of_flask(frame: FrameType) -> bool:
     package = str(frame.f_globals.get("__name__")).partition(".")[0]
     return package in ("flask", "werkzeug")
+
+
+def is_only_loaded() -> bool:
+    """Whether the command ``flask`` loads the program, but is to do something else.
+
+    As Flask does of ``app.run``. A command of the program's own has an app context.
+    """
+    commanded = click.get_current_context(silent=True) is not None
+    if not commanded or has_app_context():
+        return False
+    if os.environ.get("FLASK_RUN_FROM_CLI") != "true":
+        return False
+    logger.warning(
+        "chat.run is ignored where the flask command loads the program: write `if"
+        ' __name__ == "__main__":` above it, and `flask wschat run` to serve'
+    )
+    return True
 
 
 class Alone:
