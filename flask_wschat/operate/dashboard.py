@@ -233,7 +233,9 @@ class Permit:
         self._environ = {
             key: value
             for key, value in request.environ.items()
-            if key not in _OF_THE_SOCKET and not key.startswith("HTTP_SEC_WEBSOCKET")
+            if key not in _OF_THE_SOCKET
+            and not key.startswith("HTTP_SEC_WEBSOCKET")
+            and not key.endswith((".sock", ".socket"))  # the server's
         }
         self._environ["PATH_INFO"] = dashboard.page_of(request.environ["PATH_INFO"])
         self._until = time.monotonic() + ASK_AGAIN
@@ -254,9 +256,11 @@ class Permit:
         return answer is None
 
 
+_READS = ("watch", "find", "connections")
+"""Events that tell something, and do nothing."""
 _OF_THE_SOCKET = {
     *(UPGRADE, OFFER, "wsgi.websocket", "wsgi.input", "werkzeug.request"),
-    *("HTTP_UPGRADE", "HTTP_CONNECTION"),
+    *("HTTP_UPGRADE", "HTTP_CONNECTION", "wsgi.early_hints"),
 }
 
 
@@ -280,7 +284,7 @@ class Watching(Events):
         self._leave()
 
     def before_event(self, ws: WebSocket, name: str, request: dict[str, Any]) -> bool:
-        return name in ("pause", "ping") or self._may(ws)
+        return name in ("pause", "ping") or self._may(ws, lately=name in _READS)
 
     def _may(self, ws: WebSocket, *, lately: bool = False) -> bool:
         allowed = self._permit.holds(lately=lately)

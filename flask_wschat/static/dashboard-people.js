@@ -9,6 +9,8 @@ const SAID = 8_000; // ms for which a result is shown
 const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 const $ = (id) => document.getElementById(id);
 
+const looks = []; // each lists what is there now
+
 function say(words) {
   const node = element("p", { textContent: words });
   $("said").replaceChildren(node);
@@ -40,6 +42,7 @@ function confirm({ title, text, label, button, harm = false, required = false, a
       const words = await act(field.value.trim());
       dialog.close();
       say(words);
+      for (const look of looks) look();
     } catch (refused) {
       error.textContent = `That was not done: ${refused.message}.`;
     }
@@ -53,6 +56,12 @@ function button(words, about, harm, press) {
   node.setAttribute("aria-label", `${words} ${about}`.trim());
   node.toggleAttribute("data-harm", harm);
   return node;
+}
+
+/** Who was there with the keyboard goes on from beside it. */
+function remove(node, beside) {
+  if (node.contains(document.activeElement)) beside.focus();
+  node.remove();
 }
 
 export function people(socket) {
@@ -107,7 +116,11 @@ export function people(socket) {
       try {
         const found = await ask("connections", { user });
         const ids = new Set(found.map(({ id }) => id));
-        for (const [id, row] of rows) if (!ids.has(id)) rows.delete(id) && row.remove();
+        for (const [id, row] of rows) {
+          if (ids.has(id)) continue;
+          rows.delete(id);
+          remove(row, scroll);
+        }
         for (const { id, route, address, since, rooms, queued, worker } of found) {
           if (!rows.has(id)) {
             const row = element("tr", {}, element("th", { scope: "row" }), ...heads.map(() => element("td")));
@@ -157,6 +170,7 @@ export function people(socket) {
     const field = section.querySelector("input");
     const hint = section.querySelector(".hint");
     const list = section.querySelector(".list");
+    const heading = section.querySelector("h2");
     const entries = new Map();
     let timer, turn;
 
@@ -181,7 +195,11 @@ export function people(socket) {
     };
     const show = ({ found, total }, part) => {
       const names = new Set(found.map(({ name }) => name));
-      for (const [name, { node }] of entries) if (!names.has(name)) entries.delete(name) && node.remove();
+      for (const [name, { node }] of entries) {
+        if (names.has(name)) continue;
+        entries.delete(name);
+        remove(node, heading);
+      }
       found.forEach(({ name, connections, people }, n) => {
         const made = entries.get(name) ?? entry(what, name);
         entries.set(name, made);
@@ -202,6 +220,8 @@ export function people(socket) {
       clearTimeout(timer);
       timer = setTimeout(look, TYPING);
     });
+    heading.tabIndex = -1;
+    looks.push(look);
     socket.onState(({ state }) => state === "open" && look());
     document.addEventListener("visibilitychange", look);
   }

@@ -158,7 +158,7 @@ def test_allow_may_take_the_user(app: Flask, chat: WSChat, serve: Serve) -> None
     assert http.get(PAGE).status_code == 403
     assert asked == ["ann", "ben", None]
     with Watcher(serve(app).connect(f"{PAGE}/socket?user=ann")) as watcher:
-        watcher.call("watch")
+        watcher.call("kick", user="ben")
     assert asked[3:] == ["ann", "ann"]
 
 
@@ -222,6 +222,15 @@ def test_who_may_no_more_is_closed_while_watching(
         except Exception:
             break
     assert closed(watcher.client)[0] == 1008
+
+
+def test_who_only_looks_is_not_asked_about_each_time(stage: Stage) -> None:
+    with stage.watch() as watcher:
+        asked = len(stage.asked)
+        for _ in range(3):
+            watcher.call("find", what="users")
+        watcher.call("watch")
+        assert len(stage.asked) == asked
 
 
 def test_who_may_no_more_does_nothing_more(stage: Stage) -> None:
@@ -289,6 +298,7 @@ def test_what_is_done_before_each_request_is_there_for_allow(
     ) as watcher:
         watcher.call("watch")
         assert watcher.figures()
+        watcher.call("kick", user="ann")
     assert stage.asked[:2] == [f"{PAGE}/socket", PAGE]
     assert left.count(PAGE) >= 3
 
@@ -355,7 +365,7 @@ def test_it_can_be_mounted_anywhere(serve: Serve, rule: str) -> None:
     assert 'src="/app/_wschat/wschat.js?v=' in page.text
     with Watcher(serve(app).connect(f"{folder}/socket")) as watcher:
         asked.clear()
-        watcher.call("watch")
+        watcher.call("kick", user="ben")
     args = {"tenant": 7} if "tenant" in rule else {}
     assert asked == [(path, "admin.dashboard", args)]
     assert app.test_client().get("/second").status_code == 200
