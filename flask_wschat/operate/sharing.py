@@ -111,6 +111,7 @@ class Sharing:
 
         :raises OSError: those of the others cannot be had now.
         """
+        self._figures.refresh()  # before the lock: it may wait for others
         return self._with(self._sum) or (self._figures.snapshot(), 1)
 
     def _with(self, do: Callable[[_Own], T]) -> T | None:
@@ -182,7 +183,6 @@ class Sharing:
     # -- all of them
 
     def _sum(self, own: _Own) -> tuple[Read, int]:
-        self._figures.refresh()
         for _ in range(_TRIES):
             dead = self._dead(own.folder)
             each = [read(own.memory)]
@@ -258,7 +258,9 @@ class Sharing:
             if os.fstat(fd).st_size >= SIZE:  # else it was just made
                 with mmap.mmap(fd, SIZE, access=mmap.ACCESS_READ) as memory:
                     found = read(memory[:])
-            yield (found if lives else {**found, **_NO_GAUGES}), lives
+            if not lives or not found["connections"]:
+                found = {**found, **_NO_GAUGES}  # where nobody is, none are written
+            yield found, lives
         finally:
             os.close(fd)
 

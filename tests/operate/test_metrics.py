@@ -196,3 +196,10 @@ def test_which_of_several_applications_is_meant() -> None:
     apps[1].extensions["wschat.hub"].figures.add("messages_in", 5)
     told = [values(ask(app).text)["wschat_messages_received_total"] for app in apps]
     assert told == [0, 5]
+
+
+def test_it_is_there_at_each_host() -> None:
+    app = Flask("hosts", host_matching=True, static_host="static.example")
+    WSChat(app)
+    for host in ("one.example", "two.example:8000"):
+        assert app.test_client().get(PAGE, headers={"Host": host}).status_code == 200

@@ -97,6 +97,17 @@ def test_all_that_were_counted_are_told_and_gauges_of_the_living(
     assert len(files(given)) == 2 and len(files(given, "*")) == 4
 
 
+def test_gauges_of_who_has_no_connections_are_old(
+    given: Path, worker: Start, sharing: Sharing
+) -> None:
+    """Nobody writes them there: for one, that the backend was away when they left."""
+    for count in (0, 3):
+        worker(count)
+    figures, living = sharing.read()
+    assert (living, figures["connections"], figures["users"]) == (3, 3, 9)
+    assert figures["backend_up"] is True
+
+
 def test_what_one_counts_is_there_at_once(sharing: Sharing) -> None:
     assert sharing.read()[1] == 1
     sharing._figures.add("messages_in", 7)
@@ -149,6 +160,28 @@ def test_while_one_adds_up_the_dead_others_do_not_wait_for_it(
         assert len(files(given)) == 2
     assert received(sharing) == 12
     assert len(files(given)) == 1
+
+
+def test_who_reads_meanwhile_reads_again(
+    given: Path,
+    worker: Start,
+    sharing: Sharing,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As what was one of the files is in that of the dead then."""
+    sharing.join()
+    dying, others = worker(5), sharing._others
+
+    def meanwhile(*args: Any) -> list[str]:
+        if dying.running:
+            dying.kill()
+            worker(0, "leave").wait()  # it adds up, before it counts
+            assert len(files(given, "*.total")) == 1
+        return others(*args)
+
+    monkeypatch.setattr(sharing, "_others", meanwhile)
+    assert received(sharing) == 5
+    assert not dying.running
 
 
 def test_sums_only_grow_while_workers_die_and_others_add_them_up(
@@ -341,9 +374,7 @@ def test_what_root_begins_for_another_user_is_that_users(
 def test_a_master_is_not_taken_for_another_one_with_its_number() -> None:
     one = folders._name(os.getpid())
     assert one == folders._name(os.getpid())
-    born = {
-        folders._name(pid).rpartition("-")[2] for pid in (os.getpid(), os.getppid())
-    }
+    born = {folders._name(pid).rpartition("-")[2] for pid in (os.getpid(), 1)}
     assert len(born) == 2
 
 

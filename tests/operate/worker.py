@@ -36,6 +36,8 @@ def main(count: str, task: str = "stay", step: str = "0") -> None:
     sharing.join()
     figures.add("messages_in", int(count))
     figures.set("connections", int(count))
+    figures.set("users", 9)
+    figures.set("backend_up", int(count) > 0)
     enough = Path(os.environ[GIVEN]) / ENOUGH
     if task == "fork" and not os.fork():
         figures.add("messages_in", 1_000_000)
