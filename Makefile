@@ -13,7 +13,7 @@ LINTED := $(wildcard flask_wschat demos tests benchmarks tools docs example_app.
 
 # Many tests wait, for a server or a clock: so more at a time than there are processors.
 JOBS ?= 6
-ALL := tests -q -rfEs -n $(JOBS) --dist loadfile --no-loadscope-reorder
+ALL := tests -q -rfEs -p tests.support.parallel --jobs $(JOBS)
 # Tests start hundreds of Pythons, each of which would compile the same again.
 test check check-long: export PYTHONDONTWRITEBYTECODE :=
 test check check-long: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache

@@ -21,7 +21,7 @@ from flask_wschat.backends.redis import RedisBackend
 from flask_wschat.backends.sqlite import SQLiteBackend
 
 from .support import chromium as installed
-from .support import in_memory, parallel, processes
+from .support import in_memory, processes
 from .support.certificate import make_pair
 from .support.live import HANDLERS, LiveServer, Serve, stop
 from .support.programs import missing
@@ -75,13 +75,6 @@ def all_stopped() -> Iterator[None]:
 def _runs(backend: RedisBackend | SQLiteBackend) -> bool:
     process = backend._processes.get(os.getpid())
     return process is not None and not getattr(process, "_stopped", False)
-
-
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> None:
-    if hasattr(config, "workerinput"):  # one of pytest-xdist's processes
-        parallel.arrange(items)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -71,26 +71,27 @@ from tests.conftest import all_stopped
 from flask import Flask
 from flask_wschat import WSChat
 
-def test_it(tmp_path):
+@pytest.mark.parametrize("end", [True, False])
+def test_it(tmp_path, end):
     app = Flask("an_app")
     app.config["WSCHAT_URL"] = f"sqlite:///{tmp_path}/chat.db"
     chat = WSChat(app)
     chat.broadcast("x")
-    if END:
+    if end:
         app.extensions["wschat.hub"].stop()
 """
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("end", [True, False])
 def test_who_leaves_a_backend_behind_fails(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, end: bool
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    pytester.makepyfile(LEAVES.replace("END", repr(end)))
+    pytester.makepyfile(LEAVES)
     done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    done.assert_outcomes(passed=1, errors=not end)
+    done.assert_outcomes(passed=2, errors=1)
+    done.stdout.fnmatch_lines(["ERROR *test_it?False? *"])
 
 
 SLOW = """
@@ -197,3 +198,51 @@ def test_forks_end_with_who_has_begun_them(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     number = int(process.log.split("number")[1])
     eventually(lambda: not Path(f"/proc/{number}").exists(), "the fork ends", LONG)
+
+
+CRASHES = """
+import os
+import pytest
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return []
+
+@pytest.fixture
+def torn():
+    yield
+    raise LookupError("torn down")
+
+def test_first(shared):
+    shared.append(1)
+
+def test_second(shared):
+    assert shared == [1]
+
+def test_fails():
+    print("said before")
+    assert 1 == 2
+
+def test_ends():
+    os._exit(3)
+
+def test_goes_on(tmp_path):
+    pass
+
+def test_torn(torn):
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_several_at_a_time_lose_no_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makepyfile(test_one=CRASHES, test_other=CRASHES)
+    options = ("-p", "tests.support.parallel", "--jobs", "3", "-rE")
+    done = pytester.runpytest_subprocess(*options)
+    done.assert_outcomes(passed=8, failed=4, errors=2)
+    done.stdout.fnmatch_lines(["the process ended by 3", "said before"])
+    last = Path(pytester.path / ".pytest_cache/v/cache/lastfailed").read_text()
+    assert len(json.loads(last)) == 6

@@ -17,10 +17,9 @@ def free_port() -> int:
     None of those that the system gives to outgoing connections: one of these could
     take it before the server begins, or while it is down. Nor the one that a Redis
     cluster's node opens beside it, 10000 further on. Those who run tests at the same
-    time (pytest-xdist's workers) choose among different ones.
+    time choose among different ones: see `tests.support.parallel`.
     """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker, workers = map(int, os.environ.get("TESTS_WORKER", "0/1").split("/"))
     choices = range(_FIRST + worker % workers, _END, workers)
     while True:
         port = random.SystemRandom().choice(choices)
