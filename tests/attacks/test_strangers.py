@@ -35,7 +35,7 @@ from ..servers.serving import (
 )
 from .raw import read_status, send_opening
 
-CLIENTS = int(os.environ.get("CLIENTS", "400"))
+CLIENTS = int(os.environ.get("CLIENTS", "240"))
 SLACK = {"objects": 100, "memory": 4096, "descriptors": 3}
 """What may be more, of any number of clients; memory in KiB, kept by the allocator.
 
@@ -131,7 +131,7 @@ def held(server: Server) -> dict[str, int]:
 @pytest.mark.parametrize("kind", STRANGERS)
 def test_strangers_leave_nothing_behind(server: Server, kind: str) -> None:
     come = STRANGERS[kind]
-    for number in range(100):  # what is made once is made now
+    for number in range(60):  # what is made once is made now
         come(server, number)
     before = held(server)
     for number in range(CLIENTS // 2):

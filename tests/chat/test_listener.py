@@ -326,12 +326,12 @@ def test_thousands_of_rooms_are_joined_at_a_steady_rate(
 ) -> None:
     """As much work for the last as for the first, wherever the messages are.
 
-    In seconds of the processor's time, so that 2,400 tell it as well as more: what
+    In seconds of the processor's time, so that 1,280 tell it as well as more: what
     takes a 1,000th part more for each room that is there would be found.
     """
     took = []
     with contextlib.ExitStack() as stack:
-        for number in range(30):
+        for number in range(16):
             client = stack.enter_context(RawClient(server))
             client.open(f"/chat?user=u{number}")
             start = time.process_time()
@@ -342,6 +342,6 @@ def test_thousands_of_rooms_are_joined_at_a_steady_rate(
             replies = (each for each in messages if each["type"] == "reply")
             assert all(reply["ok"] for reply in itertools.islice(replies, 80))
             took.append(time.process_time() - start)
-        assert len(chat._hub().feeds.topics) > 2400
-    first, last = min(took[:5]), min(took[-5:])
-    assert last < 3 * first, (first, last)
+        assert len(chat._hub().feeds.topics) > 1280
+    first, last = min(took[:4]), min(took[-4:])
+    assert last < 2 * first, (first, last)

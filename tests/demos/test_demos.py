@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.demos.serving import DEADLINE, DemoServer, Person, Tab
+from tests.demos.serving import DEADLINE, DemoServer, Person, Tab, serving
 from tests.support.ports import free_port
 from tests.support.processes import ROOT
 from tests.support.waiting import eventually
@@ -24,6 +25,13 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(30)]
 
 MEGABYTE = "x" * 1_000_000
+
+
+@pytest.fixture(scope="module")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
+    """A server for all who leave nothing in it."""
+    with serving(tmp_path_factory.mktemp("common") / "server.log") as server:
+        yield server
 
 
 def person(demo: DemoServer, name: str = "") -> Person:
@@ -253,8 +261,8 @@ def test_a_message_over_the_limit_ends_only_its_sender(demo: DemoServer) -> None
     ],
     ids=["empty", "blank", "long", "nul", "bidi", "megabyte"],
 )
-def test_a_bad_name_is_refused(demo: DemoServer, name: str, status: int) -> None:
-    someone = Person(demo)
+def test_a_bad_name_is_refused(common: DemoServer, name: str, status: int) -> None:
+    someone = Person(common)
     assert someone.login(name) == status
     assert someone.http("GET", "/private")[0] == 302
     assert close_code(someone.connect("/ws/chat")) == 4001
@@ -285,16 +293,16 @@ def test_a_name_with_what_cannot_be_seen_is_no_other_name(demo: DemoServer) -> N
     tab.close()
 
 
-def test_a_login_without_a_name_is_refused(demo: DemoServer) -> None:
-    assert Person(demo).http("POST", "/group/login")[0] == 400
+def test_a_login_without_a_name_is_refused(common: DemoServer) -> None:
+    assert Person(common).http("POST", "/group/login")[0] == 400
 
 
 # ---- who is who ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/ws/vote", "/ws/chat", "/ws/private"])
-def test_a_socket_without_a_session_is_closed(demo: DemoServer, path: str) -> None:
-    assert close_code(Person(demo).connect(path)) == 4001
+def test_a_socket_without_a_session_is_closed(common: DemoServer, path: str) -> None:
+    assert close_code(Person(common).connect(path)) == 4001
 
 
 def test_the_home_page_is_for_everybody_and_counts_nobody(demo: DemoServer) -> None:
@@ -305,8 +313,8 @@ def test_the_home_page_is_for_everybody_and_counts_nobody(demo: DemoServer) -> N
     assert home.expect("presence")["joined"] == [ada.user]
 
 
-def test_a_forged_session_is_nobody(demo: DemoServer) -> None:
-    ada = person(demo, "Ada")
+def test_a_forged_session_is_nobody(common: DemoServer) -> None:
+    ada = person(common, "Ada")
     head, _, _ = ada.cookie.rpartition(".")
     ada.cookie = head + ".AAAAAAAAAAAAAAAAAAAAAAAAAAA"
     assert close_code(ada.connect("/ws/chat")) == 4001
@@ -485,8 +493,8 @@ def test_rooms_cannot_be_made_without_end(demo: DemoServer) -> None:
 # ---- pages --------------------------------------------------------------------------
 
 
-def test_pages_and_their_parts_are_there(demo: DemoServer) -> None:
-    someone = Person(demo)
+def test_pages_and_their_parts_are_there(common: DemoServer) -> None:
+    someone = Person(common)
     for path in ("/", "/vote", "/group/login", "/private/login"):
         status, body = someone.http("GET", path)
         assert status == 200
@@ -496,8 +504,8 @@ def test_pages_and_their_parts_are_there(demo: DemoServer) -> None:
     assert someone.http("GET", "/_wschat/wschat.js")[0] == 200
 
 
-def test_only_pages_set_a_cookie(demo: DemoServer) -> None:
-    someone = Person(demo)
+def test_only_pages_set_a_cookie(common: DemoServer) -> None:
+    someone = Person(common)
     for path in (
         "/static/style.css",
         "/static/talk.js",
@@ -510,8 +518,8 @@ def test_only_pages_set_a_cookie(demo: DemoServer) -> None:
     assert someone.cookie != ""
 
 
-def test_who_keeps_no_cookie_is_told_so(demo: DemoServer) -> None:
-    someone = Person(demo)
+def test_who_keeps_no_cookie_is_told_so(common: DemoServer) -> None:
+    someone = Person(common)
     form = {"name": "Ada"}
     someone.http("GET", "/group/login")
     someone.cookie = ""
@@ -523,36 +531,36 @@ def test_who_keeps_no_cookie_is_told_so(demo: DemoServer) -> None:
     assert "keeps no cookie" in body
     for path in ("/ws/vote", "/ws/chat"):
         with pytest.raises(ConnectionClosed) as caught:
-            tab = Person(demo).connect(path)
+            tab = Person(common).connect(path)
             while True:
                 tab.hear()
         assert caught.value.rcvd is not None
         assert "keeps no cookie" in caught.value.rcvd.reason
     # Who is not logged in, but has one, is told that.
-    other = person(demo)
+    other = person(common)
     with pytest.raises(ConnectionClosed, match="not logged in") as caught:
         tab = other.connect("/ws/chat")
         while True:
             tab.hear()
 
 
-def test_a_name_is_escaped_in_pages(demo: DemoServer) -> None:
-    ada = person(demo, "<b>Ada</b>")
+def test_a_name_is_escaped_in_pages(common: DemoServer) -> None:
+    ada = person(common, "<b>Ada</b>")
     _, body = ada.http("GET", "/private")
     assert "<b>Ada</b>" not in body
     assert "&lt;b&gt;Ada&lt;/b&gt;" in body
 
 
-def test_a_taken_port_is_said_to_be_taken(demo: DemoServer) -> None:
+def test_a_taken_port_is_said_to_be_taken(common: DemoServer) -> None:
     answer = subprocess.run(
         [sys.executable, str(ROOT / "example_app.py")],
-        env={**os.environ, "PORT": str(demo.port)},
+        env={**os.environ, "PORT": str(common.port)},
         capture_output=True,
         text=True,
         timeout=DEADLINE,
     )
     assert answer.returncode == 1
-    assert str(demo.port) in answer.stderr
+    assert str(common.port) in answer.stderr
     assert "Traceback" not in answer.stderr
 
 

@@ -39,12 +39,12 @@ Threads = Generator["list[Callable[[], Any]]", None, None]
 Scenario = Callable[[], Threads]
 """Sets up, yields what is to run in a thread each, then checks."""
 
-MOST = 300
-"""Schedules with one switch that are tried, if not ``all`` are. Where somebody waits in
-a loop each of its lines is a place to switch at, which makes thousands."""
 SEED = int(os.environ.get("SEED", "1"))
-PAIRS = os.environ.get("INTERLEAVINGS", "50")
+PAIRS = os.environ.get("INTERLEAVINGS", "25")
 """How many schedules with two switches are tried of each scenario, or ``all``."""
+SINGLE = 6
+"""With one switch so many times as many, if not all. Where somebody waits in a loop,
+each of its lines is a place to switch at, which makes thousands."""
 
 
 class Ended(SystemExit):
@@ -341,8 +341,8 @@ class Explorer:
         first = self._run(scenario, {})
         single = list(_children({}, first))
         chance = random.Random(SEED)
-        if pairs != "all" and len(single) > MOST:
-            single = chance.sample(single, MOST)
+        if pairs != "all" and len(single) > SINGLE * int(pairs):
+            single = chance.sample(single, SINGLE * int(pairs))
         extended = [(schedule, self._run(scenario, schedule)) for schedule in single]
         if pairs == "all":
             for schedule, choices in extended:

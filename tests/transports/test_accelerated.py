@@ -375,7 +375,7 @@ def test_everything_holds_without_the_accelerators() -> None:
     paths = [tests / "transports", tests / "test_websocket.py", tests / "test_hub.py"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-k", "not accelerat", *map(str, paths)],
-        env={**os.environ, "WSCHAT_PUREPYTHON": "1"},
+        env={**os.environ, "WSCHAT_PUREPYTHON": "1", "INTERLEAVINGS": "5"},
         capture_output=True,
         text=True,
         cwd=tests.parent,
