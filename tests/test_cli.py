@@ -121,7 +121,9 @@ def command(app: Flask) -> Command:
 
 def test_people_are_looked_at_and_spoken_to(server: Server, command: Command) -> None:
     server.get("/_wschat/ready")  # it opens the file
-    assert (command("who").stdout, command("who").stderr) == ("", "nobody\n")
+    for words, says in (("who",), "no users; who"), (("who", "x"), "no users in 'x'; "):
+        done = command(*words)
+        assert (done.stdout, done.stderr[: len(says)]) == ("", says)
     with (
         ChatClient(server.connect("/chat?user=ann")) as ann,
         ChatClient(server.connect("/chat?user=ben")) as ben,

@@ -22,6 +22,7 @@ from .group import as_json, command, require, shared, show
 
 COMPLETED = 50
 """Names of users that a shell is offered."""
+ANONYMOUS = "who has no user id is counted by: flask wschat stats"
 PERIOD = 1.0
 """Seconds between two looks at what is followed."""
 
@@ -52,7 +53,8 @@ def who(room: str | None, is_json: bool) -> None:
     with _checked():
         names = shared().online(room)
     if not names and not is_json:
-        click.echo("nobody" if room is None else f"nobody in {_name(room)}", err=True)
+        place = "" if room is None else f" in {_name(room)}"
+        click.echo(f"no users{place}; {ANONYMOUS}", err=True)
     else:
         show([{"user": name} for name in names], is_json)
 
