@@ -121,8 +121,8 @@ def command(app: Flask) -> Command:
 
 def test_people_are_looked_at_and_spoken_to(server: Server, command: Command) -> None:
     server.get("/_wschat/ready")  # it opens the file
-    for words, says in (("who",), "no users; who"), (("who", "x"), "no users in 'x'; "):
-        done = command(*words)
+    for room, says in ([], "no users; who"), (["x"], "no users in 'x'; who"):
+        done = command("who", *room)
         assert (done.stdout, done.stderr[: len(says)]) == ("", says)
     with (
         ChatClient(server.connect("/chat?user=ann")) as ann,
