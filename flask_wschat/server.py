@@ -23,7 +23,7 @@ from flask import Flask
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from .hub.hub import Hub
-from .operate.reports import serve_all
+from .operate.reports import REPORTS
 from .running.access import AccessLog, LoggedHandler
 from .running.patching import ensure_patched
 from .running.watchdog import Watchdog
@@ -220,7 +220,7 @@ def run(
     sys.stdout.flush()
     loop = EventedLoop.current()
     Watchdog(loop).start()
-    serve_all(loop)
+    app.extensions[REPORTS].serve(loop)
     exit_code = 0
     if reload:
         from .running.debugging import is_reloaded, watch_files

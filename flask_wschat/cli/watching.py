@@ -144,7 +144,8 @@ def draw(
     width, height = shutil.get_terminal_size()
     width, height = max(width, 20), max(height, 5)
     count = max(len(rows) - 1, min(len(rows), 1))
-    title = f"{count} workers, every {interval:g} s, Ctrl-C ends"
+    workers = f"{count} worker{'' if count == 1 else 's'}"
+    title = f"{workers}, every {interval:g} s, Ctrl-C ends"
     told = [click.style(title[:width], dim=True)]
     if fault or not rows:
         words = printable(fault or NOBODY, 1000)

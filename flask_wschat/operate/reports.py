@@ -386,7 +386,8 @@ class Watch:
                 while due <= pulse and not self._stopped:
                     pause.wait(max(due - time.monotonic(), 0))
                     yield self._seen(asked)
-                    due = max(due + self._interval, time.monotonic())
+                    now, due = time.monotonic(), due + self._interval
+                    due = due if due > now else now + self._interval
                 if not self._stopped:
                     pause.wait(max(pulse - time.monotonic(), 0))
 
