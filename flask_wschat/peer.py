@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 import time
 from collections import deque
 from typing import Any
@@ -51,7 +52,8 @@ class Peer(Incoming):
 
         ``address`` is the client's, as far as it is known.
         """
-        self._address = address
+        # The same text for all of one address: a proxy's, or a network's, or a visitor's.
+        self._address = sys.intern(address) if type(address) is str else address
         self._since = time.time()  # when it was opened, in seconds since 1970
         self._counted_at = 0.0  # when the last thousand of control frames was full
         self._transport.start(self, received)

@@ -274,9 +274,10 @@ def test_a_large_echo_asks_for_all_there_is(traced: TracedServer) -> None:
 def test_an_idle_connection_is_a_few_small_objects() -> None:
     """No greenlet, no thread, no timer; also after it was used.
 
-    Today a connection is 8 to 10 objects that the garbage collector knows, and 1.06 to
-    1.16 KiB, by Python's version and whether the C twins serve. An empty deque more, or
-    a dict with anything in it, is too much.
+    Today a connection is 8 to 10 objects that the garbage collector knows, and 1.10 to
+    1.22 KiB, by Python's version and whether the C twins serve; and 60 bytes where its
+    client's address is nobody else's. An empty deque more, or a dict with anything in
+    it, is too much.
     """
     with CostServer(options=("-X", "tracemalloc")) as server:
 
