@@ -52,7 +52,7 @@ class Peer(Incoming):
 
         ``address`` is the client's, as far as it is known.
         """
-        # The same text for all of one address: a proxy's, or a network's, or a visitor's.
+        # One text for all who have the same: of a proxy, of a network, of a visitor.
         self._address = sys.intern(address) if type(address) is str else address
         self._since = time.time()  # when it was opened, in seconds since 1970
         self._counted_at = 0.0  # when the last thousand of control frames was full

@@ -21,13 +21,13 @@ class Column(NamedTuple):
 
 
 def count(value: float) -> str:
-    """Return a number in five characters: 812, 12.3k, 4.5M."""
-    for unit in ("", "k", "M", "G"):
+    """Return a number in five characters: 0.5, 81234, 812k, 4.5M."""
+    if value < 99_999.5:
+        return f"{value:.1f}" if value < 10 and value % 1 else f"{value:.0f}"
+    for unit in ("k", "M", "G"):
+        value /= 1000
         if value < 999.5 or unit == "G":
             break
-        value /= 1000
-    if not unit:
-        return f"{value:.1f}" if value < 10 and value % 1 else f"{value:.0f}"
     return f"{value:.1f}{unit}" if value < 99.95 else f"{value:.0f}{unit}"
 
 
