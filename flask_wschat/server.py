@@ -150,6 +150,11 @@ def _tls(given: ssl.SSLContext | tuple[str, str]) -> ssl.SSLContext:
     """Return what speaks TLS, as it is or with a certificate and its key."""
     if isinstance(given, ssl.SSLContext):
         return given
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise TypeError(
+            "ssl_context is (certificate, key), two files, or an ssl.SSLContext, unlike"
+            f" {given!r}"
+        )
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificate, key = given
     try:

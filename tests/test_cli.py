@@ -368,6 +368,13 @@ def test_a_certificate_that_does_not_fit_ends_it(
     assert "They are two files in PEM" in server.log
 
 
+@pytest.mark.parametrize("given", ["adhoc", ("only.pem",)], ids=str)
+def test_a_certificate_is_two_files(given: Any) -> None:
+    app = create_app()
+    with pytest.raises(TypeError, match="two files"):
+        app.extensions["wschat"].run(app, port=0, ssl_context=given, patch=False)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
