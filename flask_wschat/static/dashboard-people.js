@@ -64,6 +64,18 @@ function remove(node, beside) {
   node.remove();
 }
 
+/** A connection in words. */
+function about({ since, rooms, room_count: all = rooms.length, queued, worker }) {
+  const some = rooms.slice(0, 3);
+  const more = all > some.length ? ` and ${all - some.length} more` : "";
+  return [
+    `open for ${duration(Math.max(0, Date.now() / 1000 - since))}`,
+    some.length ? `in ${some.join(", ")}${more}` : "in no room",
+    `${formats.bytes(queued)} queued`,
+    `at ${worker}`,
+  ].join(" · ");
+}
+
 export function people(socket) {
   const ask = async (type, fields) => (await socket.request(type, fields)).result;
 
@@ -99,42 +111,33 @@ export function people(socket) {
   /** The connections of one user, beneath their name. */
   function details(user, into) {
     const told = element("p", { className: "hint", textContent: "Asking…" });
-    const heads = ["Route", "Address", "Open for", "Rooms", "Queued", "Worker"];
-    const body = element("tbody");
-    const table = element("table", {},
-      element("thead", {}, element("tr", {},
-        ...heads.map((textContent) => element("th", { scope: "col", textContent })),
-        element("td"))),
-      body);
-    const scroll = element("div", { className: "scroll", tabIndex: 0 }, table);
-    scroll.setAttribute("role", "region");
-    scroll.setAttribute("aria-label", `Connections of ${user}`);
-    scroll.hidden = true;
+    const list = element("ul", { tabIndex: -1 });
+    list.setAttribute("aria-label", `Connections of ${user}`);
     const rows = new Map();
-    into.replaceChildren(told, scroll);
+    into.replaceChildren(told, list);
     return async () => {
       try {
         const found = await ask("connections", { user });
         const ids = new Set(found.map(({ id }) => id));
-        for (const [id, row] of rows) {
+        for (const [id, { node }] of rows) {
           if (ids.has(id)) continue;
           rows.delete(id);
-          remove(row, scroll);
+          remove(node, list);
         }
-        for (const { id, route, address, since, rooms, queued, worker } of found) {
+        for (const connection of found) {
+          const { id, route, address } = connection;
           if (!rows.has(id)) {
-            const row = element("tr", {}, element("th", { scope: "row" }), ...heads.map(() => element("td")));
-            row.lastChild.append(button("Disconnect", `the connection on ${route} from ${address ?? "somewhere"}`, true, () => kick(user, 1, id)));
-            rows.set(id, row);
-            body.append(row);
+            const where = address ? `${route} from ${address}` : route;
+            const small = element("small");
+            const node = element("li", {}, element("span", { className: "name" }, where, small),
+              button("Disconnect…", `the connection on ${where}`, true, () => kick(user, 1, id)));
+            rows.set(id, { node, small });
+            list.append(node);
           }
-          const cells = rows.get(id).children;
-          const names = rooms.length > 3 ? `${rooms.slice(0, 3).join(", ")} and ${rooms.length - 3} more` : rooms.join(", ");
-          [route, address ?? "–", duration(Date.now() / 1000 - since), names || "–", formats.bytes(queued), worker].forEach((text, n) => {
-            if (cells[n].textContent !== text) cells[n].textContent = text;
-          });
+          const words = about(connection);
+          const { small } = rows.get(id);
+          if (small.textContent !== words) small.textContent = words;
         }
-        scroll.hidden = !found.length;
         told.textContent = found.length ? "" : "No connection is left.";
       } catch (error) {
         if (error.code !== "disconnected") told.textContent = `They cannot be known: ${error.message}.`;

@@ -164,11 +164,11 @@ def test_people_are_found_told_and_disconnected(
     # One connection of two, then the user.
     ada = listed(page, "users", "Ada")
     ada.get_by_role("button", name="Connections").click()
-    expect(ada.locator("tbody tr")).to_have_count(2)
-    expect(ada.locator("tbody")).to_contain_text("/chat")
-    expect(ada.locator("tbody")).to_contain_text("127.0.0.1")
+    expect(ada.locator(".more li")).to_have_count(2)
+    expect(ada.locator(".more")).to_contain_text("/chat from 127.0.0.1")
+    expect(ada.locator(".more")).to_contain_text("in Lobby, Tea & <i>more</i>")
     found += look(page)
-    one = ada.locator("tbody tr", has_text="Lobby")
+    one = ada.locator(".more li", has_text="Lobby")
     one.get_by_role("button").click()
     page.keyboard.press("Escape")  # it is not done before it is confirmed
     expect(dialog).to_be_hidden()
