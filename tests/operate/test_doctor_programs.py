@@ -90,6 +90,14 @@ def test_a_program_that_fails_is_a_finding() -> None:
     assert found.remedy.startswith("pip install no_such_module_as_this")
 
 
+@pytest.mark.parametrize("patched", [True, False])
+def test_a_program_that_serves_where_it_is_imported(patched: bool) -> None:
+    found = imported(APP + "chat.run(app, port=0)\n", patched=patched)
+    assert isinstance(found, Finding), found
+    assert found.name == "app-serves-at-import"
+    assert "(program.py:10)" in found.what
+
+
 def test_a_program_that_never_ends_is_a_finding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

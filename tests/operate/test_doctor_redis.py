@@ -172,7 +172,7 @@ def test_a_slow_one_and_a_wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks) / 100)
     faked = Faked()
     assert [each.name for each in on_redis._pace(faked)] == ["redis-slow"]
-    slowest = iter([*([0.0, 0.0] * 19), 1.0, 1.2])
+    slowest = iter([*([0.0, 0.0] * 19), 1.0, 1.2] * 2)
     monkeypatch.setattr(time, "perf_counter", lambda: next(slowest))
     assert [each.name for each in on_redis._pace(faked)] == ["redis-slow-at-times"]
     faked = Faked(

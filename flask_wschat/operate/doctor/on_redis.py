@@ -133,18 +133,11 @@ def _unreachable(error: Exception, where: str) -> Finding:
 
 def _pace(server: Server) -> Iterator[Finding]:
     """Ask for the time, which every user of ours may, and see how long it takes."""
-    taken = []
-    skew = 0.0
-    for _ in range(_ASKED):
-        before, now = time.perf_counter(), time.time()
-        seconds, micros = server.ask("TIME")
-        taken.append(time.perf_counter() - before)
-        middle = now + taken[-1] / 2
-        skew = int(seconds) + int(micros) / 1e6 - middle
-        if taken[-1] > 1:
-            break  # this is slow enough
-    taken.sort()
-    p50, p99 = taken[len(taken) // 2], taken[-1]
+    first, skew = _paced(server)
+    again, _ = _paced(server) if first[-1] > _SLOW_AT_TIMES else (first, 0.0)
+    p50 = first[len(first) // 2]
+    # Once may have been this machine's fault.
+    p99 = min(first[-1], again[-1])
     said = {"where": server.where, "p50": _ms(p50), "p99": _ms(p99)}
     if p50 > _SLOW:
         yield SLOW(**said)
@@ -153,6 +146,22 @@ def _pace(server: Server) -> Iterator[Finding]:
     if abs(skew) > _SKEW:
         way = "ahead of" if skew > 0 else "behind"
         yield CLOCK(where=server.where, seconds=f"{abs(skew):.0f}", way=way)
+
+
+def _paced(server: Server) -> tuple[list[float], float]:
+    """Return the seconds that answers took, sorted, and how far its clock is ahead."""
+    taken: list[float] = []
+    skew = 0.0
+    for _ in range(_ASKED):
+        before, now = time.perf_counter(), time.time()
+        seconds, micros = server.ask("TIME")
+        taken.append(time.perf_counter() - before)
+        if taken[-1] == min(taken):
+            middle = now + taken[-1] / 2
+            skew = int(seconds) + int(micros) / 1e6 - middle
+        if taken[-1] > 1:
+            break  # this is slow enough
+    return sorted(taken), skew
 
 
 def _info(setup: Setup, server: Server, *, of_cluster: bool) -> Iterator[Finding]:

@@ -175,7 +175,8 @@ def names(setup: Setup) -> Iterator[Finding]:
     if trusted is not None and not any(_trusts(each, name) for each in trusted):
         yield NOT_TRUSTED(host=name)
     own = app.config.get("SERVER_NAME")
-    if own and own.lower() != host.lower():
+    usual = ":443" if setup.is_https else ":80"
+    if own and own.lower().removesuffix(usual) != host.lower().removesuffix(usual):
         yield OTHER_NAME(name=own, host=host)
 
 

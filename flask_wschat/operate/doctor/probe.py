@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import traceback
+from typing import Any
 
 _HOLDING = (
     "ssl urllib3 requests flask werkzeug redis sqlalchemy psycopg psycopg2 pymysql"
@@ -70,6 +71,8 @@ def read_gunicorn(arguments: list[str]) -> dict[str, object]:
 def import_app(target: str, patch: bool) -> dict[str, object]:
     os.environ["FLASK_RUN_FROM_CLI"] = "true"  # `app.run()` does nothing then
     calls: list[dict[str, object]] = []
+    sys.argv = [target]
+    sys.addaudithook(_hold)
     if patch:
         from gevent import monkey
 
@@ -81,7 +84,7 @@ def import_app(target: str, patch: bool) -> dict[str, object]:
     try:
         module_name = _prepare(path)
         module = importlib.import_module(module_name)
-        if name or not hasattr(module, "app"):
+        if name or not hasattr(getattr(module, "app", None), "wsgi_app"):
             from flask.cli import locate_app
 
             app = locate_app(module_name, name or None)
@@ -99,6 +102,23 @@ def import_app(target: str, patch: bool) -> dict[str, object]:
     eventlet = sys.modules.get("eventlet.patcher")
     found["eventlet"] = eventlet is not None and eventlet.is_monkey_patched("socket")
     return found
+
+
+_STREAM = 1  # `socket.SOCK_STREAM`; that module is the program's to import first
+
+
+class Serves(BaseException):
+    """The program wants to serve where it is only imported."""
+
+
+def _hold(event: str, arguments: tuple[Any, ...]) -> None:
+    """Let it neither listen nor become another program, as ``chat.run`` would."""
+    if event == "os.exec":
+        raise Serves
+    if event == "socket.bind":
+        sock, address = arguments
+        if int(sock.type) & 0xF == _STREAM and isinstance(address, tuple):
+            raise Serves
 
 
 def _serves(module: object) -> str:

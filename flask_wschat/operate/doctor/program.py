@@ -17,13 +17,19 @@ BROKEN = Kind(
     "No server can start it.",
     "{remedy}",
 )
+SERVES = Kind(
+    "app-serves-at-import",
+    "error",
+    "the app serves where it is only imported{where}",
+    "gunicorn and flask import it: they would hang there, or find the port taken.",
+    'if __name__ == "__main__": chat.run(app)   # at the program\'s end',
+)
 SLOW = Kind(
     "app-import-slow",
     "error",
     "the app was still being imported after {seconds} s",
-    "It serves, or waits for something, where it is imported: gunicorn kills workers"
-    " that do.",
-    'if __name__ == "__main__": chat.run(app)   # at the program\'s end',
+    "It waits for something, or works for long: gunicorn kills workers that do.",
+    "python -X faulthandler -X importtime -c 'import app'   # Ctrl-\\ shows where",
 )
 NO_APP = Kind(
     "app-not-found",
@@ -107,6 +113,8 @@ def broken(error: dict[str, Any]) -> Finding:
     elif kind == "RuntimeError" and "already has a WSChat" in text:
         remedy = "chat = WSChat(); chat.init_app(app)   # once for each app"
     where = f" ({error['where']})" if error.get("where") else ""
+    if kind == "Serves":
+        return SERVES(where=where)
     return BROKEN(error=f"{kind}: {text}".lstrip(": "), where=where, remedy=remedy)
 
 
