@@ -243,6 +243,18 @@ PROXIED: list[tuple[str, Change | None, dict[str, Any], dict[str, Any]]] = [
         {},
         {"WSCHAT_MAX_CONNECTIONS_PER_ADDRESS": 10},
     ),
+    (
+        "proxyfix-missing-for-https",
+        None,
+        {"bind": "0.0.0.0:80"},
+        {"SESSION_COOKIE_SECURE": True},
+    ),
+    (
+        "proxyfix-missing-for-https",
+        None,
+        {"bind": ["0.0.0.0:80"]},
+        {"PREFERRED_URL_SCHEME": "https"},
+    ),
     ("proxyfix-in-public", behind_proxy, {"bind": ["0.0.0.0:80"]}, {}),
     ("proxyfix-hops", lambda app: behind_proxy(app, x_for=4), {}, {}),
     ("proxyfix-partly", lambda app: behind_proxy(app, x_host=0), {}, {}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +82,13 @@ def test_the_first_line_is_in_time() -> None:
     assert names(seen) == []
     assert seen["key"]
     assert names(imported("import threading\n" + first + APP)) == ["patched-not-first"]
+
+
+def test_a_program_that_leaves_another_one_running() -> None:
+    start = "import subprocess\nother = subprocess.Popen(['sleep', '100'])\n"
+    seen = imported(start + "open('pid', 'w').write(str(other.pid))\n" + APP)
+    os.kill(int(Path("pid").read_text()), signal.SIGKILL)
+    assert isinstance(seen, dict), seen
 
 
 def test_a_program_that_fails_is_a_finding() -> None:

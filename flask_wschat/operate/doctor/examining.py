@@ -6,6 +6,7 @@ import contextvars
 import json
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,23 +147,27 @@ def import_apart(target: str, *, patched: bool) -> dict[str, Any] | Finding:
 def _asked(*arguments: str) -> dict[str, Any] | None:
     """Return what ``probe.py`` says; None: nothing in time."""
     probe = str(Path(__file__).with_name("probe.py"))
-    try:
-        done = subprocess.run(
-            [sys.executable, probe, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=IMPORT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None
+    # A file, as what the program leaves running would hold a pipe open.
+    with tempfile.TemporaryFile() as errors:
+        try:
+            done = subprocess.run(
+                [sys.executable, probe, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                timeout=IMPORT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return None
+        errors.seek(0)
+        last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+    of_gunicorn = arguments[0] == "gunicorn"
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         text = last[0] if last else f"it ended with code {done.returncode}"
-        return {"error": text if arguments[0] == "gunicorn" else {"text": text}}
-    if "error" in found and arguments[0] == "gunicorn":
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        found["error"] = f"{found['error']} {last[0] if last else ''}".strip()
+        return {"error": text if of_gunicorn else {"text": text}}
+    if "error" in found and of_gunicorn and last:
+        found["error"] = last[0]
     return found

@@ -192,7 +192,10 @@ def _info(setup: Setup, server: Server, *, of_cluster: bool) -> Iterator[Finding
         yield FEW_REPLICAS(wait=wait, replicas=replicas, **where)
     elif wait and wait == replicas:
         yield NO_SPARE_REPLICA(wait=wait, replicas=replicas, **where)
-    most, clients = int(info.get("maxclients", 0)), int(info["connected_clients"])
+    most, clients = (
+        int(info.get("maxclients", 0)),
+        int(info.get("connected_clients", 0)),
+    )
     if most and (clients > 0.9 * most or most - clients < 4 * setup.workers):
         yield MANY_CLIENTS(clients=clients, most=most, **where)
 

@@ -90,6 +90,15 @@ NO_FIX = Kind(
     " refused with 403, and limits of one address count all as one.",
     _FIX,
 )
+NO_FIX_FOR_TLS = Kind(
+    "proxyfix-missing-for-https",
+    "warning",
+    "{key} says that the site is https://, and the app has no ProxyFix",
+    "If a proxy speaks TLS for it, the app sees http:// and the proxy's address: the"
+    " page's own origin is a foreign one, and browsers are refused with 403.",
+    _FIX + "   # --url finds out",
+    early="",
+)
 ONE_ADDRESS = Kind(
     "proxyfix-places",
     "error",
@@ -194,6 +203,8 @@ def proxy(setup: Setup) -> Iterator[Finding]:
             bind = given["bind"]
             first = bind if isinstance(bind, str) else next(iter(bind), "")
             yield NO_FIX(bind=first)
+        elif setup.url is None and setup.settings.ORIGINS is None:
+            yield from _said_to_be_https(setup)
         return
     if len(fixes) > 1:
         yield TWICE(count=len(fixes))
@@ -209,6 +220,18 @@ def proxy(setup: Setup) -> Iterator[Finding]:
         for bind in public(given["bind"]):
             yield OPEN_FIX(bind=bind)
             break
+
+
+def _said_to_be_https(setup: Setup) -> Iterator[Finding]:
+    """Look for words of TLS where nothing says that the app's server speaks it."""
+    config = setup.app.config if setup.app is not None else {}
+    serves = setup.imported.get("serves") if setup.imported else None
+    if serves or (setup.gunicorn is not None and setup.gunicorn["certfile"]):
+        return
+    if config.get("SESSION_COOKIE_SECURE"):
+        yield NO_FIX_FOR_TLS(key="SESSION_COOKIE_SECURE")
+    elif config.get("PREFERRED_URL_SCHEME") == "https":
+        yield NO_FIX_FOR_TLS(key="PREFERRED_URL_SCHEME")
 
 
 def proxy_fixes(app: Any) -> list[ProxyFix]:
