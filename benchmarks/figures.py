@@ -28,7 +28,7 @@ PACKAGE = "flask_wschat"
 
 COUNTING = {
     "incoming.py": {
-        "        self._hub.counts.add(RECEIVED, len(messages))\n": "",
+        "        self._hub.counts.add(RECEIVED, count)\n": "",
         "until, counts, began = 0.0, self._hub.counts, clock()": "until = 0.0",
         "            try:\n                yield message\n"
         "            finally:  # also where it was too much for the listener\n"

@@ -236,16 +236,17 @@ class Incoming:
         """Put messages of ``size`` bytes into the inbox; see that somebody looks."""
         if self.closed:
             return
-        self._hub.counts.add(RECEIVED, len(messages))
+        count = len(messages)
+        self._hub.counts.add(RECEIVED, count)
         if self._inbox is None:
             self._inbox = collections.deque(messages)
         else:
             self._inbox.extend(messages)
-        self._waiting += size + _MESSAGE_COST * len(messages)
+        self._waiting += size + _MESSAGE_COST * count
         if self._waiting >= INBOX_LIMIT:
             self._pause()
             self._resume_if_room()  # another thread may just have taken all out
-        if wake and len(messages) > _MANY:
+        if wake and count > _MANY:
             self._transport.loop.call_in_turn(self._wake)
         elif wake:
             self._wake()

@@ -5,16 +5,20 @@ from __future__ import annotations
 import collections
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask, Response, abort, redirect, request
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection
+from websockets.sync.client import ClientConnection, connect
 
 from flask_wschat import ChatListener, Listener, WebSocket, WSChat
-from tests.support.live import LiveServer, closed, receive, stop
+from flask_wschat.hub.figures import read
+from tests.support.live import LiveServer, Serve, closed, receive, stop
+from tests.support.threaded import serve_threaded
 from tests.support.waiting import eventually
 
 MANY = 25
@@ -307,3 +311,126 @@ def test_handshakes_that_are_none_are_refused(
         sock.sendall(head)
         assert sock.recv(12).startswith(b"HTTP/1.1 ")
     counted.expect(**({"refused": {status: 1}} if status else {}))
+
+
+def test_what_waits_is_seen_by_the_sweep(app: Flask, serve: Serve) -> None:
+    """And who is let go of, or loses messages, for being slow."""
+    config = {"MAX_QUEUE": 300_000, "PING_TIMEOUT": 0.4, "PING_INTERVAL": 0.4}
+    config["CLOSE_TIMEOUT"] = 0.1
+    app.config.update({f"WSCHAT_{name}": value for name, value in config.items()})
+    app.config["WSCHAT_SLOW_POLICY"] = "drop_oldest"
+    chat = WSChat(app)
+
+    @chat.listener("/fan")
+    class Fan(Listener):
+        def on_open(self, ws: WebSocket) -> None:
+            ws.join("fan")
+
+    server = serve(app)
+    reader, sleeper = server.connect("/fan"), server.socket(SO_RCVBUF=4096)
+    sleeper.sendall(HANDSHAKE)
+    eventually(lambda: chat.stats()["rooms"] and chat.stats()["connections"] == 2)
+
+    def found() -> Any:
+        return read(app.extensions["wschat.hub"].figures._memory)  # as others do
+
+    while not found()["queued_bytes"]:
+        chat.broadcast(bytes(200_000), room="fan")
+        receive(reader)
+    assert chat.stats()["queued_bytes"] >= 200_000
+    sizes = found()["queue_bytes"]
+    assert sizes["sum"] > 200_000
+    none, all_ = sizes["buckets"][0][1], sizes["count"]
+    assert 0 < none < all_
+    while not found()["dropped"]:
+        chat.broadcast(bytes(200_000), room="fan")
+        receive(reader)
+    eventually(lambda: found()["slow_closes"] == 1)
+    eventually(lambda: found()["queued_bytes"] == 0)
+    assert found()["closed"] == {"1013": 1}
+    assert found()["connections"] == 1
+    sleeper.close()
+    reader.close()
+    eventually(lambda: found()["rooms"] == 0)
+
+
+HANDSHAKE = (
+    b"GET /fan HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def test_a_loop_that_stands_still_is_late(app: Flask, serve: Serve) -> None:
+    app.config["WSCHAT_PING_TIMEOUT"] = 0.2  # it is looked at twenty times a second
+    chat = WSChat(app)
+
+    @chat.listener("/stop")
+    class Stop(Listener):
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            time.sleep(0.4)
+
+    assert chat.stats()["loop_lag"] == 0.0
+    with serve(app).connect("/stop") as client:
+        client.send("now")
+        eventually(lambda: chat.stats()["lag_seconds"]["sum"] > 0.3)
+        found = chat.stats()
+    assert 0.3 < found["loop_lag"] < 4
+    assert found["lag_seconds"]["buckets"][-1][1] == found["lag_seconds"]["count"]
+    under = dict(map(tuple, found["lag_seconds"]["buckets"]))
+    assert found["lag_seconds"]["count"] - under[0.25] == 1
+    assert found["handler_seconds"]["count"] == 1
+    assert 0.4 <= found["handler_seconds"]["sum"] < 4
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite"])
+def test_what_waits_for_the_storage_is_timed(
+    app: Flask, serve: Serve, url: str, tmp_path: Path
+) -> None:
+    if url == "sqlite":
+        url = f"sqlite:///{tmp_path}/chat.db"
+    app.config["WSCHAT_URL"] = url
+    chat = WSChat(app)
+    app.add_url_rule("/", "index", lambda: str(chat.broadcast("x", room="a")))
+    server = serve(app)
+    for _ in range(3):
+        with server.socket() as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert sock.makefile("rb").read().startswith(b"HTTP/1.1 200")
+    found = chat.stats()
+    assert found["published"] == 3
+    if url.startswith("memory"):
+        assert found["backend_seconds"]["count"] == 0
+        assert found["backend_latency"] is None
+    else:
+        assert found["backend_seconds"]["count"] == 3
+        mean = found["backend_seconds"]["sum"] / 3
+        assert found["backend_latency"] == pytest.approx(mean)
+
+
+def test_threads_lose_no_figure() -> None:
+    """Handlers run in threads of their own, and a thread may send."""
+    app, chat = make_app()
+    with serve_threaded(app) as port:
+        url = f"ws://127.0.0.1:{port}"
+        clients = [
+            connect(url + path, compression=None, ping_interval=None).__enter__()
+            for path in ("/listener", "/view") * 4
+        ]
+        for number in range(MANY):
+            for client in clients:
+                client.send(str(number))
+        for client in clients:
+            for number in range(MANY):
+                assert receive(client) == str(number)
+            client.close()
+        for path in ("/nowhere", "/view?status=403"):
+            with pytest.raises(InvalidStatus):
+                connect(url + path)
+        with app.app_context():
+            eventually(lambda: not chat.stats()["connections"])
+            found = chat.stats()
+    assert found["messages_in"] == found["messages_out"] == 8 * MANY
+    assert found["handler_seconds"]["count"] == 4 * MANY
+    assert found["opened"] == 8
+    assert found["closed"] == {"1000": 8}
+    assert found["refused"] == {"404": 1, "403": 1}

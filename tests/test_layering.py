@@ -147,7 +147,9 @@ ARROWS: Tree = {
     "hub": {
         "figures": "backends messages transports.accelerated transports.counts",
         "audience": ".figures codec transports websocket",
-        "backlog": ".figures endings logs signals transports.accelerated websocket",
+        "backlog": (
+            ".figures endings logs signals transports transports.accelerated websocket"
+        ),
         "tallies": "envelope messages",
         "pages": "envelope messages",
         "parcels": ".audience .pages envelope messages codec websocket",
@@ -169,7 +171,7 @@ ARROWS: Tree = {
         "drain": (
             ".home endings settings signals transports transports.ending websocket"
         ),
-        "sweep": ".drain .figures .home errors settings transports websocket",
+        "sweep": ".backlog .drain .figures .home errors settings transports websocket",
         "subscriptions": "errors transports backends",
         "readings": (
             ".feed .feeds .flights .pages .subscriptions",

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from .. import endings
 from ..logs import SparingLog
 from ..signals import Signals
+from ..transports import Loop
 from ..transports.accelerated import Allowance
 from ..websocket import WebSocket
 from .figures import Figures
@@ -61,6 +62,14 @@ class Backlog:
         """Return the bytes that wait for all peers, each queue's for itself; from any
         thread."""
         return sum(ws._transport.queued for ws in self._all())
+
+    def stalled(self, loop: Loop) -> list[int]:
+        """Return the bytes that wait for each peer who takes less than there is.
+
+        Nobody else is looked at: few of many thousands are such.
+        """
+        ours = [each for each in loop.stalled if each.allowance is self.allowance]
+        return [each.size for each in ours]
 
     def held(self) -> int:
         """Return the bytes of memory that all these queues hold."""

@@ -292,7 +292,7 @@ class Figures:
             self.counts.add(place + (len(QUEUE_BYTES) if index is None else index))
             count += 1
             total += size
-        self.counts.add(place, connections - count)
+        self.counts.add(place, max(connections - count, 0))  # some may be leaving
         self.counts.add(place + len(QUEUE_BYTES) + 1, total)
 
     # -- how long things take

@@ -10,6 +10,7 @@ from ..errors import ConnectionClosed
 from ..settings import Settings
 from ..transports import Loop
 from ..websocket import WebSocket
+from .backlog import Backlog
 from .drain import Closing
 from .figures import Figures
 from .home import Home
@@ -19,6 +20,7 @@ class Swept(Protocol):
     """What is looked after."""
 
     settings: Settings
+    backlog: Backlog
     closing: Closing
     figures: Figures
 
@@ -70,7 +72,7 @@ class Sweep:
                 except Exception as error:
                     swept.report(error, ws)
                     ws._transport.abort()  # it costs nobody else their sweep
-        queued = [size for ws in connections if (size := ws._transport.queued)]
+        queued = swept.backlog.stalled(loop)
         figures.queues(queued, len(connections))
         more = bool(connections)
         try:

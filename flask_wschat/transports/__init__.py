@@ -7,7 +7,7 @@ the others by these protocols alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -29,6 +29,10 @@ class Loop(Protocol):
 
     def has_killed(self, error: BaseException) -> bool:
         """Whether ``error`` ended a task from outside, and was not raised by it."""
+
+    @property
+    def stalled(self) -> Collection[Any]:
+        """Transports that have more to send than their peers have taken so far."""
 
     @property
     def lock(self) -> Any:

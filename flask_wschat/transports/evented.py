@@ -173,6 +173,7 @@ class EventedTransport(Outbox):
             self.flushing = True  # it is listed for this turn's end all the same
         elif not self.size:
             self._writer.stop()
+            self.loop.stalled.discard(self)
 
     def standing(self) -> tuple[int, int] | None:
         if self._writer is None or not self._writer.active:
@@ -270,6 +271,7 @@ class EventedTransport(Outbox):
         if self._writer is not None:
             self._writer.stop()
             self._writer.close()
+            self.loop.stalled.discard(self)
         if self._cancel is not None:
             self._cancel()
         # Old code keeps the objects of dead peers: not with what was partly sent.
@@ -377,9 +379,11 @@ class EventedTransport(Outbox):
             self._writer = self.loop.io(self._socket.fileno(), _WRITE)
         if not self._writer.active:
             self._writer.start(self._writable)
+            self.loop.stalled.add(self)
 
     def _writable(self) -> None:
         self._writer.stop()
+        self.loop.stalled.discard(self)
         self._emptied += 1
         self.flush()
 

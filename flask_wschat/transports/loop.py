@@ -52,6 +52,7 @@ class EventedLoop:
         self._read_until = 0.0  # those who send much; 0: none was read in this turn
         self._in_turn: collections.deque[Callable[[], Any]] = collections.deque()
         self.unflushed: list[Any] = []  # transports with something to send
+        self.stalled: set[Any] = set()
         self._backlog: list[Any] = []  # of more than one turn can send to
         self.io = self._loop.io
         # gevent's own way in from other threads touches libev's timers while the loop

@@ -20,6 +20,7 @@ class InlineLoop:
     """
 
     shares_workers = False
+    stalled = ()  # each transport has a loop of its own
 
     def __init__(self) -> None:
         self._ready: collections.deque[Callable[[], Any]] = collections.deque()
