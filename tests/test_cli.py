@@ -435,6 +435,7 @@ def test_workers_need_gunicorn(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_a_file_that_is_broken_is_waited_for(tmp_path: Path, url: str) -> None:
     app = tmp_path / "app.py"
     good = "from tests.support.operated import create_app\napp = create_app()\n"
@@ -447,17 +448,21 @@ def test_a_file_that_is_broken_is_waited_for(tmp_path: Path, url: str) -> None:
         {"PYTHONPATH": str(ROOT), "FLASK_DEBUG": None, "FLASK_APP": None},
         cwd=tmp_path,
     )
+
+    def change(text: str, condition: Callable[[], bool]) -> None:
+        """Write it, again where that was before anybody has looked at the files."""
+        for seconds in (3, 6, 12, 24):
+            app.write_text(f"{text}\n# {seconds}\n")
+            with contextlib.suppress(AssertionError):
+                eventually(condition, "it has seen it", seconds)
+                return
+        raise AssertionError(server.log)
+
     server.start()
     try:
         server.await_port(port)
-        app.write_text("this is (\n")
-        server.heard("SyntaxError")
-        server.heard("Waiting until a file changes")
-        for attempt in range(5):  # the first may be before it looks at the files
-            app.write_text(good + f"# {attempt}\n")
-            with contextlib.suppress(AssertionError):
-                eventually(lambda: listens(port), "it listens", 3)
-                break
-        assert listens(port)
+        change("this is (", lambda: "Waiting until a file changes" in server.log)
+        assert "SyntaxError" in server.log
+        change(good, lambda: listens(port))
     finally:
         server.stop()
