@@ -33,9 +33,14 @@ class Source:
         self._reports = reports
         self._watchers: set[Tell] = set()
         self._watch: Watch | None = None
+        self._loop: Loop | None = None  # that of the connections, which may be another
 
     def add(self, loop: Loop, tell: Tell) -> None:
         """Tell of the figures from now on; in ``loop``, that of the connections."""
+        if self._loop is not loop:
+            self._stop()
+            self._watchers.clear()
+            self._loop = loop
         self._watchers.add(tell)
         if self._watch is None:
             watch = self._watch = self._reports.watch()
@@ -44,7 +49,11 @@ class Source:
     def discard(self, tell: Tell) -> None:
         """Tell this one no more; in the loop."""
         self._watchers.discard(tell)
-        if not self._watchers and self._watch is not None:
+        if not self._watchers:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._watch is not None:
             self._watch.stop()
             self._watch = None
 

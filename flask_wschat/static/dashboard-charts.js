@@ -97,7 +97,7 @@ export class Chart {
       ? "Nothing is known yet."
       : this.events
         ? `${now} in two minutes.`
-        : `Now ${now} ${unit}; lowest ${format(low)}, highest ${format(high)}.`;
+        : `Now ${now}${unit && ` ${unit}`}; lowest ${format(low)}, highest ${format(high)}.`;
     const top = ceiling(high ?? 0, this.least);
     const x = (n) => SPAN - EDGE - points.length + 1 + n;
     const y = (value) => (HEIGHT - FOOT - (value / top) * (HEIGHT - FOOT - 4)).toFixed(1);

@@ -34,6 +34,12 @@ function confirm({ title, text, label, button, harm = false, required = false, a
   submit.toggleAttribute("data-harm", harm);
   submit.disabled = false;
   cancel.onclick = () => dialog.close();
+  field.onkeydown = (event) => {
+    if (event.key !== "Enter" || event.isComposing) return;
+    if (required && !event.ctrlKey && !event.metaKey) return; // a message may have lines
+    event.preventDefault();
+    form.requestSubmit();
+  };
   form.onsubmit = async (event) => {
     event.preventDefault();
     submit.disabled = true;

@@ -21,7 +21,7 @@ from flask_wschat.operate import dashboard
 from flask_wschat.operate.dashboard import FILES
 from flask_wschat.operate.sources import COLUMNS
 from tests.support.chat_client import ChatClient, Json
-from tests.support.live import LiveServer, Serve, closed
+from tests.support.live import HANDLERS, LiveServer, Serve, closed
 from tests.support.waiting import eventually
 
 PAGE = "/admin/live"
@@ -312,6 +312,7 @@ def test_the_page_has_nothing_inline_and_is_small(stage: Stage) -> None:
     assert page.status_code == 200
     assert page.headers["Cache-Control"] == "no-store"
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+    assert page.headers["X-Frame-Options"] == "DENY"
     for inline in ("<style", " style=", " onclick=", "javascript:", "http:", "https:"):
         assert inline not in page.text
     assert page.text.count("<script") == page.text.count("</script>") == 2
@@ -403,6 +404,18 @@ def test_figures_come_each_second_while_they_are_wanted(stage: Stage) -> None:
     other.client.close()
     eventually(lambda: source._watch is None)
     assert not source._watchers
+
+
+def test_who_watches_after_the_server_was_started_anew_has_figures(
+    app: Flask, chat: WSChat
+) -> None:
+    chat.dashboard(PAGE, allow=lambda: True)
+    for _ in range(2):
+        server = LiveServer(app, *HANDLERS["ours"])
+        watcher = Watcher(server.connect(f"{PAGE}/socket"))
+        watcher.call("watch")
+        assert watcher.figures()
+        server.stop()
 
 
 def test_what_is_said_to_all_is_not_told_to_a_dashboard(stage: Stage) -> None:

@@ -8,15 +8,19 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websockets.sync.client
+from flask import Flask
 from playwright.sync_api import Browser, Locator, Page, expect
 from websockets.exceptions import ConnectionClosed
 
+from flask_wschat import WSChat
 from tests.demos.test_axe import SMALL, look
 from tests.servers.serving import APP, OUR_WORKER, gunicorn_command
 from tests.support.chat_client import ChatClient
+from tests.support.live import stop
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.redis_server import RedisServer
@@ -35,6 +39,7 @@ class Board:
 
     def __init__(self, folder: Path, url: str) -> None:
         self.port = free_port()
+        self.url = url
         self.refusing = folder / "refusing"
         command = gunicorn_command(OUR_WORKER, f"127.0.0.1:{self.port}")
         command = ["tests.operate.board_app:app" if c == APP else c for c in command]
@@ -70,6 +75,14 @@ class Board:
             person.ask("join", room=room)
         self.people.append(person)
         return person
+
+    def asked(self) -> Any:
+        """What ``chat.stats`` and the commands say of all workers, elsewhere."""
+        app = Flask("elsewhere")
+        app.config["WSCHAT_URL"] = self.url
+        stats = WSChat(app).stats(everywhere=True)
+        stop(app)
+        return stats
 
     def open(self, page: Page) -> Page:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -180,7 +193,7 @@ def test_people_are_found_told_and_disconnected(
     assert twin.ask("ping")["ok"]
     listed(page, "users", "李雷").get_by_role("button", name="Disconnect").click()
     page.keyboard.type("Good night")
-    dialog.get_by_role("button", name="Disconnect").click()
+    page.keyboard.press("Enter")
     expect(said).to_have_text("李雷: 1 connection closed.")
     assert end_of(people["李雷"]) == (4000, "Good night")
     expect(listed(page, "users", "李雷")).to_have_count(0)
@@ -230,5 +243,7 @@ def test_it_is_right_soon_after_a_worker_was_killed(
         expect(hint).to_have_text("3 workers")  # the new one is there
         new = set(rows(page)) - set(before)
         assert len(new) == 1, new
+    asked = board.asked()["total"]
+    assert asked["connections"] == connections(page)
     expect(worker(page, name)).to_have_count(0)  # after some seconds
     board.check()
