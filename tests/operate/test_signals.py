@@ -12,7 +12,7 @@ from flask import Flask, abort, current_app, g, got_request_exception, request
 from websockets.exceptions import InvalidStatus
 
 import flask_wschat
-from flask_wschat import Listener, WebSocket, WSChat, signals
+from flask_wschat import Events, Listener, WebSocket, WSChat, event, signals
 from flask_wschat.transports.loop import EventedLoop
 from tests.support.in_memory import open_pair
 from tests.support.live import LiveServer, Serve, closed, receive
@@ -333,3 +333,115 @@ def test_a_slow_peer_is_told_of(policy: str) -> None:
         if policy == "close"
         else "the oldest 1 messages to it are lost"
     )
+
+
+# -- around handlers
+
+
+class Around:
+    """A context manager that notes when it is entered and left."""
+
+    def __init__(self, notes: list[Any], name: str) -> None:
+        self.notes, self.name = notes, name
+
+    def __enter__(self) -> None:
+        self.notes.append(self.name)
+
+    def __exit__(self, *error: Any) -> bool:
+        self.notes.append(error[0])
+        return True  # it would swallow the error
+
+
+@pytest.fixture
+def handlers(chat: WSChat) -> None:
+    @chat.listener("/all")
+    class All(Listener):
+        def on_open(self, ws: WebSocket) -> None: ...
+        def on_close(self, ws: WebSocket, code: int, reason: str) -> None: ...
+        def on_message(self, ws: WebSocket, message: str | bytes) -> None:
+            ws.send(message)
+            if message == "fail":
+                raise ValueError("oops")
+
+    @chat.listener("/events")
+    class Board(Events):
+        @event
+        def move(self, x: int) -> int:
+            return x
+
+    @chat.route("/blocking")
+    def blocking(ws: WebSocket) -> None:
+        ws.send(ws.receive())
+
+
+def test_each_call_of_a_handler_is_instrumented(
+    chat: WSChat, server: LiveServer, handlers: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[Any] = []
+
+    @chat.instrument
+    def around(ws: WebSocket, event: str, message: Any) -> Around:
+        calls.append(message)
+        return Around(calls, f"{event} {ws.route}")
+
+    assert around.__name__ == "around"
+    with server.connect("/all") as client:
+        client.send("fail")
+        assert receive(client) == "fail"
+        assert closed(client) == (1011, "internal error")
+    eventually(lambda: len(calls) == 9)
+    assert calls == [
+        *(None, "on_open /all", None),
+        *("fail", "on_message /all", ValueError),
+        *(None, "on_close /all", None),
+    ]
+    calls.clear()
+    with server.connect("/events") as client:
+        receive(client)
+        client.send('{"type":"move","ref":1,"x":2}')
+        assert '"result":2' in receive(client)
+        client.send('{"type":"move","ref":2,"x":"2"}')
+        assert '"bad_request"' in receive(client)
+    move = {"type": "move", "ref": 1, "x": 2}
+    assert calls[:3] == [move, "move /events", None]
+    assert [each.__name__ for each in calls[5:]] == ["RequestError"]
+    calls.clear()
+    with server.connect("/blocking") as client:
+        client.send("a")
+        assert receive(client) == "a"
+        assert closed(client) == (1000, "")
+    eventually(lambda: calls == [None, "view /blocking", None])
+    [failed] = caplog.records
+    assert failed.exc_info is not None and str(failed.exc_info[1]) == "oops"
+
+
+def test_what_instruments_raise_harms_nothing(
+    chat: WSChat, server: LiveServer, handlers: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[Any] = []
+
+    @chat.instrument
+    def fails(ws: WebSocket, event: str, message: Any) -> Around:
+        raise ValueError("no manager")
+
+    @chat.instrument
+    def none(ws: WebSocket, event: str, message: Any) -> Any:
+        return None
+
+    @chat.instrument
+    @contextlib.contextmanager
+    def badly_left(ws: WebSocket, event: str, message: Any) -> Any:
+        yield
+        raise ValueError("no end")
+
+    chat.instrument(lambda ws, event, message: Around(calls, event))
+    for path, word in (("/all", "a"), ("/blocking", "a")):
+        with server.connect(path) as client:
+            client.send(word)
+            assert receive(client) == word
+    eventually(lambda: calls.count(None) == 4)
+    assert calls[::2] == ["on_open", "on_message", "on_close", "view"]
+    for words in ("no manager", "no end", "Exception in instrument of /all (user"):
+        assert words in caplog.text
+    with pytest.raises(TypeError, match="instrument needs a function, unlike None"):
+        chat.instrument(None)  # type: ignore[arg-type]
