@@ -97,7 +97,11 @@ def top(once: bool, interval: float, is_json: bool) -> None:
             else:
                 if fault or not rows:
                     click.echo(f"Error: {fault or NOBODY}", err=True)
-                show(rows, False, ("worker", *(column.key for column in COLUMNS)))
+                elif sys.stdout.isatty():
+                    width = shutil.get_terminal_size().columns
+                    click.echo("\n".join(lines(rows, max(width, 20))))
+                else:
+                    show(rows, False, ("worker", *(column.key for column in COLUMNS)))
             sys.stdout.flush()
             if once:
                 sys.exit(1 if fault or not rows else 0)

@@ -90,6 +90,19 @@ def test_a_table_of_all_workers_in_a_pipe_and_as_json(served: Served) -> None:
     assert told["total"]["in_per_second"] == 0 == told["workers"][0]["in_per_second"]
 
 
+def test_one_table_on_a_terminal_fits_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False
+    )
+    monkeypatch.setenv("COLUMNS", "60")
+    done = served.command("top", "--once", "--interval", "0.3")
+    heading, *rows = done.stdout.splitlines()
+    assert heading.split()[:3] == ["worker", "conns", "in/s"] and len(rows) == 3
+    assert max(map(len, (heading, *rows))) <= 60 and "\033" not in done.stdout
+
+
 def test_who_has_no_workers_is_told_why(tmp_path: Path) -> None:
     app = create_app("memory://")
     for command in ("stats", "top"):
