@@ -38,12 +38,17 @@ class Route(NamedTuple):
 
 
 def routes(app: Flask) -> Iterator[Route]:
-    """Yield the WebSocket routes of ``app``, in the order of the URL map."""
+    """Yield the WebSocket routes of ``app``, in the order of the URL map.
+
+    But for the dashboard's, which is for a page of ours.
+    """
     for rule in app.url_map.iter_rules():
         view = app.view_functions.get(rule.endpoint)
         if rule.websocket and view is not None:
             arguments = _ARGUMENT.findall(rule.rule)
             served: Served | None = getattr(view, SERVES, None)
+            if served is not None and not getattr(served.by, "_documented", True):
+                continue
             address = _ARGUMENT.sub(r"{\1}", rule.rule)
             yield Route(
                 address, arguments, rule.endpoint, served.by if served else view

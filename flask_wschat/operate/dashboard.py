@@ -269,6 +269,7 @@ class Watching(Events):
     """One page that is open."""
 
     _dashboard: ClassVar[Dashboard]
+    _documented = False
     _permit: Permit
     _watches = False
     _busy = False

@@ -16,6 +16,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 from flask_wschat import ChatListener, WSChat
+from flask_wschat.documents.requests import routes
 from flask_wschat.opening.script import FOLDER, file
 from flask_wschat.operate import dashboard
 from flask_wschat.operate.dashboard import FILES
@@ -331,6 +332,10 @@ def test_without_a_dashboard_there_are_no_files_of_it(app: Flask, chat: WSChat) 
     http = app.test_client()
     for path in (f"{PAGE}/dashboard.js", "/_wschat/dashboard.js", PAGE):
         assert http.get(path).status_code == 404
+
+
+def test_an_applications_documents_say_nothing_of_it(stage: Stage) -> None:
+    assert [route.address for route in routes(stage.app)] == ["/chat"]
 
 
 def test_the_name_of_an_application_is_text(serve: Serve) -> None:
