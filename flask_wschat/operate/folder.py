@@ -130,10 +130,11 @@ def shared_by_server() -> str | None:
 
 def is_gunicorns() -> bool:
     """Whether this process is gunicorn's worker, or has just become one by a fork."""
-    # Whose methods handle signals: the worker's, or still those of its master.
+    # Whose methods handle signals: the worker's, or still those of its master. A child
+    # of a worker has these as well, and is none.
     held = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    masters = getattr(held, "ppid", None), getattr(held, "pid", None)
-    return hasattr(held, "cfg") and os.getppid() in masters
+    master = getattr(held, "ppid", getattr(held, "pid", None))
+    return hasattr(held, "cfg") and master == os.getppid()
 
 
 @contextlib.contextmanager

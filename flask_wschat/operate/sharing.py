@@ -33,6 +33,7 @@ Read = dict[str, Any]  # what ``figures.read`` returns
 
 _TRIES = 50  # of what others disturb; each time one of them has just died
 NOTHING = read(bytes(SIZE))
+"""What one has counted who has counted nothing."""
 _NO_GAUGES = {f.name: NOTHING[f.name] for f in FIGURES if f.kind == "gauge"}
 _NO_GAUGES |= {f.name: None for f in FIGURES if f.kind == "seconds"}
 _NO_GAUGES["backend_up"] = True  # as nobody lacks it
@@ -248,8 +249,7 @@ class Sharing:
     def _opened(self, folder: Folder, name: str) -> Iterator[tuple[Read, bool]]:
         """Have what another worker has counted, and whether it lives.
 
-        As long as this lasts, nobody who is just beginning takes a file for his that
-        had no lock yet.
+        Until this ends, who has made the file just now, and not locked it yet, cannot.
         """
         fd = folder.open(name, os.O_RDONLY)
         try:

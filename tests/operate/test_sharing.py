@@ -349,7 +349,7 @@ def test_gunicorns_master_names_the_folder(monkeypatch: pytest.MonkeyPatch) -> N
         assert path is not None and f"-{os.getppid()}-" in path
     with told_by_gunicorn({"cfg": cfg, "pid": os.getppid()}):  # just forked
         assert folders.shared_by_server() == path
-    with told_by_gunicorn({"cfg": cfg}):
+    with told_by_gunicorn({"cfg": cfg, "pid": os.getppid(), "ppid": 1}):
         assert folders.shared_by_server() is None  # another one's child
     assert folders.shared_by_server() is None
 
