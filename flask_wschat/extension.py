@@ -32,6 +32,7 @@ from .opening.plain import not_a_websocket
 from .opening.reporter import Reporter
 from .opening.script import at_any_host, serve_script
 from .operate.dashboard import SOURCE
+from .operate.doctor import facts
 from .operate.doctor.mirror import add_mirror
 from .operate.health import Health
 from .operate.metrics import METRICS, Metrics
@@ -138,6 +139,7 @@ class WSChat(Sending, Identity, Operating):
         Health(hub, reports, client, host)
         app.extensions[METRICS] = Metrics(app, hub, client, host)
         add_mirror(client, host)
+        reports.answers[facts.QUESTION] = facts.facts(app, hub)
         app.register_blueprint(client)
         app.extensions[_GATE] = gate = Gate(app, hub, self._who)
         answer = functools.partial(not_a_websocket, gate=gate)

@@ -304,6 +304,9 @@ ARROWS: Tree = {
         "doctor": {
             "probe": "",
             "mirror": "",
+            "facts": (
+                "codec.accelerated transports.accelerated transports.patched hub.hub"
+            ),
             "finding": "logs settings hub.hub",
             "versions": ".finding shortcuts",
             "build": (
@@ -322,11 +325,12 @@ ARROWS: Tree = {
             "on_redis": (
                 ".finding .redis_kinds errors logs backends.redis backends.redis.wire"
             ),
+            "running": ".facts .finding errors operate.reports",
             "online_kinds": ".finding",
             "online": ".finding .mirror .online_kinds .origins",
             "examining": (
                 ".build .configured .finding .on_redis .on_sqlite .online .origins",
-                ".patching .program .secrecy .serving .system .versions",
+                ".patching .program .running .secrecy .serving .system .versions",
                 "transports.patched",
             ),
         },
@@ -359,7 +363,7 @@ ARROWS: Tree = {
         "shortcuts.contexts running.folder",
         "opening.access opening.gate opening.hooks opening.identity",
         "opening.mistakes opening.plain opening.reporter opening.script opening.views",
-        "operate.dashboard operate.doctor.mirror operate.health operate.metrics",
+        "operate.dashboard operate.doctor.facts operate.doctor.mirror operate.health operate.metrics",
         "operate.operating operate.reports operate.sources",
     ),
     "server": (
@@ -434,7 +438,7 @@ ONLY_IN: dict[str, Names] = {
         "opening.mistakes opening.plain opening.script opening.tickets",
         "opening.access opening.reporter opening.upgrade opening.views",
         "operate.dashboard operate.operating",
-        "operate.doctor.finding operate.doctor.mirror operate.doctor.online",
+        "operate.doctor.facts operate.doctor.finding operate.doctor.mirror operate.doctor.online",
         "operate.doctor.probe operate.doctor.secrecy",
         "cli.doctor cli.documents cli.group cli.people cli.run cli.watching gunicorn",
         "documents.asyncapi documents.requests documents.typescript",

@@ -22,6 +22,7 @@ from . import (
     origins,
     patching,
     program,
+    running,
     secrecy,
     serving,
     system,
@@ -60,6 +61,7 @@ LOOKS: tuple[Look, ...] = (
     system.clock,
     on_sqlite.file,
     on_redis.redis,
+    running.running,
     online.online,
 )
 
