@@ -350,7 +350,7 @@ class Watching(Events):
     # -- what it is sent
 
     def _enter(self, loop: Loop) -> None:
-        if not self._watches and not self.ws.closed:
+        if not self.ws.closed:
             self._watches = True
             self._source.add(loop, self._tell)
 

@@ -7,6 +7,13 @@ const TYPING = 250; // ms without a key, after which it is asked
 const SAID = 8_000; // ms for which a result is shown
 
 const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+
+// What turns the direction of a text could make one name look like another.
+const TURNS = /[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const shown = (name) => name.replace(TURNS, (sign) => `\\u${sign.codePointAt(0).toString(16)}`);
+/** A name as a part of an English sentence, whichever way it is written. */
+const said = (name) => (/[\u0590-\u08ff]/.test(name) ? `\u2068${shown(name)}\u2069` : shown(name));
+
 const $ = (id) => document.getElementById(id);
 
 const looks = []; // each lists what is there now
@@ -76,7 +83,7 @@ function about({ since, rooms, room_count: all = rooms.length, queued, worker })
   const more = all > some.length ? ` and ${all - some.length} more` : "";
   return [
     `open for ${duration(Math.max(0, Date.now() / 1000 - since))}`,
-    some.length ? `in ${some.join(", ")}${more}` : "in no room",
+    some.length ? `in ${some.map(said).join(", ")}${more}` : "in no room",
     `${formats.bytes(queued)} queued`,
     `at ${worker}`,
   ].join(" · ");
@@ -87,7 +94,7 @@ export function people(socket) {
 
   const sendTo = (what, name) =>
     confirm({
-      title: `Send to ${name}`,
+      title: `Send to ${said(name)}`,
       text: what === "room"
         ? "Everybody in this room gets it, and it is kept in the room's history."
         : "All connections of this user get it, and it is kept in their inbox.",
@@ -96,13 +103,13 @@ export function people(socket) {
       required: true,
       act: async (text) => {
         await ask("send", { text, [what]: name });
-        return `Sent to ${name}.`;
+        return `Sent to ${said(name)}.`;
       },
     });
 
   const kick = (user, count, id) =>
     confirm({
-      title: id ? `Disconnect this connection of ${user}?` : `Disconnect ${user}?`,
+      title: id ? `Disconnect this connection of ${said(user)}?` : `Disconnect ${said(user)}?`,
       text: (id ? "It closes" : `${plural(count, "connection closes", "connections close")}`)
         + " with code 4000: a page with wschat.js stays away until it is reloaded.",
       label: "Reason that they are told (may be empty)",
@@ -110,7 +117,7 @@ export function people(socket) {
       harm: true,
       act: async (reason) => {
         const closed = await ask("kick", id ? { user, id, reason } : { user, reason });
-        return closed ? `${user}: ${plural(closed, "connection")} closed.` : `${user} had gone already.`;
+        return closed ? `${said(user)}: ${plural(closed, "connection")} closed.` : `${said(user)} had gone already.`;
       },
     });
 
@@ -118,7 +125,7 @@ export function people(socket) {
   function details(user, into) {
     const told = element("p", { className: "hint", textContent: "Asking…" });
     const list = element("ul", { tabIndex: -1 });
-    list.setAttribute("aria-label", `Connections of ${user}`);
+    list.setAttribute("aria-label", `Connections of ${said(user)}`);
     const rows = new Map();
     into.replaceChildren(told, list);
     return async () => {
@@ -154,11 +161,11 @@ export function people(socket) {
   function entry(what, name) {
     const small = element("small");
     const does = element("div", { className: "does" });
-    const node = element("li", {}, element("span", { className: "name" }, name, small), does);
+    const node = element("li", {}, element("span", { className: "name" }, element("bdi", {}, shown(name)), small), does);
     const made = { node, small, count: 0, refresh: () => {} };
     if (what === "users") {
       const more = element("div", { className: "more", hidden: true });
-      const opener = button("Connections", `of ${name}`, false, () => {
+      const opener = button("Connections", `of ${said(name)}`, false, () => {
         const opens = more.hidden;
         more.hidden = !opens;
         opener.setAttribute("aria-expanded", opens);
@@ -167,10 +174,10 @@ export function people(socket) {
       });
       opener.setAttribute("aria-expanded", "false");
       does.append(opener,
-        button("Send…", `to ${name}`, false, () => sendTo("user", name)),
-        button("Disconnect…", name, true, () => kick(name, made.count)));
+        button("Send…", `to ${said(name)}`, false, () => sendTo("user", name)),
+        button("Disconnect…", said(name), true, () => kick(name, made.count)));
       node.append(more);
-    } else does.append(button("Send…", `to ${name}`, false, () => sendTo("room", name)));
+    } else does.append(button("Send…", `to ${said(name)}`, false, () => sendTo("room", name)));
     return made;
   }
 

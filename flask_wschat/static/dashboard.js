@@ -185,15 +185,14 @@ const socket = new WSChat(document.documentElement.dataset.socket);
 async function want() {
   if (socket.state !== "open") return;
   const wanted = !paused && !document.hidden;
+  if (wanted) heard();
+  else status("paused", "Paused");
   try {
     const { result } = await socket.request(wanted ? "watch" : "pause");
     if (result) ({ columns } = result);
   } catch (error) {
-    if (error.code !== "disconnected") status("closed", `No figures come: ${error.message}`);
-    return;
+    if (error.code !== "disconnected") lacking(`No figures come: ${error.message}`);
   }
-  if (wanted) heard();
-  else status("paused", "Paused");
 }
 
 socket.on("figures", (message) => {
@@ -204,11 +203,13 @@ socket.on("figures", (message) => {
   status("open", "Live");
 });
 
-/** Say so where no figures come. */
+/** Where no figures come, say so and ask for them again. */
 function heard() {
   clearTimeout(silence);
   silence = setTimeout(() => {
-    if (socket.state === "open" && !paused && !document.hidden) lacking("No figures come just now");
+    if (socket.state !== "open" || paused || document.hidden) return;
+    lacking("No figures come just now");
+    want();
   }, SILENT);
 }
 
