@@ -302,6 +302,17 @@ def test_on_a_full_disk_each_worker_counts_for_itself(
     assert files(given) == []
 
 
+def test_where_the_dead_cannot_be_added_up_they_are_counted_all_the_same(
+    given: Path, worker: Start, sharing: Sharing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharing.join()
+    (given / "wschat" / f"{sharing._total}.new").mkdir()  # it cannot be written
+    for number in (1, 2):
+        worker(7).kill()
+        assert received(sharing) == 7 * number
+    assert sharing.read()[1] == 1
+
+
 def test_applications_of_one_process_do_not_mix(given: Path) -> None:
     names = ("app", "app", "other")
     several = [Sharing(Figures(), name) for name in names]
