@@ -26,7 +26,8 @@ HOME, REST_OF_LINE, REST, ALL = "\033[H", "\033[K", "\033[J", "\033[H\033[2J"
 
 NOBODY = (
     "no worker answers: is a server up that has the same WSCHAT_URL? One of gunicorn's"
-    " own kinds (-k gevent, gthread) answers from its first WebSocket on"
+    " own kinds (-k gevent, gthread) answers from its first WebSocket on, or once"
+    " somebody has asked it for /_wschat/ready"
 )
 
 waiting = click.option(

@@ -242,14 +242,16 @@ def test_what_is_no_question_or_answer_of_ours_is_left_alone(cluster: Cluster) -
 def test_two_applications_of_one_process_are_two(
     cluster: Cluster, serve: Serve
 ) -> None:
-    apps = [Flask("one"), Flask("two")]
+    """And one that nobody connected to serves, once it is asked whether it may."""
+    apps = [Flask("one"), Flask("two"), Flask("three")]
     for app in apps:
         app.config["WSCHAT_URL"] = cluster.app.config["WSCHAT_URL"]
         WSChat(app).listener("/chat")(ChatListener)
     try:
         with contextlib.ExitStack() as stack:
-            for app in apps:
+            for app in apps[:2]:
                 stack.enter_context(ChatClient(serve(app).connect("/chat")))
+            assert apps[2].test_client().get("/_wschat/ready").status_code == 200
 
             def ours() -> list[str]:
                 found = cluster.reports.stats(0.2)["workers"]
