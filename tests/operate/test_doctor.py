@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, request
+from flask import Flask, redirect, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_wschat import Listener, WSChat, codec
@@ -300,6 +300,17 @@ def test_what_is_in_the_way_of_our_routes_is_found() -> None:
     assert "answers 401" in found["health-blocked"].what
     wanted = {"health-blocked", "no-routes", "route-of-our-name", "socketio-route"}
     assert wanted | {"flask-sock"} <= set(found)
+
+
+def test_an_app_for_https_only_is_asked_so() -> None:
+    app = made()
+
+    @app.before_request
+    def secured() -> Any:
+        if not request.is_secure:
+            return redirect(request.url.replace("http:", "https:", 1))
+
+    assert found_in(Setup(app=app)) == {}
 
 
 def test_a_dashboard_that_lets_everybody_in_is_found() -> None:

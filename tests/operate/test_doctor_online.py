@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flask_wschat.operate.doctor import examining, online
+from flask_wschat.operate.doctor import online
 from flask_wschat.operate.doctor.finding import Finding, Setup
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process
@@ -200,13 +203,21 @@ def site(
 
 
 def test_nothing_is_said_of_the_set_up_in_the_docs(site: Site) -> None:
-    gunicorn = examining.read_gunicorn(GUNICORN.split())
-    assert isinstance(gunicorn, dict)
-    app = create(FIX, WSCHAT_URL=site.storage, SESSION_COOKIE_SECURE=True)
-    url = f"https://127.0.0.1:{site.port}"
-    setup = Setup(app=app, gunicorn=gunicorn, url=url, environ={})
-    with app.app_context():
-        assert examining.examine(setup) == []
+    given = {"fix": FIX, "WSCHAT_URL": site.storage, "SESSION_COOKIE_SECURE": True}
+    command = [sys.executable, "-m", "flask", "--app", "tests.operate.visited"]
+    command += ["wschat", "doctor", "--gunicorn", GUNICORN, "--verbose"]
+    done = subprocess.run(
+        [*command, "--url", f"https://127.0.0.1:{site.port}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "VISITED": json.dumps(given)},
+    )
+    *looked, unseen, last = done.stdout.splitlines()
+    assert (last, done.returncode, done.stderr) == ("fine", 0, "")
+    assert unseen.startswith("could not see CONFIG of Redis")
+    assert len(looked) == 1, looked
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -217,14 +217,10 @@ def _prepare(path: str) -> str:
 
 def _described(error: BaseException) -> dict[str, object]:
     frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        f for f in frames if "importlib" not in f.filename and f.filename != __file__
-    ]
-    site = f"{os.sep}site-packages{os.sep}"
+    own = [f for f in frames if f.filename != __file__]
     # Where the user's own code is; what it calls is seldom to blame.
-    of_user = [
-        f for f in own if site not in f.filename and "flask_wschat" not in f.filename
-    ]
+    others = os.path.dirname(os.__file__), "site-packages", "/flask_wschat/", "<frozen"
+    of_user = [f for f in own if not any(name in f.filename for name in others)]
     place = (of_user or own)[-1:]
     return {
         "type": type(error).__name__,

@@ -152,7 +152,11 @@ def health(setup: Setup) -> Iterator[Finding]:
     app = setup.app
     if app is None or setup.hub is None:
         return
-    answer = app.test_client().get("/_wschat/live", base_url=_base(setup))
+    base = _base(setup)
+    answer = app.test_client().get("/_wschat/live", base_url=base)
+    if str(answer.location).startswith("https:"):  # it wants to be asked so
+        base = base.replace("http:", "https:", 1)
+        answer = app.test_client().get("/_wschat/live", base_url=base)
     if answer.status_code != 200:
         yield CAUGHT(status=answer.status_code)
 
