@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
-from typing import Any
 
 import pytest
 
@@ -114,7 +114,7 @@ def test_messages_of_one_connection_are_counted() -> None:
 
 def test_a_fork_begins_with_zeros() -> None:
     figures = Figures()
-    shared: Any = bytearray(SIZE)
+    shared = mmap.mmap(-1, SIZE)  # which the child has as well
     figures.move_to(shared)
     figures.add("errors")
     reading, writing = os.pipe()
@@ -129,3 +129,36 @@ def test_a_fork_begins_with_zeros() -> None:
     assert os.waitpid(child, 0)[1] == 0
     assert (found["errors"], found["dropped"]) == (0, 2)
     assert (figures["errors"], figures["dropped"]) == (1, 0)
+    figures.begin_anew()
+    shared.close()
+
+
+def test_those_of_a_loop_that_died_have_ended() -> None:
+    _, peer, hub = open_pair()
+    another(hub, "ann")
+    peer.close(1001)
+    assert hub.figures.snapshot()["users"] == 1
+    hub.forget_all()
+    found = hub.figures.snapshot()
+    assert found["closed"] == {"1001": 1, "1006": 1}
+    assert (found["opened"], found["connections"], found["users"]) == (2, 0, 0)
+
+
+def test_gauges_are_those_of_this_process() -> None:
+    """A fork knows of its parent's connections, until one comes to it."""
+    _, _, hub = open_pair()
+    another(hub, "ann")
+    figures = hub.figures
+    assert figures.snapshot()["connections"] == 2
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        hub.forget_all()
+        found = figures.snapshot()
+        os.write(writing, json.dumps([found["connections"], found["closed"]]).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as said:
+        assert json.load(said) == [0, {}]
+    assert os.waitpid(child, 0)[1] == 0
+    assert figures.snapshot()["connections"] == 2
