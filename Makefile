@@ -95,12 +95,14 @@ OLDEST_PYTHON ?= $(shell python3.10 -c "" 2>/dev/null && echo python3.10 || echo
 check-oldest: .venv-oldest/.test
 	@echo "==> Tests with the oldest versions"
 	@.venv-oldest/bin/python $(VERSIONED) $(TESTS)
+	@.venv-oldest/bin/python $(VERSIONED) tests/next -m slow
 
 check-next:
 	@sh tools/venv.sh install "$(PYTHON)" .venv-next ".[test]" \
 		--upgrade --upgrade-strategy eager --pre $(NEXT)
 	@echo "==> Tests with the newest versions"
 	@.venv-next/bin/python $(VERSIONED) $(TESTS)
+	@.venv-next/bin/python $(VERSIONED) tests/next -m slow
 	@echo "==> Tests with the simulated next Flask and Werkzeug"
 	@.venv-next/bin/python $(VERSIONED) -p tests.next.plugin $(filter-out tests/next,$(TESTS))
 

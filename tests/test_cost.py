@@ -177,6 +177,7 @@ def traced(tmp_path: Path) -> Iterator[TracedServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_delivery_is_one_send(traced: TracedServer) -> None:
     """And nothing else: what a turn of the loop takes is for all 50 together."""
     members = [traced.connect("/all") for _ in range(MEMBERS)]
@@ -194,6 +195,7 @@ def test_a_delivery_is_one_send(traced: TracedServer) -> None:
     assert calls.total <= deliveries + 4 * broadcasts + FEW, calls
 
 
+@pytest.mark.slow
 def test_broadcasts_of_one_turn_share_their_sends(traced: TracedServer) -> None:
     members = [traced.connect("/all") for _ in range(MEMBERS)]
     broadcasts = 16
@@ -209,6 +211,7 @@ def test_broadcasts_of_one_turn_share_their_sends(traced: TracedServer) -> None:
     assert calls.total <= sends + FEW, calls
 
 
+@pytest.mark.slow
 def test_an_echo_is_one_read_and_one_send(traced: TracedServer) -> None:
     clients = [traced.connect("/echo") for _ in range(10)]
     rounds = 20
@@ -224,6 +227,7 @@ def test_an_echo_is_one_read_and_one_send(traced: TracedServer) -> None:
     assert calls.total <= 4 * messages + FEW, calls  # wait, fork?, read, send
 
 
+@pytest.mark.slow
 def test_an_opening_and_close_are_few_calls(traced: TracedServer) -> None:
     """The listening socket has the options, and the server knows what it accepts.
 
@@ -240,6 +244,7 @@ def test_an_opening_and_close_are_few_calls(traced: TracedServer) -> None:
     assert calls.total <= 24 * count + FEW, calls
 
 
+@pytest.mark.slow
 def test_a_large_echo_asks_for_all_there_is(traced: TracedServer) -> None:
     """How often a socket gives less than was asked for is the system's business.
 
@@ -271,6 +276,7 @@ def test_a_large_echo_asks_for_all_there_is(traced: TracedServer) -> None:
     assert len(reads) <= 64 * messages and len(sends) <= 64 * messages, calls
 
 
+@pytest.mark.slow
 def test_an_idle_connection_is_a_few_small_objects() -> None:
     """No greenlet, no thread, no timer; also after it was used.
 

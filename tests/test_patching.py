@@ -18,6 +18,7 @@ WSChat(Flask("app"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patch", "warning"),
     [

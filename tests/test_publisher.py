@@ -42,6 +42,7 @@ def elsewhere(url: str, *calls: tuple[str, list[Any], dict[str, Any]]) -> list[A
     return [json.loads(line) for line in answer.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @shared
 @pytest.mark.timeout(60)
 def test_a_process_without_the_application_reaches_everybody(

@@ -123,6 +123,7 @@ def stored(tmp_path: Path, serve_folder: Callable[..., Site]) -> Site:
     return serve_folder(tmp_path, forked=True, FLASK_WSCHAT_URL=url)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_the_views_do_what_they_say(site: Site) -> None:
     with site.connect("/echo") as client:
@@ -167,6 +168,7 @@ def said_to(hearer: ClientConnection, speaker: ClientConnection, message: str) -
         return hearer.recv(timeout=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_the_test_does_what_it_says(tmp_path: Path) -> None:
     paste(tmp_path)
@@ -215,6 +217,7 @@ def test_the_first_page_works_as_pasted(
         page.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_it_ends_by_ctrl_c_without_a_word(
     tmp_path: Path, serve_folder: Callable[..., Site]
@@ -266,6 +269,7 @@ def chatting(place: Place, path: str, user: str | None = None) -> ChatClient:
     return client
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_the_chat_does_what_it_says(stored: Site) -> None:
     with chatting(stored, "/chat", "ann") as ann:
@@ -366,6 +370,7 @@ def test_the_clock_ticks_once_for_all(stored: Site) -> None:
         assert now == first
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_task_is_heard(stored: Site) -> None:
     with chatting(stored, "/chat", "ann") as ann:

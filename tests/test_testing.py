@@ -178,6 +178,7 @@ def test_a_live_server(
         assert ws.receive(DEADLINE) == "over a port"
 
 
+@pytest.mark.slow
 def test_the_plugin_costs_other_projects_nothing(pytester: pytest.Pytester) -> None:
     """Where nobody uses it, nothing is imported but pytest, which is there anyway."""
     pytester.makepyfile(
@@ -204,6 +205,7 @@ def test_the_plugin_costs_other_projects_nothing(pytester: pytest.Pytester) -> N
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_the_plugin_needs_nothing_but_the_package(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +237,7 @@ def test_the_plugin_needs_nothing_but_the_package(
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_both_fixtures_in_one_test_of_a_patched_process(
     pytester: pytest.Pytester,
 ) -> None:

@@ -217,6 +217,7 @@ def test_a_claim_lasts_as_long_as_somebody_is_there(
         assert first in (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(30)
 def test_no_moment_lets_a_stranger_hear(house: House) -> None:
     """They join again and again, while the first plain connection comes and is told."""

@@ -259,6 +259,7 @@ def test_over_time_it_is_the_rate_and_never_more_than_the_burst(clock: Clock) ->
     assert taken > 0.9 * 50 * clock.now
 
 
+@pytest.mark.slow
 def test_of_a_hundred_thousand_users_only_the_busy_are_kept(clock: Clock) -> None:
     buckets = Buckets()
     for number in range(100_000):

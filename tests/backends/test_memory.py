@@ -7,6 +7,8 @@ import sys
 import time
 import tracemalloc
 
+import pytest
+
 from flask_wschat.backends.memory import MemoryBackend
 from flask_wschat.messages import Message
 from tests.backends.cluster import RecordingHost, run_program
@@ -88,6 +90,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.mark.slow
 def test_numbers_given_before_a_fork_are_those_of_one_process() -> None:
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True

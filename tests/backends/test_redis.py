@@ -824,6 +824,7 @@ def test_names_of_any_characters(serve: Serve, open_url: Open) -> None:
 # -- processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_in_a_process_that(serve: Serve, program: str) -> None:
     server = serve()

@@ -665,6 +665,7 @@ backend.stop()
 """
 
 
+@pytest.mark.slow
 def test_who_is_forked_off_in_a_transaction_can_write(path: Path) -> None:
     """As gunicorn's workers are with --preload, whose master has published."""
     child = subprocess.run(

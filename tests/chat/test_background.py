@@ -278,6 +278,7 @@ def run(url: str, tmp_path: Path) -> Iterator[Callable[..., Process]]:
         program.kill()
 
 
+@pytest.mark.slow
 @shared
 @pytest.mark.timeout(60)
 def test_where_a_process_is_killed_another_goes_on(
@@ -296,6 +297,7 @@ def test_where_a_process_is_killed_another_goes_on(
     waits.heard("works")
 
 
+@pytest.mark.slow
 @shared
 @pytest.mark.timeout(60)
 def test_a_program_may_start_one_before_it_serves(

@@ -38,6 +38,7 @@ __all__ = ["chat", "make_chat", "server", "url"]
 # ---- nothing missed, nothing twice ---------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_who_joins_while_others_publish_misses_nothing(
     chat: WSChat, server: LiveServer
@@ -90,6 +91,7 @@ def test_who_joins_while_others_publish_misses_nothing(
     assert len(followers) > 3 and len(ordered) == total
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_who_is_cut_off_again_and_again_misses_nothing(
     chat: WSChat, server: LiveServer
@@ -263,6 +265,7 @@ def test_big_messages_come_in_pages_that_fit(
 # ---- many ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_people_come_and_go_all_at_once(chat: WSChat, server: LiveServer) -> None:
     watcher = Peer(server, "watcher")

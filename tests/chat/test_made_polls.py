@@ -223,6 +223,7 @@ with WSChat.publisher(sys.argv[1]) as there:
 """
 
 
+@pytest.mark.slow
 @shared
 def test_another_process_votes_and_makes_one(
     chat: WSChat, server: LiveServer, url: str

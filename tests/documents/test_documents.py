@@ -89,6 +89,7 @@ def commanded(*arguments: str, target: str = "tests.documents.application") -> A
     )
 
 
+@pytest.mark.slow
 def test_the_commands_print_them() -> None:
     done = commanded("asyncapi", "--title", "Games", "--version", "2.1")
     document = json.loads(done.stdout)
@@ -96,6 +97,7 @@ def test_the_commands_print_them() -> None:
     assert commanded("types").stdout == typescript.module(app)
 
 
+@pytest.mark.slow
 def test_an_application_without_sockets_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text("import flask\napp = flask.Flask('plain')\n")
     done = commanded("types", target=str(tmp_path / "plain.py"))

@@ -66,6 +66,7 @@ def test_pages_and_sockets_on_the_next(changes: list[str]) -> None:
     assert outcome(*changes) == "fine\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", PRIVATE)
 def test_pages_and_sockets_without(gone: str) -> None:
     assert outcome(gone) == "fine\n"

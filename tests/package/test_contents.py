@@ -6,6 +6,8 @@ import gzip
 import json
 from pathlib import Path
 
+import pytest
+
 import flask_wschat
 from tests.support.npm import ROOT, npm, run, tool
 
@@ -31,6 +33,7 @@ def test_it_needs_nothing_but_itself() -> None:
     assert "scripts" not in package(), "an installation would run them"
 
 
+@pytest.mark.slow
 def test_it_is_the_module_its_types_and_no_more() -> None:
     (found,) = json.loads(npm("pack", "--dry-run", "--json"))
     assert {file["path"] for file in found["files"]} == {

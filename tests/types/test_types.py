@@ -26,6 +26,7 @@ def project(folder: Path, page: str, **options: Any) -> str:
     return compiled(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [{}, {"exactOptionalPropertyTypes": True}])
 def test_each_call_has_its_types(tmp_path: Path, strict: dict[str, bool]) -> None:
     assert project(tmp_path, "usage.ts", **strict) == ""
@@ -65,6 +66,7 @@ def differences(folder: Path, schema: dict[str, Any]) -> str:
     return project(folder, "wire.ts", paths={"schema": [str(page)]})
 
 
+@pytest.mark.slow
 def test_what_goes_over_the_wire_is_as_in_the_protocols_schema(tmp_path: Path) -> None:
     assert differences(tmp_path, json.loads(SCHEMA.read_text())) == ""
 
@@ -134,6 +136,7 @@ def named(folder: Path, file: str) -> Any:
     return json.loads(run(node(), HERE / "names.mjs", folder))
 
 
+@pytest.mark.slow
 def test_the_names_are_those_of_the_client(tmp_path: Path) -> None:
     types, client = named(tmp_path, "wschat.d.ts"), named(tmp_path, "wschat.js")
     assert types["values"] == client["values"]
