@@ -25,6 +25,7 @@ from tests.support.chat_client import ChatClient
 from tests.support.live import Serve, receive, stop
 from tests.support.ports import free_port
 from tests.support.processes import Process
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import LONG, eventually
 
@@ -399,3 +400,24 @@ def test_rates_are_by_the_clock_of_the_process() -> None:
     assert added([fresh])["messages_in"] is None
     assert rates.of([figures(5, 0)])[0]["messages_in"] is None  # less than before
     assert rates.of([figures(4, 9)])[0]["messages_in"] is None  # its clock was set
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_processes_answer_over_a_redis_cluster_as_well() -> None:
+    with RedisCluster(replicas=0) as started:
+        serving, asking = apps = [Flask("serves"), Flask("asks")]
+        for app in apps:
+            app.config["WSCHAT_URL"] = started.url
+            WSChat(app)
+        try:
+            assert serving.test_client().get("/_wschat/ready").status_code == 200
+
+            def heard() -> list[str]:
+                return [answer.id for answer in reports_of(asking).ask("stats", 0.2)]
+
+            own = reports_of(serving).id
+            eventually(lambda: heard() == [own], seconds=LONG)
+        finally:
+            for app in apps:
+                stop(app)
