@@ -39,7 +39,8 @@ class app:
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
+    for name in ("GUNICORN_CMD_ARGS", "WSCHAT_SHORTCUTS"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def imported(text: str, *, patched: bool = False) -> dict[str, Any] | Finding:
