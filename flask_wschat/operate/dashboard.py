@@ -262,6 +262,7 @@ _READS = ("watch", "find", "connections")
 _OF_THE_SOCKET = {
     *(UPGRADE, OFFER, "wsgi.websocket", "wsgi.input", "werkzeug.request"),
     *("HTTP_UPGRADE", "HTTP_CONNECTION", "wsgi.early_hints"),
+    "werkzeug.debug.preserve_context",  # Flask's test client's
 }
 
 

@@ -8,8 +8,12 @@ const PATIENCE = 2_000; // ms after it opened, in which not all workers have bee
 const SILENT = 4_000; // ms without figures after which that is said
 const $ = (id) => document.getElementById(id);
 
+const sum = (values) => values.reduce((all, value) => all + value, 0);
+const highest = (values) => Math.max(...values);
+
 // What is shown of each worker. `per`: of a counter, the change in a second; `events`: of
-// one that should stand still, the changes drawn, and how many there were told.
+// one that should stand still, the changes drawn, and how many there were told. `of`: what
+// those of several workers come to, as in `chat.stats(everywhere=True)`.
 const FIGURES = [
   { key: "connections", name: "Connections", format: "count", least: 5 },
   { key: "messages_in", name: "Messages in", short: "In/s", per: true, format: "rate", unit: "/s", least: 2 },
@@ -19,17 +23,9 @@ const FIGURES = [
   { key: "slow_closes", name: "Slow closes", events: true, format: "count", unit: "in 2 min" },
   { key: "refused", name: "Refused", events: true, format: "count", unit: "in 2 min" },
   { key: "errors", name: "Errors", events: true, format: "count", unit: "in 2 min" },
-  { key: "backend_latency", name: "Backend latency", short: "Latency", format: "time", least: 0.002, of: mean },
+  { key: "backend_latency", name: "Backend latency", short: "Latency", format: "time", least: 0.002, of: highest },
   { key: "loop_lag", name: "Loop lag", short: "Lag", format: "time", least: 0.002, of: highest },
 ];
-
-const sum = (values) => values.reduce((all, value) => all + value, 0);
-function mean(values) {
-  return values.length ? sum(values) / values.length : null;
-}
-function highest(values) {
-  return values.length ? Math.max(...values) : null;
-}
 
 const byName = (one, other) => one.row.worker.localeCompare(other.row.worker);
 const charts = FIGURES.map((figure) => new Chart(figure));
