@@ -160,7 +160,9 @@ def wschat_script(
     told: Any = context.get("csp_nonce") if nonce is None else nonce
     if callable(told):
         told = context.call(told)
-    given = dict[str, Any](type="module", src=global_url(), nonce=told or None)
+    version = file("wschat.js", GLOBAL).version
+    url = url_for("wschat.static", filename="wschat.js", v=version)
+    given = dict[str, Any](type="module", src=f"{url}&global", nonce=told or None)
     for name, value in attributes.items():
         given[name.rstrip("_").replace("_", "-").lower()] = value
     return Markup("<script{}></script>").format(
@@ -170,13 +172,6 @@ def wschat_script(
             if value is not None and value is not False
         )
     )
-
-
-def global_url() -> str:
-    """Return the path of the script that makes ``WSChat`` known to all."""
-    version = file("wschat.js", GLOBAL).version
-    url = url_for("wschat.static", filename="wschat.js", v=version)
-    return f"{url}&global"
 
 
 def _attribute(name: str, value: Any) -> Markup:

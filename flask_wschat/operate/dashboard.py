@@ -41,7 +41,7 @@ from ..messages import as_name, as_user, shown
 from ..opening import mistakes
 from ..opening.answers import refusal
 from ..opening.gate import USER, Gate
-from ..opening.script import FOLDER, file, global_url, send_file, wschat_url
+from ..opening.script import FOLDER, GLOBAL, file, send_file, wschat_url
 from ..servers.offers import OFFER, UPGRADE
 from ..transports import Loop
 from ..websocket import WebSocket
@@ -55,7 +55,9 @@ FILES = {
     "dashboard-charts.js": "text/javascript",
     "dashboard-people.js": "text/javascript",
     "dashboard.svg": "image/svg+xml",
+    "wschat.js": "text/javascript",
 }
+"""What is beside the page: all of it, as elsewhere may be another host's."""
 ASK_AGAIN = 5.0
 """Seconds for which ``allow`` is not asked again where only figures are sent."""
 HEADERS = {
@@ -168,7 +170,8 @@ class Dashboard:
         endpoint = request.endpoint
 
         def path(name: str) -> str:
-            known = {**url_args, "filename": name, "v": file(name).version}
+            version = file(name, _more(name)).version
+            known = {**url_args, "filename": name, "v": version}
             return url_for(f"{endpoint}_file", **known)
 
         answer = Response(
@@ -178,7 +181,7 @@ class Dashboard:
                 icon=path("dashboard.svg"),
                 style=path("dashboard.css"),
                 script=path("dashboard.js"),
-                wschat=global_url(),
+                wschat=path("wschat.js"),
             ),
             mimetype="text/html",
         )
@@ -204,7 +207,12 @@ class Dashboard:
 
 
 def _file(filename: str, **url_args: Any) -> Response:
-    return send_file(filename, FILES[filename])
+    return send_file(filename, FILES[filename], _more(filename))
+
+
+def _more(name: str) -> bytes:
+    """Return what ends a file: ours import nothing from a path that they don't know."""
+    return GLOBAL if name == "wschat.js" else b""
 
 
 @functools.cache
