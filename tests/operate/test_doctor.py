@@ -9,6 +9,7 @@ import re
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from flask_wschat.cli import wschat
 from flask_wschat.operate.doctor import (
     build,
     examining,
+    mirror,
     on_sqlite,
     origins,
     program,
@@ -317,6 +319,23 @@ def test_a_dashboard_that_lets_everybody_in_is_found() -> None:
     chat.dashboard("/shut", endpoint="shut")
     [found] = found_in(Setup(app=app)).values()
     assert (found.name, "/admin/live" in found.what) == ("dashboard-open", True)
+
+
+def test_the_mirror_is_for_who_knows_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, other = made(), made()
+
+    def status(token: str | None) -> int:
+        headers = {} if token is None else {mirror.HEADER: token}
+        return app.test_client().get(mirror.URL, headers=headers).status_code
+
+    good = mirror.token(app)
+    assert status(good) == 200
+    refused = (None, "", "x", mirror.token(other), f"{good}x")
+    assert {status(token) for token in refused} == {404}
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 4000)
+    assert status(good) == 404
+    assert mirror.token(made(SECRET_KEY=None)) is None
 
 
 def test_settings_that_nobody_reads_are_found() -> None:
