@@ -144,7 +144,10 @@ class Metrics:
             raise RuntimeError(MISSING) from None
         registry = CollectorRegistry()
         registry.register(Collector(self._app))
-        encode, kind = choose_encoder(accept)
+        try:
+            encode, kind = choose_encoder(accept)
+        except (TypeError, ValueError):  # by a version that is no number
+            encode, kind = choose_encoder("")
         return encode(registry), kind
 
     def _page(self, page: str) -> Response:
@@ -155,6 +158,8 @@ class Metrics:
             data, kind = self._written(request.headers.get("Accept", ""))
         except RuntimeError as error:
             return _told(501, str(error))
+        except OSError as error:
+            return _told(503, f"the other workers' figures cannot be read: {error}")
         answer = Response(data, content_type=kind)
         answer.headers["Cache-Control"] = "no-store"
         answer.vary.update(["Accept", "Accept-Encoding"])
@@ -170,21 +175,20 @@ def _told(status: int, words: str) -> Response:
     return answer
 
 
-_PROXIES = (
-    *("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST"),
-    *("HTTP_X_FORWARDED_PROTO", "HTTP_X_REAL_IP", "HTTP_VIA"),
-)
-
-
 def not_private(environ: dict[str, Any]) -> str:
     """Return why a request is not one of a private address that came directly, if so.
 
     What a proxy passes on comes from its own address, however far away the client is.
     """
-    for name in _PROXIES:
-        if name in environ:
+    for name in environ:
+        if name.startswith("HTTP_") and (
+            # X-Real-IP, Cf-Connecting-IP …
+            "FORWARDED" in name or name.endswith("_IP") or name == "HTTP_VIA"
+        ):
             header = name.removeprefix("HTTP_").replace("_", "-").title()
             return f"this came through a proxy, as {header} says. {_REMEDY}"
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":  # nginx's, unless told otherwise
+        return f"this came by HTTP/1.0, as from a proxy. {_REMEDY}"
     try:
         address = ipaddress.ip_address(environ.get("REMOTE_ADDR", ""))
     except ValueError:

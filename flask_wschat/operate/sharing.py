@@ -9,6 +9,7 @@ by whoever comes across it; its gauges are gone. See docs/decisions/59.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -169,7 +170,8 @@ class Sharing:
             try:
                 # Written, not just made that long: on a full disk, to count in it would
                 # end this process.
-                os.write(fd, bytes(SIZE))
+                if os.write(fd, bytes(SIZE)) < SIZE:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 with contextlib.suppress(BlockingIOError):
                     fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if folder.has(name, fd):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,7 +133,10 @@ def test_others_are_told_what_to_do(app: Flask, chat: WSChat, address: str) -> N
 
 @pytest.mark.parametrize(
     "header",
-    ["Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Via"],
+    [
+        *("Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Via"),
+        *("X-Forwarded-Server", "CF-Connecting-IP", "True-Client-IP"),
+    ],
 )
 def test_who_comes_through_a_proxy_is_not_private(
     app: Flask, chat: WSChat, header: str
@@ -138,6 +144,38 @@ def test_who_comes_through_a_proxy_is_not_private(
     answer = ask(app, {header: "127.0.0.1"}, REMOTE_ADDR="127.0.0.1")
     assert answer.status_code == 403
     assert header.lower() in answer.text.lower()
+
+
+def test_who_comes_by_an_old_protocol_may_be_anybody(app: Flask, chat: WSChat) -> None:
+    """nginx adds no header by itself, and speaks HTTP/1.0."""
+    answer = ask(app, REMOTE_ADDR="127.0.0.1", SERVER_PROTOCOL="HTTP/1.0")
+    assert answer.status_code == 403 and "HTTP/1.0" in answer.text
+
+
+def test_a_version_that_is_none_is_that_of_who_names_none(
+    app: Flask, chat: WSChat
+) -> None:
+    for kind in ("application/openmetrics-text", "text/plain"):
+        answer = ask(app, {"Accept": f"{kind};version=newest"})
+        assert answer.content_type == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_figures_that_cannot_be_read_are_no_fault_of_the_program(
+    app: Flask, chat: WSChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    assert ask(app).status_code == 200  # it has a file of its own now
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as first_free:
+        number = first_free.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+    try:
+        answer = ask(app)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert answer.status_code == 503
+    assert "Too many open files" in answer.text
+    assert ask(app).status_code == 200
 
 
 def test_everybody_may_or_nobody(app: Flask) -> None:

@@ -289,11 +289,17 @@ def test_a_folder_of_another_user_is_not_used(
         Folder(str(given / "wschat"))
 
 
+@pytest.mark.parametrize("room", [0, 100])
 def test_on_a_full_disk_each_worker_counts_for_itself(
-    given: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    given: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    room: int,
 ) -> None:
     def full(fd: int, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
+        if not room:
+            raise OSError(28, "No space left on device")
+        return room
 
     monkeypatch.setattr(os, "write", full)
     sharing = Sharing(Figures(), "app")
