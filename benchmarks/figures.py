@@ -30,11 +30,11 @@ PACKAGE = "flask_wschat"
 
 COUNTING = {
     "incoming.py": {
-        "        self._hub.counts.add(RECEIVED, count)\n": "",
+        "        self._hub.counts.received(count)\n": "",
         "until, counts, began = 0.0, self._hub.counts, clock()": "until = 0.0",
         "            try:\n                yield message\n"
         "            finally:  # also where it was too much for the listener\n"
-        "                now = counts.took(HANDLED, began)\n": (
+        "                now = counts.handled(began)\n": (
             "            yield message\n"
         ),
         "            if now > until > 0:": "            now = clock()\n"

@@ -21,7 +21,6 @@ from .settings import Settings
 from .signals import CallEach, Signals, call_each
 from .transports import Event, Transport
 from .transports.accelerated import Counts, clock
-from .transports.counts import HANDLED, RECEIVED
 from .transports.ending import is_order
 
 INBOX_LIMIT = 256 * 1024
@@ -237,7 +236,7 @@ class Incoming:
         if self.closed:
             return
         count = len(messages)
-        self._hub.counts.add(RECEIVED, count)
+        self._hub.counts.received(count)
         if self._inbox is None:
             self._inbox = collections.deque(messages)
         else:
@@ -353,7 +352,7 @@ class Incoming:
             try:
                 yield message
             finally:  # also where it was too much for the listener
-                now = counts.took(HANDLED, began)
+                now = counts.handled(began)
             if not inbox or (waits and self._is_behind()):
                 return
             if now > until > 0:

@@ -62,7 +62,7 @@ ARROWS: Tree = {
     "signals": "errors transports.ending",
     "incoming": (
         "endings errors logs settings codec transports transports.accelerated",
-        "transports.counts transports.ending signals",
+        "transports.ending signals",
     ),
     "peer": "endings errors logs messages codec transports incoming",
     "websocket": (

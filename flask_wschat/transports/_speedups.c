@@ -34,6 +34,8 @@
 
 #define CONTROL 0x8 /* these as in counts.py */
 #define SENT 0
+#define RECEIVED 1
+#define HANDLED 2
 static const double SECONDS[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005,
                                  0.01,   0.025,   0.05,   0.1,   0.25,   0.5,
                                  1.0,    2.5,     5.0,    10.0};
@@ -164,16 +166,12 @@ counts_add(PyObject *self, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
-static PyObject *
-counts_took(PyObject *self, PyObject *const *args, Py_ssize_t count)
+/* Return what the clock says. */
+static double
+note_time(Counts *counts, Py_ssize_t place, double began)
 {
-    Counts *counts = (Counts *)self;
-    Py_ssize_t place, bound = 0;
-    double sum;
-    if (!need(count == 2 && PyFloat_Check(args[1]), "took() takes a place and a time") ||
-        !has(counts, args[0], BOUNDS + 2, &place))
-        return NULL;
-    double ended = now(), seconds = ended - PyFloat_AsDouble(args[1]);
+    double ended = now(), seconds = ended - began, sum;
+    Py_ssize_t bound = 0;
     if (seconds < 0)
         seconds = 0;
     while (bound < BOUNDS && seconds > SECONDS[bound])
@@ -182,10 +180,56 @@ counts_took(PyObject *self, PyObject *const *args, Py_ssize_t count)
     memcpy(&sum, &counts->numbers[place + BOUNDS + 1], sizeof sum);
     sum += seconds;
     memcpy(&counts->numbers[place + BOUNDS + 1], &sum, sizeof sum);
-    return PyFloat_FromDouble(ended);
+    return ended;
+}
+
+static PyObject *
+counts_took(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    Counts *counts = (Counts *)self;
+    Py_ssize_t place;
+    if (!need(count == 2 && PyFloat_Check(args[1]), "took() takes a place and a time") ||
+        !has(counts, args[0], BOUNDS + 2, &place))
+        return NULL;
+    return PyFloat_FromDouble(note_time(counts, place, PyFloat_AsDouble(args[1])));
+}
+
+/* As add() and took(), for what happens with each message. */
+static PyObject *
+counts_received(PyObject *self, PyObject *number)
+{
+    Counts *counts = (Counts *)self;
+    Py_ssize_t more = PyLong_AsSsize_t(number);
+    if (more < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_OverflowError, "there are no negative numbers");
+        return NULL;
+    }
+    if (counts->count <= RECEIVED) {
+        PyErr_SetString(PyExc_IndexError, "there is no such place");
+        return NULL;
+    }
+    counts->numbers[RECEIVED] += (uint64_t)more;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+counts_handled(PyObject *self, PyObject *began)
+{
+    Counts *counts = (Counts *)self;
+    double start = PyFloat_AsDouble(began);
+    if (start == -1 && PyErr_Occurred())
+        return NULL;
+    if (counts->count < HANDLED + BOUNDS + 2) {
+        PyErr_SetString(PyExc_IndexError, "there is no such place");
+        return NULL;
+    }
+    return PyFloat_FromDouble(note_time(counts, HANDLED, start));
 }
 
 static PyMethodDef counts_methods[] = {
+    {"received", counts_received, METH_O, "Add to the messages of peers."},
+    {"handled", counts_handled, METH_O, "Do as `took` for a message of a listener."},
     {"add", (PyCFunction)(void (*)(void))counts_add, METH_FASTCALL, "Add to a number."},
     {"took", (PyCFunction)(void (*)(void))counts_took, METH_FASTCALL,
      "Note how long it is since a time, in the histogram at a place."},

@@ -48,7 +48,9 @@ class Counts:
         self._doubles: Any = plain.cast("d")
 
     def add(self, place: int, count: int = 1) -> None:
-        """Add ``count`` to a number."""
+        """Add ``count``, 0 at least, to a number."""
+        if count < 0:
+            raise OverflowError("there are no negative numbers")
         with self._lock:
             self._numbers[place] += count
 
@@ -66,6 +68,14 @@ class Counts:
             self._numbers[place + bisect.bisect_left(SECONDS, seconds)] += 1
             self._doubles[place + len(SECONDS) + 1] += seconds
         return now
+
+    def received(self, count: int) -> None:
+        """Add to the messages of peers."""
+        self.add(RECEIVED, count)
+
+    def handled(self, began: float) -> float:
+        """Do as ``took`` for a message that a listener had."""
+        return self.took(HANDLED, began)
 
     def move_to(self, memory: Any, anew: bool = False) -> None:
         """Go on in other ``memory``, from there on or, where ``anew``, from zero.

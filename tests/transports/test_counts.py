@@ -12,7 +12,7 @@ import pytest
 
 from flask_wschat.transports import accelerated, counts
 from flask_wschat.transports import queue as in_python
-from flask_wschat.transports.counts import SECONDS, SENT
+from flask_wschat.transports.counts import HANDLED, RECEIVED, SECONDS, SENT
 
 pytestmark = pytest.mark.skipif(
     not accelerated.ACCELERATED,
@@ -67,6 +67,30 @@ def test_a_time_that_is_yet_to_come_is_none(twin: Any) -> None:
     twin[0].Counts(memory).took(HISTOGRAM, twin[0].clock() + 100)
     assert numbers(memory)[HISTOGRAM] == 1
     assert struct.unpack("=d", memory[-8:])[0] == 0.0
+
+
+def test_messages_have_places_of_their_own(twin: Any) -> None:
+    memory = bytearray(SIZE)
+    counted = twin[0].Counts(memory)
+    counted.received(3)
+    counted.received(0)
+    began = twin[0].clock()
+    assert began <= counted.handled(began - 0.3) <= twin[0].clock()
+    first = HANDLED + SECONDS.index(0.5)
+    assert [(i, n) for i, n in enumerate(numbers(memory)[: HANDLED + 17]) if n] == [
+        (RECEIVED, 3),
+        (first, 1),
+    ]
+    for wrong in (-1, "x", None, 2**70):
+        with pytest.raises((OverflowError, ValueError, TypeError)):
+            counted.received(wrong)
+    with pytest.raises(TypeError):
+        counted.handled("now")
+    small = twin[0].Counts(bytearray(8))
+    with pytest.raises(IndexError):
+        small.received(1)
+    with pytest.raises(IndexError):
+        small.handled(began)
 
 
 def test_they_move_with_what_is_counted_or_without(twin: Any) -> None:
