@@ -289,7 +289,7 @@ class Incoming:
         self._busy = True
         if self.closed:
             self._hub.closing.under_way.add(self)  # the process ends after this
-        self._transport.loop.run(self._work)
+        self._transport.loop.run(self._work if listener else self._tell_end)
 
     def _owes_end(self) -> bool:
         """Whether it has ended, receivers are to be told, and nothing comes before."""
@@ -302,45 +302,44 @@ class Incoming:
         return (full or waiting > self._hub.settings.MAX_QUEUE // 2) and not self.closed
 
     def _work(self) -> None:
-        """Hand the inbox to the listener, and tell of the end; in a loop's worker."""
+        """Hand the inbox to the listener, in a worker of the loop."""
+        listener, loop, unread = self._listener, self._transport.loop, None
+        assert listener is not None
+        waits, signals = listener.awaits_room, self._hub.signals
+        hand_over = self._hub.call_each if listener.app_context else call_each
         try:
-            if self._listener is not None:
-                self._hand_to(self._listener)
-            if self._listener is None and self._owes_end():
-                self._told = False
-                self._hub.signals.end(self)
+            on_message: Callable[[Any, Any], Any] = listener.on_message
+            if signals.receivers or signals.factories:
+                on_message = signals.observed(on_message, listener._event)
+            while self._inbox and not (waits and self._is_behind()):
+                unread = unread or self._unread(waits)
+                try:
+                    hand_over(on_message, self, unread)
+                    unread = None
+                except ConnectionClosed:
+                    pass  # it spoke to somebody who had left; `unread` has the clock
+                except BaseException as error:
+                    handled = inspect.getgeneratorlocals(unread) if unread else {}
+                    self._fail(error, "on_message", handled.get("message"))
+                    break
+                if loop.shares_workers:
+                    break  # `_worked` wants another one, behind all who wait
+            if self.closed and not self._inbox:
+                self._listener = None
+                try:
+                    hand_over(signals.close, self, [listener])
+                except BaseException as error:
+                    self._fail(error, "on_close")
         finally:
             self._in_loop(self._worked)
 
-    def _hand_to(self, listener: Callbacks) -> None:
-        loop, signals = self._transport.loop, self._hub.signals
-        waits = listener.awaits_room
-        hand_over = self._hub.call_each if listener.app_context else call_each
-        on_message: Callable[[Any, Any], Any] = listener.on_message
-        if signals.messages.receivers or signals.factories:
-            on_message = signals.observed(on_message, listener._event)
-        unread: Generator[str | bytes] | None = None
-        while self._inbox and not (waits and self._is_behind()):
-            unread = unread or self._unread(waits)
-            try:
-                hand_over(on_message, self, unread)
-                unread = None
-            except ConnectionClosed:
-                pass  # it spoke to somebody who had left; `unread` has the clock
-            except BaseException as error:
-                assert unread is not None
-                handled = inspect.getgeneratorlocals(unread).get("message")
-                unread.close()  # the error may outlive this, and holds it
-                self._fail(error, "on_message", handled)
-                break
-            if loop.shares_workers:
-                break  # `_worked` wants another one, behind all who wait
-        if self.closed and not self._inbox:
-            self._listener = None
-            try:
-                hand_over(signals.close, self, [listener])
-            except BaseException as error:
-                self._fail(error, "on_close")
+    def _tell_end(self) -> None:
+        """Do what is left when nobody listens, in a worker."""
+        self._told = False
+        try:
+            self._hub.signals.end(self)
+        finally:
+            self._in_loop(self._worked)
 
     def _unread(self, waits: bool) -> Generator[str | bytes]:
         """Yield messages until the inbox is empty; give the loop a turn meanwhile."""
@@ -365,12 +364,12 @@ class Incoming:
     def _worked(self) -> None:
         """A worker is done; what came since it last looked wants another."""
         self._busy = False
+        if not self._inbox:
+            self._inbox = None  # an empty deque has room for 64
         if self.closed:
             self._hub.closing.under_way.discard(self)
-        if self._inbox or (self.closed and (self._listener or self._told)):
+        if self._inbox or self.closed:
             self._wake()
-        else:
-            self._inbox = None  # an empty deque has room for 64
 
     # -- the end
 

@@ -75,8 +75,8 @@ class Signals:
         self._call_each = call_each
         self.report: Callable[..., Any] | None = None
         """Told of what receivers raise."""
-        self.messages = message_received
-        """Asked for its receivers before it is told of any message."""
+        self.receivers: Any = message_received.receivers
+        """Of messages; while there are none it is told of none."""
         self.factories = [] if factories is None else factories
         """What ``WSChat.instrument`` was given."""
         self.owed: set[Any] = set()
@@ -146,7 +146,7 @@ class Signals:
         """
 
         def call(ws: Any, message: str | bytes) -> None:
-            if self.messages.receivers:
+            if self.receivers:
                 self.message(ws, message)
             if event:
                 self.call(ws, event, message, handler, ws, message)

@@ -149,7 +149,7 @@ class WebSocket(Peer):
         """
         # Our own close, from another thread, may throw away what was just waited for.
         while not (inbox := self._inbox) or (
-            self._hub.signals.messages.receivers and not self._tell_of(inbox)
+            self._hub.signals.receivers and not self._tell_of(inbox)
         ):
             if not inbox:
                 self._wait_for_message(timeout)
