@@ -46,8 +46,8 @@ def index():
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkout as others get it: nothing built, nothing installed."""
     folder = tmp_path_factory.mktemp("machine") / "checkout"
-    extra = shutil.ignore_patterns(".*", "*.so", "*.egg-info", "__pycache__", "build")
-    shutil.copytree(ROOT, folder, ignore=extra)
+    made = (".*", "*.so", "*.egg-info", "__pycache__", "build", "node_modules")
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*made))
     return folder
 
 
