@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import traceback
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -136,4 +138,9 @@ class SparingLog:
         if unsaid := self._unsaid.pop(kind, 0):
             message += " (and %d more of this kind before)"
             args = (*args, unsaid)
-        self._logger.log(level, message, *args, exc_info=info, extra=extra)
+        try:
+            self._logger.log(level, message, *args, exc_info=info, extra=extra)
+        except Exception:  # of a handler or filter; what is just done goes on
+            if logging.raiseExceptions:  # as handlers do it themselves
+                with contextlib.suppress(OSError):
+                    traceback.print_exc()

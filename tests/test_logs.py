@@ -49,6 +49,20 @@ def test_many_lines_of_a_kind_are_one_and_a_count(
     ]
 
 
+def test_a_handler_that_raises_ends_nothing_but_its_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(record: logging.LogRecord) -> bool:
+        raise ValueError("a filter's")
+
+    own = logging.getLogger("flask_wschat.failing")
+    own.addFilter(fail)
+    log = SparingLog(own)
+    log.warning("full", "refused")
+    log.error(KeyError(), "oops")
+    assert capsys.readouterr().err.count("ValueError: a filter's") == 2
+
+
 def test_a_flood_of_errors_is_a_few_tracebacks_and_a_count(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,11 @@ class Reporter:
         self._log.error(error, words, what, about=about, trace=trace)
         upgrade = request.environ.get(UPGRADE) if has_request_context() else None
         failed = upgrade and upgrade.failed
-        got_request_exception.send(self._app, exception=error)
+        try:
+            got_request_exception.send(self._app, exception=error)
+        except Exception as other:  # else what the first one ended would go on
+            words, what = "Exception in %s", "a receiver of got_request_exception"
+            self._log.error(other, words, what, about=facts(what))
         if upgrade is not None:  # what it costs is for who reports it to say
             upgrade.failed = failed
         return told

@@ -91,6 +91,8 @@ def kick(hub: Hub, fields: dict[str, Any]) -> int:
     """Close the connection whose id is ``fields["id"]``; return how many it were."""
     code, reason = as_close(fields.get("code", 4000), fields.get("reason", ""))
     id_ = fields.get("id")
+    if not isinstance(id_, str):  # None is that of all who were never asked for it
+        raise ValueError("the id is a text")
     everyone: list[WebSocket] = _call(hub, lambda: list(hub.everyone())) or []
     found = [ws for ws in everyone if ws._id == id_ and not ws.closed]
     for ws in found:

@@ -215,8 +215,8 @@ class Reports:
         :raises BackendError: as ``ask``.
         """
         found = self.ask("connections", wait, user=user)
-        rows = [row for answer in found for row in _list(answer.value)]
-        return sorted(rows, key=lambda row: float(row.get("since", 0)))
+        rows = [row for answer in found for row in _rows(answer.value)]
+        return sorted(rows, key=lambda row: row["since"])
 
     def kick(
         self, id: str, code: int = 4000, reason: str = "", wait: float = WAIT
@@ -410,8 +410,14 @@ def figures_of(answers: list[Answer]) -> list[dict[str, Any]]:
     ]
 
 
-def _list(value: Any) -> list[dict[str, Any]]:
-    return [row for row in value if isinstance(row, dict)] if value else []
+def _rows(value: Any) -> list[dict[str, Any]]:
+    """Return the connections that another process tells of; nothing else."""
+    rows = value if isinstance(value, list) else []
+    return [
+        row
+        for row in rows
+        if isinstance(row, dict) and isinstance(row.get("since"), int | float)
+    ]
 
 
 def _to(asker: str) -> str:

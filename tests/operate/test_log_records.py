@@ -188,6 +188,17 @@ def test_errors_beside_a_socket_are_sent_as_well(
     assert about(receiver)[0] == "/<what>" and about(receiver)[-1] == "connected"
 
 
+def test_who_is_told_of_an_error_and_fails_harms_nobody(
+    app: Flask, server: LiveServer, failing: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(sender: Flask, **_: Any) -> None:
+        raise LookupError("not reported")
+
+    got_request_exception.connect(fail, app)
+    assert provoke(server, "move")[-1]["error"]["code"] == "internal"
+    assert "a receiver of got_request_exception" in caplog.messages[-1]
+
+
 def test_other_lines_of_a_socket_have_the_attributes(
     app: Flask, server: LiveServer, failing: None, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -337,6 +337,34 @@ def test_memory_is_watched_and_kicked_alike(
     assert figures["total"]["closed"] == {"4xxx": 1}
 
 
+def test_nobody_is_kicked_where_nobody_is_named(
+    app: Flask, chat: WSChat, serve: Serve
+) -> None:
+    """Most connections were never asked for their id, and have none yet."""
+
+    @chat.route("/echo")
+    def echo(ws: WebSocket) -> None:
+        for message in ws:
+            ws.send(message)
+
+    with serve(app).connect("/echo") as client:
+        for fields in ({}, {"id": None}, {"id": ""}):
+            reports_of(app).ask("kick", **fields)  # as a version to come may
+        client.send("a")
+        assert receive(client) == "a"
+
+
+@pytest.mark.parametrize(
+    "said", [5, True, {"a": 1}, ["a", {}, {"since": None}, {"since": "now"}]]
+)
+def test_connections_of_another_version_are_none(
+    app: Flask, chat: WSChat, said: Any
+) -> None:
+    reports = reports_of(app)
+    reports.answers["connections"] = lambda fields: said
+    assert reports.connections("ann") == []
+
+
 def test_many_rooms_are_looked_at_in_parts(
     app: Flask, chat: WSChat, serve: Serve
 ) -> None:
