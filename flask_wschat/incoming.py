@@ -315,13 +315,15 @@ class Incoming:
                 unread = unread or self._unread(waits)
                 try:
                     hand_over(on_message, self, unread)
-                    unread = None
                 except ConnectionClosed:
                     pass  # it spoke to somebody who had left; `unread` has the clock
                 except BaseException as error:
-                    handled = inspect.getgeneratorlocals(unread) if unread else {}
-                    self._fail(error, "on_message", handled.get("message"))
+                    handled = inspect.getgeneratorlocals(unread).get("message")
+                    unread.close()  # counts it; the error, which holds it, may stay
+                    self._fail(error, "on_message", handled)
                     break
+                else:
+                    unread = None
                 if loop.shares_workers:
                     break  # `_worked` wants another one, behind all who wait
             if self.closed and not self._inbox:
@@ -410,8 +412,7 @@ class Incoming:
         frame = self._connection.close(code, reason)
         if not frame:
             return
-        self._inbox = None
-        transport = self._transport
+        self._inbox, transport = None, self._transport
         transport.write(frame)
         self._end(code, reason)
         if self._paused:
