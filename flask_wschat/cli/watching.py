@@ -24,6 +24,9 @@ from .table import COLUMNS, lines
 HOME, REST_OF_LINE, REST, ALL = "\033[H", "\033[K", "\033[J", "\033[H\033[2J"
 """Where to write on a terminal, and what to clear of it."""
 
+PATIENCE = 4
+"""Tables that ``--once`` waits at most for workers that are slow to answer."""
+
 NOBODY = (
     "no worker answers: is a server up that has the same WSCHAT_URL? One of gunicorn's"
     " own kinds (-k gevent, gthread) answers from its first WebSocket on, or once"
@@ -89,8 +92,9 @@ def top(once: bool, interval: float, is_json: bool) -> None:
         logging.getLogger("flask_wschat").disabled = True
     try:
         for number, (rows, fault) in enumerate(tables(reports, interval)):
-            if once and not number:
-                continue  # what they do a second is known after one
+            unknown = any(each["in_per_second"] is None for each in rows)
+            if once and (not number or (unknown and number < PATIENCE)):
+                continue  # what they do a second is known when all have told twice
             if is_json:
                 click.echo(json.dumps(as_object(rows, fault)))
             elif screen and not once:
