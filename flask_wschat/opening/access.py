@@ -8,12 +8,14 @@ from typing import Any
 from urllib.parse import quote
 
 from flask import Flask, request
-from flask.logging import default_handler, has_level_handler
 
 from ..logs import facts, printable, without_ticket
 from ..signals import connected, disconnected, refused
 
 logger = logging.getLogger("flask_wschat.access")
+
+_FORMAT = "[%(asctime)s] %(levelname)s in %(module)s: %(message)s"
+"""As Flask's own handler writes, which is none of ours to lean on."""
 
 BEGAN = "wschat.began"
 """Where an environ has the moment, by ``time.monotonic``, at which a handshake came."""
@@ -82,5 +84,7 @@ def _be_heard() -> None:
     """Have lines go somewhere, unless the program has said where they go."""
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
-    if not has_level_handler(logger):
-        logger.addHandler(default_handler)
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(_FORMAT))
+        logger.addHandler(handler)
