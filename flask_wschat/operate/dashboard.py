@@ -34,7 +34,7 @@ from .. import endings
 from ..chat.events import Events, event
 from ..chat.publisher import Sending
 from ..codec.closing import cut_reason
-from ..envelope import encode
+from ..envelope import emitted, encode
 from ..errors import ConnectionClosed, HandshakeError
 from ..logs import printable
 from ..messages import as_name, as_user, shown
@@ -371,7 +371,8 @@ class Watching(Events):
         """Have the figures sent, unless those before are on their way still."""
         if not self._busy:
             self._busy = True
-            text = encode({"type": "figures", "workers": rows, "fault": fault})
+            own = encode({"workers": rows, "fault": fault})
+            text = emitted("figures", None, None, own)
             self.ws._transport.loop.run(lambda: self._send(text))
 
     def _send(self, text: str) -> None:
