@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import WSChat
-from tests.demos.test_axe import SMALL, look
 from tests.servers.serving import APP, OUR_WORKER, gunicorn_command
+from tests.support.axe import SMALL, look
 from tests.support.chat_client import ChatClient
 from tests.support.live import stop
 from tests.support.ports import free_port

@@ -19,25 +19,12 @@ from flask_wschat import WSChat
 from flask_wschat.chat.listener import ChatListener
 from flask_wschat.errors import ConfigError
 from flask_wschat.operate.metrics import Collector
+from tests.support.exposition import PAGE, values
 from tests.support.live import Serve
-
-PAGE = "/_wschat/metrics"
 
 
 def ask(app: Flask, headers: dict[str, str] | None = None, **environ: str) -> Any:
     return app.test_client().get(PAGE, headers=headers, environ_overrides=environ)
-
-
-def values(text: str) -> dict[str, float]:
-    """Return the samples of an exposition, by name with labels."""
-    families = parser.text_string_to_metric_families(text)
-    return {
-        sample.name + "".join(f"{{{k}={v}}}" for k, v in sample.labels.items()): (
-            sample.value
-        )
-        for family in families
-        for sample in family.samples
-    }
 
 
 def test_what_was_counted_is_told(app: Flask, chat: WSChat, serve: Serve) -> None:

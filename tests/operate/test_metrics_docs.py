@@ -13,8 +13,7 @@ import pytest
 from flask import Flask
 
 from flask_wschat import WSChat
-
-from .test_metrics import values
+from tests.support.exposition import values
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "operate" / "metrics.md").read_text()

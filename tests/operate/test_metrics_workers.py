@@ -18,12 +18,11 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from tests.servers.serving import OUR_WORKER, STOCK_WORKER, Site, gunicorn_command
+from tests.support.exposition import PAGE, values
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import LONG, eventually
-
-from .test_metrics import PAGE, values
 
 APP = "tests.operate.counted:app"
 WORKERS = 4
