@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import types
 
 import pytest
@@ -92,7 +93,7 @@ def test_the_edge_of_control_frames(
     opened: Open, monkeypatch: pytest.MonkeyPatch, control: bytes
 ) -> None:
     now = [100.0]
-    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    clock = types.SimpleNamespace(monotonic=lambda: now[0], time=time.time)
     monkeypatch.setattr(flask_wschat.peer, "time", clock)
     ws, peer, _ = opened()
     for _ in range(10):  # a thousand each second, for as long as it likes
