@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import select
@@ -646,6 +647,20 @@ def test_a_deaf_subscription_is_noticed(serve: Serve, open_url: Open) -> None:
         works(backend, host, "2")
     finally:
         relay.stop()
+
+
+def test_a_process_that_stood_still_is_not_deaf(
+    serve: Serve, open_url: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that was stopped, or in a machine that was."""
+    backend, host = open_url(serve().url)
+    backend.subscribe([ROOM])
+    works(backend, host)
+    for number in range(3):
+        # With Python's lock, so that no thread of the process goes on.
+        ctypes.PyDLL(None).usleep(int(2e6 * QUICK.deaf))
+        works(backend, host, str(number))
+    assert host.losses == [] and log_lines(caplog) == []
 
 
 @pytest.mark.slow

@@ -242,6 +242,8 @@ class Subscriber:
 
         Not before a probe has had some time, as the process may have had none itself.
         """
+        if self._asked is None and self._next_probe < float("inf"):
+            return float("inf")  # nothing is to be heard: who was stopped asks first
         deaf = self.timings.deaf
         return max(self._heard + deaf, (self._asked or self._heard) + deaf / 4)
 
