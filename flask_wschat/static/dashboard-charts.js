@@ -6,12 +6,12 @@ const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 40;
 const EDGE = 7; // to the right of the newest point: corners are round
 const FOOT = 7; // below what is 0
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const compact = new Intl.NumberFormat("en", { notation: "compact", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
-const count = (value) => (value >= 1e5 ? compact : whole).format(value);
+const count = (value) => (value >= 1e6 ? compact : whole).format(value);
 const rate = (value) => (value < 10 ? tenths.format(value) : count(value));
 
 const thousands = (value, units) => {
@@ -92,6 +92,7 @@ export class Chart {
     const all = numbers.length ? Math.round(numbers.reduce((sum, value) => sum + value, 0)) : undefined;
     const now = format(this.events ? all : last);
     this.now.replaceChildren(now, ...(unit && now !== "–" ? [element("small", { textContent: ` ${unit}` })] : []));
+    this.node.toggleAttribute("data-alarm", this.events && all > 0);
     this.span.textContent = numbers.length && !this.events ? `peak ${format(high)}` : "";
     this.desc.textContent = !numbers.length
       ? "Nothing is known yet."

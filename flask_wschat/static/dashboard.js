@@ -27,13 +27,15 @@ const FIGURES = [
   { key: "loop_lag", name: "Loop lag", short: "Lag", format: "time", least: 0.002, of: highest },
 ];
 
-const byName = (one, other) => one.row.worker.localeCompare(other.row.worker);
+const { compare } = new Intl.Collator("en", { numeric: true });
+const byName = (one, other) => compare(one.row.worker, other.row.worker);
 const charts = FIGURES.map((figure) => new Chart(figure));
 // id -> { row, shown: in the table, drawn: in the charts, history, began, gone, node }
 const workers = new Map();
 const total = { history: {}, shown: {}, drawn: {} };
 let columns = [];
 let opened = 0;
+let told = Infinity; // Date.now() of the newest figures, which goes on while a machine sleeps
 let paused = false;
 let silence;
 
@@ -61,7 +63,8 @@ function read(values) {
     if (!per) known.shown[key] = row[key];
     if (!per && !events) known.drawn[key] = row[key];
     else if (seconds > 0) {
-      known.drawn[key] = Math.max(0, (row[key] - before[key]) / seconds);
+      const more = Math.max(0, row[key] - before[key]);
+      known.drawn[key] = per ? more / seconds : seconds < SPAN ? more : null;
       if (per) known.shown[key] = known.drawn[key];
     } else if (events && before) known.drawn[key] = 0; // told before
   }
@@ -72,18 +75,21 @@ function read(values) {
 
 function receive({ workers: rows }) {
   const now = performance.now();
+  leaveOut();
   const here = new Set(rows.map(read));
+  const lost = [];
   for (const [id, known] of workers) {
     if (here.has(id)) continue;
     if (!known.gone) {
       if (now - opened < PATIENCE) continue; // perhaps it is only not heard yet
       known.gone = now;
-      say(`Worker ${known.row.worker} is gone.`);
+      lost.push(known.row.worker);
     } else if (now - known.gone > GONE) {
       workers.delete(id);
       known.node?.remove();
     }
   }
+  if (lost.length) say(lost.length > 1 ? `${lost.length} workers are gone.` : `Worker ${lost[0]} is gone.`);
   const alive = [...workers.values()].filter(({ gone }) => !gone);
   for (const { key, of = sum } of FIGURES) {
     for (const what of ["shown", "drawn"]) {
@@ -94,6 +100,13 @@ function receive({ workers: rows }) {
   remember(total.history, total.drawn);
   for (const { history, drawn, gone } of workers.values()) remember(history, gone ? null : drawn);
   draw();
+}
+
+/** Seconds in which nothing came are as wide as others, and empty. */
+function leaveOut() {
+  const missed = Math.round((Date.now() - told) / 1000) - 1;
+  if (missed > 1) for (let n = 0; n < Math.min(missed, SPAN); n++) breakOff();
+  told = Date.now();
 }
 
 /** Nothing came for a while: no line may be drawn over that. */
@@ -144,7 +157,7 @@ function draw() {
     fill(known.node, gone ? "–" : duration(known.row.uptime), gone ? {} : known.shown, tags);
   });
   const alive = [...workers.values()].filter(({ gone }) => !gone).length;
-  const hint = `${alive} ${alive === 1 ? "worker" : "workers"}`;
+  const hint = workers.size ? `${alive} ${alive === 1 ? "worker" : "workers"}` : "Waiting for figures";
   if ($("workers-hint").textContent !== hint) $("workers-hint").textContent = hint;
   choices();
   const { history } = workers.get($("scope").value) ?? total;
@@ -221,7 +234,10 @@ socket.onState(({ state, code, reason }) => {
     breakOff();
     want();
   } else if (state === "closed") {
-    const why = code === 1008 || code === 401 || code === 403 ? "You may not see this any more" : reason;
+    const refused = code === 1008 || code === 401 || code === 403;
+    const why = refused ? "You may not see this any more" : reason;
+    document.body.toggleAttribute("data-refused", refused);
+    if (refused) $("dialog").close();
     status("closed", `${why || "Closed"}. Reload the page to try again.`);
   } else status(state, state === "connecting" ? "Connecting…" : "No connection, trying again…");
 });
@@ -244,4 +260,4 @@ for (const name of ["Worker", "Up", ...FIGURES.map(({ name, short = name }) => s
   $("workers").tHead.rows[0].append(element("th", { scope: "col", textContent: name }));
 }
 draw();
-people(socket);
+people(socket, () => paused);

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 WORKERS = 3
 SOON = 5_000
 """Milliseconds within which the page is right after a worker was killed."""
-PEOPLE = ["Ada", "Ben", "<b>Mia</b>", "مريم", "李雷", "a\u202edA"]
+PEOPLE = ["Ada", "Ben", "<b>Mia</b>", "مريم", "李雷", "a\u202edA", "Zo\u200be"]
 
 
 class Board:
@@ -151,10 +151,10 @@ def test_people_are_found_told_and_disconnected(
     people = {name: board.come(name, "Lobby", "Tea & <i>more</i>") for name in PEOPLE}
     twin = board.come("Ada")
     for name in PEOPLE:
-        seen = name.replace("\u202e", "\\u202e")
+        seen = re.sub("[\u200b\u202e]", lambda c: ascii(c[0])[1:-1], name)
         expect(listed(page, "users", seen)).to_have_count(1)
     expect(listed(page, "users", "Ada")).to_contain_text("2 connections")
-    expect(listed(page, "rooms", "Tea & <i>more</i>")).to_contain_text("6 users")
+    expect(listed(page, "rooms", "Tea & <i>more</i>")).to_contain_text("7 users")
     search = page.locator("[data-list=users] input")
     search.fill("mi")
     expect(page.locator("[data-list=users] .list > li")).to_have_count(1)
@@ -166,6 +166,9 @@ def test_people_are_found_told_and_disconnected(
     listed(page, "users", "Ben").get_by_role("button", name="Send").click()
     expect(dialog).to_be_visible()
     found = look(page, themes=False)
+    page.keyboard.type("  ")
+    dialog.get_by_role("button", name="Send").click()
+    expect(dialog.locator(".error")).to_have_text("Write something first.")
     page.keyboard.type("Hello <Ben>")
     dialog.get_by_role("button", name="Send").click()
     expect(said).to_have_text("Sent to Ben.")
@@ -192,12 +195,33 @@ def test_people_are_found_told_and_disconnected(
     expect(said).to_have_text("Ada: 1 connection closed.")
     assert end_of(people["Ada"])[0] == 4000
     assert twin.ask("ping")["ok"]
-    listed(page, "users", "李雷").get_by_role("button", name="Disconnect").click()
+    # Who comes meanwhile takes no place from where the keyboard is.
+    button = listed(page, "users", "李雷").get_by_role("button", name="Disconnect")
+    button.focus()
+    others = [board.come("李雷") for _ in range(3)]
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(listed(page, "users", "李雷")).to_contain_text("4 connections")
+    expect(button).to_be_focused()
+    # A key that is held asks, and does not answer.
+    for _ in range(3):
+        page.keyboard.down("Enter")
+    expect(dialog).to_contain_text("4 connections close")
+    page.keyboard.up("Enter")
+    page.keyboard.press("Escape")
+    expect(button).to_be_focused()
+    assert people["李雷"].ask("ping")["ok"]
+    button.click()
     page.keyboard.type("Good night")
     page.keyboard.press("Enter")
-    expect(said).to_have_text("李雷: 1 connection closed.")
-    assert end_of(people["李雷"]) == (4000, "Good night")
+    expect(said).to_have_text("李雷: 4 connections closed.")
+    for person in (people["李雷"], *others):
+        assert end_of(person) == (4000, "Good night")
     expect(listed(page, "users", "李雷")).to_have_count(0)
+    expect(page.locator("[data-list=users] h2")).to_be_focused()
+    # A minute in which it slept is as wide as one in which it did not.
+    drawn = page.locator("[data-figure=connections] .line")
+    page.evaluate("{ const now = Date.now; Date.now = () => now() + 60_000; }")
+    expect(drawn).to_have_attribute("d", re.compile(r"[LM][1-5]\d \S+M1[01]\d [^M]+$"))
     # A small window, and fingers.
     page.set_viewport_size({"width": 320, "height": 640})
     assert page.evaluate("document.documentElement.scrollWidth") == 320
@@ -209,6 +233,7 @@ def test_people_are_found_told_and_disconnected(
     expect(page.locator("#status")).to_have_text("Live")
     board.refusing.touch()
     expect(page.locator("#status")).to_contain_text("You may not see this any more")
+    expect(page.get_by_text("Ben", exact=True)).to_be_hidden()
     found += look(page, themes=False)
     board.refusing.unlink()
     context.close()
