@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import json
-import subprocess
+import subprocess  # nosec B404  # this Python, with our own program
 import sys
 import tempfile
 import traceback
@@ -152,7 +152,7 @@ def _asked(*arguments: str) -> dict[str, Any] | None:
     # A file, as what the program leaves running would hold a pipe open.
     with tempfile.TemporaryFile() as errors:
         try:
-            done = subprocess.run(
+            done = subprocess.run(  # nosec B603  # no shell
                 [sys.executable, probe, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
