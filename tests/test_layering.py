@@ -327,7 +327,7 @@ ARROWS: Tree = {
             ),
             "running": ".facts .finding errors operate.reports",
             "online_kinds": ".finding",
-            "online": ".finding .mirror .online_kinds .origins",
+            "online": ".finding .mirror .online_kinds .origins operate.dashboard",
             "examining": (
                 ".build .configured .finding .on_redis .on_sqlite .online .origins",
                 ".patching .program .running .secrecy .serving .system .versions",

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
+from flask_wschat import Listener, WSChat
 from flask_wschat.operate.doctor import online
 from flask_wschat.operate.doctor.finding import Finding, Setup
 from tests.support.ports import free_port
@@ -83,11 +85,15 @@ FAULTS: dict[str, Fault] = {
     ),
     "no-scheme": (
         [HTTP_1_1, UPGRADES, HOSTS, ADDRESS],
-        *(True, "chat", {"proxy-scheme-lost", "origin-refused"}),
+        *(True, "chat", {"proxy-scheme-lost"}),
     ),
     "no-host": (
         [HTTP_1_1, UPGRADES, SCHEME, ADDRESS],
-        *(True, "chat", {"proxy-host-lost", "origin-refused", "host-forged"}),
+        *(True, "chat", {"proxy-host-lost", "host-forged"}),
+    ),
+    "host-without-port": (
+        [HTTP_1_1, UPGRADES, HOSTS.replace("http_host", "host"), SCHEME, ADDRESS],
+        *(True, "chat", {"proxy-says-wrong"}),
     ),
     "no-address": (
         [HTTP_1_1, UPGRADES, HOSTS, SCHEME, 'proxy_set_header X-Forwarded-For "";'],
@@ -99,7 +105,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "no-fix": (
         [HTTP_1_1, UPGRADES, HOSTS, SCHEME, ADDRESS],
-        *(True, "bare", {"proxy-not-believed", "origin-refused"}),
+        *(True, "bare", {"proxy-not-believed"}),
     ),
     "no-fix-plain": (
         [HTTP_1_1, UPGRADES, HOSTS, SCHEME, ADDRESS],
@@ -258,6 +264,23 @@ def test_a_name_that_looks_like_rebinding(site: Site) -> None:
     visited.origin, visited.shown = "http://chat.example.org", "chat.example.org"
     found += online._handshake(Setup(app=app), visited)
     assert [each.name for each in found] == ["host-refused"]
+
+
+def test_a_dashboard_is_no_door_to_knock_at() -> None:
+    app = Flask("an_app")
+    chat = WSChat(app)
+    chat.dashboard("/live", allow=lambda: False)
+    assert online._socket_path(app) == "/live/socket"
+    chat.listener("/rooms/<room>")(type("Room", (Listener,), {}))
+    assert online._socket_path(app) == "/rooms/doctor"
+
+
+def test_an_origin_that_the_site_leaves_out(site: Site) -> None:
+    app = create(FIX, WSCHAT_URL=site.storage)
+    visited = online.Site(f"http://127.0.0.1:{site.app}")
+    visited.origin = "https://www.example.org"
+    [found] = online._handshake(Setup(app=app), visited)
+    assert found.name == "origin-refused"
 
 
 def test_nobody_is_there() -> None:

@@ -17,7 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask
+from werkzeug.routing import Rule
 
+from ..dashboard import Dashboard
 from . import mirror
 from .finding import Finding, Setup
 from .online_kinds import (
@@ -41,12 +43,17 @@ from .online_kinds import (
     OTHER_KEY,
     REBOUND,
     REDIRECTS,
+    SAYS_WRONG,
     SCHEME_LOST,
     UNREACHABLE,
     UPGRADE_LOST,
 )
 from .origins import proxy_fixes
 
+_BEFORE_ORIGIN = {
+    each.name for each in (SCHEME_LOST, HOST_LOST, FIX_MISSING, FIX_COUNT, SAYS_WRONG)
+}
+"""With one of these a refused origin is no news, and no remedy."""
 SECONDS = 5.0
 """For one request."""
 _SKEW = 5.0
@@ -146,8 +153,11 @@ def online(setup: Setup) -> Iterator[Finding]:
         yield NOT_READY(why=_short(ready.text))
     mirrored = list(_mirrored(setup, site))
     yield from mirrored
-    if HTTP_1_0.name not in (each.name for each in mirrored):
-        yield from _handshake(setup, site)
+    names = {each.name for each in mirrored}
+    if HTTP_1_0.name not in names:
+        for each in _handshake(setup, site):
+            if each.name != ORIGIN.name or not names & _BEFORE_ORIGIN:
+                yield each
 
 
 def _trust(site: Site) -> Iterator[Finding]:
@@ -251,6 +261,10 @@ def _lost(app: Flask, site: Site, seen: dict[str, Any]) -> Iterator[Finding]:
         else:
             count = getattr(fix, short, "?")
             values = len(given.split(","))
+            if count == values:
+                line = f"proxy_set_header {header} {_OF_NGINX[name]};"
+                yield SAYS_WRONG(header=header, said=given, line=line, **said)
+                continue
             yield FIX_COUNT(short=short, count=count, values=values, **said)
     claimed = headers["HTTP_X_FORWARDED_FOR"]
     if claimed and not seen["fixed"]:
@@ -270,6 +284,9 @@ def _lost(app: Flask, site: Site, seen: dict[str, Any]) -> Iterator[Finding]:
         yield FIX_COUNT(short="x_for", count=fix.x_for, values=values, **said)
 
 
+_OF_NGINX = {"scheme": "$scheme", "host": "$http_host"}
+
+
 def _handshake(setup: Setup, site: Site) -> Iterator[Finding]:
     """Knock as a page of the site does, with a ticket that opens nothing."""
     path = _socket_path(setup.app)
@@ -278,6 +295,7 @@ def _handshake(setup: Setup, site: Site) -> Iterator[Finding]:
             "the handshake: no WebSocket route whose URL can be made up"
         )
         return
+    url = f"{site.origin.replace('http', 'ws', 1)}{site.prefix}{path}"
     headers = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -287,7 +305,7 @@ def _handshake(setup: Setup, site: Site) -> Iterator[Finding]:
     try:
         answer = site.get(f"{path}?ticket=doctor", Origin=site.origin, **headers)
     except OSError as error:
-        yield NO_HANDSHAKE(path=path, why=error)
+        yield NO_HANDSHAKE(path=path, why=error, url=url, origin=site.origin)
         return
     text = _short(answer.text)
     if answer.status == 101:
@@ -301,7 +319,8 @@ def _handshake(setup: Setup, site: Site) -> Iterator[Finding]:
     elif answer.status == 401 and "this ticket does not count" in text:
         return  # all that comes before was passed
     else:
-        yield NO_HANDSHAKE(path=path, why=f"answers {answer.status}: {text}")
+        why = f"answers {answer.status}: {text}"
+        yield NO_HANDSHAKE(path=path, why=why, url=url, origin=site.origin)
 
 
 def _socket_path(app: Flask | None) -> str | None:
@@ -309,7 +328,15 @@ def _socket_path(app: Flask | None) -> str | None:
     if app is None:
         return None
     rules = [rule for rule in app.url_map.iter_rules() if rule.websocket]
-    for rule in sorted(rules, key=lambda rule: len(rule.arguments)):
+    # Last a dashboard's: without an upgrade, that refuses us as anybody.
+    views = app.view_functions.items()
+    pages = {name for name, v in views if isinstance(_owner(v), Dashboard)}
+
+    def cost(rule: Rule) -> tuple[bool, int]:
+        page = rule.endpoint.removesuffix("_socket") + "_ask"
+        return page in pages, len(rule.arguments)
+
+    for rule in sorted(rules, key=cost):
         if rule.host or rule.subdomain:
             continue
         for value in ("doctor", 1, 1.5, _UUID):
@@ -320,6 +347,10 @@ def _socket_path(app: Flask | None) -> str | None:
                 adapter.match(path, websocket=True)
                 return path
     return None
+
+
+def _owner(view: object) -> object:
+    return getattr(view, "__self__", None)
 
 
 _UUID = "00000000-0000-4000-8000-000000000000"

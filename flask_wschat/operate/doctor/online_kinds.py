@@ -123,6 +123,14 @@ FIX_COUNT = Kind(
     "Origins do not match, so that browsers get 403; or all clients have one address.",
     "ProxyFix(app.wsgi_app, {short}={values})",
 )
+SAYS_WRONG = Kind(
+    "proxy-says-wrong",
+    "error",
+    "the {name} is {asked}, and the app sees {seen}: that is what the proxy says by"
+    " {header} ({said})",
+    "The page's own origin is a foreign one to the app: browsers get 403.",
+    "{line}   # nginx; $host leaves out the port",
+)
 ADDRESS_LOST = Kind(
     "proxy-address-lost",
     "warning",
@@ -173,5 +181,5 @@ NO_HANDSHAKE = Kind(
     "error",
     "a WebSocket for {path} {why}",
     "No page can open one there.",
-    "python -m flask_wschat …   # shows the whole answer; the app's log says why",
+    "flask wschat connect '{url}' --origin {origin}   # and the app's log says why",
 )
