@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,33 @@ def test_what_is_set_wrong_is_found(server: RedisServer, asked: Any) -> None:
     assert found == {"redis-appendfsync", "redis-min-replicas"}
 
 
+def test_a_remedy_can_be_pasted(server: RedisServer, asked: Any) -> None:
+    asked.config_set("maxmemory-policy", "allkeys-lru")
+    way = f"redis-cli -h 127.0.0.1 -p {server.port}"
+    line = "CONFIG SET maxmemory-policy noeviction"
+    found = looked(server.url)["redis-policy"]
+    assert found.remedy.startswith(f"{way} {line} && {way} CONFIG REWRITE")
+    found = looked(of_chat(server))["redis-policy"]  # which may set nothing itself
+    assert found.remedy.startswith(f"{way} --user admin --askpass {line}")
+
+
+def test_what_is_no_redis() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            peer, _ = other.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"redis://127.0.0.1:{other.getsockname()[1]}/0"
+        found = looked(url)["redis-unreachable"]
+        thread.join()
+    assert "is no Redis" in found.what
+
+
 def test_replicas_that_are_waited_for(server: RedisServer, asked: Any) -> None:
     assert set(looked(server.url, WSCHAT_REDIS_WAIT=1)) == {"redis-replicas"}
     asked.config_set("repl-diskless-sync-delay", 0)
@@ -165,16 +193,18 @@ class Faked:
 def test_a_slow_one_and_a_wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup()
     faked: Any = Faked(ahead=-60)
-    [found] = on_redis._pace(faked)
+    [found] = on_redis._pace(Setup(), faked)
     assert found.name == "clock-redis"
     assert "60 s behind ours" in found.what
     ticks = iter(range(1000))
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks) / 100)
     faked = Faked()
-    assert [each.name for each in on_redis._pace(faked)] == ["redis-slow"]
+    assert [each.name for each in on_redis._pace(Setup(), faked)] == ["redis-slow"]
     slowest = iter([*([0.0, 0.0] * 19), 1.0, 1.2] * 2)
     monkeypatch.setattr(time, "perf_counter", lambda: next(slowest))
-    assert [each.name for each in on_redis._pace(faked)] == ["redis-slow-at-times"]
+    assert [each.name for each in on_redis._pace(Setup(), faked)] == [
+        "redis-slow-at-times"
+    ]
     faked = Faked(
         "redis_version:5.0.1\nloading:1\nconnected_clients:1\nmaxclients:9999"
     )

@@ -109,7 +109,7 @@ def _looked_at(
     setup: Setup, server: Server, *, of_cluster: bool = False
 ) -> Iterator[Finding]:
     try:
-        yield from _pace(server)
+        yield from _pace(setup, server)
         yield from _info(setup, server, of_cluster=of_cluster)
         yield from _config(setup, server)
         if not of_cluster:
@@ -126,12 +126,31 @@ def _unreachable(error: Exception, where: str) -> Finding:
         return WRONG_LOGIN(where=where, why=text)
     if "DB index" in text or "invalid DB" in text:
         return NO_DATABASE(where=where)
+    if "Protocol Error" in text:
+        return UNREACHABLE(where=where, why="is no Redis: another program answers")
     if isinstance(error, ReplyError):
         return REFUSED(where=where, why=text)
     return UNREACHABLE(where=where, why=text)
 
 
-def _pace(server: Server) -> Iterator[Finding]:
+def _named(setup: Setup, server: Server) -> dict[str, str]:
+    """Return how a finding names this Redis, and how an operator reaches it.
+
+    Who may change it is seldom who is in our URL: docs/deploy/redis.conf calls that one
+    ``admin``.
+    """
+    name = server.where.partition(" ")[0]
+    host, _, port = name.rpartition(":")
+    way = f"-s {name}" if "/" in name else f"-h {host.strip('[]')} -p {port}"
+    parts = urlsplit(several(str(setup.settings.URL))[0].replace("+", "-", 1))
+    if parts.username:
+        way += " --user admin"
+    if parts.password or "password=" in parts.query:
+        way += " --askpass"
+    return {"where": server.where, "cli": f"redis-cli {way}"}
+
+
+def _pace(setup: Setup, server: Server) -> Iterator[Finding]:
     """Ask for the time, which every user of ours may, and see how long it takes."""
     first, skew = _paced(server)
     p50, p99 = first
@@ -139,7 +158,7 @@ def _pace(server: Server) -> Iterator[Finding]:
         # Once may have been this machine's fault.
         again, _ = _paced(server)
         p50, p99 = map(min, first, again)
-    said = {"where": server.where, "p50": _ms(p50), "p99": _ms(p99)}
+    said = _named(setup, server) | {"p50": _ms(p50), "p99": _ms(p99)}
     if p50 > _SLOW:
         yield SLOW(**said)
     elif p99 > _SLOW_AT_TIMES:
@@ -178,7 +197,7 @@ def _info(setup: Setup, server: Server, *, of_cluster: bool) -> Iterator[Finding
             _reconnect(server)
             return
         raise
-    where = {"where": server.where}
+    where = _named(setup, server)
     version = info.get("valkey_version") or info.get("redis_version", "0.0")
     oldest = _OLDEST_CLUSTER if of_cluster else _OLDEST
     if _numbers(version) < oldest:
@@ -195,7 +214,8 @@ def _info(setup: Setup, server: Server, *, of_cluster: bool) -> Iterator[Finding
     if wait > replicas:
         yield FEW_REPLICAS(wait=wait, replicas=replicas, **where)
     elif wait and wait == replicas:
-        yield NO_SPARE_REPLICA(wait=wait, replicas=replicas, **where)
+        primary = " ".join(server.where.rsplit(":", 1))
+        yield NO_SPARE_REPLICA(wait=wait, host_port=primary, **where)
     most, clients = (
         int(info.get("maxclients", 0)),
         int(info.get("connected_clients", 0)),
@@ -247,7 +267,7 @@ def _config(setup: Setup, server: Server) -> Iterator[Finding]:
         )
         _reconnect(server)
         return
-    where = {"where": server.where}
+    where = _named(setup, server)
     if config.get("appendonly") == "yes" and config.get("appendfsync") == "no":
         yield FSYNC_NO(**where)
     if int(config.get("timeout", 0)) > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import shutil
 import stat
@@ -19,14 +20,14 @@ NO_FOLDER = Kind(
     "error",
     "the folder of {path} does not exist",
     "Nothing can be stored: openings get 503.",
-    "install -d -m 700 -o chat {folder}",
+    "{remedy}",
 )
 NOT_WRITABLE = Kind(
     "sqlite-not-writable",
     "error",
     "this user may not write {path}",
     "Nothing can be stored: openings get 503. SQLite makes files beside it as well.",
-    "chown chat {folder} {path}*   # the server's user, who runs this, too",
+    "chown {user} {folder} {path}*   # as root; the server's user, who runs this, too",
 )
 NO_FILE = Kind(
     "sqlite-no-file",
@@ -96,11 +97,17 @@ def file(setup: Setup) -> Iterator[Finding]:
     """Look at the file, its folder and its disk, and open none of them for writing."""
     if setup.storage != "sqlite" or setup.hub is None:
         return
-    path = Path(unquote(str(setup.settings.URL).partition(":///")[2])).absolute()
+    given = Path(unquote(str(setup.settings.URL).partition(":///")[2]))
+    path = given.absolute()
     folder = path.parent
     said = {"path": path, "folder": folder}
     if not folder.is_dir():
-        yield NO_FOLDER(**said)
+        remedy = f"install -d -m 700 -o {_user()} {folder}   # as root"
+        if not given.is_absolute() and Path("/", given.parts[0]).is_dir():
+            remedy = (
+                f"FLASK_WSCHAT_URL=sqlite:////{given}   # four slashes: from the root"
+            )
+        yield NO_FOLDER(remedy=remedy, **said)
         return
     if disk := system.network_disk(folder):
         yield NETWORK(disk=disk, **said)
@@ -109,7 +116,7 @@ def file(setup: Setup) -> Iterator[Finding]:
     if not os.access(folder, os.W_OK | os.X_OK) or (
         path.exists() and not os.access(path, os.R_OK | os.W_OK)
     ):
-        yield NOT_WRITABLE(**said)
+        yield NOT_WRITABLE(user=_user(), **said)
     with contextlib.suppress(OSError):
         free = shutil.disk_usage(folder).free // _MB
         if free < 256:
@@ -139,6 +146,13 @@ def _existing(path: Path, said: dict[str, Path]) -> Iterator[Finding]:
         if size > 64:
             who = ", ".join(system.readers(path))
             yield LARGE_LOG(size=size, who=who and f" in process {who}", **said)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, ImportError, OSError):  # a number without a name
+        return "chat"
 
 
 def _is_temporary(path: Path) -> bool:

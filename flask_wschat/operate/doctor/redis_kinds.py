@@ -16,7 +16,7 @@ UNREACHABLE = Kind(
     "error",
     "Redis at {where} {why}",
     "Nothing can be stored or delivered: new connections get 503.",
-    'redis-cli -u "$FLASK_WSCHAT_URL" ping   # does it run; host, port, firewall?',
+    'redis-cli -u "$FLASK_WSCHAT_URL" time   # does it run; host, port, TLS, firewall?',
 )
 WRONG_LOGIN = Kind(
     "redis-login",
@@ -51,14 +51,14 @@ SLOW = Kind(
     "warning",
     "Redis at {where} takes {p50} ms for an answer (median; the slowest {p99} ms)",
     "Each message waits so long until it is acknowledged: it is far away, or busy.",
-    "redis-cli --latency; redis-cli SLOWLOG GET   # or a Redis beside the servers",
+    "{cli} --latency; {cli} SLOWLOG GET   # or a Redis beside the servers",
 )
 SLOW_AT_TIMES = Kind(
     "redis-slow-at-times",
     "warning",
     "Redis at {where} takes up to {p99} ms for an answer (the median is {p50} ms)",
     "Something stops it now and then: large commands of others, or its disk.",
-    "redis-cli SLOWLOG GET; redis-cli --latency-history",
+    "{cli} SLOWLOG GET; {cli} --latency-history",
 )
 CLOCK = Kind(
     "clock-redis",
@@ -79,7 +79,7 @@ LOADING = Kind(
     "error",
     "Redis at {where} is still loading its data",
     "It refuses everything until it is through.",
-    "redis-cli INFO persistence   # loading_eta_seconds",
+    "{cli} INFO persistence   # loading_eta_seconds",
 )
 CLUSTER_HERE = Kind(
     "redis-is-cluster",
@@ -101,7 +101,7 @@ AOF_OFF = Kind(
     "Redis at {where} keeps no log of its writes (appendonly no)",
     "Where it is killed, or the power goes, all that was acknowledged since the last"
     " snapshot is lost.",
-    "redis-cli CONFIG SET appendonly yes && redis-cli CONFIG REWRITE",
+    "{cli} CONFIG SET appendonly yes && {cli} CONFIG REWRITE",
 )
 FSYNC_NO = Kind(
     "redis-appendfsync",
@@ -109,7 +109,7 @@ FSYNC_NO = Kind(
     "Redis at {where} leaves it to the system when its log is on the disk"
     " (appendfsync no)",
     "With the power goes what was acknowledged in about 30 seconds.",
-    "redis-cli CONFIG SET appendfsync everysec && redis-cli CONFIG REWRITE",
+    "{cli} CONFIG SET appendfsync everysec && {cli} CONFIG REWRITE",
 )
 WRITE_FAILS = Kind(
     "redis-disk",
@@ -124,7 +124,7 @@ EVICTED = Kind(
     "Redis at {where} has thrown away {count} keys since it began, as its memory was"
     " full",
     "They were messages, votes, or who is where.",
-    "redis-cli CONFIG SET maxmemory-policy noeviction   # and a larger maxmemory",
+    "{cli} CONFIG SET maxmemory-policy noeviction   # and a larger maxmemory",
 )
 EVICTS = Kind(
     "redis-policy",
@@ -132,35 +132,35 @@ EVICTS = Kind(
     "Redis at {where} throws keys away where its memory is full"
     " (maxmemory-policy {policy})",
     "What was acknowledged is lost, and nobody is told: messages, votes, who is where.",
-    "redis-cli CONFIG SET maxmemory-policy noeviction && redis-cli CONFIG REWRITE",
+    "{cli} CONFIG SET maxmemory-policy noeviction && {cli} CONFIG REWRITE",
 )
 FULL = Kind(
     "redis-full",
     "error",
     "Redis at {where} has used {percent} % of its {most} MB",
     "When it is full it refuses all that is to be stored.",
-    "redis-cli CONFIG SET maxmemory 2gb   # or a lower WSCHAT_HISTORY_SIZE",
+    "{cli} CONFIG SET maxmemory 2gb   # or a lower WSCHAT_HISTORY_SIZE",
 )
 NEARLY_FULL = Kind(
     "redis-nearly-full",
     "warning",
     "Redis at {where} has used {percent} % of its {most} MB",
     "When it is full it refuses all that is to be stored.",
-    "redis-cli CONFIG SET maxmemory 2gb   # or a lower WSCHAT_HISTORY_SIZE",
+    "{cli} CONFIG SET maxmemory 2gb   # or a lower WSCHAT_HISTORY_SIZE",
 )
 FEW_REPLICAS = Kind(
     "redis-replicas",
     "error",
     "WSCHAT_REDIS_WAIT is {wait}, and Redis at {where} has {replicas} replicas",
     "No message can be acknowledged: senders are told unavailable.",
-    "redis-cli INFO replication   # start replicas, or WSCHAT_REDIS_WAIT={replicas}",
+    "{cli} INFO replication   # start replicas, or WSCHAT_REDIS_WAIT={replicas}",
 )
 NO_SPARE_REPLICA = Kind(
     "redis-replica-spare",
     "note",
     "WSCHAT_REDIS_WAIT is {wait}, and Redis at {where} has no more replicas than that",
     "While one of them is down, nothing can be said.",
-    "replicaof {where}   # one replica more",
+    "replicaof {host_port}   # in the redis.conf of one more",
 )
 MIN_REPLICAS = Kind(
     "redis-min-replicas",
@@ -168,21 +168,21 @@ MIN_REPLICAS = Kind(
     "Redis at {where} wants {wanted} replicas (min-replicas-to-write), and has"
     " {replicas}",
     "It refuses all writes.",
-    "redis-cli CONFIG SET min-replicas-to-write {replicas}   # or start replicas",
+    "{cli} CONFIG SET min-replicas-to-write {replicas}   # or start replicas",
 )
 MANY_CLIENTS = Kind(
     "redis-clients",
     "warning",
     "Redis at {where} has {clients} clients, and takes {most} (maxclients)",
     "A worker needs two connections: those that start do not get theirs.",
-    "redis-cli CONFIG SET maxclients 10000   # and ulimit -n for Redis",
+    "{cli} CONFIG SET maxclients 10000   # and ulimit -n for Redis",
 )
 IDLE = Kind(
     "redis-timeout",
     "warning",
     "Redis at {where} closes connections that are idle for {seconds} s (timeout)",
     "Ours are cut in quiet hours, and what is published meanwhile waits for new ones.",
-    "redis-cli CONFIG SET timeout 0 && redis-cli CONFIG REWRITE",
+    "{cli} CONFIG SET timeout 0 && {cli} CONFIG REWRITE",
 )
 BUFFER = Kind(
     "redis-pubsub-buffer",
@@ -191,7 +191,7 @@ BUFFER = Kind(
     " (client-output-buffer-limit)",
     "A worker that is busy for a moment loses its subscription, and all its clients"
     " read again at once.",
-    "redis-cli CONFIG SET client-output-buffer-limit 'pubsub 32mb 8mb 60'",
+    "{cli} CONFIG SET client-output-buffer-limit 'pubsub 32mb 8mb 60'",
 )
 NO_PASSWORD = Kind(
     "redis-open",
