@@ -60,7 +60,7 @@ def gunicorn() -> dict[str, Any]:
     found = examining.read_gunicorn(words.split(" "))
     assert isinstance(found, dict), found
     assert found["app"] == "app:app"
-    return found
+    return found | {"app": None}  # the tests' own are no modules
 
 
 @pytest.fixture(autouse=True)
@@ -171,6 +171,9 @@ def test_a_fault_of_the_configuration_is_found(
 
 SERVED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("worker-sync", {"worker_class": "sync"}, {}),
+    ("worker-unloadable", {"unloadable": "No module named 'packaging'"}, {}),
+    ("gunicorn-app", {"app": "app:app", "app_is_there": False}, {}),
+    ("gunicorn-app", {"app": "flask", "app_is_there": True}, {}),
     ("worker-foreign", {"worker_class": "uvicorn.workers.UvicornWorker"}, {}),
     (
         "worker-geventwebsocket",

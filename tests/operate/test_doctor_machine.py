@@ -17,7 +17,14 @@ from flask import Flask
 from flask_wschat import WSChat, codec
 from flask_wschat.backends.sqlite import system as sqlite_system
 from flask_wschat.codec import accelerated
-from flask_wschat.operate.doctor import build, on_sqlite, system, versions
+from flask_wschat.operate.doctor import (
+    build,
+    configured,
+    on_sqlite,
+    secrecy,
+    system,
+    versions,
+)
 from flask_wschat.operate.doctor.finding import Setup
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -165,6 +172,9 @@ def test_faults_of_an_sqlite_file_are_found(
         return [each.name for each in on_sqlite.file(Setup(app=app))]
 
     assert names(tmp_path / "no" / "chat.db") == ["sqlite-folder-missing"]
+    app = made(WSCHAT_URL="sqlite:///var/lib/chat/chat.db")  # for sqlite:////var
+    [found] = on_sqlite.file(Setup(app=app))
+    assert found.remedy.startswith("FLASK_WSCHAT_URL=sqlite:////var/lib/chat/chat.db")
     file = tmp_path / "chat.db"
     assert names(file) == ["sqlite-temporary"]
     file.write_text("this is something else")
@@ -187,3 +197,16 @@ def test_faults_of_an_sqlite_file_are_found(
         now = usage._replace(free=free << 20)
         monkeypatch.setattr(shutil, "disk_usage", lambda path, now=now: now)
         assert names(tmp_path / "new.db")[-1] == name
+
+
+def test_names_that_are_nearly_right_are_found() -> None:
+    app = made(WSCHATT_DRAIN=5, wschat_metrics=True, WEBSITE_URL="https://a.example")
+    found = [each.what for each in configured.keys(Setup(app=app))]
+    assert [words.rpartition(" ")[2] for words in found] == [
+        "WSCHATT_DRAIN",
+        "wschat_metrics",
+    ]
+    app.secret_key = None
+    environ = {"SECRET_KEY": "a key that nobody reads"}
+    [missing] = secrecy.key(Setup(app=app, environ=environ))
+    assert missing.remedy.startswith("FLASK_SECRET_KEY=")

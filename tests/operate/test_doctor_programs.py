@@ -112,6 +112,29 @@ def test_a_program_that_fails_is_a_finding() -> None:
     assert found.remedy.startswith("pip install no_such_module_as_this")
 
 
+def test_a_name_that_is_nowhere_is_no_package_to_install() -> None:
+    found = examining.import_apart("no_such_app", patched=False)
+    assert isinstance(found, Finding)
+    assert found.name == "app-not-found"
+    found = imported(
+        "from flask_wschat.errors import ConfigError\n"
+        "raise ConfigError('WSCHAT_URL is odd')\n"
+    )
+    assert isinstance(found, Finding)
+    assert found.remedy.startswith("FLASK_WSCHAT_URL=redis://")
+
+
+def test_gunicorn_that_would_not_start() -> None:
+    found = examining.read_gunicorn(["-k", "gevent.no.such", "json:app"])
+    assert isinstance(found, dict)
+    assert found["app_is_there"]
+    assert "No module named 'gevent.no'" in found["unloadable"]
+    found = examining.read_gunicorn(["-k", "gthread", "no_such_app:app"])
+    assert isinstance(found, dict)
+    assert not found["app_is_there"]
+    assert found["unloadable"] is None
+
+
 def test_a_program_that_serves_where_it_is_imported() -> None:
     found = imported(APP + "chat.run(app, port=0)\n")  # it would start again, patched
     assert isinstance(found, Finding), found

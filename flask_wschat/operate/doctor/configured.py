@@ -139,9 +139,10 @@ def keys(setup: Setup) -> Iterator[Finding]:
         return
     known = {PREFIX + field.name for field in fields(Settings)}
     config = setup.app.config
-    for key in sorted(key for key in config if key.startswith(PREFIX)):
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.7)
+    for key in sorted(key for key in config if key not in known):
+        ours = key.startswith(PREFIX)
+        near = difflib.get_close_matches(key.upper(), known, 1, 0.7 if ours else 0.9)
+        if ours or near:
             hint = f" {near[0]} may be meant." if near else ""
             remedy = f"app.config[{(near or [PREFIX + '…'])[0]!r}] = …   # not {key!r}"
             yield UNKNOWN(key=key, near=hint, remedy=remedy)

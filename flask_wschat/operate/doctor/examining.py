@@ -143,7 +143,12 @@ def import_apart(target: str, *, patched: bool) -> dict[str, Any] | Finding:
     found = _asked("app", target, "patched" if patched else "plain")
     if found is None:
         return program.SLOW(seconds=f"{IMPORT_SECONDS:g}")
-    return program.broken(found["error"]) if "error" in found else found
+    if "error" not in found:
+        return found
+    name = target.partition(":")[0]
+    if found["error"].get("missing") == name:
+        return program.NO_APP(why=f"no module {name} can be imported from here")
+    return program.broken(found["error"])
 
 
 def _asked(*arguments: str) -> dict[str, Any] | None:

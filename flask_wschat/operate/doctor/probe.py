@@ -64,8 +64,32 @@ def read_gunicorn(arguments: list[str]) -> dict[str, object]:
     if isinstance(kind, type):
         named = f"{kind.__module__}.{kind.__qualname__}"
     found["worker_class"] = str(named)
-    found["patched"] = _patched()
+    found["patched"] = _patched()  # before a kind of worker patches
+    sys.path[:0] = [*(cfg.pythonpath or "").split(","), cfg.chdir]
+    found["unloadable"] = _unloadable(kind)
+    found["app_is_there"] = _is_there(str(found["app"] or "").partition(":")[0])
     return found
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError, AttributeError):
+        return False
+
+
+def _unloadable(kind: object) -> str | None:
+    """Return why gunicorn cannot load this kind of worker, if so."""
+    from gunicorn.util import load_class
+
+    try:
+        load_class(kind)
+    except Exception as error:
+        # It puts the traceback into its words: the last line says what it was.
+        lines = [line.strip(" ]") for line in str(error).splitlines()]
+        said = [line for line in lines if line]
+        return said[-1] if said else type(error).__name__
+    return None
 
 
 def import_app(target: str, patch: bool) -> dict[str, object]:
@@ -221,7 +245,7 @@ def _described(error: BaseException) -> dict[str, object]:
     # Where the user's own code is; what it calls is seldom to blame.
     others = os.path.dirname(os.__file__), "site-packages", "/flask_wschat/", "<frozen"
     of_user = [f for f in own if not any(name in f.filename for name in others)]
-    place = (of_user or own)[-1:]
+    place = (of_user or [f for f in own if f.filename[:1] != "<"])[-1:]
     return {
         "type": type(error).__name__,
         "text": str(error)[:500],

@@ -98,6 +98,9 @@ TESTING = Kind(
 )
 
 
+_URL = "redis://user:password@127.0.0.1:6379/0"
+
+
 def broken(error: dict[str, Any]) -> Finding:
     """Return the finding about an app that raised when it was imported."""
     kind, text = str(error.get("type", "")), str(error.get("text") or "")
@@ -109,7 +112,9 @@ def broken(error: dict[str, Any]) -> Finding:
             f"pip install {missing}   # or the folder that it is in: cd, PYTHONPATH"
         )
     elif kind == "ConfigError":
-        remedy = "app.config[…] = …   # before WSChat(app), as the message says"
+        name = text.partition(" ")[0]
+        like = _URL if name == "WSCHAT_URL" else "…"
+        remedy = f"FLASK_{name}={like}   # or in app.config, as the message says"
     elif kind == "RuntimeError" and "already has a WSChat" in text:
         remedy = "chat = WSChat(); chat.init_app(app)   # once for each app"
     where = f" ({error['where']})" if error.get("where") else ""

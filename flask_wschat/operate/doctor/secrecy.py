@@ -16,7 +16,7 @@ NO_KEY = Kind(
     "warning",
     "the app has no SECRET_KEY",
     "There are no sessions and no tickets without it: nobody can log in.",
-    _MAKE,
+    "{remedy}",
     early="note",
 )
 KNOWN_KEY = Kind(
@@ -95,7 +95,12 @@ def key(setup: Setup) -> Iterator[Finding]:
     if app is None:
         return
     if not app.secret_key:
-        yield NO_KEY()
+        remedy = _MAKE
+        if setup.environ.get("FLASK_SECRET_KEY"):
+            remedy = "app.config.from_prefixed_env()   # FLASK_SECRET_KEY is there"
+        elif setup.environ.get("SECRET_KEY"):
+            remedy = "FLASK_SECRET_KEY=…   # from_prefixed_env() reads no SECRET_KEY"
+        yield NO_KEY(remedy=remedy)
         return
     seen = setup.imported.get("key") if setup.imported else None
     if seen and seen != hashlib.sha256(_bytes(app)).hexdigest():

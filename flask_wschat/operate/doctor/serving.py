@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,20 @@ FOREIGN = Kind(
     "It gives an application no socket, or patches by another library: WebSockets are"
     " answered with 501.",
     _OURS,
+)
+UNLOADABLE = Kind(
+    "worker-unloadable",
+    "error",
+    "gunicorn cannot load its kind of workers, {worker}: {why}",
+    "It would not start.",
+    "{remedy}",
+)
+NO_TARGET = Kind(
+    "gunicorn-app",
+    "error",
+    "gunicorn is to serve {target}, and {why}",
+    "It would not start.",
+    "gunicorn … app:app   # the module, a colon, and the application's name in it",
 )
 OLD_HANDLER = Kind(
     "worker-geventwebsocket",
@@ -169,6 +184,10 @@ def gunicorn(setup: Setup) -> Iterator[Finding]:
     worker = setup.worker
     if any(word in worker.lower() for word in _FOREIGN):
         yield FOREIGN(worker=worker)
+    elif why := given["unloadable"]:
+        lacks = "No module named" in why and "flask_wschat" not in why
+        remedy = 'pip install "gunicorn[gevent]"' if lacks else _OURS
+        yield UNLOADABLE(worker=worker, why=why, remedy=remedy)
     elif worker == "sync" or worker.endswith("SyncWorker"):
         yield SYNC(worker="sync")
     elif worker.startswith("geventwebsocket."):
@@ -183,6 +202,7 @@ def gunicorn(setup: Setup) -> Iterator[Finding]:
             break
     if setup.workers > 1 and setup.storage == "memory":
         yield ALONE(workers=setup.workers)
+    yield from _target(setup, given["app"] or "")
     cores = os.cpu_count() or 1
     if setup.workers > max(_MANY * cores, 8):
         yield MANY_WORKERS(workers=setup.workers, cores=cores)
@@ -190,6 +210,19 @@ def gunicorn(setup: Setup) -> Iterator[Finding]:
         yield RELOAD()
     if setup.app is not None and setup.app.debug:
         yield DEBUG()
+
+
+def _target(setup: Setup, target: str) -> Iterator[Finding]:
+    """See whether there is what gunicorn is told to serve, where we can tell."""
+    name, _, attribute = target.partition(":")
+    assert setup.gunicorn is not None
+    if name and not setup.gunicorn["app_is_there"]:
+        yield NO_TARGET(target=target, why=f"there is no module {name}")
+        return
+    module, attribute = sys.modules.get(name), attribute or "application"
+    if module and attribute.isidentifier() and not hasattr(module, attribute):
+        why = f"the module {name} has no {attribute}"
+        yield NO_TARGET(target=target, why=why)
 
 
 def limits(setup: Setup) -> Iterator[Finding]:
