@@ -177,6 +177,7 @@ class Dashboard:
         answer = Response(
             _html().format(
                 name=current_app.name,
+                origin=f"{request.scheme}://{request.host}",
                 socket=wschat_url(f"{endpoint}_socket", **url_args),
                 icon=path("dashboard.svg"),
                 style=path("dashboard.css"),

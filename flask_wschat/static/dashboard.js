@@ -188,7 +188,12 @@ function status(state, words) {
 
 // ---- the socket ----
 
-const socket = new WSChat(document.documentElement.dataset.socket);
+const { socket: path, origin } = document.documentElement.dataset;
+// Pages of elsewhere get no socket, and behind a proxy this one seems to be one.
+const away = new URL(origin).origin === location.origin
+  ? "No connection, trying again…"
+  : `No connection: the server believes to be ${origin}. Behind a proxy it needs ProxyFix: see flask wschat doctor`;
+const socket = new WSChat(path);
 
 /** Figures come while the page is seen, and nobody has stopped them. */
 async function want() {
@@ -207,7 +212,7 @@ async function want() {
 socket.on("figures", (message) => {
   if (!columns.length || paused) return;
   heard();
-  if (message.fault) return lacking(`The storage cannot be asked: ${message.fault}`);
+  if (message.fault) return lacking(`The storage cannot be asked: ${message.fault}. Figures come again when it answers`);
   receive(message);
   status("open", "Live");
 });
@@ -217,7 +222,7 @@ function heard() {
   clearTimeout(silence);
   silence = setTimeout(() => {
     if (socket.state !== "open" || paused || document.hidden) return;
-    lacking("No figures come just now");
+    lacking("No figures come just now, asking again…");
     want();
   }, SILENT);
 }
@@ -235,11 +240,12 @@ socket.onState(({ state, code, reason }) => {
     want();
   } else if (state === "closed") {
     const refused = code === 1008 || code === 401 || code === 403;
-    const why = refused ? "You may not see this any more" : reason;
+    const kicked = `You were disconnected${reason && `: ${reason}`}`;
+    const why = refused ? "You may not see this any more" : code === 4000 ? kicked : reason;
     document.body.toggleAttribute("data-refused", refused);
     if (refused) $("dialog").close();
     status("closed", `${why || "Closed"}. Reload the page to try again.`);
-  } else status(state, state === "connecting" ? "Connecting…" : "No connection, trying again…");
+  } else status(state, state === "connecting" ? "Connecting…" : away);
 });
 
 document.addEventListener("visibilitychange", () => {

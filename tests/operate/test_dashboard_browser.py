@@ -147,9 +147,9 @@ def test_people_are_found_told_and_disconnected(
 ) -> None:
     """By keyboard and mouse, in any script; and no page of it keeps anybody out."""
     context = chromium.new_context(locale="en-GB")
-    page = board.open(context.new_page())
     people = {name: board.come(name, "Lobby", "Tea & <i>more</i>") for name in PEOPLE}
     twin = board.come("Ada")
+    page = board.open(context.new_page())
     for name in PEOPLE:
         seen = re.sub("[\u200b\u202e]", lambda c: ascii(c[0])[1:-1], name)
         expect(listed(page, "users", seen)).to_have_count(1)
@@ -271,5 +271,5 @@ def test_it_is_right_soon_after_a_worker_was_killed(
         assert len(new) == 1, new
     asked = board.asked()["total"]
     assert asked["connections"] == connections(page)
-    expect(worker(page, name)).to_have_count(0)  # after some seconds
+    expect(worker(page, name)).to_have_count(0, timeout=3 * SOON)  # of them ten
     board.check()
