@@ -66,7 +66,7 @@ HEADERS = {
     " form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",  # as well: an application has a policy of its own
+    "X-Frame-Options": "DENY",  # an application may have a policy of its own
 }
 """Of the page: nobody else's may show it within theirs, and have people press there."""
 NOT_ALLOWED = (1008, "the application does not allow it (any more)")

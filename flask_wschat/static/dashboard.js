@@ -188,6 +188,12 @@ function status(state, words) {
 
 // ---- the socket ----
 
+// An application's own headers may have replaced those that say so.
+if (self !== top) {
+  status("closed", "This page works in no frame: open it by itself.");
+  throw new Error("the dashboard is in a frame");
+}
+
 const { socket: path, origin } = document.documentElement.dataset;
 // Pages of elsewhere get no socket, and behind a proxy this one seems to be one.
 const away = new URL(origin).origin === location.origin

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import websockets.sync.client
 from flask import Flask
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from websockets.exceptions import ConnectionClosed
 
 from flask_wschat import WSChat
@@ -240,6 +240,32 @@ def test_people_are_found_told_and_disconnected(
     board.leave()
     board.check()
     assert not found, "\n".join(found)
+
+
+def test_it_says_why_it_cannot_work(chromium: Browser, board: Board) -> None:
+    """In a frame, whose headers an application has replaced; and behind a proxy."""
+    page = chromium.new_page()
+    base = f"http://127.0.0.1:{board.port}"
+    html = page.request.get(f"{base}/admin/live").text()
+    pages = {
+        "live": html,
+        "away": html.replace(base, "http://10.0.0.5").replace("/socket", "/nothing"),
+        "framed": "<title>Framed</title><iframe src=live></iframe>",
+    }
+
+    def answer(route: Route) -> None:
+        name = route.request.url.rpartition("/")[2]
+        route.fulfill(body=pages[name], content_type="text/html; charset=utf-8")
+
+    page.route("**/admin/*", answer)
+    page.goto(f"{base}/admin/framed")
+    said = page.frame_locator("iframe").locator("#status")
+    expect(said).to_have_text("This page works in no frame: open it by itself.")
+    page.goto(f"{base}/admin/away")
+    expect(page.locator("#status")).to_contain_text(
+        "the server believes to be http://10.0.0.5. Behind a proxy it needs ProxyFix"
+    )
+    page.close()
 
 
 def test_it_is_right_soon_after_a_worker_was_killed(
