@@ -159,12 +159,13 @@ def _row(found: Finding) -> dict[str, Any]:
 def _print(found: list[Finding], setup: Setup, verbose: bool) -> None:
     tty = sys.stdout.isatty()
     width = min(shutil.get_terminal_size().columns, 100) if tty else 0
+    colours = False if os.environ.get("NO_COLOR") else None  # no-color.org
     for each in found:
         head = click.style(each.severity, fg=_COLOURS[each.severity], bold=True)
         label = f"{head}{' ' * (7 - len(each.severity))}  "
         lines = [*_wrapped(each.what, width, each.name), *_wrapped(each.means, width)]
-        click.echo(label + ("\n" + " " * 9).join(lines))
-        click.echo(" " * 9 + click.style(each.remedy, bold=True))
+        click.echo(label + ("\n" + " " * 9).join(lines), color=colours)
+        click.echo(" " * 9 + click.style(each.remedy, bold=True), color=colours)
     if verbose:
         click.echo(f"looked at {', '.join(map(name_of, LOOKS))}")
         for words in setup.unseen:

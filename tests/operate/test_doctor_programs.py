@@ -14,7 +14,7 @@ import click.testing
 import pytest
 
 from flask_wschat.cli import wschat
-from flask_wschat.operate.doctor import examining, patching
+from flask_wschat.operate.doctor import examining, patching, serving
 from flask_wschat.operate.doctor.finding import Finding, Setup
 from tests.support import readme
 
@@ -124,13 +124,23 @@ def test_a_name_that_is_nowhere_is_no_package_to_install() -> None:
     assert found.remedy.startswith("FLASK_WSCHAT_URL=redis://")
 
 
+def test_a_mistake_in_a_program_is_where_it_is() -> None:
+    found = imported("import json\ndef wrong(:\n")
+    assert isinstance(found, Finding)
+    assert found.what.endswith("(program.py, line 2)")
+    assert found.remedy.startswith("flask --app program routes")
+
+
 def test_gunicorn_that_would_not_start() -> None:
     found = examining.read_gunicorn(["-k", "gevent.no.such", "json:app"])
     assert isinstance(found, dict)
     assert found["app_is_there"]
     assert "No module named 'gevent.no'" in found["unloadable"]
-    found = examining.read_gunicorn(["-k", "gthread", "no_such_app:app"])
+    found = examining.read_gunicorn(["-k", "gthread", "-w", "3", "no_such_app:app"])
     assert isinstance(found, dict)
+    # Of an app that is not there nothing else is made up, such as its memory://.
+    said = serving.gunicorn(Setup(gunicorn=found | {"threads": 100}))
+    assert [each.name for each in said] == ["gunicorn-app"]
     assert not found["app_is_there"]
     assert found["unloadable"] is None
 

@@ -93,6 +93,9 @@ class Address:
         try:
             self._class(**self._options)
         except TypeError as error:
+            if "'protocol'" in str(error):
+                words = "the package redis is too old: pip install 'redis>=5.1'"
+                raise ConfigError(words) from None
             raise ConfigError(f"WSCHAT_URL has an unknown option: {error}") from None
         except (ValueError, redis.exceptions.RedisError) as error:
             raise ConfigError(f"WSCHAT_URL cannot work: {error}") from None

@@ -148,7 +148,7 @@ def import_apart(target: str, *, patched: bool) -> dict[str, Any] | Finding:
     name = target.partition(":")[0]
     if found["error"].get("missing") == name:
         return program.NO_APP(why=f"no module {name} can be imported from here")
-    return program.broken(found["error"])
+    return program.broken(found["error"], target)
 
 
 def _asked(*arguments: str) -> dict[str, Any] | None:

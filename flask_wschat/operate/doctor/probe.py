@@ -246,6 +246,8 @@ def _described(error: BaseException) -> dict[str, object]:
     others = os.path.dirname(os.__file__), "site-packages", "/flask_wschat/", "<frozen"
     of_user = [f for f in own if not any(name in f.filename for name in others)]
     place = (of_user or [f for f in own if f.filename[:1] != "<"])[-1:]
+    if isinstance(error, SyntaxError):
+        place = []  # its words say where
     return {
         "type": type(error).__name__,
         "text": str(error)[:500],

@@ -101,10 +101,10 @@ TESTING = Kind(
 _URL = "redis://user:password@127.0.0.1:6379/0"
 
 
-def broken(error: dict[str, Any]) -> Finding:
+def broken(error: dict[str, Any], target: str = "app") -> Finding:
     """Return the finding about an app that raised when it was imported."""
     kind, text = str(error.get("type", "")), str(error.get("text") or "")
-    remedy = "flask --app app routes   # shows the whole traceback"
+    remedy = f"flask --app {target} routes   # shows the whole traceback"
     if named := re.search(r"pip install ('[^']+'|[^\s']+)", text):
         remedy = named[0]
     elif missing := error.get("missing"):

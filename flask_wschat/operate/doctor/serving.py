@@ -184,7 +184,7 @@ def gunicorn(setup: Setup) -> Iterator[Finding]:
     worker = setup.worker
     if any(word in worker.lower() for word in _FOREIGN):
         yield FOREIGN(worker=worker)
-    elif why := given["unloadable"]:
+    elif (why := given["unloadable"]) and "requires gevent" not in why:  # a version
         lacks = "No module named" in why and "flask_wschat" not in why
         remedy = 'pip install "gunicorn[gevent]"' if lacks else _OURS
         yield UNLOADABLE(worker=worker, why=why, remedy=remedy)
@@ -200,7 +200,7 @@ def gunicorn(setup: Setup) -> Iterator[Finding]:
         for bind in public(given["bind"]):
             yield THREADS_IN_PUBLIC(bind=bind)
             break
-    if setup.workers > 1 and setup.storage == "memory":
+    if setup.app is not None and setup.workers > 1 and setup.storage == "memory":
         yield ALONE(workers=setup.workers)
     yield from _target(setup, given["app"] or "")
     cores = os.cpu_count() or 1
