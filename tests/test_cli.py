@@ -423,10 +423,12 @@ def test_a_program_is_not_run_where_it_is_only_loaded(tmp_path: Path, url: str) 
     assert "ValueError: a port is" in says["serve"]
 
 
+@pytest.mark.parametrize("missing", ["gunicorn", "packaging.version"])
 def test_workers_need_gunicorn(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+    command: Command, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "gunicorn", None)
+    monkeypatch.delitem(sys.modules, "gunicorn.workers.ggevent", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
     done = command("run", "--workers", "2")
     assert done.exit_code == 1
     assert done.stderr == (

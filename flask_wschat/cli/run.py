@@ -119,8 +119,8 @@ def _become_gunicorn(
     key: str | None,
 ) -> None:
     try:
-        import gunicorn  # noqa: F401
-    except ImportError:
+        import gunicorn.workers.ggevent  # noqa: F401  # which needs packaging, too
+    except (ImportError, RuntimeError):  # RuntimeError: gevent is too old for it
         raise click.ClickException(
             '--workers needs gunicorn: pip install "gunicorn[gevent]"'
         ) from None
