@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+from typing import Any
 
 import pytest
 
@@ -162,3 +163,24 @@ def test_gauges_are_those_of_this_process() -> None:
         assert json.load(said) == [0, {}]
     assert os.waitpid(child, 0)[1] == 0
     assert figures.snapshot()["connections"] == 2
+
+
+def test_what_a_process_has_planned_its_child_does_not_do() -> None:
+    """A fork of gevent's has its parent's timers."""
+    _, _, hub = open_pair()
+    loop: Any = hub.home.loop
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        for _, callback in list(loop.timers):
+            callback()
+        lags = hub.figures.snapshot()["lag_seconds"]  # one is noted by each sweep
+        os.write(writing, b"%d" % lags["count"])
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as said:
+        assert said.read() == b"0"
+    assert os.waitpid(child, 0)[1] == 0
+    for _, callback in list(loop.timers):
+        callback()
+    assert hub.figures.snapshot()["lag_seconds"]["count"] == 1

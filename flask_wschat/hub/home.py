@@ -160,7 +160,15 @@ class Home:
         return self.loop is not None and self.loop.is_current()
 
     def later(self, seconds: float, callback: Callable[[], Any]) -> None:
-        """Call ``callback`` there in so many seconds, unless it has moved by then."""
+        """Call ``callback`` there in so many seconds, unless it has moved by then.
+
+        Nor in a process that was forked off meanwhile, which has a copy of the timer.
+        """
         stay = self.stay
+
+        def call() -> None:
+            if self.stay is stay and self.pid == os.getpid():
+                callback()
+
         if self.loop is not None:
-            self.loop.call_later(seconds, lambda: self.stay is stay and callback())
+            self.loop.call_later(seconds, call)
