@@ -112,8 +112,10 @@ class Process:
         """Return what it has said, once ``words`` are among it."""
 
         def said() -> bool:
-            assert words in self.log or self.running, f"it ended:\n{self.log}"
-            return words in self.log
+            running = self.running  # if it does not, all that it says is there
+            found = words in self.log
+            assert found or running, f"it ended:\n{self.log}"
+            return found
 
         eventually(said, lambda: f"{words!r} in\n{self.log}", seconds)
         return self.log
