@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.live import HANDLERS, LiveServer, receive, stop
 from tests.support.strict_pages import strict_app
@@ -43,7 +43,7 @@ def test_a_strict_policy_needs_no_exception(
     server: LiveServer, opened: Page, told: list[str], policy: str
 ) -> None:
     opened.goto(f"http://127.0.0.1:{server.port}/{policy}")
-    opened.wait_for_function("document.title === 'Hello'")
+    expect(opened).to_have_title("Hello")  # by no string, which they forbid to run
     assert (told, opened.evaluate("refused")) == ([], [])
 
 

@@ -43,7 +43,7 @@ def test_a_few_empty_lines_are_no_fault(way: Server) -> None:
         (b"GET / HTTP/1.1\r\nHost: a\r\n", b"A:\r\n", 431),
     ],
 )
-@pytest.mark.parametrize("size", [1, 700, 20_000])
+@pytest.mark.parametrize("size", [8, 700, 20_000])
 def test_a_head_without_an_end_is_refused_in_time(
     way: Server, begin: bytes, again: bytes, status: int, size: int
 ) -> None:
