@@ -47,7 +47,8 @@ class AccessLog:
         self, environ: dict[str, Any], status: int, about: dict[str, Any]
     ) -> None:
         path = quote(environ.get("PATH_INFO", ""), encoding="latin-1")
-        query, version = environ.get("QUERY_STRING"), environ["SERVER_PROTOCOL"]
+        query, version = environ.get("QUERY_STRING", ""), environ["SERVER_PROTOCOL"]
+        query = query.replace('"', "%22")  # which would end the field
         asked = f"{path}?{query}" if query else path
         line = f"{environ['REQUEST_METHOD']} {asked} {version}"
         self._write(

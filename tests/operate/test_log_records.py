@@ -199,6 +199,19 @@ def test_who_is_told_of_an_error_and_fails_harms_nobody(
     assert "a receiver of got_request_exception" in caplog.messages[-1]
 
 
+def test_a_query_ends_no_field_of_the_access_log(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.config["WSCHAT_ACCESS_LOG"] = True
+    WSChat(app)
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    app.test_client().get(
+        "/no?x", headers=headers, environ_overrides={"QUERY_STRING": 'x" 101 0.1 "'}
+    )
+    [line] = [r.getMessage() for r in caplog.records if r.name.endswith("access")]
+    assert line.startswith('127.0.0.1 "GET /no?x%22 101 0.1 %22 HTTP/1.1" 404 ')
+
+
 def test_other_lines_of_a_socket_have_the_attributes(
     app: Flask, server: LiveServer, failing: None, caplog: pytest.LogCaptureFixture
 ) -> None:
