@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from ..hub.figures import FIGURES, SIZE, Figures, add_up, read
-from ..transports.patched import allocate_lock
+from ..transports.patched import RLock
 from . import folder as folders
 from .folder import Folder, is_dead
 
@@ -82,7 +82,7 @@ class Sharing:
         _all.add(self)
 
     def _begin(self) -> None:
-        self._lock = allocate_lock()
+        self._lock = RLock()  # a signal's handler may ask in the midst of it
         self._own: _Own | None = None
         self._asked = False  # whether there are others
 

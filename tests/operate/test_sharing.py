@@ -289,6 +289,15 @@ def test_a_folder_of_another_user_is_not_used(
         Folder(str(given / "wschat"))
 
 
+def test_a_handler_of_signals_may_ask_while_the_program_does(
+    given: Path, sharing: Sharing
+) -> None:
+    """Else it would wait for ever for whom it interrupts."""
+    sharing.join()
+    seen = sharing._with(lambda own: sharing.read())
+    assert seen is not None and seen[1] == 1
+
+
 @pytest.mark.parametrize("room", [0, 100])
 def test_on_a_full_disk_each_worker_counts_for_itself(
     given: Path,
