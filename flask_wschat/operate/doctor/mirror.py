@@ -39,13 +39,19 @@ def _signer(app: Flask) -> URLSafeSerializer | None:
     return URLSafeSerializer(app.secret_key, _SALT) if app.secret_key else None
 
 
-def _show() -> Response:
-    signer = _signer(current_app)
+def _is_for(app: Flask, token: str) -> bool:
+    signer = _signer(app)
+    if signer is None:
+        return False
     try:
-        assert signer is not None
-        made = float(signer.loads(request.headers.get(HEADER, "")))
-        assert abs(time.time() - made) <= _LIFE
-    except (BadData, AssertionError, TypeError, ValueError):
+        made = float(signer.loads(token))
+    except (BadData, TypeError, ValueError):
+        return False
+    return abs(time.time() - made) <= _LIFE
+
+
+def _show() -> Response:
+    if not _is_for(current_app, request.headers.get(HEADER, "")):
         abort(404)
     environ = request.environ
     before: dict[str, Any] = environ.get("werkzeug.proxy_fix.orig") or {}
