@@ -70,12 +70,13 @@ def hide(page: Page, hidden: bool) -> None:
 
 
 def told_all(page: Page) -> None:
-    """Wait until the server has its receipts."""
+    """Wait until the server has the receipt that all which came was read."""
     page.wait_for_function(
         """() => {
           const { me } = document.getElementById("chat").dataset;
           const { people } = JSON.parse(localStorage.getItem(`private ${me}`));
-          return Object.values(people).every(({ read, told }) => told[1] === read.mid);
+          const told = Object.values(people).map(({ told }) => told);
+          return told.every(([got, read]) => got && got === read);
         }"""
     )
 
