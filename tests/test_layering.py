@@ -130,8 +130,8 @@ ARROWS: Tree = {
             "process": (
                 ".cluster .jobs .packing .people .pipe .publishing .shards .slots",
                 ".subscriber .wire .wishes",
-                "errors logs messages transports transports.patched transports.waiting",
-                "backends.contract backends.pages backends.shares",
+                "errors logs messages transports transports.ending transports.patched",
+                "transports.waiting backends.contract backends.pages backends.shares",
             ),
             "backend": (
                 ".address .cluster .packing .polls .process .publishing .sentinel",

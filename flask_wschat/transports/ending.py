@@ -38,6 +38,7 @@ BRIEF = 1.0
 """Seconds to close all where somebody at a terminal waits for it."""
 
 _open: weakref.WeakSet[Closing] = weakref.WeakSet()
+_last: list[Callable[[], Any]] = []
 _at_exit: float | None = None
 _begun = _done = 0  # the process that began to end, and the one that may
 
@@ -45,6 +46,20 @@ _begun = _done = 0  # the process that began to end, and the one that may
 def watch(closing: Closing) -> None:
     """Have ``closing`` closed at the end of the process."""
     _open.add(closing)
+
+
+def at_last(step: Callable[[], Any]) -> None:
+    """Call ``step`` at the interpreter's exit, once all that is open has been closed.
+
+    What registers itself with ``atexit`` is called before that.
+    """
+    _last.append(step)
+
+
+def not_at_last(step: Callable[[], Any]) -> None:
+    """Forget it; nothing happens where it is not known."""
+    with contextlib.suppress(ValueError):
+        _last.remove(step)
 
 
 def has_begun() -> bool:
@@ -68,11 +83,14 @@ def _close_at_exit() -> None:
     if _begun == os.getpid():
         _hurry()  # SIGTERM had begun to, and Ctrl-C came after it
     _begun = os.getpid()
-    try:
-        close_all(_at_exit)
-    except (KeyboardInterrupt, SystemExit):  # a second signal
-        _hurry()
-        close_all()
+    with contextlib.ExitStack() as last:
+        for step in _last:
+            last.callback(step)
+        try:
+            close_all(_at_exit)
+        except (KeyboardInterrupt, SystemExit):  # a second signal
+            _hurry()
+            close_all()
 
 
 def _hurry() -> None:

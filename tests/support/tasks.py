@@ -28,7 +28,7 @@ def work() -> None:
     print(f"{os.getpid()} works", flush=True)
     while True:
         chat.broadcast(monkey.is_module_patched("socket"), room="work")
-        time.sleep(0.1)
+        time.sleep(0.01)
 
 
 def last(seconds: float) -> None:

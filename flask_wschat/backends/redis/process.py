@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import socket
@@ -15,6 +14,7 @@ from ...errors import BackendError
 from ...logs import printable
 from ...messages import Delivery
 from ...transports import Event
+from ...transports.ending import at_last, not_at_last
 from ...transports.patched import allocate_lock
 from ...transports.waiting import NativeEvent, leave_loop
 from ..contract import Host
@@ -121,7 +121,7 @@ class Process:
         self._pid = os.getpid()
         self._apart: list[NativeEvent] = []  # the ends of threads in a patched process
         if self._patched:
-            atexit.register(self._end)
+            at_last(self._end)  # who ends before may still say so by it
         self.seen = Seen()
         self._announced: dict[str, Announced] = {}  # the rest of it is to come
         self.publisher = Publisher(self, server, limits, shares, waits=replicas > 0)
@@ -251,7 +251,7 @@ class Process:
         self.subscriber.stop()
         for pipe in list(self._pipes.values()):
             pipe.close()
-        atexit.unregister(self._end)
+        not_at_last(self._end)
 
     def _event(self) -> Event:
         """Return what the caller waits for, and any thread sets."""
